@@ -1,0 +1,1 @@
+"""The composition: Prefect flows, the Dask cluster, settings and the command line."""

@@ -1,0 +1,1 @@
+"""Two stages of video classification: pixels to features, features to heads."""

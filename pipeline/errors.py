@@ -1,0 +1,34 @@
+"""The few errors that this package raises; each is also the natural builtin.
+
+A message is one sentence: the fact, the value, the remedy. What is wrong with one clip is data
+(a reason code in its row), so `UnreadableClip` never crosses a batch.
+"""
+
+
+class PixelsError(Exception):
+    """Anything that a user can mend: the command line prints it without a traceback."""
+
+
+class ConfigError(PixelsError, ValueError):
+    """A setting, a folder or a file is not what it must be."""
+
+
+class WeightsNotFound(ConfigError, FileNotFoundError):
+    """The backbone's weights can be neither found nor fetched."""
+
+    def __str__(self) -> str:
+        # FileNotFoundError would format errno and file name; the sentence is ours.
+        return str(self.args[0]) if self.args else ""
+
+
+class SpecMismatch(ConfigError):
+    """Two things that must have one spec have two: a store and a run, a head and its source."""
+
+
+class UnreadableClip(PixelsError, ValueError):
+    """A clip gives no frames. `reason` is one of `pipeline.features.reasons`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,1 @@
+"""Stage one as plain functions and small values: clips in, fixed-length feature sequences out."""

@@ -1,0 +1,1 @@
+"""Stage two: heads trained from sequences; never opens a video."""

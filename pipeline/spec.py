@@ -1,0 +1,115 @@
+"""Everything that decides a feature's value, its canonical JSON, and its fingerprint.
+
+Two stores with one fingerprint hold interchangeable features. Who computed them (TensorFlow, JAX,
+OpenVINO), in which batches and on which machine is recorded elsewhere and is no part of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+from pipeline.errors import ConfigError
+
+Rule = Literal["uniform", "stride", "first", "fps"]
+Fit = Literal["crop", "squash", "pad"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float16", "float32", "uint8"]
+View = Literal["plain", "mirror"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which frames of a clip are taken.
+
+    `steps` is the length of every sequence. `stride` counts frames (for the rule `stride`), `fps`
+    frames per second (for the rule `fps`); both are 0 where the rule does not read them.
+    `offset` moves the pick inside its segment (uniform) or the start (the others), as a share of a
+    segment or stride, so that a second view of a clip sees other frames; 0.5 is the middle.
+    """
+
+    rule: Rule = "uniform"
+    steps: int = 40
+    stride: int = 0
+    fps: float = 0.0
+    offset: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("uniform", "stride", "first", "fps"):
+            raise ConfigError(
+                f"sampling {self.rule!r} is not known: use uniform, stride, first or fps"
+            )
+        if self.steps < 1:
+            raise ConfigError(f"frames is {self.steps}: a sequence needs at least one step")
+        if self.rule == "stride" and self.stride < 1:
+            raise ConfigError(f"stride is {self.stride}: give a whole number of frames, 1 or more")
+        if self.rule == "fps" and not self.fps > 0:
+            raise ConfigError(f"fps is {self.fps}: give a rate above 0")
+        if not 0 <= self.offset < 1:
+            raise ConfigError(f"offset is {self.offset}: give a share from 0 up to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What a store's features are. Immutable; equal specs have equal fingerprints.
+
+    `weights` is `sha256:<hex>` of the weights file, `random:<seed>`, or `none` for a backbone
+    that has none. `size` is the side in pixels of the square that frames are fitted to, and
+    `shape` the shape of one step: (2048,) for InceptionV3, (64, 64, 3) for `frames`.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    fit: Fit = "crop"
+    interpolation: str = "area"
+    size: int = 299
+    backbone: str = "inception_v3"
+    weights: str = "none"
+    view: View = "plain"
+    precision: Precision = "float32"
+    dtype: Dtype = "float16"
+    shape: tuple[int, ...] = (2048,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain JSON values; `from_dict` reads it back."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote. Raises `ConfigError` on a key that this version does not know."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ConfigError(
+                f"the spec has {', '.join(sorted(unknown))}, which this version does not know: "
+                "use the version of pixels-once that wrote it, or a newer one"
+            )
+        plain = dict(values)
+        plain["sampling"] = Sampling(**plain["sampling"])
+        plain["shape"] = tuple(plain["shape"])
+        return cls(**plain)
+
+    @property
+    def canonical_json(self) -> str:
+        """The one JSON text of this spec: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical_json.encode()).hexdigest()
+
+    def differences(self, other: Spec) -> dict[str, tuple[Any, Any]]:
+        """The settings in which two specs differ: name → (this one's, the other's).
+
+        >>> Spec(fit="crop").differences(Spec(fit="pad"))
+        {'fit': ('crop', 'pad')}
+        """
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    sampling = {f"sampling.{k}": v for k, v in values["sampling"].items()}
+    return {**{k: v for k, v in values.items() if k != "sampling"}, **sampling}
