@@ -1,0 +1,269 @@
+"""Which Keras backend and device do the work, how they are set up, and one compiled function.
+
+The only file that names TensorFlow, JAX or torch. Everything else writes plain Keras 3, so that
+`KERAS_BACKEND=jax` or `torch` runs the same code. Importing this module imports none of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.spec import Precision
+
+Device = Literal["gpu", "cpu"]
+
+_PACKAGES = {
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),
+    "jax": ("jax",),
+    "torch": ("torch",),
+}
+
+
+def prepare(threads: int = 0) -> None:
+    """Set the backend up, once per process and before any layer is built.
+
+    Quiet logs; GPU memory that grows with need (TensorFlow takes all of it otherwise, and building
+    an LSTM layer is enough to trigger that); `threads` threads for one operation (0: one per core
+    this process may use). Calling it again, or after the backend has begun to work, changes
+    nothing and is no error.
+    """
+    quiet()
+    threads = threads or cores()
+    if backend_name() == "tensorflow":
+        _prepare_tensorflow(threads)
+    elif backend_name() == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+    # JAX has no setting for threads after its start and takes GPU memory as told by
+    # XLA_PYTHON_CLIENT_PREALLOCATE, which `quiet` sets.
+
+
+def quiet() -> None:
+    """Silence the backends' start-up chatter. Acts only before they are imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+@functools.cache
+def _prepare_tensorflow(threads: int) -> None:
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    try:
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
+    except RuntimeError:
+        # TensorFlow has begun already; its settings can no longer change.
+        return
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def backend_name() -> str:
+    """ "tensorflow", "jax" or "torch": what Keras runs on, without importing it.
+
+    Keras' own order: `KERAS_BACKEND`, then its configuration file, then TensorFlow.
+    """
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].backend.backend())
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    try:
+        settings = json.loads((keras_home() / "keras.json").read_text())
+    except (OSError, ValueError):
+        return "tensorflow"
+    return (
+        str(settings.get("backend", "tensorflow")) if isinstance(settings, dict) else "tensorflow"
+    )
+
+
+def backend_is_chosen() -> bool:
+    """Whether the user asked for a Keras backend other than the default by `KERAS_BACKEND`."""
+    return os.environ.get("KERAS_BACKEND", "tensorflow") not in ("", "tensorflow")
+
+
+def keras_home() -> Path:
+    """Keras' folder for its settings and cached weights: `KERAS_HOME`, else `~/.keras`."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+
+
+def software() -> dict[str, str]:
+    """Versions of Keras and the backend it runs on, without importing them."""
+    versions = {"keras": _version("keras")}
+    for package in _PACKAGES.get(backend_name(), ()):
+        if version := _version(package):
+            versions[backend_name()] = version
+            break
+    return {name: version for name, version in versions.items() if version}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def device() -> Device:
+    """ "gpu" where the Keras backend can use one, else "cpu". Imports the backend.
+
+    For planning, `device_hint` says what the hardware has without importing anything.
+    """
+    if backend_name() == "tensorflow":
+        import tensorflow as tf
+
+        return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    if backend_name() == "jax":
+        import jax
+
+        return "gpu" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def device_hint() -> Device:
+    """ "gpu" where an NVIDIA driver answers and offers this process a device, else "cpu"."""
+    return "gpu" if gpu_capability() else "cpu"
+
+
+@functools.cache
+def _ask_driver() -> float:
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return min(float(line) for line in answer.stdout.split() if line)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0.0
+
+
+def gpu_capability() -> float:
+    """The CUDA compute capability of the weakest GPU this process may use; 0.0 where none is."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
+        return 0.0
+    return _ask_driver()
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """The CPU's features by their Linux names; empty where the system does not tell."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def precisions() -> tuple[Precision, ...]:
+    """The precisions that this machine computes in hardware, the fastest first.
+
+    bfloat16 on a CPU with AVX512-BF16 or AMX and on GPUs from compute capability 8.0, float16 on
+    GPUs from 7.0, float32 everywhere. Imports no backend, so a plan can ask.
+    """
+    if capability := gpu_capability():
+        if capability >= 8:
+            return ("bfloat16", "float16", "float32")
+        return ("float16", "float32") if capability >= 7 else ("float32",)
+    if cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+        return ("bfloat16", "float32")
+    return ("float32",)
+
+
+def auto_precision() -> Precision:
+    """The precision that `auto` means on this machine, without importing a backend."""
+    return precisions()[0]
+
+
+def keras_policy(precision: Precision) -> str:
+    """The Keras dtype policy of a precision: weights stay float32, products are computed in it."""
+    return precision if precision == "float32" else f"mixed_{precision}"
+
+
+def compiled(
+    model: Any, shape: tuple[int, ...], *, dtype: str = "float32", xla: bool | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """One compiled inference function of a Keras model for one fixed input shape.
+
+    `shape` is the whole input's, batch included, and `dtype` its type. The function takes and
+    returns numpy arrays. `xla` is for TensorFlow alone: off by default, because on a CPU it slows
+    convolutions (25 against 32 frames/s for InceptionV3).
+    """
+    name = backend_name()
+    if name == "tensorflow":
+        return _compiled_tensorflow(model, shape, dtype, bool(xla))
+    if name == "jax":
+        return _compiled_jax(model, shape, dtype)
+    if name == "torch":
+        return _compiled_torch(model)
+    raise ConfigError(f"KERAS_BACKEND is {name!r}: set tensorflow, jax or torch")
+
+
+def _compiled_tensorflow(
+    model: Any, shape: tuple[int, ...], dtype: str, xla: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec(shape, dtype)]
+    function = tf.function(
+        lambda inputs: model(inputs, training=False), input_signature=signature, jit_compile=xla
+    )
+    concrete = function.get_concrete_function()
+    return lambda inputs: np.asarray(concrete(tf.constant(inputs)).numpy())
+
+
+def _compiled_jax(
+    model: Any, shape: tuple[int, ...], dtype: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    import jax
+
+    # The weights are arguments, not constants: XLA would fold constants for minutes.
+    weights = (
+        [variable.value for variable in model.trainable_variables],
+        [variable.value for variable in model.non_trainable_variables],
+    )
+
+    def forward(weights: Any, inputs: Any) -> Any:
+        return model.stateless_call(*weights, inputs, training=False)[0]
+
+    inputs = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+    function = jax.jit(forward).lower(weights, inputs).compile()
+    return lambda inputs: np.asarray(function(weights, jax.device_put(inputs)))
+
+
+def _compiled_torch(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+    import torch
+
+    model.eval()
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            outputs = model(keras.ops.convert_to_tensor(inputs), training=False)
+            return np.asarray(outputs.float().cpu().numpy())
+
+    return run

@@ -1,0 +1,136 @@
+"""The backbone as an OpenVINO model on disk: exported once per spec and set of versions.
+
+The export runs in a process of its own, so that no worker ever holds TensorFlow beside OpenVINO,
+and lands in the cache by one rename: two processes that start at once both end with a whole model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import engine
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.features.weights import Weights
+    from pipeline.spec import Spec
+
+# Part of the cache's key: raise it when `keras_model` builds another graph from the same weights.
+_GRAPH_VERSION = 1
+_XML = "model.xml"
+
+
+def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Path:
+    """The `.xml` of a spec's backbone in the cache, exported first where it is missing.
+
+    `folder` None means `default_cache()`. Precision, sampling and view are no part of the key: one
+    exported model serves them all. Raises `ConfigError` where the export fails.
+    """
+    folder = folder or default_cache()
+    entry = folder / _key(spec, weights)
+    if not (entry / _XML).is_file():
+        with _one_at_a_time(folder, entry.name):
+            if not (entry / _XML).is_file():
+                _export(spec, weights, entry)
+    return entry / _XML
+
+
+def forget_model(xml: Path) -> None:
+    """Drop a model that cannot be read from the cache."""
+    shutil.rmtree(xml.parent, ignore_errors=True)
+
+
+def default_cache() -> Path:
+    """`XDG_CACHE_HOME/pixels-once`, by default `~/.cache/pixels-once`.
+
+    Where that cannot be made, a folder of this user below the temporary one.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixels-once"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _key(spec: Spec, weights: Weights) -> str:
+    facts = {
+        "backbone": spec.backbone,
+        "size": spec.size,
+        "weights": weights.hash,
+        "software": engine.software() | openvino_software(),
+        "graph": _GRAPH_VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"{spec.backbone}-{digest[:16]}"
+
+
+def openvino_software() -> dict[str, str]:
+    """OpenVINO's version, without importing it."""
+    from importlib.metadata import version
+
+    return {"openvino": version("openvino")}
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Let one process export while the others wait; without file locks they all export."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name}.lock").open("w") as file:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _export(spec: Spec, weights: Weights, entry: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}."))
+    order = {
+        "backbone": spec.backbone,
+        "size": spec.size,
+        "kind": weights.kind,
+        "hash": weights.hash,
+        "path": str(weights.path or ""),
+        "seed": weights.seed,
+        "xml": str(temporary / _XML),
+    }
+    command = [sys.executable, "-m", "pipeline.features.backbones.openvino_export"]
+    # CI keeps OpenVINO's converter from reporting home; the path lets a source tree find itself.
+    environment = os.environ | {"CI": "true", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        answer = subprocess.run(
+            [*command, json.dumps(order)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if answer.returncode:
+            raise ConfigError(_last_line(answer.stderr) or f"exit status {answer.returncode}")
+        with contextlib.suppress(OSError):
+            os.rename(temporary, entry)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if not (entry / _XML).is_file():
+        raise ConfigError(
+            f"the exported model could not be put into {entry}: "
+            "check that the folder can be written"
+        )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("pipeline.errors.ConfigError: ") if lines else ""

@@ -1,0 +1,115 @@
+"""A backbone on OpenVINO: the fastest way through a CNN on a CPU (see `benchmarks/engine.py`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import engine
+from pipeline.features.backbones.openvino_cache import (
+    cached_model,
+    forget_model,
+    openvino_software,
+)
+from pipeline.features.backbones.protocol import check_frames, padded
+
+if TYPE_CHECKING:
+    from pipeline.features.weights import Weights
+    from pipeline.spec import Precision, Spec
+
+_BATCH = 8
+
+
+class OpenVinoBackbone:
+    """A compiled OpenVINO model behind the `Backbone` interface.
+
+    One stream of `threads // streams` threads per concurrent caller; every calling thread has its
+    own infer request, made on its first call.
+    """
+
+    engine = "openvino"
+    whole_clips = False
+
+    def __init__(self, spec: Spec, compiled: Any, *, batch: int, streams: int) -> None:
+        self.name = spec.backbone
+        self.shape = spec.shape
+        self.size = spec.size
+        self.batch = batch
+        self.concurrency = streams
+        self.software = engine.software() | openvino_software()
+        self._compiled = compiled
+        self._mine = threading.local()
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """`frames`: (n ≤ batch, size, size, 3) uint8 RGB → (n, *shape) float32."""
+        check_frames(frames, size=self.size, batch=self.batch)
+        request = getattr(self._mine, "request", None)
+        if request is None:
+            request = self._mine.request = self._compiled.create_infer_request()
+        request.infer([padded(frames, self.batch)], share_inputs=True)
+        # The request's own buffer is overwritten by this thread's next call.
+        return np.array(request.get_output_tensor().data[: len(frames)], np.float32)
+
+    def __repr__(self) -> str:
+        shapes = f"({self.batch}, {self.size}, {self.size}, 3) → {(self.batch, *self.shape)}"
+        return f"OpenVinoBackbone({self.name}: {shapes}, {self.concurrency} streams)"
+
+
+def available() -> bool:
+    """Whether OpenVINO is installed; it is not imported."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def load_openvino(
+    spec: Spec,
+    weights: Weights,
+    *,
+    batch: int = 0,
+    threads: int = 0,
+    streams: int = 0,
+    cache: Path | None = None,
+) -> OpenVinoBackbone:
+    """Compile the backbone of a spec for this CPU, exporting it into `cache` first if needed.
+
+    `batch` 0 means 8 frames, `threads` 0 every core, `streams` 0 one per thread.
+    """
+    xml = cached_model(spec, weights, cache)
+    batch = batch or _BATCH
+    threads = threads or engine.cores()
+    streams = streams or threads
+    try:
+        model = _compile(xml, spec.precision, batch, threads, streams)
+    except RuntimeError:
+        # A cache entry that another program damaged: make it anew, once.
+        forget_model(xml)
+        model = _compile(
+            cached_model(spec, weights, cache), spec.precision, batch, threads, streams
+        )
+    return OpenVinoBackbone(spec, model, batch=batch, streams=streams)
+
+
+def _compile(xml: Path, precision: Precision, batch: int, threads: int, streams: int) -> Any:
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(xml)
+    size = model.inputs[0].partial_shape[1].get_length()
+    model.reshape([batch, size, size, 3])
+    return core.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[
+                precision
+            ],
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": str(threads),
+            # Decoders share the cores: pinned streams would wait behind them.
+            "ENABLE_CPU_PINNING": False,
+        },
+    )

@@ -1,0 +1,38 @@
+"""Write one backbone as an OpenVINO model.
+
+`openvino_cache` runs it: `python -m pipeline.features.backbones.openvino_export JSON`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipeline import engine
+from pipeline.errors import PixelsError
+from pipeline.features.backbones.keras_model import build_model
+from pipeline.features.weights import Weights
+
+
+def export(order: str) -> None:
+    """Build the model that `order` (JSON) names in float32 and write it to its `xml` path."""
+    wanted = json.loads(order)
+    engine.prepare()
+    weights = Weights(
+        kind=wanted["kind"],
+        hash=wanted["hash"],
+        path=Path(wanted["path"]) if wanted["path"] else None,
+        seed=wanted["seed"],
+    )
+    model = build_model(
+        wanted["backbone"], size=wanted["size"], weights=weights, precision="float32"
+    )
+    model.export(wanted["xml"], format="openvino", verbose=False)
+
+
+if __name__ == "__main__":
+    try:
+        export(sys.argv[1])
+    except PixelsError as error:
+        sys.exit(str(error))
