@@ -1,0 +1,113 @@
+"""What goes into reading a clip (`FramePlan`) and what comes out (`ClipFrames`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.spec import Fit, Sampling, Spec, View
+
+INTERPOLATIONS = ("area", "linear", "cubic", "nearest")
+
+MAX_PIXELS = 64 * 1024 * 1024
+"""A picture of more pixels than this (twice 8K) is `too_large`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePlan:
+    """The part of a spec that decides a clip's frames: which, and fitted how.
+
+    `size` is the side of the square in pixels; `max_pixels` the largest picture accepted.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    fit: Fit = "crop"
+    interpolation: str = "area"
+    size: int = 299
+    view: View = "plain"
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(
+                f"interpolation {self.interpolation!r} is not known: "
+                f"use {', '.join(INTERPOLATIONS)}"
+            )
+        if self.fit not in ("crop", "squash", "pad"):
+            raise ConfigError(f"fit {self.fit!r} is not known: use crop, squash or pad")
+
+    @classmethod
+    def of(cls, spec: Spec) -> Self:
+        """The plan of a spec. Raises `ConfigError` on an interpolation that is not known."""
+        return cls(
+            sampling=spec.sampling,
+            fit=spec.fit,
+            interpolation=spec.interpolation,
+            size=spec.size,
+            view=spec.view,
+        )
+
+    @property
+    def frames_shape(self) -> tuple[int, int, int, int]:
+        """(steps, size, size, 3): room for the frames of any clip."""
+        return (self.sampling.steps, self.size, self.size, 3)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote."""
+        return cls(**{**values, "sampling": Sampling(**values["sampling"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFrames:
+    """The sampled frames of one clip, in order of time.
+
+    frames: (n, size, size, 3) uint8 RGB, upright and fitted, n ≤ steps. They may live in shared
+        memory that is lent: call `release` when done, and do not read them afterwards.
+    frame_index: (n,) int32, the place of each in the clip.
+    timestamp: (n,) float32, seconds from the clip's first frame, as the decoder told them.
+    fps, width, height: as declared; width and height of the upright picture.
+    frames_declared: the container's claim; 0 where it makes none.
+    frames_decoded: how many frames the clip gave. Where the clip was sought through instead of
+        read through it is the number of its video packets; where reading could stop early
+        (rules `stride`, `first`, `fps`) it counts up to the last wanted frame.
+    decoder: "opencv" or "pyav". reason: "" or the warning `fewer_frames`.
+    decode_s: CPU seconds spent.
+    """
+
+    frames: NDArray[np.uint8]
+    frame_index: NDArray[np.int32]
+    timestamp: NDArray[np.float32]
+    fps: float
+    width: int
+    height: int
+    frames_declared: int
+    frames_decoded: int
+    decoder: str
+    reason: str = ""
+    decode_s: float = 0.0
+    on_release: Callable[[], None] | None = None
+
+    def release(self) -> None:
+        """Give the frames' memory back to its pool; harmless to call twice."""
+        if self.on_release is not None:
+            self.on_release()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __repr__(self) -> str:
+        return (
+            f"ClipFrames(frames={self.frames.shape} {self.frames.dtype}, {self.width}×{self.height}"
+            f" at {self.fps:.4g} fps, decoded {self.frames_decoded} of {self.frames_declared}"
+            f" by {self.decoder}{', ' + self.reason if self.reason else ''})"
+        )
