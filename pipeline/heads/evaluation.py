@@ -1,0 +1,90 @@
+"""What a run says of itself: figures, predictions and pictures, beside honest baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.measures import (
+    bootstrap_interval,
+    confusion,
+    majority_baseline,
+    measure,
+    per_class,
+)
+from pipeline.heads.run_folder import predictions_table
+from pipeline.heads.source import Clips
+from pipeline.heads.splits import Split, group_names
+
+if TYPE_CHECKING:
+    from pipeline.heads.training import Fitted
+
+MISTAKES = 20
+
+
+def evaluate_run(
+    out: Path, clips: Clips, split: Split, config: TrainConfig, fitted: Fitted
+) -> dict[str, Any]:
+    """Write predictions, per-class figures, mistakes and pictures; returns the metrics."""
+    from pipeline.heads.plots import plot_confusion, plot_curves, plot_model
+
+    predictions = predictions_table(clips, fitted.parts)
+    predictions.to_csv(out / "predictions.csv", index=False)
+    test_at, probabilities = fitted.parts["test"]
+    labels = clips.labels[test_at]
+    counts = confusion(probabilities, labels)
+    names = list(clips.classes)
+    pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
+    per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
+    confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
+    progress = fitted.progress
+    plot_curves(progress.history, out / "curves.png", best_epoch=progress.best_epoch)
+    plot_confusion(counts, names, out / "confusion.png")
+    plot_model(fitted.model, out / "model.png")
+    return run_metrics(clips, split, config, fitted)
+
+
+def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted) -> dict[str, Any]:
+    """The metrics of one trained head on its split, as plain JSON values."""
+    train_at = clips.positions(split.train)
+    figures: dict[str, Any] = {}
+    for part, (at, probabilities) in fitted.parts.items():
+        figures[part] = measure(probabilities, clips.labels[at])
+    test_at, probabilities = fitted.parts["test"]
+    hits = probabilities.argmax(axis=1) == clips.labels[test_at]
+    groups = group_names(clips.table.iloc[test_at])
+    figures["test"]["top1_interval"] = list(bootstrap_interval(hits, groups))
+    figures["test"]["groups"] = len(set(groups))
+    baseline: dict[str, Any] = {
+        "majority": majority_baseline(clips.labels[train_at], clips.labels[test_at]),
+        "chance": 1 / len(clips.classes),
+    }
+    progress = fitted.progress
+    return {
+        **figures,
+        "baseline": baseline,
+        "seconds": fitted.seconds,
+        "clips_per_second": progress.clips_per_second,
+        "head": config.head,
+        "parameters": int(fitted.model.count_params()),
+        "classes": len(clips.classes),
+        "train_clips": len(train_at),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "stopped": progress.stopped,
+        "split": split.how,
+        "fingerprint": clips.fingerprint,
+        "left_out": dict(clips.left_out),
+    }
+
+
+def confident_mistakes(predictions: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
+    """The wrong test predictions, the surest first: video_id, label, predicted, confidence."""
+    wrong = predictions[
+        (predictions["part"] == "test") & (predictions["label"] != predictions["predicted"])
+    ]
+    ordered = wrong.sort_values("confidence", ascending=False).head(most)
+    return ordered[["video_id", "label", "predicted", "confidence"]]

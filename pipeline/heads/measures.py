@@ -1,0 +1,110 @@
+"""Figures of a classifier from its probabilities: pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Probabilities = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+def measure(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
+    """top1, top5, loss (mean cross-entropy, nats), macro_f1, ece and clips.
+
+    `probabilities` (n, classes), `labels` (n,). top5 is 1 with five classes or fewer.
+    """
+    if not len(labels):
+        return {"top1": 0.0, "top5": 0.0, "loss": 0.0, "macro_f1": 0.0, "ece": 0.0, "clips": 0}
+    rank = label_ranks(probabilities, labels)
+    table = per_class(probabilities, labels, [str(i) for i in range(probabilities.shape[1])])
+    return {
+        "top1": float((rank < 1).mean()),
+        "top5": float((rank < 5).mean()),
+        "loss": cross_entropy(probabilities, labels),
+        "macro_f1": float(table.loc[table["clips"] > 0, "f1"].mean()),
+        "ece": calibration_error(probabilities, labels),
+        "clips": len(labels),
+    }
+
+
+def label_ranks(probabilities: Probabilities, labels: Labels) -> Labels:
+    """How many classes were held likelier than the true one, per clip; ties count against it."""
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    return ((probabilities >= own).sum(axis=1) - 1).astype(np.int64)
+
+
+def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
+    """The mean of −log p(true class), probabilities held at 1e-7 at least."""
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(own, 1e-7, 1.0)).mean())
+
+
+def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
+    """Expected calibration error: Σ share of bin · |accuracy − mean confidence| (Guo et al. 2017)."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.abs(
+        np.bincount(bin_of, right.astype(float), minlength=bins)
+        - np.bincount(bin_of, confidence, minlength=bins)
+    )
+    return float(gaps.sum() / len(labels))
+
+
+def confusion(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
+    """(classes, classes) counts: row = true class, column = predicted class."""
+    classes = probabilities.shape[1]
+    table = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(table, (labels, probabilities.argmax(axis=1)), 1)
+    return table
+
+
+def per_class(probabilities: Probabilities, labels: Labels, classes: Sequence[str]) -> pd.DataFrame:
+    """precision, recall, f1 and clips of every class, in the order of `classes`."""
+    counts = confusion(probabilities, labels)
+    hit = np.diag(counts).astype(float)
+    predicted, true = counts.sum(axis=0), counts.sum(axis=1)
+    return pd.DataFrame(
+        {
+            "class": list(classes),
+            "precision": hit / np.maximum(predicted, 1),
+            "recall": hit / np.maximum(true, 1),
+            "f1": 2 * hit / np.maximum(predicted + true, 1),
+            "clips": true,
+        }
+    )
+
+
+def bootstrap_interval(
+    values: npt.NDArray[Any],
+    groups: npt.NDArray[Any],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile interval of the mean of `values` (n,) when whole groups are drawn anew.
+
+    Clips of one source video are not independent, so groups (n,) are the unit of chance. Give the
+    difference of two heads' hits for a paired comparison.
+    """
+    _, of = np.unique(groups, return_inverse=True)
+    sums = np.bincount(of, values.astype(float))
+    sizes = np.bincount(of).astype(float)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):
+        drawn = rng.integers(0, len(sums), len(sums))
+        means[i] = sums[drawn].sum() / sizes[drawn].sum()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def majority_baseline(training: Labels, labels: Labels) -> float:
+    """The accuracy of always saying the commonest training class."""
+    return float((labels == np.bincount(training).argmax()).mean()) if len(labels) else 0.0

@@ -1,0 +1,169 @@
+"""A finished run, read back: the head, what it was trained on, and its say on new sequences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import engine
+from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.heads.run_folder import FORMAT, FORMAT_VERSION
+from pipeline.heads.source import SequenceSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """A trained head: `predict` takes sequences as a store of `spec` holds them."""
+
+    folder: Path
+    model: Any
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    classes: list[str]
+    spec: Mapping[str, Any]
+    fingerprint: str
+    first_stage: Mapping[str, Any]
+    steps: int
+    shape: tuple[int, ...]
+    batch: int = field(default=32)
+
+    def __repr__(self) -> str:
+        return (
+            f"Run({self.folder.name}, head={self.config['head']['name']}, "
+            f"classes={len(self.classes)}, steps={self.steps}, shape={self.shape}, "
+            f"spec={self.fingerprint[:12]})"
+        )
+
+    def predict(
+        self, features: npt.NDArray[Any], mask: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """(n, classes) probabilities of `features` (n, steps, *shape) under `mask` (n, steps).
+
+        What stands in padding does not matter. Raises `ConfigError` on another shape, a mask with
+        gaps or padding on the left, and a sequence without a single real step.
+        """
+        from pipeline.heads.fitting import predict_batch
+
+        features, mask = np.asarray(features), np.asarray(mask, dtype=bool)
+        self._check(features, mask)
+        parts = [
+            predict_batch(
+                self.model,
+                features[start : start + self.batch],
+                mask[start : start + self.batch],
+                self.batch,
+            )
+            for start in range(0, len(features), self.batch)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
+
+    def require_same_spec(self, source: SequenceSource) -> None:
+        """Nothing, or `SpecMismatch` where a source's features are not what this head knows."""
+        if source.fingerprint == self.fingerprint:
+            return
+        mine, theirs = _flat(self.spec), _flat(source.spec)
+        names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+        shown = ", ".join(f"{k} {mine.get(k)} against {theirs.get(k)}" for k in names[:4])
+        raise SpecMismatch(
+            f"the run {self.folder.name} was trained on spec {self.fingerprint[:12]}, the store "
+            f"has {source.fingerprint[:12]} ({shown}): train on this store, or use the run's own"
+        )
+
+    def moved_on(self, source: SequenceSource) -> list[str]:
+        """The ids of clips of this run whose features the store no longer holds as they were."""
+        record = self.config["split"]
+        table = source.table()
+        rows_of = {str(v): int(r) for r, v in table["video_id"].items()}
+        known = [
+            (str(video), rows_of.get(str(video), -1), int(digest))
+            for part in ("train", "validation", "test")
+            for video, digest in zip(
+                record[part]["video_ids"], record[part]["digests"], strict=True
+            )
+        ]
+        there = [row for _, row, _ in known if row >= 0]
+        now = dict(zip(there, np.asarray(source.digests(there)).tolist(), strict=True))
+        return [video for video, row, digest in known if now.get(row) != digest]
+
+    def _check(self, features: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> None:
+        wanted = (self.steps, *self.shape)
+        if features.shape[1:] != wanted or mask.shape != features.shape[:2]:
+            raise ConfigError(
+                f"features {features.shape} with mask {mask.shape} do not fit this head: give "
+                f"(n, {', '.join(map(str, wanted))}) with mask (n, {self.steps})"
+            )
+        if len(mask) and not mask[:, 0].all():
+            raise ConfigError(
+                f"sequence {int(np.argmin(mask[:, 0]))} has no real step at its start: leave out "
+                "clips without frames and pad on the right"
+            )
+        if (mask[:, 1:] & ~mask[:, :-1]).any():
+            raise ConfigError("a mask has a gap: move the real steps left and pad on the right")
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read a finished run. The model is loaded in Keras' safe mode: nothing is unpickled.
+
+    Raises `ConfigError` where the folder is no finished run or of a newer format.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if not (folder / "model.keras").exists():
+        raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
+    engine.prepare()
+    import keras
+
+    # Loading needs our layers registered.
+    import pipeline.heads.zoo  # noqa: F401
+
+    model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    done = folder / "metrics.json"
+    metrics = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    return Run(
+        folder=folder,
+        model=model,
+        config=config,
+        metrics=metrics,
+        classes=list(config["classes"]),
+        spec=config["spec"],
+        fingerprint=config["fingerprint"],
+        first_stage=config.get("first_stage", {}),
+        steps=int(config["steps"]),
+        shape=tuple(config["shape"]),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's `config.json`; raises `ConfigError` where it is none of ours or too new."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{folder} is not a run, it has no config.json: name a folder that `train` made"
+        ) from None
+    except ValueError:
+        raise ConfigError(f"{folder}/config.json is damaged: train again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ConfigError(f"{folder}/config.json is not a run's: name a folder that `train` made")
+    if config.get("format_version", 0) > FORMAT_VERSION:
+        raise ConfigError(
+            f"{folder} has run format {config['format_version']}, newer than {FORMAT_VERSION}: "
+            "update pixels-once"
+        )
+    return config
+
+
+def _flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,95 @@
+"""All heads by name, and one way to build any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import keras
+
+from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.heads.layers import Standardise
+from pipeline.heads.statistics import Statistics
+from pipeline.heads.zoo import gru, lstm
+from pipeline.heads.zoo.kinds import HeadKind, config_dict
+
+HEADS: dict[str, HeadKind] = {
+    module.HEAD.name: module.HEAD
+    for module in (
+        lstm,
+        gru,
+    )
+}
+"""Every head of the zoo, in the order of the documentation."""
+
+__all__ = ["HEADS", "HeadKind", "build_head", "config_dict", "head_kind", "require_readable"]
+
+
+def head_kind(name: str) -> HeadKind:
+    """The head of this name. Raises `ConfigError` that suggests the nearest one."""
+    if name in HEADS:
+        return HEADS[name]
+    close = get_close_matches(name, HEADS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(HEADS)}"
+    raise ConfigError(f"head {name!r} is not known: {hint}")
+
+
+def require_readable(kind: HeadKind, shape: Sequence[int]) -> None:
+    """Nothing, or `SpecMismatch` where this head cannot read steps of this shape."""
+    has = "frames" if len(shape) == 3 else "features"
+    if has not in kind.reads:
+        able = ", ".join(name for name, other in HEADS.items() if has in other.reads)
+        remedy = "" if has == "features" else ", or make a store of features"
+        remedy = remedy if has == "frames" else ", or make a store with backbone=frames"
+        raise SpecMismatch(
+            f"the head {kind.name} reads {' or '.join(kind.reads)}, and this store holds {has} of "
+            f"shape {tuple(shape)} per step: use {able}{remedy}"
+        )
+
+
+def build_head(
+    name: str,
+    steps: int,
+    shape: Sequence[int],
+    classes: int,
+    config: Any = None,
+    statistics: Statistics | None = None,
+    *,
+    precision: str = "float32",
+    seed: int | None = None,
+) -> Any:
+    """A fresh Keras model of this head: {"features", "mask"} → (batch, classes) probabilities.
+
+    `config` is the head's config or a mapping of options. Normalisation by `statistics` (default:
+    none) and the mask are inside the model. `precision` is a Keras dtype policy for the layers
+    (`mixed_bfloat16` halves the wide ones' cost where the CPU has the instructions); inputs,
+    normalisation and probabilities are float32 always. `seed` makes the weights repeatable; it
+    sets the random state of Keras, numpy and Python.
+    """
+    kind = head_kind(name)
+    require_readable(kind, shape)
+    if config is None or isinstance(config, Mapping):
+        config = kind.configure(config or {})
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    statistics = statistics or Statistics.neutral(int(shape[-1]))
+    with _policy(precision):
+        features = keras.Input((steps, *shape), name="features", dtype="float32")
+        mask = keras.Input((steps,), name="mask", dtype="bool")
+        normalise = Standardise(statistics.mean.tolist(), statistics.scale.tolist())
+        x = normalise(features, mask)
+        outputs = kind.build(x, mask, classes, config)
+    return keras.Model({"features": features, "mask": mask}, outputs, name=name)
+
+
+@contextmanager
+def _policy(precision: str) -> Iterator[None]:
+    # Keras keeps the policy per thread, so trainings side by side do not disturb each other.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,42 @@
+"""Two small GRUs: the Keras example on video classification with a CNN-RNN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras import layers
+
+from pipeline.heads.recurrent import GRU
+from pipeline.heads.zoo.kinds import HeadKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GruConfig:
+    """Widths of both recurrent layers and of the dense one, and the dropout between."""
+
+    units: int = 16
+    second_units: int = 8
+    dense: int = 8
+    dropout: float = 0.4
+
+
+def build(x: Any, mask: Any, classes: int, config: GruConfig) -> Any:
+    """GRU → GRU → dropout → dense → softmax, the mask to both GRUs."""
+    x = GRU(config.units, return_sequences=True)(x, mask=mask)
+    x = GRU(config.second_units)(x, mask=mask)
+    x = layers.Dropout(config.dropout)(x)
+    x = layers.Dense(config.dense, activation="relu")(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+HEAD = HeadKind(
+    name="gru",
+    reads=("features",),
+    one_line="two small GRUs",
+    source="S. Paul, Video classification with a CNN-RNN architecture, keras.io (2021)",
+    config=GruConfig,
+    build=build,
+    presets={"wide": {"units": 512, "second_units": 256, "dense": 128}},
+    lr=2e-3,
+)

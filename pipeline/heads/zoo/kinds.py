@@ -1,0 +1,95 @@
+"""What a head is to the rest: a name, a typed config and a function that draws its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+Build = Callable[[Any, Any, int, Any], Any]
+"""(normalised x (batch, steps, *shape), mask (batch, steps), classes, config) → probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadKind:
+    """One entry of the zoo.
+
+    `reads` names the kinds of step it takes: `features` (a vector per step; poses are such) or
+    `frames` (height, width, channel). `presets` are named changes to the config's defaults.
+    `lr` is the learning rate that suits it, `source` where the idea comes from.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    one_line: str
+    source: str
+    config: type
+    build: Build
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lr: float = 1e-3
+
+    def configure(self, options: Mapping[str, Any]) -> Any:
+        """The typed config of these options (text from a command line is converted).
+
+        `preset` picks named defaults first. Raises `ConfigError` on an unknown or unfit option.
+        """
+        given = dict(options)
+        config = self.config()
+        preset = given.pop("preset", "")
+        if preset:
+            if preset not in self.presets:
+                known = ", ".join(sorted(self.presets)) or "none"
+                raise ConfigError(f"{self.name} has no preset {preset!r}: it has {known}")
+            config = replace(config, **self.presets[preset])
+        known_names = {f.name: f for f in fields(self.config)}
+        for name, value in given.items():
+            if name not in known_names:
+                close = get_close_matches(name, list(known_names), n=1, cutoff=0.0)
+                raise ConfigError(
+                    f"{self.name} has no option {name!r}: did you mean {close[0]!r}?"
+                    if close
+                    else f"{self.name} has no option {name!r}: it has none"
+                )
+            config = replace(config, **{name: _convert(self.name, name, value, config)})
+        return config
+
+    def options(self) -> dict[str, Any]:
+        """Every option with its default."""
+        return {f.name: f.default for f in fields(self.config) if f.default is not MISSING}
+
+
+def config_dict(config: Any) -> dict[str, Any]:
+    """A head's config as plain JSON values; tuples become lists."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+def _convert(head: str, name: str, value: Any, config: Any) -> Any:
+    kind = type(getattr(config, name))
+    try:
+        if kind is bool:
+            if str(value).lower() not in ("true", "false", "1", "0", "yes", "no"):
+                raise ValueError(value)
+            return str(value).lower() in ("true", "1", "yes")
+        if kind is int:
+            if float(value) != int(float(value)) or int(float(value)) < 1:
+                raise ValueError(value)
+            return int(float(value))
+        if kind is tuple:
+            parts = str(value).split(",") if isinstance(value, str) else list(value)
+            return tuple(int(part) for part in parts)
+        if kind is float and not 0 <= float(value) < 1:
+            raise ValueError(value)
+        return kind(value)
+    except (TypeError, ValueError):
+        wanted = {
+            bool: "true or false",
+            int: "a whole number, 1 or more",
+            float: "a number from 0 up to 1",
+            tuple: "whole numbers with commas between",
+        }
+        raise ConfigError(
+            f"{name} of {head} is {value!r}: give {wanted.get(kind, kind.__name__)}"
+        ) from None

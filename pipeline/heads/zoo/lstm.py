@@ -1,0 +1,41 @@
+"""One wide LSTM over the clip, then a dense layer: the five-methods article's method 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras import layers
+
+from pipeline.heads.recurrent import LSTM
+from pipeline.heads.zoo.kinds import HeadKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LstmConfig:
+    """Widths of the recurrent and the dense layer, and the dropout after each."""
+
+    units: int = 4096
+    dense: int = 1024
+    dropout: float = 0.5
+
+
+def build(x: Any, mask: Any, classes: int, config: LstmConfig) -> Any:
+    """LSTM → dropout → dense → dropout → softmax."""
+    x = LSTM(config.units)(x, mask=mask)
+    x = layers.Dropout(config.dropout)(x)
+    x = layers.Dense(config.dense, activation="relu")(x)
+    x = layers.Dropout(config.dropout)(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+HEAD = HeadKind(
+    name="lstm",
+    reads=("features",),
+    one_line="one wide LSTM, then a dense layer",
+    source="M. Harvey, Five video classification methods (2017), method 4",
+    config=LstmConfig,
+    build=build,
+    presets={"article_code": {"units": 2048, "dense": 512}, "small": {"units": 256, "dense": 64}},
+    lr=1e-4,
+)
