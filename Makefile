@@ -1,0 +1,58 @@
+# Every variable given on the command line becomes the flag of the same name in lower case:
+#   make features VIDEOS=clips STORE=clips.zarr MAX_FAILED=0.1
+# ARGS="…" passes anything else through. `make help` prints the table below.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The GPU build of TensorFlow where an NVIDIA driver answers, else the CPU build and its engine.
+EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+given = $(foreach v,$(filter-out ARGS PYTHON MAKEFLAGS MAKEOVERRIDES,$(.VARIABLES)),$(if $(findstring command line,$(origin $(v))),$(if $(filter-out -%,$(v)),$(v))))
+lower = $(subst _,-,$(shell echo '$(1)' | tr A-Z a-z))
+quote = '$(subst ','\'',$(1))'
+flags = $(foreach v,$(given),--$(call lower,$(v))=$(call quote,$($(v)))) $(ARGS)
+run = $(BIN)/python -m flows $(1) $(flags)
+
+##@ use it
+features: $(VENV)/.ready ## clips → store; resumes    VIDEOS= STORE= WEIGHTS= FRAMES=40 SAMPLING=uniform FIT=crop
+	$(call run,features)
+train: $(VENV)/.ready ## store → RUNS/NAME/         STORE= HEAD=lstm UNITS= EPOCHS= SEED= NAME= RUNS=runs
+	$(call run,train)
+predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=
+	$(call run,predict)
+show: $(VENV)/.ready ## what is in a store         STORE=
+	$(call run,show)
+verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1
+	$(call run,verify)
+demo: $(VENV)/.ready ## features, train and predict on the built-in clips
+	$(call run,demo)
+
+##@ work on it
+test: $(VENV)/.ready-dev ## all tests, types and lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+test-all: $(VENV)/.ready-dev ## the same with the tests that take minutes
+	$(BIN)/python -m pytest -m "" $(ARGS)
+format: $(VENV)/.ready-dev ## put the code in order
+	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
+venv: $(VENV)/.ready ## the environment in .venv (every target makes it when it is missing or stale)
+help: ## this table
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@printf '\nEach variable is the flag of the same name: make features VIDEOS=clips is\n  pixels-once features --videos clips\n'
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11 to 3.13: pass PYTHON=python3.12, say" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3]"
+	@touch $@
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
+	@touch $@
+
+.PHONY: features train predict show verify demo test test-all format venv help

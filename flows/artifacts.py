@@ -1,0 +1,90 @@
+"""What a run's page in the Prefect UI shows: progress, failures, a summary. Keys are per store."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.summary import Summary, advice, stage_rows
+from pipeline.features.reasons import FAILURES
+
+_TABLE_ROWS = 500
+
+
+def key(kind: str, name: str) -> str:
+    """An artifact key: lower-case letters, digits and dashes, as Prefect wants it.
+
+    >>> key("failures", "s3://bucket/My Store.zarr")
+    'failures-my-store'
+    """
+    stem = name.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
+    return f"{kind}-{re.sub('[^a-z0-9]+', '-', stem.lower()).strip('-') or 'store'}"
+
+
+class ProgressArtifact:
+    """The one progress artifact of a run; `update` takes a fraction and a line of text."""
+
+    def __init__(self, store: str) -> None:
+        self._id: UUID = create_progress_artifact(  # type: ignore[assignment]
+            progress=0.0, key=key("progress", store), description="clips done"
+        )
+
+    def update(self, fraction: float, text: str) -> None:
+        """Set the progress (0 to 1) and say in words how it stands."""
+        update_progress_artifact(
+            artifact_id=self._id, progress=round(100 * fraction, 1), description=text
+        )
+
+
+def publish_summary(summary: Summary, dashboard: str = "") -> None:
+    """Write the run's failure table and its summary in markdown."""
+    if summary.failures:
+        create_table_artifact(
+            key=key("failures", summary.store),
+            table=[
+                {"clip": f["video_id"], "reason": f["reason"],
+                 "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
+                 "detail": f["detail"][:200]}
+                for f in summary.failures[:_TABLE_ROWS]
+            ],
+            description=f"clips that failed in this run: {len(summary.failures)}",
+        )
+    create_markdown_artifact(key=key("summary", summary.store), markdown=markdown(summary, dashboard),
+                             description=summary.headline())
+
+
+def markdown(summary: Summary, dashboard: str = "") -> str:
+    """The summary as markdown: headline, counts, where the time went, what to change."""
+    lines = [f"# {summary.headline()}", ""]
+    lines += _table(("rows of the store", "count"), sorted(summary.rows.items()))
+    lines += _table(("this run", "clips"), [
+        ("to make", summary.planned), ("ready", summary.ready), ("failed", summary.failed),
+        ("left for the next run", summary.left), ("gone", summary.gone),
+        *[(f"failed: {reason}", count) for reason, count in sorted(summary.reasons.items())],
+    ])
+    if summary.stage_seconds:
+        lines += _table(
+            ("stage", "seconds", "share"),
+            [(name, f"{seconds:.1f}", f"{share:.0%}")
+             for name, seconds, share in stage_rows(summary.stage_seconds)],
+        )
+        lines += [advice(summary.stage_seconds), ""]
+    lines += [f"Store: `{summary.store}`  ", f"Fingerprint: `{summary.fingerprint}`  ",
+              f"Weights: `{summary.weights}`  ", f"Engine: `{summary.engine}`"]
+    if dashboard:
+        lines += ["", f"Dask dashboard (while the run lasts): <{dashboard}>"]
+    return "\n".join(lines)
+
+
+def _table(head: tuple[str, ...], rows: Any) -> list[str]:
+    line = "| " + " | ".join(head) + " |"
+    return [line, "|" + " --- |" * len(head),
+            *["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows], ""]

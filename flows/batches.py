@@ -1,0 +1,201 @@
+"""One batch of clips as a Prefect task: it runs on a Dask worker and writes one whole chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+import store
+from flows.worker import Stage, extractor, stop_event
+
+# Values that a clip's extraction brings back for its row, with their value where there is none.
+COLUMNS = {
+    "fps": 0.0, "width": 0, "height": 0, "frames_declared": 0, "frames_decoded": 0, "decoder": "",
+    "sha256": "",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A clip to extract: its row in the store, where to read it, and how large it is."""
+
+    row: int
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The clips of one chunk that must be made, and the digests of the rows that stay."""
+
+    number: int
+    url: str
+    first_row: int
+    rows: int
+    clips: tuple[Clip, ...]
+    kept: dict[int, int]
+    token: str
+    stage: Stage
+    attempt: int = 0
+    lease: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the Prefect UI shows, e.g. `batch 12 · clips 768–831`."""
+        first, last = self.clips[0].row, self.clips[-1].row
+        again = f" · attempt {self.attempt + 1}" if self.attempt else ""
+        return f"batch {self.number} · clips {first}–{last}{again}"
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchResult:
+    """What the flow commits: one entry per extracted clip, in the order of `rows`.
+
+    mask, frame_index, timestamp: (clips, steps); digests of every row of the chunk from `first_row`;
+    damaged: rows that were to be kept and whose digest did not match; worker_seconds: what the
+    worker's process has spent by stage since it began.
+    """
+
+    number: int
+    first_row: int
+    rows: np.ndarray
+    status: list[str]
+    reason: list[str]
+    detail: list[str]
+    mask: np.ndarray
+    frame_index: np.ndarray
+    timestamp: np.ndarray
+    columns: dict[str, list[Any]]
+    digests: np.ndarray | None
+    damaged: list[int]
+    worker: str
+    worker_seconds: dict[str, float]
+    write_s: float
+    software: dict[str, str] = field(default_factory=dict)
+
+
+def topic(token: str) -> str:
+    """The Dask event topic on which a run's workers tell of each finished clip."""
+    return f"pixels-once-{token}"
+
+
+@task(
+    name="batch", task_run_name="{batch.name}", retries=0, cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def extract_batch(batch: Batch) -> BatchResult:
+    """Extract the batch's clips and write its chunk whole; kept rows are checked and written back.
+
+    Raises `store.LeaseLost` if another run has taken the store over, `store.StoreUnwritable` if the
+    chunk cannot be written. What is wrong with a clip is in its entry of the result.
+    """
+    machine = extractor(batch.stage)
+    # Hashed before they are read: bytes that change in between make the next run look again.
+    hashes = [_sha256(clip.path) for clip in batch.clips]
+    tell = _teller(batch)
+    results = machine.extract(
+        [_source(clip) for clip in batch.clips],
+        on_clip=lambda result: tell(batch.clips[result.index].row, result),
+        stop=stop_event(batch.token),
+    )
+    extracted = time.perf_counter()
+    damaged: list[int] = []
+    digests = None
+    if any(result.status != "stopped" for result in results):
+        chunk, damaged = _kept_rows(batch)
+        for clip, result in zip(batch.clips, results, strict=True):
+            if result.features is not None:
+                chunk[clip.row - batch.first_row] = result.features
+        digests = store.write_batch(
+            batch.url, batch.number, chunk, token=batch.token if batch.lease else None
+        )
+    return BatchResult(
+        number=batch.number,
+        first_row=batch.first_row,
+        rows=np.array([clip.row for clip in batch.clips]),
+        status=[result.status for result in results],
+        reason=[result.reason for result in results],
+        detail=[result.detail for result in results],
+        mask=np.stack([result.mask for result in results]),
+        frame_index=np.stack([result.frame_index for result in results]),
+        timestamp=np.stack([result.timestamp for result in results]),
+        columns={
+            name: [getattr(result, name, default) for result in results]
+            for name, default in COLUMNS.items() if name != "sha256"
+        } | {"sha256": hashes},
+        digests=digests,
+        damaged=damaged,
+        worker=_worker_name(),
+        worker_seconds=machine.seconds().to_dict(),
+        write_s=time.perf_counter() - extracted,
+        software=dict(machine.backbone.software) | {"engine": machine.backbone.engine},
+    )
+
+
+def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
+    """The chunk as it stands where rows of it are kept, else zeros; and the kept rows found damaged."""
+    spec = batch.stage.spec
+    shape = (batch.rows, spec["sampling"]["steps"], *spec["shape"])
+    fresh = np.zeros(shape, spec["dtype"])
+    if not batch.kept:
+        return fresh, []
+    try:
+        chunk = store.read_batch(batch.url, batch.number)
+    except store.StoreDamaged:
+        return fresh, sorted(batch.kept)
+    digests = store.row_digests(chunk)
+    damaged = []
+    for row, digest in batch.kept.items():
+        place = row - batch.first_row
+        if int(digests[place]) == digest:
+            fresh[place] = chunk[place]
+        else:
+            damaged.append(row)
+    return fresh, damaged
+
+
+def _source(clip: Clip) -> Any:
+    from pipeline.features.extraction import ClipSource
+
+    return ClipSource(path=clip.path, size_bytes=max(clip.size_bytes, 0))
+
+
+def _sha256(path: str) -> str:
+    # A clip that vanished since it was listed has failed as `missing`: no hash is its right value.
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
+
+
+def _teller(batch: Batch) -> Any:
+    """A function that tells the flow of a finished clip, so that its bar moves per clip."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # not on a worker: a test calls the task's function directly
+        return lambda row, result: None
+
+    def tell(row: int, result: Any) -> None:
+        if result.status != "stopped":
+            worker.log_event(topic(batch.token), {
+                "row": row, "status": result.status, "frames": int(result.mask.sum()),
+            })
+
+    return tell
+
+
+def _worker_name() -> str:
+    from distributed import get_worker
+
+    with contextlib.suppress(ValueError):
+        return str(get_worker().address)
+    return f"process {os.getpid()}"

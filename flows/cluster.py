@@ -1,0 +1,148 @@
+"""The Dask cluster of a run: a local one sized to the machine, a running one, or one by class path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import distributed
+
+from flows.settings import FeaturesSettings
+from pipeline.errors import ConfigError
+
+# Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
+BATCHES_PER_WORKER = 2
+
+
+@contextlib.contextmanager
+def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
+    """Arguments for a `DaskTaskRunner` on the cluster that the settings ask for.
+
+    A cluster that this starts ends with the block; one given by address is left alone.
+    """
+    if settings.scheduler:
+        yield {"address": settings.scheduler}
+        return
+    cores = os.cpu_count() or 1
+    gpus = visible_gpus() if settings.gpu != "never" else []
+    processes = settings.workers or max(1, len(gpus))
+    with dask.config.set(_options(cores, processes)), _interrupts_ignored():
+        if settings.cluster:
+            cluster = _by_class_path(settings)
+        else:
+            cluster = _local(processes, gpus)
+    with cluster:
+        if settings.adapt:
+            cluster.adapt(**settings.adapt)
+        yield {"cluster": cluster}
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the NVIDIA GPUs that this process may use, without loading any framework."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return listed.stdout.split()
+
+
+def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
+    """Dask resources that a batch asks for: half a GPU where workers declare one, else nothing.
+
+    Raises `ConfigError` where a GPU is required and no worker declares one: Dask would wait for ever.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    declared = any(worker.get("resources", {}).get("GPU", 0) > 0 for worker in workers)
+    if wanted == "require" and not declared:
+        raise ConfigError(
+            f"no worker of {len(workers)} declares a GPU resource: start the workers with "
+            "`--resources GPU=1`, or leave --gpu at auto"
+        )
+    if declared and wanted != "never":
+        return {"GPU": 1 / BATCHES_PER_WORKER}
+    return {}
+
+
+def _options(cores: int, processes: int) -> dict[str, Any]:
+    threads = max(1, cores // processes)
+    return {
+        # A batch whose worker died comes back to the flow, which alone resubmits.
+        "distributed.scheduler.allowed-failures": 0,
+        # Dask would leave one thread to libraries that multiply matrices.
+        "distributed.nanny.pre-spawn-environ": {
+            "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads, "MALLOC_TRIM_THRESHOLD_": 65536,
+        },
+        "distributed.comm.timeouts.connect": "60s",
+        "distributed.admin.log-length": 100,
+    }
+
+
+def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
+    cores = os.cpu_count() or 1
+    workers = {
+        i: {
+            "cls": distributed.Nanny,
+            "options": {
+                "nthreads": BATCHES_PER_WORKER,
+                "memory_limit": distributed.system.MEMORY_LIMIT // processes,
+                "resources": {"GPU": 1} if gpus else {},
+                "env": {"PIXELS_ONCE_THREADS": str(max(1, cores // processes))}
+                | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}),
+                "silence_logs": 50,
+            },
+        }
+        for i in range(processes)
+    }
+    scheduler = {
+        "cls": distributed.Scheduler,
+        "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"},
+    }
+    return distributed.SpecCluster(
+        workers=workers, scheduler=scheduler, name="pixels-once", silence_logs=50
+    )
+
+
+def _by_class_path(settings: FeaturesSettings) -> Any:
+    from importlib import import_module
+
+    module, _, name = settings.cluster.rpartition(".")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"the cluster class {settings.cluster!r} cannot be imported ({error}): "
+            "give its full path, e.g. distributed.LocalCluster, and install its package"
+        ) from None
+    try:
+        return cls(**settings.cluster_options)
+    except TypeError as error:
+        raise ConfigError(
+            f"{settings.cluster} does not take its options: {error}; see "
+            "[features.cluster_options] in the config file"
+        ) from None
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Children started here ignore Ctrl-C, which a terminal sends to them too: the flow decides."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,52 @@
+"""`pixels-once features`: clips → store."""
+
+from __future__ import annotations
+
+import sys
+
+from flows.server import prefect_server
+from flows.settings import FeaturesSettings
+from flows.specs import with_store
+from flows.summary import Summary, advice, stage_rows
+from flows.terminal import console, print_json, print_table
+
+
+def run(settings: FeaturesSettings, *, json: bool) -> int:
+    """Run the flow on this machine (or its cluster) and print what it did."""
+    settings = with_store(settings)
+    print(f"store: {settings.store}", file=sys.stderr)
+    with prefect_server() as server:
+        from flows.features import TooManyFailed, features
+
+        if server is not None and server.page:
+            print(f"watch: {server.page}", file=sys.stderr)
+        status = 0
+        try:
+            summary = features(settings)
+        except TooManyFailed as error:
+            print(f"pixels-once features: {error}", file=sys.stderr)
+            summary, status = error.summary, 3
+    print_summary(summary, json=json)
+    return 130 if summary.outcome == "interrupted" else status
+
+
+def print_summary(summary: Summary, *, json: bool = False) -> None:
+    """The run in numbers: a headline, where the time went, what failed, the next step."""
+    if json:
+        print_json(summary.to_dict())
+        return
+    out = console()
+    if summary.stage_seconds and summary.planned:
+        print_table("where the time went", ("stage", "seconds", "share"),
+                    [(n, s, f"{share:.0%}") for n, s, share in stage_rows(summary.stage_seconds)])
+        print(advice(summary.stage_seconds))
+    if summary.failures:
+        print_table(f"failed clips ({len(summary.failures)})", ("clip", "reason", "detail"),
+                    [(f["video_id"], f["reason"], f["detail"]) for f in summary.failures[:50]])
+    if summary.weights.startswith("random"):
+        print(f"weights: {summary.weights}: random, not ImageNet's; features are good for a demo only")
+    if summary.gone:
+        print(f"{summary.gone} rows are gone: their clips have left the folder")
+    out.print(summary.headline(), style="bold")
+    if summary.outcome == "done" and summary.ready:
+        print(f"next: pixels-once train --store {summary.store} --head gru")

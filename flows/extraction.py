@@ -1,0 +1,268 @@
+"""The middle of a run: submits batches, takes in what arrives, commits it, resubmits what died.
+
+The flow's process alone runs this, and it alone writes the small columns. A batch is submitted only
+when its rows stand at pending in the store, so whatever dies leaves rows that the next run makes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from prefect_dask import DaskTaskRunner
+
+import store
+from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
+from flows.cluster import BATCHES_PER_WORKER, gpu_share
+from flows.progress import Progress
+from flows.worker import Stage, request_stop
+from store import FAILED, PENDING, READY, Writer
+
+COMMIT_EVERY_S = 5.0
+_ATTEMPTS = 3
+_PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
+
+
+class BatchLost(RuntimeError):
+    """A batch's worker died again and again: the environment is at fault, not a clip."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Extracted:
+    """What came of a run's batches. `rows` counts by outcome; `stopped` rows wait for the next run."""
+
+    ready: int = 0
+    failed: int = 0
+    stopped: int = 0
+    frames: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    write_s: float = 0.0
+    commit_s: float = 0.0
+    suspects: set[int] = field(default_factory=set)  # resubmitted: a late writer may come yet
+    damaged: list[int] = field(default_factory=list)
+    interrupted: bool = False
+    software: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Extracted) -> None:
+        """Take in what another pass did."""
+        for name in ("ready", "failed", "stopped", "frames", "write_s", "commit_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures += other.failures
+        self.stage_seconds = other.stage_seconds  # the workers count from their start
+        self.suspects |= other.suspects
+        self.damaged += other.damaged
+        self.interrupted |= other.interrupted
+        self.software |= other.software
+
+
+def batches_of(rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str],
+               *, lease: bool) -> Iterator[Batch]:
+    """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
+    table = writer.table
+    status, digest = table["status"].to_numpy(), table["digest"].to_numpy()
+    size = table["size_bytes"].to_numpy()
+    wanted = np.asarray(sorted(rows))
+    for number in np.unique(wanted // writer.batch):
+        members = writer.rows_of(int(number))
+        make = wanted[(wanted >= members.start) & (wanted < members.stop)]
+        chosen = set(make.tolist())
+        yield Batch(
+            number=int(number), url=writer.url, first_row=members.start, rows=len(members),
+            clips=tuple(
+                Clip(row=int(row), path=paths(int(row)), size_bytes=int(size[row])) for row in make
+            ),
+            # A gone row keeps its features too: it is ready again when its bytes come back.
+            kept={row: int(digest[row]) for row in members
+                  if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0},
+            token=writer.token, stage=stage, lease=lease,
+        )
+
+
+class Extraction:
+    """Runs batches on a Dask cluster and commits their results to a store's writer."""
+
+    def __init__(self, writer: Writer, runner: DaskTaskRunner, progress: Progress, *, gpu: str):
+        self._writer = writer
+        self._runner = runner
+        self._progress = progress
+        self._done: queue.Queue[tuple[Batch, Any]] = queue.Queue()
+        self._in_flight: dict[int, tuple[Batch, Any]] = {}
+        self._extracted = Extracted()
+        self._seconds: dict[str, dict[str, float]] = {}
+        self._interrupts = 0
+        self._committed_at = time.monotonic()
+        self._resources = gpu_share(runner.client, gpu)
+
+    def run(self, batches: Iterator[Batch]) -> Extracted:
+        """Run all batches; returns when each is committed, or when the user has asked to stop.
+
+        Raises what ended the run early (`store.StoreError`, `BatchLost`); what had arrived is
+        committed all the same, and rows not made stay pending.
+        """
+        self._runner.client.subscribe_topic(topic(self._writer.token), self._on_clip)
+        waiting = batches
+        try:
+            with self._signals():
+                exhausted = False
+                while True:
+                    while not exhausted and not self._interrupts and self._room():
+                        batch = next(waiting, None)
+                        exhausted = batch is None
+                        if batch is not None:
+                            self._submit(batch)
+                    if not self._in_flight:
+                        break
+                    self._take_in()
+        finally:
+            self._flush()
+            self._runner.client.unsubscribe_topic(topic(self._writer.token))
+        self._extracted.interrupted = self._interrupts > 0
+        self._extracted.stage_seconds = _sum(self._seconds.values())
+        return self._extracted
+
+    def _room(self) -> bool:
+        workers = self._runner.client.scheduler_info(n_workers=-1)["workers"]
+        threads = sum(worker["nthreads"] for worker in workers.values())
+        return len(self._in_flight) < max(1, threads) + _PREFETCH * max(1, len(workers))
+
+    def _submit(self, batch: Batch) -> None:
+        import dask
+
+        self._in_flight[batch.number] = (batch, None)
+        self._writer.in_flight(self._in_flight)
+        with dask.annotate(resources=self._resources) if self._resources else contextlib.nullcontext():
+            future = self._runner.submit(extract_batch, {"batch": batch})
+        self._in_flight[batch.number] = (batch, future)
+        future.wrapped_future.add_done_callback(lambda done: self._done.put((batch, future)))
+
+    def _take_in(self) -> None:
+        """Wait for one batch (or a moment), commit it if it is time to, and tell the progress."""
+        try:
+            batch, future = self._done.get(timeout=0.25)
+        except queue.Empty:
+            batch = None
+        self._progress.tick()
+        if batch is not None and self._in_flight.get(batch.number, (None,))[0] is batch:
+            del self._in_flight[batch.number]
+            try:
+                result = future.result()
+            except Exception as error:  # whatever a worker or Dask raised: sorted out just below
+                self._on_error(batch, error)
+            else:
+                self._accept(batch, result)
+        if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
+            self._flush()
+
+    def _on_error(self, batch: Batch, error: Exception) -> None:
+        if isinstance(error, store.StoreError) or not _worker_died(error):
+            raise error
+        if batch.attempt + 1 >= _ATTEMPTS:
+            raise BatchLost(
+                f"{batch.name} lost its worker {_ATTEMPTS} times ({error}): look at the machine's "
+                "memory and the worker's log; its clips stay pending for the next run"
+            ) from error
+        self._progress.note(f"{batch.name}: its worker died, the batch is made again")
+        if self._interrupts:
+            self._extracted.stopped += len(batch.clips)
+            return
+        self._extracted.suspects.add(batch.number)
+        self._submit(replace(batch, attempt=batch.attempt + 1))
+
+    def _accept(self, batch: Batch, result: BatchResult) -> None:
+        writer, extracted = self._writer, self._extracted
+        self._seconds[result.worker] = result.worker_seconds
+        extracted.write_s += result.write_s
+        extracted.software |= result.software
+        status = np.array(result.status)
+        made = status != "stopped"
+        rows = result.rows[made]
+        extracted.stopped += int((~made).sum())
+        if result.digests is not None and len(rows):
+            every = np.arange(result.first_row, result.first_row + len(result.digests))
+            members = np.isin(every, rows)
+            writer.set(every[members], digest=result.digests[members])
+        writer.set(rows, **{
+            name: np.array(values, dtype=object if isinstance(values[0], str) else None)[made]
+            for name, values in result.columns.items()
+        })
+        writer.put_steps(
+            rows, result.mask[made], result.frame_index[made], result.timestamp[made]
+        )
+        for name, code in (("ready", READY), ("failed", FAILED)):
+            chosen = status == name
+            writer.mark(result.rows[chosen], code, np.array(result.reason, object)[chosen])
+        if result.damaged:
+            writer.mark(np.array(result.damaged), PENDING)
+            extracted.damaged += result.damaged
+        extracted.ready += int((status == "ready").sum())
+        extracted.failed += int((status == "failed").sum())
+        extracted.frames += int(result.mask[made].sum())
+        ids = writer.table["video_id"].to_numpy()
+        extracted.failures += [
+            {"row": int(row), "video_id": str(ids[row]), "reason": reason, "detail": detail}
+            for row, state, reason, detail in zip(
+                result.rows, result.status, result.reason, result.detail, strict=True)
+            if state == "failed"
+        ]
+
+    def _flush(self) -> None:
+        started = time.monotonic()
+        self._writer.flush()
+        self._writer.in_flight(self._in_flight)
+        self._committed_at = time.monotonic()
+        self._extracted.commit_s += self._committed_at - started
+
+    def _on_clip(self, event: tuple[float, Any]) -> None:
+        clip = event[1]
+        self._progress.clip(row=clip["row"], status=clip["status"], frames=clip["frames"])
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                raise KeyboardInterrupt(signal.Signals(number).name)
+            self._progress.note("stopping: the clips in hand are finished and committed "
+                                "(once more to stop at once)")
+            threading.Thread(target=self._stop_workers, daemon=True).start()
+
+        before = {number: signal.signal(number, handle)
+                  for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_workers(self) -> None:
+        self._runner.client.run(request_stop, self._writer.token)
+
+
+def _worker_died(error: BaseException) -> bool:
+    from asyncio import CancelledError
+
+    from distributed import CommClosedError, KilledWorker
+
+    return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)
+
+
+def _sum(seconds: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for one in seconds:
+        for name, value in one.items():
+            total[name] = total.get(name, 0.0) + value
+    return total

@@ -1,0 +1,267 @@
+"""The flow of stage one: discover, plan, extract, commit, summarise."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import flow, get_run_logger
+
+import store
+from flows.artifacts import ProgressArtifact, publish_summary
+from flows.planning import Plan, follow_catalog, make_plan
+from flows.progress import Progress
+from flows.settings import FeaturesSettings
+from flows.specs import stage_of, with_store
+from flows.summary import Summary, stage_rows
+from flows.worker import Stage
+from pipeline.errors import ConfigError, PixelsError
+from pipeline.features.catalog import discover, narrow
+from pipeline.features.weights import file_hash
+from pipeline.spec import Spec
+from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
+
+DEMO_CLIPS = "demo-clips"
+MOST_GONE = 0.2
+_PASSES = 3  # a chunk found damaged by a late writer is made again, but not for ever
+
+
+class TooManyFailed(PixelsError, RuntimeError):
+    """More clips failed than `--max-failed` allows. `summary` says what the run did."""
+
+    def __init__(self, message: str, summary: Summary) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+@flow(name="features", flow_run_name="features → {settings.store}", validate_parameters=True,
+      persist_result=False)
+def features(settings: FeaturesSettings) -> Summary:
+    """Extract features of all clips that the store lacks; resume, and say what was done.
+
+    Raises `ConfigError` for a user's mistake, `store.StoreError` where the store cannot be used,
+    `TooManyFailed` after a run that is over `max_failed`.
+    """
+    logger = get_run_logger()
+    settings = with_store(settings)
+    started = time.monotonic()
+    catalog, wanted, demo = find_clips(settings)
+    logger.info("%d clips under %s", len(catalog), settings.videos or "the built-in demo")
+    existing = store.open(settings.store) if store.exists(settings.store) else None
+    spec, stage, weights = stage_of(settings, existing, demo=demo)
+    if existing is not None and existing.batch != settings.batch != FeaturesSettings().batch:
+        raise ConfigError(
+            f"{settings.store} was made with batch {existing.batch}, not {settings.batch}: "
+            "leave --batch out, or use another STORE"
+        )
+    if settings.dry_run:
+        return dry_run(settings, catalog, wanted, existing, spec)
+    if existing is None:
+        _create(settings, spec, stage, len(catalog))
+    try:
+        writer = Writer.acquire(
+            settings.store, owner="features", lease=settings.lease,
+            wait_s=float("inf") if settings.if_busy == "wait" else 0.0,
+        )
+    except StoreBusy as busy:
+        if settings.if_busy != "skip":
+            raise
+        logger.warning("skipped: %s", busy)
+        return Summary(store=settings.store, outcome="skipped", clips=len(catalog))
+    with writer:
+        plan = _plan(settings, catalog, wanted, writer.table)
+        rows, paths = _prepare(catalog, plan, writer)
+        logger.info("%r", plan)
+        summary = Summary(
+            store=settings.store, outcome="nothing to do", clips=len(catalog), planned=len(rows),
+            gone=len(plan.gone), returned=len(plan.returned), why=plan.why,
+            weights=str(weights), fingerprint=spec.fingerprint,
+        )
+        again = set(writer.suspects) if writer.took_over else set()
+        if len(rows) or again:
+            _check_space(settings.store, len(rows), spec)
+            summary = _extract(settings, writer, rows, paths, stage, summary, again)
+        table = writer.table
+        summary = replace(
+            summary, rows=_counts(table), seconds=time.monotonic() - started,
+            reasons=dict(Counter(f["reason"] for f in summary.failures)),
+        )
+    publish_summary(summary)
+    logger.info(summary.headline())
+    if summary.planned and summary.failed / summary.planned > settings.max_failed:
+        raise TooManyFailed(
+            f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
+            f"{settings.max_failed}: see the failure table", summary,
+        )
+    return summary
+
+
+def find_clips(settings: FeaturesSettings) -> tuple[pd.DataFrame, np.ndarray, bool]:
+    """The catalog, which of its clips are wanted (bool per clip), and whether it is the demo."""
+    demo = not settings.videos
+    if demo and not Path(DEMO_CLIPS).is_dir():
+        from pipeline.features.demo import write_demo_clips
+
+        write_demo_clips(Path(DEMO_CLIPS))
+    catalog = discover(settings.videos or DEMO_CLIPS, ucf_splits=settings.ucf_splits or None)
+    wanted = narrow(
+        catalog, classes=[c for c in settings.classes.split(",") if c], limit=settings.limit,
+        per_class=settings.per_class,
+    )
+    return catalog, wanted, demo
+
+
+def dry_run(settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray,
+            existing: Any | None, spec: Spec) -> Summary:
+    """What a run would do and about how long it may take; nothing is written."""
+    table = existing.table() if existing is not None else None
+    plan = None if table is None else _plan(settings, catalog, wanted, table)
+    planned = int(wanted.sum()) if plan is None else len(plan)
+    rate = 0.0
+    if existing is not None:
+        rate = float(existing.attributes.get("last_run", {}).get("frames_per_second", 0.0))
+    # Without a run to learn from: what two cores did with InceptionV3 when this was measured.
+    estimate = planned * spec.sampling.steps / (rate or 35.0)
+    row_bytes = int(np.prod(spec.shape)) * spec.sampling.steps * np.dtype(spec.dtype).itemsize
+    return Summary(
+        store=settings.store, outcome="dry run", clips=len(catalog), planned=planned,
+        gone=0 if plan is None else len(plan.gone), why={} if plan is None else plan.why,
+        fingerprint=spec.fingerprint, weights=spec.weights, estimate_s=estimate,
+        estimate_bytes=planned * row_bytes,
+    )
+
+
+def _plan(settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray,
+          table: pd.DataFrame) -> Plan:
+    plan = make_plan(
+        catalog, table, wanted=wanted, retry=[r for r in settings.retry.split(",") if r],
+        same_bytes=lambda path, sha256: file_hash(Path(path)) == f"sha256:{sha256}",
+    )
+    if len(table) and len(plan.gone) > MOST_GONE * len(table) and not settings.allow_gone:
+        raise ConfigError(
+            f"{len(plan.gone)} of the {len(table)} rows of {settings.store} have no clip under "
+            f"{settings.videos or DEMO_CLIPS}: check --videos, or pass --allow-gone to mark them gone"
+        )
+    return plan
+
+
+def _prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarray, Any]:
+    """Bring the store's table up to the catalog; returns the rows to make and row → path."""
+    table = writer.table
+    for name, (rows, values) in follow_catalog(catalog, table, plan).items():
+        writer.set(rows, **{name: values})
+    writer.mark(plan.gone, GONE, table["reason"].to_numpy()[plan.gone])
+    writer.mark(plan.returned, READY, table["reason"].to_numpy()[plan.returned])
+    writer.mark(plan.make, PENDING)
+    appended = np.zeros(0, int)
+    if len(plan.new):
+        appended = writer.append(catalog.iloc[plan.new].drop(columns="path"))
+    classes = sorted(set(catalog["label"]) - {""})
+    if classes != writer.attributes.get("classes"):
+        writer.set_attributes(classes=classes)
+    writer.flush()
+    path_of = catalog["path"].to_numpy()
+    position = dict(zip(appended.tolist(), plan.new.tolist(), strict=True))
+    position |= dict(zip(plan.known.tolist(), plan.known_positions.tolist(), strict=True))
+    rows = np.concatenate([plan.make, appended])
+    return rows, lambda row: str(path_of[position[row]])
+
+
+def _extract(settings: FeaturesSettings, writer: Writer, rows: np.ndarray, paths: Any,
+             stage: Stage, summary: Summary, suspects: set[int]) -> Summary:
+    """Run the batches on Dask, check what a dead run may have disturbed, and add up."""
+    from prefect_dask import DaskTaskRunner
+
+    from flows.cluster import dask_cluster
+    from flows.extraction import Extracted, Extraction, batches_of
+
+    artifact = ProgressArtifact(settings.store)
+    total = Extracted()
+    started = time.monotonic()
+    with (
+        Progress(len(rows), on_change=artifact.update) as progress,
+        dask_cluster(settings) as arguments,
+        DaskTaskRunner(**arguments) as runner,
+    ):
+        for _ in range(_PASSES):
+            if len(rows):
+                batches = batches_of(rows.tolist(), writer, stage, paths, lease=settings.lease)
+                total.add(Extraction(writer, runner, progress, gpu=settings.gpu).run(batches))
+            if total.interrupted:
+                break
+            rows = np.union1d(writer.check_batches(suspects | total.suspects), total.damaged)
+            if not len(rows):
+                break
+            progress.note(f"{len(rows)} rows do not match their digest and are made again")
+            writer.mark(rows, PENDING)
+            writer.flush()
+            suspects, total.suspects, total.damaged = set(), set(), []
+        artifact.update(min(1.0, progress.done / max(1, progress.total)), progress.text)
+    seconds = {name: value for name, value in total.stage_seconds.items()}
+    seconds |= {"write": total.write_s, "commit": total.commit_s}
+    elapsed = time.monotonic() - started
+    writer.set_attributes(last_run={
+        "frames_per_second": round(total.frames / max(elapsed, 1e-9), 2), "frames": total.frames,
+        "seconds": round(elapsed, 1),
+    })
+    writer.flush()
+    left = int((writer.table["status"].to_numpy() == PENDING).sum())
+    return replace(
+        summary, outcome="interrupted" if total.interrupted else "done", ready=total.ready,
+        failed=total.failed, left=left, frames=total.frames, failures=total.failures,
+        stage_seconds={name: round(value, 3) for name, value, _ in stage_rows(seconds)},
+        engine=total.software.get("engine", ""),
+    )
+
+
+def _create(settings: FeaturesSettings, spec: Spec, stage: Stage, clips: int) -> None:
+    _check_space(settings.store, clips, spec)
+    store.create(
+        settings.store,
+        layout=Layout(steps=spec.sampling.steps, shape=spec.shape, dtype=spec.dtype,
+                      batch=settings.batch),
+        spec=spec.to_dict(), fingerprint=spec.fingerprint, software=software(),
+        attributes={"first_stage": {"weights": stage.weights}},
+    )
+
+
+def _check_space(url: str, clips: int, spec: Spec) -> None:
+    """Refuse to begin what the disk cannot hold. Object stores have no such limit."""
+    if "://" in url and not url.startswith("file://"):
+        return
+    folder = Path(url.removeprefix("file://")).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    needed = clips * int(np.prod(spec.shape)) * spec.sampling.steps * np.dtype(spec.dtype).itemsize
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise store.StoreUnwritable(
+            f"{url} needs about {needed / 2**20:,.0f} MiB and {folder} has {free / 2**20:,.0f} MiB "
+            "free: free some space, or put STORE on another disk"
+        )
+
+
+def software() -> dict[str, str]:
+    """Versions of what writes a store."""
+    names = ("pixels-once", "keras", "numpy", "opencv-python-headless", "av", "zarr")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _counts(table: pd.DataFrame) -> dict[str, int]:
+    names = {PENDING: "pending", READY: "ready", FAILED: "failed", GONE: "gone"}
+    counts = Counter(table["status"].tolist())
+    return {name: counts.get(code, 0) for code, name in names.items()}

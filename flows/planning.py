@@ -1,0 +1,139 @@
+"""What a run has to do: the catalog held against the store's table. Pure; no file is opened but to
+hash a clip whose time changed while its size did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from pipeline.features.reasons import FAILURES
+from store import FAILED, GONE, PENDING, READY
+
+_FOLLOWED = ("label", "split", "group")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Rows are numbers in the store; `positions` are numbers in the catalog.
+
+    new: positions of clips that the store does not know · make: known rows to extract ·
+    gone: rows whose clip has left · returned: gone rows whose bytes are back ·
+    known: rows of all other catalog clips, at `known_positions`.
+    """
+
+    new: np.ndarray
+    make: np.ndarray
+    gone: np.ndarray
+    returned: np.ndarray
+    known: np.ndarray
+    known_positions: np.ndarray
+    why: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({len(self.new)} new, {len(self.make)} to make again, {len(self.gone)} gone, "
+            f"{len(self.returned)} returned, {len(self.known)} known)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.make)
+
+
+def make_plan(
+    catalog: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    wanted: np.ndarray | None = None,
+    retry: Collection[str] = (),
+    same_bytes: Callable[[str, str], bool] = lambda path, sha256: False,
+) -> Plan:
+    """Compare a catalog with a store's table.
+
+    catalog: every clip that exists (`pipeline.features.catalog`); `wanted` is a bool per clip, where
+    a run was narrowed: clips outside it are neither made nor marked gone.
+    retry: failure reasons to try again, or `all`. Reasons that heal by themselves are always tried.
+    same_bytes: (path, stored SHA-256) → whether the file still has it; asked only where the size is
+    the same and the time is not.
+    """
+    everything = np.ones(len(catalog), bool)
+    wanted = everything if wanted is None else wanted
+    ids = pd.Index(table["video_id"])
+    row_at = ids.get_indexer(pd.Index(catalog["video_id"]))
+    known_positions = np.flatnonzero(row_at >= 0)
+    known = row_at[known_positions]
+    new = np.flatnonzero((row_at < 0) & wanted)
+
+    present = np.zeros(len(table), bool)
+    present[known] = True
+    status = table["status"].to_numpy()
+    reason = table["reason"].to_numpy().astype(str)
+    gone = np.flatnonzero(~present & (status != GONE))
+
+    changed = _changed(catalog, table, known, known_positions, same_bytes)
+    was = status[known]
+    failed_before = np.isin(reason[known], list(FAILURES))
+    returned = (was == GONE) & ~changed & ~failed_before & (
+        table["frames_decoded"].to_numpy()[known] > 0
+    )
+    again = (was == FAILED) & _retried(reason[known], retry)
+    pending = (was == PENDING) | ((was == GONE) & ~returned)
+    make = (changed | again | pending) & wanted[known_positions]
+    return Plan(
+        new=new,
+        make=np.sort(known[make]),
+        gone=gone,
+        returned=known[returned],
+        known=known,
+        known_positions=known_positions,
+        why={
+            "new": len(new),
+            "changed": int((changed & make & ~pending).sum()),
+            "tried again": int((again & make & ~changed).sum()),
+            "pending": int((pending & make).sum()),
+        },
+    )
+
+
+def follow_catalog(
+    catalog: pd.DataFrame, table: pd.DataFrame, plan: Plan
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Column → (rows, values) where label, split, group, size or time differ from the catalog."""
+    updates = {}
+    for name in (*_FOLLOWED, "size_bytes", "mtime_ns"):
+        now = catalog[name].to_numpy()[plan.known_positions]
+        before = table[name].to_numpy()[plan.known]
+        differs = np.asarray(now != before, bool)
+        if differs.any():
+            updates[name] = (plan.known[differs], now[differs])
+    return updates
+
+
+def _changed(
+    catalog: pd.DataFrame,
+    table: pd.DataFrame,
+    known: np.ndarray,
+    positions: np.ndarray,
+    same_bytes: Callable[[str, str], bool],
+) -> np.ndarray:
+    size = catalog["size_bytes"].to_numpy()[positions]
+    time = catalog["mtime_ns"].to_numpy()[positions]
+    same_size = size == table["size_bytes"].to_numpy()[known]
+    same_time = time == table["mtime_ns"].to_numpy()[known]
+    changed = ~same_size | ~same_time
+    # A copied or touched file is a new time on the same bytes: hashing it is cheaper than the CNN.
+    digests = table["sha256"].to_numpy().astype(str)[known]
+    paths = catalog["path"].to_numpy()
+    for i in np.flatnonzero(same_size & ~same_time & (digests != "")):
+        changed[i] = not same_bytes(paths[positions[i]], digests[i])
+    return changed
+
+
+def _retried(reason: np.ndarray, retry: Collection[str]) -> np.ndarray:
+    if "all" in retry:
+        return np.ones(len(reason), bool)
+    heal = {code for code, known in FAILURES.items() if known.retried}
+    return np.isin(reason, list(heal | set(retry)))

@@ -1,0 +1,116 @@
+"""How a run looks while it runs: a live bar on a terminal, plain lines elsewhere, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts clips as they finish and shows them: done, failed, frames per second, time left.
+
+    `on_change(fraction, text)` is called at most every two seconds, for whoever else wants to know
+    (the Prefect run's progress artifact). Clips may finish in any thread.
+    """
+
+    def __init__(self, total: int, *, on_change: Callable[[float, str], None] | None = None,
+                 console: Console | None = None) -> None:
+        self.total = total
+        self.done = self.failed = self.frames = 0
+        self._console = console or Console(stderr=True, highlight=False)
+        self._on_change = on_change
+        self._rows: set[int] = set()
+        self._lock = threading.Lock()
+        self._started = self._told = self._printed = time.monotonic()
+        self._first: float | None = None
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        if self._console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("clips · {task.fields[text]}"), TimeElapsedColumn(),
+                console=self._console, refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("features", total=self.total, text="starting")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._show()
+            self._bar.stop()
+
+    def clip(self, *, row: int, status: str, frames: int) -> None:
+        """Count one finished clip. A row told twice (its batch was made again) counts once."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows.add(row)
+            self._first = self._first or time.monotonic()
+            self.done += 1
+            self.failed += status == "failed"
+            self.frames += frames
+
+    def tick(self) -> None:
+        """Show what has come since; called by the flow's thread, a few times a second."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._show()
+        elif now - self._printed >= PLAIN_LINE_EVERY_S:
+            self._printed = now
+            print(f"features: {self.done}/{self.total} clips · {self.text}", file=sys.stderr,
+                  flush=True)
+        if self._on_change is not None and now - self._told >= 2:
+            self._told = now
+            self._on_change(self.done / max(1, self.total), self.text)
+
+    def note(self, text: str) -> None:
+        """Say one line without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second since the run began to extract."""
+        return self.frames / max(time.monotonic() - self._started, 1e-9)
+
+    @property
+    def text(self) -> str:
+        """Failed clips, frames per second and the time left, in words."""
+        if self._first is None:
+            return "starting the workers"
+        elapsed = time.monotonic() - self._started
+        left = elapsed / max(self.done, 1) * (self.total - self.done)
+        failed = f"{self.failed} failed · " if self.failed else ""
+        return f"{failed}{self.rate:.0f} frames/s · {_duration(left)} left"
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, text=self.text)
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(75)
+    '1 min 15 s'
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

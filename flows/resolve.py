@@ -1,0 +1,171 @@
+"""Settings from a TOML file, the environment and flags, over the defaults of `flows.settings`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from flows.settings import COMMANDS
+from pipeline.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "PIXELS_ONCE_"
+# Read elsewhere: they are no settings of a command.
+_OTHER_VARIABLES = {"PIXELS_ONCE_FAULTS", "PIXELS_ONCE_CACHE"}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that never guesses a flag from its prefix."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and one sentence instead of the whole usage."""
+        self.exit(2, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")
+
+
+def unknown_flag(word: str, command: str | None) -> str:
+    """What to say of a word on the command line that is no flag of the command."""
+    flag = word.split("=")[0]
+    known = [f"--{_dashed(item.name)}" for item in fields(COMMANDS[command])] if command else []
+    if not word.startswith("-"):
+        return f"{command} takes no argument {word!r}: every setting is a flag, e.g. {known[0]}"
+    return (f"unknown flag {flag}{nearest(flag, [*known, '--config', '--json'])}\n"
+            f"See `pixels-once {command or ''} --help`.")
+
+
+def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """A suggestion to end an error with: `: did you mean …?`, or nothing where nothing is near."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
+    """Give the parser one flag for each setting of the command."""
+    for item in fields(COMMANDS[command]):
+        if item.metadata.get("file_only"):
+            continue
+        default = item.default
+        text = item.metadata["help"].replace("%", "%%")
+        if default not in ("", 0, 0.0, False) and "default" not in text:
+            text += f" (default: {'yes' if default is True else default})"
+        options: dict[str, Any] = {
+            "dest": item.name, "help": text, "default": argparse.SUPPRESS,
+            "type": _parser_of(item.type),
+        }
+        if item.metadata["choices"]:
+            options["choices"] = item.metadata["choices"]
+        else:
+            options["metavar"] = item.metadata["metavar"] or "VALUE"
+        if item.type == "bool":
+            # --flag, --flag=no and --no-flag all work, so that `make … FLAG=1` can pass any setting
+            options |= {"nargs": "?", "const": True, "metavar": "yes|no"}
+            parser.add_argument(
+                f"--no-{_dashed(item.name)}", dest=item.name, action="store_false",
+                default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+            )
+        parser.add_argument(f"--{_dashed(item.name)}", **options)
+
+
+def resolve(
+    command: str,
+    flags: Mapping[str, Any],
+    *,
+    config: str = "",
+    environment: Mapping[str, str] = os.environ,
+) -> Any:
+    """The command's settings: defaults, then the config file, the environment, the flags.
+
+    Raises `ConfigError` on an unknown key or a value of the wrong kind; it suggests the nearest key.
+    """
+    cls = COMMANDS[command]
+    values: dict[str, Any] = {}
+    if config:
+        values |= _from_file(command, config)
+    values |= _from_environment(command, environment)
+    values |= flags
+    settings = cls(**values)
+    for item in fields(cls):
+        choices = item.metadata.get("choices", ())
+        value = getattr(settings, item.name)
+        if choices and value not in choices:
+            raise ConfigError(
+                f"{item.name} is {value!r}: choose {', '.join(choices)}"
+                + nearest(str(value), choices)
+            )
+    return settings
+
+
+def _from_file(command: str, path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            tree = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"the config file {path} does not exist: check --config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the config file {path} is not valid TOML: {error}") from None
+    for section in tree:
+        if section not in COMMANDS:
+            raise ConfigError(f"{path} has an unknown section [{section}]{nearest(section, COMMANDS)}")
+    values = {key.replace("-", "_"): value for key, value in tree.get(command, {}).items()}
+    kinds = {item.name: item.type for item in fields(COMMANDS[command])}
+    for key, value in values.items():
+        if key not in kinds:
+            raise ConfigError(f"{path} has an unknown key {command}.{key}{nearest(key, kinds)}")
+        values[key] = _checked(f"{command}.{key} in {path}", kinds[key], value)
+    return values
+
+
+def _from_environment(command: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    prefix = f"{ENVIRONMENT_PREFIX}{command.upper()}_"
+    kinds = {item.name: item.type for item in fields(COMMANDS[command])}
+    names = {prefix + name.upper(): name for name in kinds}
+    values = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _OTHER_VARIABLES:
+            continue
+        if variable in names:
+            try:
+                values[names[variable]] = _parser_of(kinds[names[variable]])(text)
+            except (ValueError, argparse.ArgumentTypeError) as error:
+                raise ConfigError(f"{variable} is {text!r}: {error}") from None
+        elif not any(variable.startswith(f"{ENVIRONMENT_PREFIX}{c.upper()}_") for c in COMMANDS):
+            known = [f"{ENVIRONMENT_PREFIX}{c.upper()}_{f.name.upper()}"
+                     for c, cls in COMMANDS.items() for f in fields(cls)]
+            raise ConfigError(f"unknown variable {variable} in the environment"
+                              + nearest(variable, known))
+        elif variable.startswith(prefix):
+            raise ConfigError(f"unknown variable {variable} in the environment"
+                              + nearest(variable, names))
+    return values
+
+
+def _checked(where: str, kind: Any, value: Any) -> Any:
+    wanted: dict[str, tuple[type, ...]] = {
+        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)
+    }
+    allowed = wanted.get(str(kind), (dict,))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
+        raise ConfigError(f"{where} is {value!r}: give a value of type {allowed[-1].__name__}")
+    return float(value) if kind == "float" else value
+
+
+def _parser_of(kind: Any) -> Any:
+    return {"int": int, "float": float, "bool": _boolean}.get(str(kind), str)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

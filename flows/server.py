@@ -1,0 +1,175 @@
+"""One Prefect server per run: the user's where there is one, else a temporary one.
+
+Every process of a run must talk to the same server. Without `PREFECT_API_URL` each Dask worker
+would start a server of its own on the same SQLite file ("database is locked").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+USUAL_URL = "http://127.0.0.1:4200/api"
+_START_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a run reports to. `temporary` servers have no page to look at."""
+
+    url: str
+    temporary: bool
+
+    @property
+    def page(self) -> str:
+        """Address of the Prefect UI, or nothing."""
+        return "" if self.temporary else self.url.removesuffix("/api")
+
+
+def find_server() -> Server | None:
+    """The server of `PREFECT_API_URL` or of the active Prefect profile, else one on port 4200."""
+    configured = os.environ.get("PREFECT_API_URL") or _profile_url()
+    if configured:
+        if not answers(configured):
+            raise ConfigError(
+                f"no Prefect server answers at {configured}: start it (`make ui`), "
+                "or unset PREFECT_API_URL to use a temporary one"
+            )
+        return Server(url=configured, temporary=False)
+    return Server(url=USUAL_URL, temporary=False) if answers(USUAL_URL) else None
+
+
+@contextlib.contextmanager
+def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
+    """The server for one run, with `PREFECT_API_URL` set for all child processes.
+
+    With `optional`, no server is started where none answers (training and prediction just run).
+    A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
+    """
+    quiet_prefect()
+    found = find_server()
+    if found is None and optional:
+        yield None
+        return
+    process: subprocess.Popen[bytes] | None = None
+    if found is None:
+        process, found = _start_temporary()
+    before = os.environ.get("PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = found.url
+    try:
+        # The settings that Prefect read at its import would win over the environment set above.
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: found.url}):
+            yield found
+            _drain()
+    finally:
+        if before is None:
+            os.environ.pop("PREFECT_API_URL", None)
+        else:
+            os.environ["PREFECT_API_URL"] = before
+        if process is not None:
+            _stop(process)
+
+
+def answers(url: str) -> bool:
+    """True if a Prefect API is healthy at this address."""
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as reply:
+            return bool(reply.status == 200 and reply.read().strip() == b"true")
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
+
+    Must run before Prefect is imported. What the user set is left alone.
+    """
+    for name, value in {
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _profile_url() -> str:
+    # Reading the profile costs Prefect's import (a second): only where a profile exists.
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    if not (home / "profiles.toml").exists():
+        return ""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() or ""
+
+
+def _start_temporary() -> tuple[subprocess.Popen[bytes], Server]:
+    # The port is taken between our look and the server's bind once in a blue moon: then again.
+    for _ in range(3):
+        port = _free_port()
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "flows.guard", str(os.getpid()),
+                sys.executable, "-m", "uvicorn", "--factory",
+                "prefect.server.api.server:create_app", "--host", "127.0.0.1",
+                "--port", str(port), "--log-level", "error", "--lifespan", "on",
+            ],
+            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
+                 "PREFECT__SERVER_FINAL": "1", "PREFECT_LOGGING_LEVEL": "CRITICAL",
+                 "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        server = Server(url=f"http://127.0.0.1:{port}/api", temporary=True)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            if answers(server.url):
+                return process, server
+            time.sleep(0.05)
+        _stop(process)
+    raise ConfigError(
+        "the temporary Prefect server did not start: run `prefect server start` to see why, "
+        "or set PREFECT_API_URL to a server that runs"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _drain() -> None:
+    """Send what Prefect has queued (logs, events) before a server goes away.
+
+    A server stopped first would hold the process open for over a minute.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=2)
+    EventsWorker.drain_all(timeout=2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

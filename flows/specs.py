@@ -1,0 +1,133 @@
+"""From settings to a spec: what the user asked for, what the store already is, what is found here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from flows.settings import FeaturesSettings
+from flows.worker import Stage
+from pipeline import engine
+from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
+from pipeline.features.backbones import describe
+from pipeline.features.weights import Weights, resolve_weights
+from pipeline.spec import Sampling, Spec
+
+
+def stage_of(
+    settings: FeaturesSettings, existing: Any | None, *, demo: bool = False
+) -> tuple[Spec, Stage, Weights]:
+    """The spec of a run, and how its batches are extracted.
+
+    existing: the open store, or None where a new one will be made. Where the user said nothing of
+    weights or precision, the store's own are meant. Raises `SpecMismatch`, with both specs and the
+    way out, where the store holds another.
+    """
+    stored = Spec.from_dict(existing.spec) if existing is not None else None
+    remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
+    kind = describe(settings.backbone)
+    setting, weights = _weights(settings, stored, remembered, demo=demo)
+    sampling = sampling_of(settings)
+    spec = Spec(
+        sampling=sampling,
+        fit=settings.fit,  # type: ignore[arg-type]  # checked against its choices when resolved
+        interpolation=kind.interpolation,
+        size=kind.size,
+        backbone=kind.name,
+        weights=weights.hash,
+        view=settings.view,  # type: ignore[arg-type]
+        precision=_precision(settings, stored, kind.needs_weights),
+        dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
+        shape=kind.shape,
+    )
+    if stored is not None:
+        require_same(stored, spec, settings.store)
+    stage = Stage(
+        spec=spec.to_dict(), weights=setting, engine=settings.engine,
+        cnn_batch=settings.cnn_batch, decoders=settings.decoders, timeout_s=settings.timeout,
+    )
+    return spec, stage, weights
+
+
+def sampling_of(settings: FeaturesSettings) -> Sampling:
+    """The sampling rule of the settings; `fps=N` and `stride=N` carry their number with them."""
+    rule, _, number = settings.sampling.partition("=")
+    values: dict[str, Any] = {
+        "rule": rule, "steps": settings.frames, "stride": settings.stride, "offset": settings.offset
+    }
+    if number:
+        try:
+            values[rule] = float(number) if rule == "fps" else int(number)
+        except ValueError:
+            raise ConfigError(
+                f"sampling is {settings.sampling!r}: write fps=2.5 or stride=4"
+            ) from None
+        if rule not in ("fps", "stride"):
+            raise ConfigError(f"sampling {rule!r} takes no number: write just {rule}")
+    if rule == "uniform" or rule == "first":
+        values["stride"] = 0
+    return Sampling(**values)
+
+
+def require_same(stored: Spec, asked: Spec, url: str) -> None:
+    """Raise `SpecMismatch` where a store's spec is not the one asked for; it names every difference."""
+    if stored.fingerprint == asked.fingerprint:
+        return
+    differences = ", ".join(
+        f"{name} is {_short(mine)} there and {_short(theirs)} here"
+        for name, (mine, theirs) in stored.differences(asked).items()
+    )
+    raise SpecMismatch(
+        f"{url} holds features of another spec ({stored.fingerprint[:12]}, asked: "
+        f"{asked.fingerprint[:12]}): {differences}; use the store's settings, or another STORE for these"
+    )
+
+
+def _weights(
+    settings: FeaturesSettings, stored: Spec | None, remembered: dict[str, Any], *, demo: bool
+) -> tuple[str, Weights]:
+    """The setting that leads to the weights, and the weights."""
+    kind = describe(settings.backbone)
+    if not kind.needs_weights:
+        return "", resolve_weights("", settings.backbone)
+    wanted = settings.weights
+    if not wanted and stored is not None and stored.backbone == settings.backbone:
+        wanted = stored.weights if stored.weights.startswith("random:") else remembered.get(
+            "weights", "")
+    if wanted:
+        weights = resolve_weights(wanted, settings.backbone)
+        # A path is made absolute for the workers, which may stand in another folder.
+        return (str(weights.path) if weights.kind == "file" else wanted), weights
+    try:
+        return "imagenet", resolve_weights("imagenet", settings.backbone)
+    except WeightsNotFound:
+        if not demo:
+            raise
+        return "random:0", resolve_weights("random:0", settings.backbone)
+
+
+def _precision(settings: FeaturesSettings, stored: Spec | None, computes: bool) -> Any:
+    if not computes:
+        return "float32"
+    if settings.precision != "auto":
+        return settings.precision
+    if stored is not None:
+        if stored.precision not in engine.precisions():
+            raise ConfigError(
+                f"{settings.store} holds {stored.precision} features, which this machine cannot "
+                "compute: run where it can, or use --precision float32 with another STORE"
+            )
+        return stored.precision
+    return engine.auto_precision()
+
+
+def with_store(settings: FeaturesSettings) -> FeaturesSettings:
+    """The settings with the default store's name filled in."""
+    if settings.store:
+        return settings
+    return replace(settings, store="features.zarr" if settings.videos else "demo.zarr")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 26 else f"{text[:23]}…"

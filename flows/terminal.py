@@ -1,0 +1,52 @@
+"""How results look on standard output: tables that fit, colour only on a terminal, or JSON."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def console() -> Console:
+    """Standard output. Rich leaves colour out where it is no terminal, or NO_COLOR is set."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """The result as one JSON object."""
+    print(json_format.dumps(values, ensure_ascii=False, default=_plain))
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table: text to the left, numbers to the right."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column, name in enumerate(head):
+        numbers = all(isinstance(row[column], int | float | np.number) for row in rows)
+        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
+    for row in rows:
+        # Text, not markup: a clip's name may hold [brackets].
+        table.add_row(*[Text(_cell(value)) for value in row])
+    out = console()
+    if not out.is_terminal:
+        out.width = 160  # a pipe has no width of its own
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return str(value)
