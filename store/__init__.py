@@ -1,0 +1,65 @@
+"""Masked feature sequences of clips in one Zarr group: format version 1, writer, reader, checks.
+
+`open` reads; `create`, `Writer` and `write_batch` are what a run calls.
+"""
+
+from store.arrays import create, exists
+from store.chunks import read_batch, row_digests, write_batch
+from store.errors import (
+    LeaseLost,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreMismatch,
+    StoreNotFound,
+    StoreTooNew,
+    StoreUnwritable,
+    StoreWarning,
+)
+from store.layout import (
+    COLUMNS,
+    FAILED,
+    FORMAT,
+    FORMAT_VERSION,
+    GONE,
+    PENDING,
+    READY,
+    STATUS_NAMES,
+    Layout,
+)
+from store.lease import Holder
+from store.reader import Store
+from store.reader import open_store as open
+from store.sequences import Sequences
+from store.writer import Writer
+
+__all__ = [
+    "COLUMNS",
+    "FAILED",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "GONE",
+    "PENDING",
+    "READY",
+    "STATUS_NAMES",
+    "Holder",
+    "Layout",
+    "LeaseLost",
+    "Sequences",
+    "Store",
+    "StoreBusy",
+    "StoreDamaged",
+    "StoreError",
+    "StoreMismatch",
+    "StoreNotFound",
+    "StoreTooNew",
+    "StoreUnwritable",
+    "StoreWarning",
+    "Writer",
+    "create",
+    "exists",
+    "open",
+    "read_batch",
+    "row_digests",
+    "write_batch",
+]

@@ -1,0 +1,132 @@
+"""Where a store is: a local folder, `memory://`, or any URL that fsspec opens.
+
+Zarr moves the chunks; this module moves the few small objects that are not Zarr's (the lease) and
+says whether the place offers exclusive creation.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from zarr.abc.store import Store as ZarrStore
+from zarr.storage import FsspecStore, LocalStore
+
+_memory_lock = threading.Lock()
+
+
+class Place:
+    """One store's address, resolved: `url` (absolute), `local` (a folder, or None)."""
+
+    def __init__(
+        self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    ):
+        text = os.fspath(url)
+        for scheme in ("file://", "local://"):
+            text = text.removeprefix(scheme)
+        self.options = dict(storage_options or {})
+        self.local: Path | None = None
+        if "://" in text or "::" in text:
+            self.url = text.rstrip("/")
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, **self.options)
+        else:
+            self.local = Path(os.path.abspath(os.path.expanduser(text)))
+            self.url = str(self.local)
+
+    def __repr__(self) -> str:
+        return f"Place({self.url})"
+
+    def zarr(self, *, read_only: bool) -> ZarrStore:
+        """The place as a Zarr store."""
+        if self.local is not None:
+            return LocalStore(self.local, read_only=read_only)
+        return FsspecStore.from_url(self.url, storage_options=self.options, read_only=read_only)
+
+    def read(self, key: str) -> bytes | None:
+        """The bytes of one object, or None where there is none."""
+        try:
+            if self.local is not None:
+                return (self.local / key).read_bytes()
+            return bytes(self._fs.cat_file(f"{self._root}/{key}"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def has(self, key: str) -> bool:
+        """Whether the object is there (asked of the place, not of a cache)."""
+        if self.local is not None:
+            return (self.local / key).is_file()
+        return self.read(key) is not None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write one small object; a reader sees the old bytes or the new, never half."""
+        if self.local is None:
+            self._fs.pipe_file(f"{self._root}/{key}", data)
+            return
+        temporary = self._temporary(key, data)
+        temporary.replace(self.local / key)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write one small object only where there is none; False where there is one.
+
+        Exclusive on local disks (a hard link), in memory, and on object stores with a conditional
+        PUT. Whether a store honours the condition is asked by `creates_exclusively`.
+        """
+        if self.local is None:
+            try:
+                with _memory_lock:
+                    self._fs.pipe_file(f"{self._root}/{key}", data, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if "precondition" in str(error).lower() or "conflict" in str(error).lower():
+                    return False
+                raise
+            return True
+        (self.local / key).parent.mkdir(exist_ok=True)
+        temporary = self._temporary(key, data)
+        try:
+            os.link(temporary, self.local / key)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def creates_exclusively(self, key: str, data: bytes) -> bool:
+        """Whether a second creation of `key` (which is there, with `data`) is refused."""
+        return self.local is not None or not self.put_new(key, data)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects directly in `folder`; empty where there is no such folder."""
+        try:
+            if self.local is not None:
+                return os.listdir(self.local / folder)
+            self._fs.invalidate_cache()
+            found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
+
+    def delete(self, key: str) -> None:
+        """Remove one object; nothing happens where there is none."""
+        with suppress(FileNotFoundError):
+            if self.local is not None:
+                (self.local / key).unlink()
+            else:
+                self._fs.rm_file(f"{self._root}/{key}")
+
+    def _temporary(self, key: str, data: bytes) -> Path:
+        assert self.local is not None
+        path = (self.local / key).with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            path.write_bytes(data)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path

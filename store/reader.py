@@ -1,0 +1,263 @@
+"""Reading a store: a snapshot of its table, and features that are proven to belong to it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from store.arrays import layout_of, open_arrays, open_group
+from store.chunks import decode, row_digests
+from store.columns import frame, read_column, read_columns
+from store.errors import StoreDamaged, StoreWarning, translated
+from store.layout import COLUMNS, READY, STATUS_NAMES, STEP_COLUMNS
+from store.place import Place
+from store.sequences import Sequences, concatenate, windows
+
+_THREADS = 4
+
+
+def open_store(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Store:
+    """Open a store for reading, as it is now.
+
+    Raises `StoreNotFound`, `StoreMismatch` (something else is there), `StoreTooNew`.
+
+    >>> import store
+    >>> s = store.open("features.zarr")           # doctest: +SKIP
+    >>> s.table().query("state == 'ready'")       # doctest: +SKIP
+    >>> s.load([0, 1]).features.shape             # doctest: +SKIP
+    (2, 40, 2048)
+    """
+    return Store(url, storage_options=storage_options)
+
+
+class Store:
+    """A snapshot of a store. Status and digests are read at once, other columns when asked for.
+
+    While a run writes, `load` and `batches` return only rows whose features match the snapshot's
+    digests; rows that were made anew since are taken as they are now if they are ready again, else
+    they are left out with a `StoreWarning`. `refresh` gives a new snapshot.
+    """
+
+    def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
+        self._place = Place(url, storage_options)
+        self.url: str = self._place.url
+        with translated(self.url):
+            group = open_group(self._place)
+            # Status first: what it calls ready was committed before it.
+            self._arrays = open_arrays(group, ("status", *STEP_COLUMNS, *COLUMNS[:-1], "features"))
+            for name in ("status", "features", "video_id"):
+                if name not in self._arrays:
+                    raise StoreDamaged(
+                        f"the store {self.url} has no array {name}: restore it from a copy"
+                    )
+            self._size = self._arrays["status"].shape[0]
+            self._status = read_column(self._arrays, "status", self._size)
+            self._digest = read_column(self._arrays, "digest", self._size)
+        self.attributes: dict[str, Any] = dict(group.attrs)
+        self.spec: dict[str, Any] = dict(self.attributes["spec"])
+        self.fingerprint: str = str(self.attributes["fingerprint"])
+        self.classes: list[str] = list(self.attributes.get("classes", []))
+        self.software: dict[str, str] = dict(self.attributes.get("software", {}))
+        layout = layout_of(self._arrays["features"])
+        self.batch: int = layout.batch
+        self.steps: int = layout.steps
+        self.shape: tuple[int, ...] = layout.shape
+        self.dtype: np.dtype[Any] = np.dtype(layout.dtype)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n:,} {state}" for state, n in self.counts().items() if n) or "no rows"
+        return (
+            f"Store({self.url}: {counts}; features ({self.steps}, "
+            f"{', '.join(map(str, self.shape))}) {self.dtype}; "
+            f"{len(self.classes)} classes; {self.fingerprint[:12]})"
+        )
+
+    def __len__(self) -> int:
+        """Rows that exist: those with an id."""
+        return len(self._rows)
+
+    def table(self) -> pd.DataFrame:
+        """All per-clip columns; the index `row` is the row's number.
+
+        `status` is the format's number, `state` its name. A new frame at each call.
+        """
+        return frame(self._columns, self._rows)
+
+    def counts(self) -> dict[str, int]:
+        """How many rows are in each state."""
+        found = np.bincount(self._status, minlength=len(STATUS_NAMES))
+        return {state: int(found[i]) for i, state in enumerate(STATUS_NAMES)}
+
+    def load(self, rows: ArrayLike | None = None) -> Sequences:
+        """Features and masks of these rows, in their order; of all ready rows where None.
+
+        Raises `ValueError` where a row is not ready. Rows whose features do not match their
+        digests are left out with a `StoreWarning`.
+        """
+        return self._load(self._ready(rows))
+
+    def batches(
+        self,
+        rows: ArrayLike | None = None,
+        size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> Iterator[Sequences]:
+        """A stream of `Sequences` of `size` rows (the last may be short), every row once.
+
+        Holds at most two windows of eight chunks, one being read while the other is used. The
+        order is a function of rows, seed and epoch alone.
+        """
+        asked = self._ready(rows)
+        if size < 1:
+            raise ValueError(f"a batch of {size} rows cannot be: give 1 or more")
+        return self._stream(asked, size, shuffle=shuffle, seed=seed, epoch=epoch)
+
+    def steps_of(self, rows: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Where each step came from: (frame_index int32, timestamp float32 seconds), (n, steps)."""
+        index = self._index(rows)
+        with translated(self.url):
+            return self._steps("frame_index", index), self._steps("timestamp", index)
+
+    def digests(self, rows: ArrayLike) -> NDArray[np.uint32]:
+        """The recorded digests of these rows, (n,) uint32: equal digests, equal features."""
+        return np.asarray(self._digest[self._index(rows)])
+
+    def refresh(self) -> Store:
+        """The store as it is now."""
+        return Store(self.url, storage_options=self._place.options)
+
+    # — inside ——————————————————————————————————————————————————————————————————————————————————
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        with translated(self.url):
+            names = [name for name in COLUMNS if name not in ("status", "digest")]
+            others = read_columns(self._arrays, self._size, names)
+        everything = {**others, "status": self._status, "digest": self._digest}
+        return {name: everything[name] for name in COLUMNS}
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self._columns["video_id"] != "")
+
+    def _index(self, rows: ArrayLike) -> NDArray[np.int64]:
+        index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if len(index) and (index.min() < 0 or index.max() >= self._size):
+            raise ValueError(
+                f"rows {index.min()} to {index.max()} were asked for and {self.url} has "
+                f"{self._size}: pass row numbers of its table"
+            )
+        return index
+
+    def _ready(self, rows: ArrayLike | None) -> NDArray[np.int64]:
+        if rows is None:
+            return np.flatnonzero(self._status == READY)
+        index = self._index(rows)
+        bad = index[self._status[index] != READY]
+        if len(bad):
+            named = ", ".join(
+                f"{r} ({STATUS_NAMES[self._status[r] % 4]})" for r in bad[:5].tolist()
+            )
+            raise ValueError(
+                f"{len(bad)} of {len(index)} rows are not ready: {named}{', …' * (len(bad) > 5)}: "
+                "choose rows whose state is ready"
+            )
+        return index
+
+    def _load(self, index: NDArray[np.int64]) -> Sequences:
+        with translated(self.url):
+            # The mask before the features: features that still match the snapshot's digest prove
+            # that what was read before them is of the same version.
+            mask = self._steps("mask", index)
+            features, sound = self._features(index, self._digest)
+            if sound.all():
+                return Sequences(features=features, mask=mask, rows=index)
+            again = index[~sound]
+            now = self.refresh()
+            ready = now._status[again] == READY
+            fresh, right = now._features(again, now._digest)
+            mask[~sound], features[~sound] = now._steps("mask", again), fresh
+            sound[~sound] = ready & right
+        left_out = index[~sound]
+        if len(left_out):
+            named = ", ".join(map(str, left_out[:5].tolist()))
+            warnings.warn(
+                f"{len(left_out)} rows of {self.url} were left out (rows {named}"
+                f"{', …' * (len(left_out) > 5)}): their features do not match their digests; "
+                "a run is writing them, or run `pixels-once verify`",
+                StoreWarning,
+                stacklevel=3,
+            )
+        return Sequences(features=features[sound], mask=mask[sound], rows=index[sound])
+
+    def _features(
+        self, index: NDArray[np.int64], digests: NDArray[np.uint32]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        array = self._arrays["features"]
+        out = np.zeros((len(index), *array.shape[1:]), array.dtype)
+        sound = np.zeros(len(index), bool)
+        places = np.argsort(index, kind="stable")
+        chunks = np.split(places, np.flatnonzero(np.diff(index[places] // self.batch)) + 1)
+
+        def read(where: NDArray[np.int64]) -> None:
+            if not len(where):
+                return
+            rows = index[where]
+            start = int(rows[0]) // self.batch * self.batch
+            try:
+                chunk = decode(array, start, min(start + self.batch, array.shape[0]))
+            except StoreDamaged:
+                return
+            out[where] = chunk[rows - start]
+            sound[where] = row_digests(chunk[rows - start]) == digests[rows]
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            list(threads.map(read, chunks))
+        return out, sound
+
+    def _steps(self, name: str, index: NDArray[np.int64]) -> NDArray[Any]:
+        array = self._arrays[name]
+        out = np.zeros((len(index), self.steps), array.dtype)
+        size = array.chunks[0]
+        for chunk in np.unique(index // size).tolist():
+            here = index // size == chunk
+            start = chunk * size
+            out[here] = decode(array, start, min(start + size, array.shape[0]))[index[here] - start]
+        return out
+
+    def _stream(
+        self, rows: NDArray[np.int64], size: int, *, shuffle: bool, seed: int, epoch: int
+    ) -> Iterator[Sequences]:
+        order = windows(rows, self.batch, shuffle=shuffle, seed=seed, epoch=epoch)
+        held: list[Sequences] = []
+        with ThreadPoolExecutor(1) as ahead:
+            first = next(order, None)
+            reading = ahead.submit(self._load, first) if first is not None else None
+            while reading is not None:
+                window = reading.result()
+                following = next(order, None)
+                reading = ahead.submit(self._load, following) if following is not None else None
+                start = 0
+                if held:
+                    start = min(size - sum(map(len, held)), len(window))
+                    held.append(window.take(slice(0, start)))
+                    if sum(map(len, held)) == size:
+                        yield concatenate(held)
+                        held = []
+                while start + size <= len(window):
+                    yield window.take(slice(start, start + size))
+                    start += size
+                if start < len(window):
+                    held.append(window.take(slice(start, None)))
+        if held:
+            yield concatenate(held)

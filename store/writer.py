@@ -1,0 +1,367 @@
+"""The one writer of a store's small columns: holds the lease, grows the arrays, commits.
+
+Features themselves are written by workers, a whole chunk each (`store.chunks`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from store.arrays import chunk_key, layout_of, level, open_group
+from store.chunks import read_batch, row_digests
+from store.columns import DirtyChunks, StepColumns, cast, fill_column, frame, read_columns
+from store.durable import sweep_partials, sync_files
+from store.erasing import erase
+from store.errors import LeaseLost, StoreDamaged, translated
+from store.layout import COLUMNS, FILLS, GONE, PENDING, READY, ROWS_PER_CHUNK, STEP_COLUMNS
+from store.lease import BEAT_S, Holder, Lease
+from store.place import Place
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """The store, held for writing. A context manager; leaving it gives the lease back.
+
+    `token` goes to the workers (None without a lease). `took_over` says that a dead run's lease
+    was taken; `suspects` are the batches it had in flight: check them with `check_batches`, since
+    its workers may have written there. Changes are kept in memory until `flush`.
+    """
+
+    def __init__(self, place: Place, lease: Lease | None, before: Holder | None) -> None:
+        self._place = place
+        self._lease = lease
+        self._lost: LeaseLost | None = None
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self.token = lease.holder.token if lease else None
+        self.took_over = before is not None
+        self.suspects = list(before.batches) if before else []
+        self._in_flight: tuple[int, ...] = ()
+        self._group = open_group(place, read_only=False)
+        if place.local is not None:
+            sweep_partials(place.local)
+        self._arrays = level(self._group)
+        self._columns = read_columns(self._arrays, self._arrays["status"].shape[0])
+        self._drop_nameless()
+        self._steps = StepColumns(self._arrays)
+        self._dirty = DirtyChunks()
+        self._table: pd.DataFrame | None = None
+
+    @classmethod
+    def acquire(
+        cls,
+        url: str,
+        *,
+        owner: str,
+        lease: bool = True,
+        wait_s: float = 0.0,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Writer:
+        """Take the lease of an existing store and make it ready for writing.
+
+        Levels the arrays' lengths and sweeps the leftovers of a killed run. Raises `StoreBusy`
+        (another still holds it after `wait_s` seconds), `StoreNotFound`, `StoreTooNew`,
+        `StoreDamaged`, `StoreUnwritable`.
+        """
+        place = Place(url, storage_options)
+        with translated(place.url):
+            open_group(place)  # a wrong place is told as such, before anything is written there
+            if not lease:
+                return cls(place, None, None)
+            held, before = Lease.acquire(place, owner, wait_s=wait_s)
+            try:
+                writer = cls(place, held, before)
+            except BaseException:
+                held.release()
+                raise
+            threading.Thread(target=writer._beat, name="store-lease", daemon=True).start()
+            return writer
+
+    @property
+    def url(self) -> str:
+        """The store's address, absolute."""
+        return self._place.url
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The group's attributes: spec, fingerprint, classes, batch, software, …"""
+        return dict(self._group.attrs)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All per-clip columns as they are now in memory, as `Store.table()` shows them.
+
+        Made anew after a change (about a second for a million rows), so read it once per step of
+        work; `column` is cheaper for one column.
+        """
+        with self._lock:
+            if self._table is None:
+                self._table = frame(self._columns, np.arange(len(self)))
+            return self._table
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One per-clip column as it is now, a read-only view; strings as objects."""
+        view = self._columns[name].view()
+        view.flags.writeable = False
+        return view
+
+    def __len__(self) -> int:
+        return len(self._columns["status"])
+
+    def __repr__(self) -> str:
+        return f"Writer({self.url}: {len(self)} rows, lease {'held' if self.token else 'none'})"
+
+    # — changes in memory ———————————————————————————————————————————————————————————————————————
+
+    def set(self, rows: ArrayLike, **columns: Any) -> None:
+        """Set columns of these rows: one value for all, or one each."""
+        index = self._index(rows)
+        with self._lock:
+            for name, values in columns.items():
+                self._columns[name][index] = cast(name, values, len(index))
+                self._dirty.add(name, index)
+            self._table = None
+
+    def mark(self, rows: ArrayLike, status: ArrayLike, reason: ArrayLike = "") -> None:
+        """Set the status and the reason of these rows: one for all, or one each."""
+        self.set(rows, status=status, reason=reason)
+
+    def put_steps(
+        self, rows: ArrayLike, mask: ArrayLike, frame_index: ArrayLike, timestamp: ArrayLike
+    ) -> None:
+        """Set the columns with one value per step, each (n, steps)."""
+        index = self._index(rows)
+        with self._lock, translated(self.url):
+            for name, values in zip(STEP_COLUMNS, (mask, frame_index, timestamp), strict=True):
+                self._steps.put(name, index, np.asarray(values))
+
+    # — changes in the store ————————————————————————————————————————————————————————————————————
+
+    def append(self, rows: pd.DataFrame) -> NDArray[np.int64]:
+        """Add rows, all pending, and return their numbers. Committed when it returns.
+
+        Needs the column `video_id`; other per-clip columns are taken where given. All arrays grow
+        once; `status`, by whose length a reader goes, grows last, when the new rows have their ids.
+        Raises `ValueError` on an id that is empty, given twice, or there already.
+        """
+        ids = pd.Index(cast("video_id", rows["video_id"].to_numpy(), len(rows)))
+        twice = ids[ids.duplicated() | ids.isin(self._columns["video_id"]) | (ids == "")]
+        if len(twice):
+            raise ValueError(
+                f"{len(twice)} ids cannot be appended, {str(twice[0])!r} for one: every row needs "
+                "an id that no other row has"
+            )
+        self.flush()
+        old, new = len(self), len(self) + len(rows)
+        if old == new:
+            return np.arange(0)
+        fresh = {name: fill_column(name, len(rows)) for name in COLUMNS}
+        for name in set(rows.columns) & set(COLUMNS) - {"status", "digest"}:
+            fresh[name] = cast(name, rows[name].to_numpy(), len(rows))
+        with self._lock, translated(self.url):
+            self._check()
+            grown = {n: np.concatenate([v, fresh[n]]) for n, v in self._columns.items()}
+            for name, array in self._arrays.items():
+                if name != "status":
+                    array.resize((new, *array.shape[1:]))
+            added = np.arange(old, new)
+            dirty = DirtyChunks()
+            for name in COLUMNS:
+                dirty.add(name, added)
+            self._commit(grown, dirty, COLUMNS[:-1])
+            self._arrays["status"].resize((new,))
+            self._columns, self._table = grown, None
+        return added
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Change attributes of the group at once; `classes` are kept sorted."""
+        if "classes" in attributes:
+            attributes["classes"] = sorted(set(attributes["classes"]))
+        with self._lock, translated(self.url):
+            now = dict(self._group.attrs)
+            if any(now.get(name) != value for name, value in attributes.items()):
+                self._check()
+                self._group = self._group.update_attributes(attributes)
+
+    def flush(self) -> None:
+        """Commit all changes: one write per column and changed chunks, `status` last.
+
+        On a local disk everything else is synced before `status` is written. Raises `LeaseLost`
+        (nothing was written) and `StoreUnwritable` (the changes stay in memory: flush again).
+        """
+        with self._lock, translated(self.url):
+            self._check()
+            if not self._dirty and not self._steps:
+                return
+            files = []
+            for name in STEP_COLUMNS:
+                array = self._arrays[name]
+                for chunk, values in self._steps.changed(name):
+                    start = chunk * ROWS_PER_CHUNK
+                    array[start : start + len(values)] = values
+                    files.append(chunk_key(name, chunk, array))
+            self._sync(files)
+            self._commit(self._columns, self._dirty, COLUMNS[:-1])
+            self._commit(self._columns, self._dirty, COLUMNS[-1:])
+            for name in STEP_COLUMNS:
+                self._steps.clean(name)
+            for name in COLUMNS:
+                self._dirty.clean(name)
+
+    def forget(self, rows: ArrayLike) -> None:
+        """Remove these rows' features for good.
+
+        The rows stay (row order never changes): gone rows stay gone, others become pending, and
+        nothing is left by which the same bytes could count as ready again.
+        """
+        index = self._index(rows)
+        if not len(index):
+            return
+        status = np.where(self._columns["status"][index] == GONE, GONE, PENDING)
+        steps = len(index), self._arrays["mask"].shape[1]
+        self.mark(index, status)
+        self.set(index, size_bytes=-1, mtime_ns=-1, sha256="", frames_decoded=-1, digest=0)
+        self.put_steps(
+            index, np.zeros(steps, bool), np.full(steps, -1), np.full(steps, np.nan, np.float32)
+        )
+        self.flush()
+        erase(self.url, index, token=self.token, storage_options=self._place.options)
+
+    # — batches —————————————————————————————————————————————————————————————————————————————————
+
+    def rows_of(self, batch: int) -> range:
+        """The rows of one batch (the last may be short)."""
+        size = layout_of(self._arrays["features"]).batch
+        return range(batch * size, min((batch + 1) * size, len(self)))
+
+    def in_flight(self, batches: Iterable[int]) -> None:
+        """Record in the lease which batches may be written to from now on.
+
+        The batches of a dead run stay recorded until `check_batches` has seen them.
+        """
+        with self._lock, translated(self.url):
+            self._in_flight = tuple(batches)
+            if self._lease is not None:
+                self._lease.beat({*self._in_flight, *self.suspects})
+
+    def check_batches(self, batches: Iterable[int]) -> NDArray[np.int64]:
+        """Ready rows in these batches whose features do not match their digests.
+
+        Reads the chunks; the caller marks such rows pending. Batches past the end are ignored.
+        """
+        bad: list[int] = []
+        asked = sorted(set(batches))
+        for batch in asked:
+            rows = np.array(self.rows_of(batch), dtype=np.int64)
+            rows = rows[self._columns["status"][rows] == READY]
+            if len(rows):
+                bad += rows[~self._sound(batch, rows)].tolist()
+        left = [batch for batch in self.suspects if batch not in asked]
+        if left != self.suspects:
+            self.suspects = left
+            self.in_flight(self._in_flight)
+        return np.array(bad, dtype=np.int64)
+
+    def _sound(self, batch: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        try:
+            features = read_batch(self.url, batch, storage_options=self._place.options)
+        except StoreDamaged:
+            return np.zeros(len(rows), bool)
+        found = row_digests(features[rows - self.rows_of(batch).start])
+        return np.asarray(found == self._columns["digest"][rows])
+
+    # — the lease ———————————————————————————————————————————————————————————————————————————————
+
+    def release(self) -> None:
+        """Stop beating and give the lease back. Never raises: the lease would expire anyway."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        if self._lease is not None:
+            try:
+                self._lease.release()
+            except Exception as error:
+                log.warning("the lease of %s could not be removed: %s", self.url, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            try:
+                if self._lease is not None:
+                    self._lease.beat()
+            except LeaseLost as lost:
+                self._lost = lost
+                return
+            except Exception as error:  # a place that does not answer now may answer later
+                log.warning("the lease of %s could not be refreshed: %s", self.url, error)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise LeaseLost(str(self._lost))
+        if self._stop.is_set():
+            raise LeaseLost(f"this writer of {self.url} was released: acquire a new one")
+        if self._lease is not None:
+            self._lease.check()
+
+    # — arrays ——————————————————————————————————————————————————————————————————————————————————
+
+    def _index(self, rows: ArrayLike) -> NDArray[np.int64]:
+        index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise ValueError(f"rows {index.min()} to {index.max()} asked of {len(self)}")
+        return index
+
+    def _commit(
+        self, columns: Mapping[str, NDArray[Any]], dirty: DirtyChunks, names: Iterable[str]
+    ) -> None:
+        files = []
+        for name in names:
+            array, values = self._arrays[name], columns[name]
+            for start, stop in dirty.spans(name, len(values)):
+                part = values[start:stop]
+                # Zarr converts objects to its string type one by one; numpy does it at once.
+                array[start:stop] = (
+                    part.astype(np.dtypes.StringDType()) if FILLS[name][0] == "string" else part
+                )
+            files += [chunk_key(name, chunk, array) for chunk in dirty.chunks(name)]
+        self._sync(files)
+
+    def _sync(self, keys: list[str]) -> None:
+        root = self._place.local
+        if root is not None and keys:
+            sync_files([root / key for key in keys])
+
+    def _drop_nameless(self) -> None:
+        """A row without an id does not exist: at the end it is cut off, elsewhere it is damage."""
+        named = np.flatnonzero(self._columns["video_id"] != "")
+        rows = int(named[-1]) + 1 if len(named) else 0
+        lost = np.flatnonzero((self._columns["video_id"] == "") & (self._columns["status"] != 0))
+        if len(lost) or len(named) != rows:
+            row = int(lost[0]) if len(lost) else int(np.setdiff1d(np.arange(rows), named)[0])
+            raise StoreDamaged(
+                f"row {row} of {self.url} has lost its video_id: restore the folder video_id from "
+                "a copy of the store, or make a new store"
+            )
+        if rows < len(self):
+            self._arrays["status"].resize((rows,))
+            self._arrays = level(self._group)
+            self._columns = {name: values[:rows] for name, values in self._columns.items()}
