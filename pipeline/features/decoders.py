@@ -1,0 +1,180 @@
+"""`DecoderPool`: clips are decoded in child processes, so that a bad one costs only itself.
+
+Frames come back through a bounded number of shared slots, everything else as JSON; nothing is
+pickled. Children die with this process at once. They are started with `subprocess`, because the
+daemonic processes that Dask runs workers in may not use `multiprocessing`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import threading
+from concurrent.futures import CancelledError, Future
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.process import ChildProcess, DecoderUnavailable, Limits
+from pipeline.features.decoding.slots import FrameSlots
+from pipeline.features.decoding.values import ClipFrames, FramePlan
+
+__all__ = ["DecoderPool", "DecoderUnavailable", "Limits"]
+
+AHEAD_BYTES = 256 << 20
+_START_TRIES = 3
+
+
+class _Job(NamedTuple):
+    path: str
+    size_bytes: int
+    future: Future[ClipFrames]
+
+
+class DecoderPool:
+    """A context manager that decodes clips in child processes. Thread safe.
+
+    plan: which frames, fitted how. processes: how many children, 0 for one per core; each is
+    started when there is work for it. limits: what a clip may cost. ahead_bytes: room for frames
+    that are decoded and not released yet; decoding waits when it is full.
+    """
+
+    def __init__(
+        self,
+        plan: FramePlan,
+        *,
+        processes: int = 0,
+        limits: Limits | None = None,
+        ahead_bytes: int = AHEAD_BYTES,
+    ) -> None:
+        self.plan = plan
+        self.processes = processes or len(os.sched_getaffinity(0))
+        self.limits = limits or Limits()
+        room = ahead_bytes // math.prod(plan.frames_shape)
+        self._slots = FrameSlots(
+            plan.frames_shape, slots=max(self.processes + 1, room), processes=self.processes
+        )
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._children: list[ChildProcess | None] = [None] * self.processes
+        self._lock = threading.Lock()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._serve, args=(n,), name=f"decoder-{n}", daemon=True)
+            for n in range(self.processes)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
+        """A future of the clip's frames; `release` them when done, or decoding stops.
+
+        Clips are begun in the order they were submitted. size_bytes: of the file, for its time
+        limit; −1 where unknown. The future raises `UnreadableClip` with a reason, `CancelledError`
+        where the pool was closed first, or `DecoderUnavailable`.
+        """
+        future: Future[ClipFrames] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the decoder pool is closed: make a new one")
+            self._jobs.put(_Job(path, size_bytes, future))
+        return future
+
+    @property
+    def slots(self) -> int:
+        """How many clips' frames can be held at once."""
+        return self._slots.count
+
+    @property
+    def free_slots(self) -> int:
+        """How many clips' frames there is room for now."""
+        return self._slots.free
+
+    def pids(self) -> list[int]:
+        """Process ids of the children that run now."""
+        with self._lock:
+            return [child.pid for child in self._children if child is not None]
+
+    def close(self) -> None:
+        """Kill the children and cancel what is not done. Frames handed out stay readable."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for child in self._children:
+                if child is not None:
+                    child.kill()
+        self._slots.stop()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if job is not None:
+                job.future.cancel()
+        self._slots.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"DecoderPool(processes={self.processes}, slots={self.slots} × {self._slots.shape})"
+
+    def _serve(self, number: int) -> None:
+        """One thread per child: a free slot first, then the next clip.
+
+        In this order the earliest clips hold the slots, so whoever waits for futures in the order
+        of submission always gets the next one.
+        """
+        while (slot := self._slots.lend()) is not None:
+            job = self._jobs.get()
+            if job is None:
+                break
+            if not job.future.set_running_or_notify_cancel():
+                self._slots.take_back(slot)
+                continue
+            try:
+                clip = self._child(number).read(job.path, job.size_bytes, slot)
+            except BaseException as error:
+                self._slots.take_back(slot)
+                self._drop_unusable(number)
+                job.future.set_exception(CancelledError() if self._closed else error)
+            else:
+                job.future.set_result(clip)
+        self._drop_unusable(number)
+
+    def _child(self, number: int) -> ChildProcess:
+        child = self._children[number]
+        for attempt in range(_START_TRIES):
+            if child is not None and child.usable:
+                return child
+            self._drop_unusable(number)
+            try:
+                child = ChildProcess(self.plan, self._slots, number=number, limits=self.limits)
+            except DecoderUnavailable:
+                if self._closed or attempt == _START_TRIES - 1:
+                    raise
+                continue
+            with self._lock:
+                self._children[number] = child
+                if self._closed:
+                    child.kill()
+        raise UnreadableClip("decoder_crashed", "every decoder process died before it was asked")
+
+    def _drop_unusable(self, number: int) -> None:
+        """Reap the child if it is dead; kill it too if the pool is closed."""
+        with self._lock:
+            child = self._children[number]
+            if child is None or (child.usable and not self._closed):
+                return
+            self._children[number] = None
+        child.close()

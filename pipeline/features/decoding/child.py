@@ -1,0 +1,123 @@
+"""The decoder process: reads clips one at a time, on one thread, for `decoding.process`.
+
+A line of JSON comes in for every clip and one goes out; frames go into the shared slot. It dies
+at once when its parent does, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import sys
+from typing import Any
+
+LARGEST_LOG = 1 << 20
+"""Bytes that the decoders' chatter about one clip may fill."""
+
+
+def main() -> None:
+    """Serve until the parent closes the requests or dies. Settings are `sys.argv[1]`, as JSON."""
+    settings = json.loads(sys.argv[1])
+    die_with_parent(settings["lifeline_fd"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_LOG, LARGEST_LOG))
+
+    import cv2
+
+    from pipeline.features.decoding.slots import counter, view
+    from pipeline.features.decoding.values import FramePlan
+
+    cv2.setNumThreads(1)
+    plan = FramePlan.from_dict(settings["plan"])
+    memory = mmap.mmap(settings["frames_fd"], 0)
+    progress = counter(memory, settings["process"])
+
+    def count() -> None:
+        progress[0] += 1
+
+    def answer(reply: dict[str, Any]) -> None:
+        os.write(settings["reply_fd"], json.dumps(reply).encode() + b"\n")
+
+    limit_memory(settings["memory_bytes"])
+    answer({"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        os.ftruncate(sys.stderr.fileno(), 0)
+        count()
+        reply = _decode(
+            request["path"], plan, view(memory, request["offset"], plan.frames_shape), count
+        )
+        answer(reply)
+
+
+def _decode(path: str, plan: Any, out: Any, count: Any) -> dict[str, Any]:
+    import cv2
+
+    from pipeline.errors import UnreadableClip
+    from pipeline.features.decoding.faults import misbehave_as_told
+    from pipeline.features.decoding.reading import read_clip
+
+    try:
+        misbehave_as_told(path)
+        clip = read_clip(path, plan, out=out, on_progress=count)
+    except UnreadableClip as error:
+        return {"reason": error.reason, "detail": error.detail}
+    except MemoryError:
+        return {"reason": "out_of_memory", "detail": "decoding reached the memory limit"}
+    except cv2.error as error:
+        full = error.code == cv2.Error.StsNoMem
+        reason = "out_of_memory" if full else "decoder_crashed"
+        return {"reason": reason, "detail": str(error.err)}
+    except Exception as error:
+        return {"reason": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"}
+    return {
+        "clip": {
+            "fps": clip.fps,
+            "width": clip.width,
+            "height": clip.height,
+            "frames_declared": clip.frames_declared,
+            "frames_decoded": clip.frames_decoded,
+            "decoder": clip.decoder,
+            "reason": clip.reason,
+            "decode_s": clip.decode_s,
+        },
+        "frame_index": clip.frame_index.tolist(),
+        "timestamp": clip.timestamp.tolist(),
+    }
+
+
+def die_with_parent(lifeline_fd: int) -> None:
+    """Have the kernel kill this process when the other end of the lifeline closes.
+
+    `SIGIO` is sent when the last writer of the pipe goes, and by default it kills, without a line
+    of this program being run: a decoder that never returns or keeps the GIL dies too.
+    (The parent-death signal of `prctl` would fire when the parent's starting *thread* ends.)
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline_fd, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lifeline_fd, select.POLLHUP)
+    if poll.poll(0):  # the parent died before the line was armed
+        os._exit(1)
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Let the address space grow by at most `memory_bytes` from here on."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        now = int(file.read().split()[0]) * mmap.PAGESIZE
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = now + memory_bytes if hard == resource.RLIM_INFINITY else min(hard, now + memory_bytes)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

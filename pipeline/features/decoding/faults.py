@@ -1,0 +1,53 @@
+"""The test seam that makes a decoder process misbehave for real.
+
+`PIXELS_ONCE_FAULTS` holds a JSON object: a pattern of file names (as in `fnmatch`) → `segfault`,
+`hang`, `spin_gil` or `eat_memory`. Only decoder processes look at it, once per clip.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fnmatch
+import json
+import os
+import time
+
+VARIABLE = "PIXELS_ONCE_FAULTS"
+
+
+def misbehave_as_told(path: str) -> None:
+    """Act out the fault that is set for this clip's file name, if any."""
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return
+    for pattern, fault in json.loads(text).items():
+        if fnmatch.fnmatch(os.path.basename(path), pattern):
+            _FAULTS[fault]()
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _spin_gil() -> None:
+    # PyDLL keeps the GIL: no thread and no Python signal handler of this process runs again.
+    ctypes.PyDLL(None).sleep(1_000_000)
+
+
+def _eat_memory() -> None:
+    eaten = []
+    while True:
+        eaten.append(bytearray(os.urandom(1024)) * (16 * 1024))
+
+
+_FAULTS = {
+    "segfault": _segfault,
+    "hang": _hang,
+    "spin_gil": _spin_gil,
+    "eat_memory": _eat_memory,
+}
