@@ -1,0 +1,220 @@
+"""Frames of many clips on their way through the CNN: batches are filled across clips and callers.
+
+A few threads (as many as the backbone wants) take frames in order of arrival, whichever clip or
+call they come from. A batch leaves full; a partial one only when no more frames are to be expected.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.features.backbones.protocol import Backbone
+
+# A partial batch does not wait longer than this for a decoder that is slow or hangs.
+_PATIENCE_S = 2.0
+
+
+class Job:
+    """One clip's frames on their way through the CNN.
+
+    `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called; `features`
+    (n, *shape) are whole once `on_done` has been called with None. It may be called more than once
+    with the engine's error. Both are called from the CNN's threads.
+    """
+
+    __slots__ = ("_copied", "_done", "count", "features", "frames", "on_done", "on_read", "taken")
+
+    def __init__(
+        self,
+        frames: NDArray[np.uint8],
+        *,
+        on_read: Callable[[], None],
+        on_done: Callable[[BaseException | None], None],
+    ) -> None:
+        self.count = len(frames)
+        self.frames: NDArray[np.uint8] | None = frames
+        self.features: NDArray[Any] | None = None
+        self.on_read = on_read
+        self.on_done = on_done
+        self.taken = 0
+        self._copied = 0
+        self._done = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Frames `start` to `stop` of one job, as part of one CNN batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class CnnThreads:
+    """The threads that run a backbone over whatever jobs are put in; a context manager.
+
+    `more_expected` says whether further frames are on their way; it must not block, and `changed`
+    is to be called when its answer may be another. Seconds: `busy_s` inside the engine, `idle_s`
+    waiting while frames were there or expected, both summed over the threads.
+    """
+
+    def __init__(self, backbone: Backbone, *, more_expected: Callable[[], bool]) -> None:
+        self.busy_s = 0.0
+        self.idle_s = 0.0
+        self._backbone = backbone
+        self._more_expected = more_expected
+        self._waiting: deque[Job] = deque()
+        self._frames = 0
+        self._closed = False
+        self._news = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"cnn-{i}", daemon=True)
+            for i in range(backbone.concurrency)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, job: Job) -> None:
+        """Queue a job's frames behind those that wait."""
+        with self._news:
+            self._waiting.append(job)
+            self._frames += job.count
+            self._news.notify_all()
+
+    def drop(self, job: Job) -> bool:
+        """Take a job out if none of its frames has reached the CNN; whether it was."""
+        with self._news:
+            if job.taken or job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            self._frames -= job.count
+            job.frames = None
+        job.on_read()
+        return True
+
+    def changed(self) -> None:
+        """Look again whether frames are expected."""
+        with self._news:
+            self._news.notify_all()
+
+    def close(self) -> None:
+        """End the threads once their present batch is done. Jobs still queued stay unfinished."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        size = self._backbone.size
+        buffer = np.empty((self._backbone.batch, size, size, 3), np.uint8)
+        while pieces := self._take():
+            count = 0
+            for piece in pieces:
+                assert piece.job.frames is not None
+                buffer[count : count + len(piece)] = piece.job.frames[piece.start : piece.stop]
+                count += len(piece)
+                self._copied(piece)
+            started = time.perf_counter()
+            features, error = None, None
+            try:
+                features = self._backbone(buffer[:count])
+            except Exception as caught:
+                error = caught
+            self._deliver(pieces, features, error, time.perf_counter() - started)
+
+    def _take(self) -> list[_Piece]:
+        """The next batch, waiting for it; empty when the threads are to end."""
+        with self._news:
+            began = time.perf_counter()
+            while not self._closed:
+                now = time.perf_counter()
+                expected = self._more_expected()
+                if self._due(expected, now - began):
+                    return self._cut()
+                # A thread with nothing in sight is not waiting, it is off duty.
+                off_duty = not expected and not self._frames
+                self._news.wait(None if off_duty else _PATIENCE_S)
+                if off_duty:
+                    began = time.perf_counter()
+                else:
+                    self.idle_s += time.perf_counter() - now
+            return []
+
+    def _due(self, expected: bool, waited_s: float) -> bool:
+        if self._backbone.whole_clips or self._frames >= self._backbone.batch:
+            return self._frames > 0
+        return self._frames > 0 and (not expected or waited_s >= _PATIENCE_S)
+
+    def _cut(self) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        room = self._backbone.batch
+        while self._waiting and room:
+            job = self._waiting[0]
+            start, stop = job.taken, min(job.count, job.taken + room)
+            if stop == job.count:
+                self._waiting.popleft()
+            pieces.append(_Piece(job, start, stop))
+            job.taken = stop
+            room -= stop - start
+            self._frames -= stop - start
+            if self._backbone.whole_clips:
+                break
+        return pieces
+
+    def _copied(self, piece: _Piece) -> None:
+        job = piece.job
+        with self._news:
+            job._copied += len(piece)
+            read = job._copied == job.count
+            if read:
+                job.frames = None
+        if read:
+            job.on_read()
+
+    def _deliver(
+        self,
+        pieces: list[_Piece],
+        features: NDArray[Any] | None,
+        error: Exception | None,
+        seconds: float,
+    ) -> None:
+        over: list[Job] = []
+        at = 0
+        with self._news:
+            self.busy_s += seconds
+            for piece in pieces:
+                job = piece.job
+                if features is not None:
+                    if job.features is None:
+                        job.features = np.empty((job.count, *features.shape[1:]), features.dtype)
+                    job.features[piece.start : piece.stop] = features[at : at + len(piece)]
+                at += len(piece)
+                job._done += len(piece)
+                if error is not None or job._done == job.count:
+                    over.append(job)
+        for job in over:
+            job.on_done(error)
