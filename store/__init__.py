@@ -27,10 +27,12 @@ from store.layout import (
     STATUS_NAMES,
     Layout,
 )
-from store.lease import Holder
+from store.lease import Holder, holder
 from store.reader import Store
 from store.reader import open_store as open
+from store.repair import repair
 from store.sequences import Sequences
+from store.verify import Report, verify
 from store.writer import Writer
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Holder",
     "Layout",
     "LeaseLost",
+    "Report",
     "Sequences",
     "Store",
     "StoreBusy",
@@ -58,8 +61,11 @@ __all__ = [
     "Writer",
     "create",
     "exists",
+    "holder",
     "open",
     "read_batch",
+    "repair",
     "row_digests",
+    "verify",
     "write_batch",
 ]

@@ -16,13 +16,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import psutil
 
-from store.errors import LeaseLost, StoreBusy, StoreUnwritable
+from store.errors import LeaseLost, StoreBusy, StoreUnwritable, translated
 from store.place import Place
 
 FOLDER = "status/.lease"
@@ -163,11 +164,28 @@ class Lease:
             self.holder = replace(self.holder, beat=time.time(), batches=kept)
             self._place.put(_key(self._number), _json(self.holder))
 
-    def release(self) -> None:
-        """Give the lease back (only our own file is ever removed)."""
+    def release(self, suspects: Iterable[int] = ()) -> None:
+        """Give the lease back (only our own file is ever touched).
+
+        Batches that may still be written to are left behind in a lease that nobody holds, so that
+        the next writer knows to check them.
+        """
+        left = tuple(sorted(set(suspects)))
         with self._lock:
             self._released = True
-            self._place.delete(_key(self._number))
+            if left and check_quietly(self._place, self.holder.token):
+                nobody = replace(self.holder, machine="", token="", beat=0.0, batches=left)
+                self._place.put(_key(self._number), _json(nobody))
+            else:
+                self._place.delete(_key(self._number))
+
+
+def holder(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Holder | None:
+    """Who is writing to a store now; None where nobody is (or only a dead process was)."""
+    place = Place(url, storage_options)
+    with translated(place.url):
+        found = current(place)
+    return None if found is None or found.dead() else found
 
 
 def current(place: Place) -> Holder | None:
@@ -195,6 +213,12 @@ def check_token(place: Place, token: str) -> None:
             f"the lease on {place.url} {now}, so this run stopped writing: "
             "run again when the other is done"
         )
+
+
+def check_quietly(place: Place, token: str) -> bool:
+    """Whether `token` is still the lease's."""
+    found = current(place)
+    return found is not None and found.token == token
 
 
 def _numbers(place: Place) -> list[int]:

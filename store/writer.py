@@ -282,13 +282,16 @@ class Writer:
     # — the lease ———————————————————————————————————————————————————————————————————————————————
 
     def release(self) -> None:
-        """Stop beating and give the lease back. Never raises: the lease would expire anyway."""
+        """Stop beating and give the lease back. Never raises: the lease would expire anyway.
+
+        Batches still in flight (and suspects not yet checked) stay recorded for the next writer.
+        """
         if self._stop.is_set():
             return
         self._stop.set()
         if self._lease is not None:
             try:
-                self._lease.release()
+                self._lease.release({*self._in_flight, *self.suspects})
             except Exception as error:
                 log.warning("the lease of %s could not be removed: %s", self.url, error)
 
