@@ -50,35 +50,53 @@ def publish_summary(summary: Summary, dashboard: str = "") -> None:
         create_table_artifact(
             key=key("failures", summary.store),
             table=[
-                {"clip": f["video_id"], "reason": f["reason"],
-                 "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
-                 "detail": f["detail"][:200]}
+                {
+                    "clip": f["video_id"],
+                    "reason": f["reason"],
+                    "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
+                    "detail": f["detail"][:200],
+                }
                 for f in summary.failures[:_TABLE_ROWS]
             ],
             description=f"clips that failed in this run: {len(summary.failures)}",
         )
-    create_markdown_artifact(key=key("summary", summary.store), markdown=markdown(summary, dashboard),
-                             description=summary.headline())
+    create_markdown_artifact(
+        key=key("summary", summary.store),
+        markdown=markdown(summary, dashboard),
+        description=summary.headline(),
+    )
 
 
 def markdown(summary: Summary, dashboard: str = "") -> str:
     """The summary as markdown: headline, counts, where the time went, what to change."""
     lines = [f"# {summary.headline()}", ""]
     lines += _table(("rows of the store", "count"), sorted(summary.rows.items()))
-    lines += _table(("this run", "clips"), [
-        ("to make", summary.planned), ("ready", summary.ready), ("failed", summary.failed),
-        ("left for the next run", summary.left), ("gone", summary.gone),
-        *[(f"failed: {reason}", count) for reason, count in sorted(summary.reasons.items())],
-    ])
+    lines += _table(
+        ("this run", "clips"),
+        [
+            ("to make", summary.planned),
+            ("ready", summary.ready),
+            ("failed", summary.failed),
+            ("left for the next run", summary.left),
+            ("gone", summary.gone),
+            *[(f"failed: {reason}", count) for reason, count in sorted(summary.reasons.items())],
+        ],
+    )
     if summary.stage_seconds:
         lines += _table(
             ("stage", "seconds", "share"),
-            [(name, f"{seconds:.1f}", f"{share:.0%}")
-             for name, seconds, share in stage_rows(summary.stage_seconds)],
+            [
+                (name, f"{seconds:.1f}", f"{share:.0%}")
+                for name, seconds, share in stage_rows(summary.stage_seconds)
+            ],
         )
         lines += [advice(summary.stage_seconds), ""]
-    lines += [f"Store: `{summary.store}`  ", f"Fingerprint: `{summary.fingerprint}`  ",
-              f"Weights: `{summary.weights}`  ", f"Engine: `{summary.engine}`"]
+    lines += [
+        f"Store: `{summary.store}`  ",
+        f"Fingerprint: `{summary.fingerprint}`  ",
+        f"Weights: `{summary.weights}`  ",
+        f"Engine: `{summary.engine}`",
+    ]
     if dashboard:
         lines += ["", f"Dask dashboard (while the run lasts): <{dashboard}>"]
     return "\n".join(lines)
@@ -86,5 +104,9 @@ def markdown(summary: Summary, dashboard: str = "") -> str:
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:
     line = "| " + " | ".join(head) + " |"
-    return [line, "|" + " --- |" * len(head),
-            *["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows], ""]
+    return [
+        line,
+        "|" + " --- |" * len(head),
+        *["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows],
+        "",
+    ]

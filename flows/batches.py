@@ -14,11 +14,17 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 import store
-from flows.worker import Stage, extractor, stop_event
+from flows.worker import first_stage, stop_event
+from pipeline.features.stage import Stage
 
 # Values that a clip's extraction brings back for its row, with their value where there is none.
 COLUMNS = {
-    "fps": 0.0, "width": 0, "height": 0, "frames_declared": 0, "frames_decoded": 0, "decoder": "",
+    "fps": 0.0,
+    "width": 0,
+    "height": 0,
+    "frames_declared": 0,
+    "frames_decoded": 0,
+    "decoder": "",
     "sha256": "",
 }
 
@@ -34,7 +40,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The clips of one chunk that must be made, and the digests of the rows that stay."""
+    """The clips of one chunk that must be made, and the digests of the rows that stay.
+
+    run: names the run to its workers · token: of the lease, None where the run holds none.
+    """
 
     number: int
     url: str
@@ -42,10 +51,10 @@ class Batch:
     rows: int
     clips: tuple[Clip, ...]
     kept: dict[int, int]
-    token: str
+    run: str
+    token: str | None
     stage: Stage
     attempt: int = 0
-    lease: bool = True
 
     @property
     def name(self) -> str:
@@ -82,13 +91,16 @@ class BatchResult:
     software: dict[str, str] = field(default_factory=dict)
 
 
-def topic(token: str) -> str:
+def topic(run: str) -> str:
     """The Dask event topic on which a run's workers tell of each finished clip."""
-    return f"pixels-once-{token}"
+    return f"pixels-once-{run}"
 
 
 @task(
-    name="batch", task_run_name="{batch.name}", retries=0, cache_policy=NO_CACHE,
+    name="batch",
+    task_run_name="{batch.name}",
+    retries=0,
+    cache_policy=NO_CACHE,
     persist_result=False,
 )
 def extract_batch(batch: Batch) -> BatchResult:
@@ -97,14 +109,14 @@ def extract_batch(batch: Batch) -> BatchResult:
     Raises `store.LeaseLost` if another run has taken the store over, `store.StoreUnwritable` if the
     chunk cannot be written. What is wrong with a clip is in its entry of the result.
     """
-    machine = extractor(batch.stage)
+    machine = first_stage(batch.stage)
     # Hashed before they are read: bytes that change in between make the next run look again.
     hashes = [_sha256(clip.path) for clip in batch.clips]
     tell = _teller(batch)
-    results = machine.extract(
+    results = machine.extractor.extract(
         [_source(clip) for clip in batch.clips],
         on_clip=lambda result: tell(batch.clips[result.index].row, result),
-        stop=stop_event(batch.token),
+        stop=stop_event(batch.run),
     )
     extracted = time.perf_counter()
     damaged: list[int] = []
@@ -114,9 +126,7 @@ def extract_batch(batch: Batch) -> BatchResult:
         for clip, result in zip(batch.clips, results, strict=True):
             if result.features is not None:
                 chunk[clip.row - batch.first_row] = result.features
-        digests = store.write_batch(
-            batch.url, batch.number, chunk, token=batch.token if batch.lease else None
-        )
+        digests = store.write_batch(batch.url, batch.number, chunk, token=batch.token)
     return BatchResult(
         number=batch.number,
         first_row=batch.first_row,
@@ -129,12 +139,14 @@ def extract_batch(batch: Batch) -> BatchResult:
         timestamp=np.stack([result.timestamp for result in results]),
         columns={
             name: [getattr(result, name, default) for result in results]
-            for name, default in COLUMNS.items() if name != "sha256"
-        } | {"sha256": hashes},
+            for name, default in COLUMNS.items()
+            if name != "sha256"
+        }
+        | {"sha256": hashes},
         digests=digests,
         damaged=damaged,
         worker=_worker_name(),
-        worker_seconds=machine.seconds().to_dict(),
+        worker_seconds=machine.seconds(),
         write_s=time.perf_counter() - extracted,
         software=dict(machine.backbone.software) | {"engine": machine.backbone.engine},
     )
@@ -186,9 +198,14 @@ def _teller(batch: Batch) -> Any:
 
     def tell(row: int, result: Any) -> None:
         if result.status != "stopped":
-            worker.log_event(topic(batch.token), {
-                "row": row, "status": result.status, "frames": int(result.mask.sum()),
-            })
+            worker.log_event(
+                topic(batch.run),
+                {
+                    "row": row,
+                    "status": result.status,
+                    "frames": int(result.mask.sum()),
+                },
+            )
 
     return tell
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from flows.resolve import Parser, add_flags, nearest, resolve, unknown_flag
 from flows.settings import COMMANDS
-from pipeline.errors import ConfigError, PixelsError
+from pipeline.errors import PixelsError
 
 EXAMPLES = {
     "features": """
@@ -43,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        print(f"pixels-once: unknown command {words[0]}{nearest(words[0], COMMANDS)}\n"
-              "See `pixels-once --help`.", file=sys.stderr)
+        print(
+            f"pixels-once: unknown command {words[0]}{nearest(words[0], COMMANDS)}\n"
+            "See `pixels-once --help`.",
+            file=sys.stderr,
+        )
         return 2
     parsed, unknown = parser.parse_known_args(words)
     options = vars(parsed)
@@ -105,8 +108,12 @@ def _terminate_as_interrupt() -> Any:
 def _parser() -> Parser:
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("every command")
-    group.add_argument("--config", default="", metavar="FILE",
-                       help="a TOML file of settings, one table per command")
+    group.add_argument(
+        "--config",
+        default="",
+        metavar="FILE",
+        help="a TOML file of settings, one table per command",
+    )
     group.add_argument("--json", action="store_true", help="print the result as one JSON object")
     group.add_argument("--traceback", action="store_true", help="show where an error came from")
     parser = Parser(
@@ -115,12 +122,16 @@ def _parser() -> Parser:
         epilog="Settings come from defaults, then --config, the environment "
         "(PIXELS_ONCE_FEATURES_STORE=…), then flags.",
     )
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND",
-                                     parser_class=Parser)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", parser_class=Parser
+    )
     for name, settings in COMMANDS.items():
         text = (settings.__doc__ or "").strip()
         command = commands.add_parser(
-            name, help=text.splitlines()[0], description=text, parents=[common],
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            parents=[common],
             epilog=f"examples:{EXAMPLES.get(name, '')}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

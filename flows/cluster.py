@@ -33,10 +33,7 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
     gpus = visible_gpus() if settings.gpu != "never" else []
     processes = settings.workers or max(1, len(gpus))
     with dask.config.set(_options(cores, processes)), _interrupts_ignored():
-        if settings.cluster:
-            cluster = _by_class_path(settings)
-        else:
-            cluster = _local(processes, gpus)
+        cluster = _by_class_path(settings) if settings.cluster else _local(processes, gpus)
     with cluster:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
@@ -51,7 +48,10 @@ def visible_gpus() -> list[str]:
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=10, check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return []
@@ -82,8 +82,10 @@ def _options(cores: int, processes: int) -> dict[str, Any]:
         "distributed.scheduler.allowed-failures": 0,
         # Dask would leave one thread to libraries that multiply matrices.
         "distributed.nanny.pre-spawn-environ": {
-            "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads, "MALLOC_TRIM_THRESHOLD_": 65536,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "MALLOC_TRIM_THRESHOLD_": 65536,
         },
         "distributed.comm.timeouts.connect": "60s",
         "distributed.admin.log-length": 100,

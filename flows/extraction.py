@@ -21,9 +21,10 @@ from prefect_dask import DaskTaskRunner
 
 import store
 from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
-from flows.cluster import BATCHES_PER_WORKER, gpu_share
+from flows.cluster import gpu_share
 from flows.progress import Progress
-from flows.worker import Stage, request_stop
+from flows.worker import request_stop
+from pipeline.features.stage import Stage
 from store import FAILED, PENDING, READY, Writer
 
 COMMIT_EVERY_S = 5.0
@@ -64,36 +65,46 @@ class Extracted:
         self.software |= other.software
 
 
-def batches_of(rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str],
-               *, lease: bool) -> Iterator[Batch]:
+def batches_of(
+    rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str], run: str
+) -> Iterator[Batch]:
     """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
-    table = writer.table
-    status, digest = table["status"].to_numpy(), table["digest"].to_numpy()
-    size = table["size_bytes"].to_numpy()
+    status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
     wanted = np.asarray(sorted(rows))
-    for number in np.unique(wanted // writer.batch):
+    for number in np.unique(wanted // writer.attributes["batch"]):
         members = writer.rows_of(int(number))
         make = wanted[(wanted >= members.start) & (wanted < members.stop)]
         chosen = set(make.tolist())
         yield Batch(
-            number=int(number), url=writer.url, first_row=members.start, rows=len(members),
+            number=int(number),
+            url=writer.url,
+            first_row=members.start,
+            rows=len(members),
             clips=tuple(
                 Clip(row=int(row), path=paths(int(row)), size_bytes=int(size[row])) for row in make
             ),
             # A gone row keeps its features too: it is ready again when its bytes come back.
-            kept={row: int(digest[row]) for row in members
-                  if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0},
-            token=writer.token, stage=stage, lease=lease,
+            kept={
+                row: int(digest[row])
+                for row in members
+                if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0
+            },
+            run=run,
+            token=writer.token,
+            stage=stage,
         )
 
 
 class Extraction:
     """Runs batches on a Dask cluster and commits their results to a store's writer."""
 
-    def __init__(self, writer: Writer, runner: DaskTaskRunner, progress: Progress, *, gpu: str):
+    def __init__(
+        self, writer: Writer, runner: DaskTaskRunner, progress: Progress, *, run: str, gpu: str
+    ) -> None:
         self._writer = writer
         self._runner = runner
         self._progress = progress
+        self._run = run
         self._done: queue.Queue[tuple[Batch, Any]] = queue.Queue()
         self._in_flight: dict[int, tuple[Batch, Any]] = {}
         self._extracted = Extracted()
@@ -108,7 +119,7 @@ class Extraction:
         Raises what ended the run early (`store.StoreError`, `BatchLost`); what had arrived is
         committed all the same, and rows not made stay pending.
         """
-        self._runner.client.subscribe_topic(topic(self._writer.token), self._on_clip)
+        self._runner.client.subscribe_topic(topic(self._run), self._on_clip)
         waiting = batches
         try:
             with self._signals():
@@ -124,7 +135,7 @@ class Extraction:
                     self._take_in()
         finally:
             self._flush()
-            self._runner.client.unsubscribe_topic(topic(self._writer.token))
+            self._runner.client.unsubscribe_topic(topic(self._run))
         self._extracted.interrupted = self._interrupts > 0
         self._extracted.stage_seconds = _sum(self._seconds.values())
         return self._extracted
@@ -139,7 +150,11 @@ class Extraction:
 
         self._in_flight[batch.number] = (batch, None)
         self._writer.in_flight(self._in_flight)
-        with dask.annotate(resources=self._resources) if self._resources else contextlib.nullcontext():
+        with (
+            dask.annotate(resources=self._resources)
+            if self._resources
+            else contextlib.nullcontext()
+        ):
             future = self._runner.submit(extract_batch, {"batch": batch})
         self._in_flight[batch.number] = (batch, future)
         future.wrapped_future.add_done_callback(lambda done: self._done.put((batch, future)))
@@ -190,13 +205,14 @@ class Extraction:
             every = np.arange(result.first_row, result.first_row + len(result.digests))
             members = np.isin(every, rows)
             writer.set(every[members], digest=result.digests[members])
-        writer.set(rows, **{
-            name: np.array(values, dtype=object if isinstance(values[0], str) else None)[made]
-            for name, values in result.columns.items()
-        })
-        writer.put_steps(
-            rows, result.mask[made], result.frame_index[made], result.timestamp[made]
+        writer.set(
+            rows,
+            **{
+                name: np.array(values, dtype=object if isinstance(values[0], str) else None)[made]
+                for name, values in result.columns.items()
+            },
         )
+        writer.put_steps(rows, result.mask[made], result.frame_index[made], result.timestamp[made])
         for name, code in (("ready", READY), ("failed", FAILED)):
             chosen = status == name
             writer.mark(result.rows[chosen], code, np.array(result.reason, object)[chosen])
@@ -206,11 +222,12 @@ class Extraction:
         extracted.ready += int((status == "ready").sum())
         extracted.failed += int((status == "failed").sum())
         extracted.frames += int(result.mask[made].sum())
-        ids = writer.table["video_id"].to_numpy()
+        ids = writer.column("video_id")
         extracted.failures += [
             {"row": int(row), "video_id": str(ids[row]), "reason": reason, "detail": detail}
             for row, state, reason, detail in zip(
-                result.rows, result.status, result.reason, result.detail, strict=True)
+                result.rows, result.status, result.reason, result.detail, strict=True
+            )
             if state == "failed"
         ]
 
@@ -236,12 +253,14 @@ class Extraction:
             self._interrupts += 1
             if self._interrupts > 1:
                 raise KeyboardInterrupt(signal.Signals(number).name)
-            self._progress.note("stopping: the clips in hand are finished and committed "
-                                "(once more to stop at once)")
+            self._progress.note(
+                "stopping: the clips in hand are finished and committed (once more to stop at once)"
+            )
             threading.Thread(target=self._stop_workers, daemon=True).start()
 
-        before = {number: signal.signal(number, handle)
-                  for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
@@ -249,7 +268,7 @@ class Extraction:
                 signal.signal(number, handler)
 
     def _stop_workers(self) -> None:
-        self._runner.client.run(request_stop, self._writer.token)
+        self._runner.client.run(request_stop, self._run)
 
 
 def _worker_died(error: BaseException) -> bool:

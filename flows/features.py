@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import secrets
 import shutil
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pipeline.features.catalog import discover, narrow
 from prefect import flow, get_run_logger
 
 import store
@@ -22,9 +24,8 @@ from flows.progress import Progress
 from flows.settings import FeaturesSettings
 from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
-from flows.worker import Stage
 from pipeline.errors import ConfigError, PixelsError
-from pipeline.features.catalog import discover, narrow
+from pipeline.features.stage import Stage
 from pipeline.features.weights import file_hash
 from pipeline.spec import Spec
 from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
@@ -42,8 +43,12 @@ class TooManyFailed(PixelsError, RuntimeError):
         self.summary = summary
 
 
-@flow(name="features", flow_run_name="features → {settings.store}", validate_parameters=True,
-      persist_result=False)
+@flow(
+    name="features",
+    flow_run_name="features → {settings.store}",
+    validate_parameters=True,
+    persist_result=False,
+)
 def features(settings: FeaturesSettings) -> Summary:
     """Extract features of all clips that the store lacks; resume, and say what was done.
 
@@ -65,10 +70,12 @@ def features(settings: FeaturesSettings) -> Summary:
     if settings.dry_run:
         return dry_run(settings, catalog, wanted, existing, spec)
     if existing is None:
-        _create(settings, spec, stage, len(catalog))
+        _create(settings, spec, int(wanted.sum()))
     try:
         writer = Writer.acquire(
-            settings.store, owner="features", lease=settings.lease,
+            settings.store,
+            owner="features",
+            lease=settings.lease,
             wait_s=float("inf") if settings.if_busy == "wait" else 0.0,
         )
     except StoreBusy as busy:
@@ -77,13 +84,21 @@ def features(settings: FeaturesSettings) -> Summary:
         logger.warning("skipped: %s", busy)
         return Summary(store=settings.store, outcome="skipped", clips=len(catalog))
     with writer:
+        # So that the next run, and `predict`, find the weights without being told.
+        writer.set_attributes(first_stage={"weights": stage.weights})
         plan = _plan(settings, catalog, wanted, writer.table)
         rows, paths = _prepare(catalog, plan, writer)
         logger.info("%r", plan)
         summary = Summary(
-            store=settings.store, outcome="nothing to do", clips=len(catalog), planned=len(rows),
-            gone=len(plan.gone), returned=len(plan.returned), why=plan.why,
-            weights=str(weights), fingerprint=spec.fingerprint,
+            store=settings.store,
+            outcome="nothing to do",
+            clips=len(catalog),
+            planned=len(rows),
+            gone=len(plan.gone),
+            returned=len(plan.returned),
+            why=plan.why,
+            weights=str(weights),
+            fingerprint=spec.fingerprint,
         )
         again = set(writer.suspects) if writer.took_over else set()
         if len(rows) or again:
@@ -91,7 +106,9 @@ def features(settings: FeaturesSettings) -> Summary:
             summary = _extract(settings, writer, rows, paths, stage, summary, again)
         table = writer.table
         summary = replace(
-            summary, rows=_counts(table), seconds=time.monotonic() - started,
+            summary,
+            rows=_counts(table),
+            seconds=time.monotonic() - started,
             reasons=dict(Counter(f["reason"] for f in summary.failures)),
         )
     publish_summary(summary)
@@ -99,7 +116,8 @@ def features(settings: FeaturesSettings) -> Summary:
     if summary.planned and summary.failed / summary.planned > settings.max_failed:
         raise TooManyFailed(
             f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
-            f"{settings.max_failed}: see the failure table", summary,
+            f"{settings.max_failed}: see the failure table",
+            summary,
         )
     return summary
 
@@ -113,14 +131,21 @@ def find_clips(settings: FeaturesSettings) -> tuple[pd.DataFrame, np.ndarray, bo
         write_demo_clips(Path(DEMO_CLIPS))
     catalog = discover(settings.videos or DEMO_CLIPS, ucf_splits=settings.ucf_splits or None)
     wanted = narrow(
-        catalog, classes=[c for c in settings.classes.split(",") if c], limit=settings.limit,
+        catalog,
+        classes=[c for c in settings.classes.split(",") if c],
+        limit=settings.limit,
         per_class=settings.per_class,
     )
     return catalog, wanted, demo
 
 
-def dry_run(settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray,
-            existing: Any | None, spec: Spec) -> Summary:
+def dry_run(
+    settings: FeaturesSettings,
+    catalog: pd.DataFrame,
+    wanted: np.ndarray,
+    existing: Any | None,
+    spec: Spec,
+) -> Summary:
     """What a run would do and about how long it may take; nothing is written."""
     table = existing.table() if existing is not None else None
     plan = None if table is None else _plan(settings, catalog, wanted, table)
@@ -132,17 +157,27 @@ def dry_run(settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarra
     estimate = planned * spec.sampling.steps / (rate or 35.0)
     row_bytes = int(np.prod(spec.shape)) * spec.sampling.steps * np.dtype(spec.dtype).itemsize
     return Summary(
-        store=settings.store, outcome="dry run", clips=len(catalog), planned=planned,
-        gone=0 if plan is None else len(plan.gone), why={} if plan is None else plan.why,
-        fingerprint=spec.fingerprint, weights=spec.weights, estimate_s=estimate,
+        store=settings.store,
+        outcome="dry run",
+        clips=len(catalog),
+        planned=planned,
+        gone=0 if plan is None else len(plan.gone),
+        why={} if plan is None else plan.why,
+        fingerprint=spec.fingerprint,
+        weights=spec.weights,
+        estimate_s=estimate,
         estimate_bytes=planned * row_bytes,
     )
 
 
-def _plan(settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray,
-          table: pd.DataFrame) -> Plan:
+def _plan(
+    settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray, table: pd.DataFrame
+) -> Plan:
     plan = make_plan(
-        catalog, table, wanted=wanted, retry=[r for r in settings.retry.split(",") if r],
+        catalog,
+        table,
+        wanted=wanted,
+        retry=[r for r in settings.retry.split(",") if r],
         same_bytes=lambda path, sha256: file_hash(Path(path)) == f"sha256:{sha256}",
     )
     if len(table) and len(plan.gone) > MOST_GONE * len(table) and not settings.allow_gone:
@@ -175,8 +210,15 @@ def _prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndar
     return rows, lambda row: str(path_of[position[row]])
 
 
-def _extract(settings: FeaturesSettings, writer: Writer, rows: np.ndarray, paths: Any,
-             stage: Stage, summary: Summary, suspects: set[int]) -> Summary:
+def _extract(
+    settings: FeaturesSettings,
+    writer: Writer,
+    rows: np.ndarray,
+    paths: Any,
+    stage: Stage,
+    summary: Summary,
+    suspects: set[int],
+) -> Summary:
     """Run the batches on Dask, check what a dead run may have disturbed, and add up."""
     from prefect_dask import DaskTaskRunner
 
@@ -184,6 +226,7 @@ def _extract(settings: FeaturesSettings, writer: Writer, rows: np.ndarray, paths
     from flows.extraction import Extracted, Extraction, batches_of
 
     artifact = ProgressArtifact(settings.store)
+    run = secrets.token_hex(8)
     total = Extracted()
     started = time.monotonic()
     with (
@@ -193,8 +236,9 @@ def _extract(settings: FeaturesSettings, writer: Writer, rows: np.ndarray, paths
     ):
         for _ in range(_PASSES):
             if len(rows):
-                batches = batches_of(rows.tolist(), writer, stage, paths, lease=settings.lease)
-                total.add(Extraction(writer, runner, progress, gpu=settings.gpu).run(batches))
+                batches = batches_of(rows.tolist(), writer, stage, paths, run)
+                extraction = Extraction(writer, runner, progress, run=run, gpu=settings.gpu)
+                total.add(extraction.run(batches))
             if total.interrupted:
                 break
             rows = np.union1d(writer.check_batches(suspects | total.suspects), total.damaged)
@@ -205,31 +249,40 @@ def _extract(settings: FeaturesSettings, writer: Writer, rows: np.ndarray, paths
             writer.flush()
             suspects, total.suspects, total.damaged = set(), set(), []
         artifact.update(min(1.0, progress.done / max(1, progress.total)), progress.text)
-    seconds = {name: value for name, value in total.stage_seconds.items()}
-    seconds |= {"write": total.write_s, "commit": total.commit_s}
+    seconds = {**total.stage_seconds, "write": total.write_s, "commit": total.commit_s}
     elapsed = time.monotonic() - started
-    writer.set_attributes(last_run={
-        "frames_per_second": round(total.frames / max(elapsed, 1e-9), 2), "frames": total.frames,
-        "seconds": round(elapsed, 1),
-    })
+    writer.set_attributes(
+        last_run={
+            "frames_per_second": round(total.frames / max(elapsed, 1e-9), 2),
+            "frames": total.frames,
+            "seconds": round(elapsed, 1),
+        }
+    )
     writer.flush()
-    left = int((writer.table["status"].to_numpy() == PENDING).sum())
+    left = int((writer.column("status") == PENDING).sum())
     return replace(
-        summary, outcome="interrupted" if total.interrupted else "done", ready=total.ready,
-        failed=total.failed, left=left, frames=total.frames, failures=total.failures,
+        summary,
+        outcome="interrupted" if total.interrupted else "done",
+        ready=total.ready,
+        failed=total.failed,
+        left=left,
+        frames=total.frames,
+        failures=total.failures,
         stage_seconds={name: round(value, 3) for name, value, _ in stage_rows(seconds)},
         engine=total.software.get("engine", ""),
     )
 
 
-def _create(settings: FeaturesSettings, spec: Spec, stage: Stage, clips: int) -> None:
+def _create(settings: FeaturesSettings, spec: Spec, clips: int) -> None:
     _check_space(settings.store, clips, spec)
     store.create(
         settings.store,
-        layout=Layout(steps=spec.sampling.steps, shape=spec.shape, dtype=spec.dtype,
-                      batch=settings.batch),
-        spec=spec.to_dict(), fingerprint=spec.fingerprint, software=software(),
-        attributes={"first_stage": {"weights": stage.weights}},
+        layout=Layout(
+            steps=spec.sampling.steps, shape=spec.shape, dtype=spec.dtype, batch=settings.batch
+        ),
+        spec=spec.to_dict(),
+        fingerprint=spec.fingerprint,
+        software=software(),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.features.reasons import FAILURES
-from store import FAILED, GONE, PENDING, READY
+from store import FAILED, GONE, PENDING
 
 _FOLLOWED = ("label", "split", "group")
 
@@ -76,8 +76,8 @@ def make_plan(
     changed = _changed(catalog, table, known, known_positions, same_bytes)
     was = status[known]
     failed_before = np.isin(reason[known], list(FAILURES))
-    returned = (was == GONE) & ~changed & ~failed_before & (
-        table["frames_decoded"].to_numpy()[known] > 0
+    returned = (
+        (was == GONE) & ~changed & ~failed_before & (table["frames_decoded"].to_numpy()[known] > 0)
     )
     again = (was == FAILED) & _retried(reason[known], retry)
     pending = (was == PENDING) | ((was == GONE) & ~returned)

@@ -22,8 +22,13 @@ class Progress:
     (the Prefect run's progress artifact). Clips may finish in any thread.
     """
 
-    def __init__(self, total: int, *, on_change: Callable[[float, str], None] | None = None,
-                 console: Console | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        on_change: Callable[[float, str], None] | None = None,
+        console: Console | None = None,
+    ) -> None:
         self.total = total
         self.done = self.failed = self.frames = 0
         self._console = console or Console(stderr=True, highlight=False)
@@ -39,9 +44,13 @@ class Progress:
         self._started = time.monotonic()
         if self._console.is_terminal:
             self._bar = RichProgress(
-                TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("clips · {task.fields[text]}"), TimeElapsedColumn(),
-                console=self._console, refresh_per_second=4,
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("clips · {task.fields[text]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+                refresh_per_second=4,
             )
             self._task = self._bar.add_task("features", total=self.total, text="starting")
             self._bar.start()
@@ -70,8 +79,11 @@ class Progress:
             self._show()
         elif now - self._printed >= PLAIN_LINE_EVERY_S:
             self._printed = now
-            print(f"features: {self.done}/{self.total} clips · {self.text}", file=sys.stderr,
-                  flush=True)
+            print(
+                f"features: {self.done}/{self.total} clips · {self.text}",
+                file=sys.stderr,
+                flush=True,
+            )
         if self._on_change is not None and now - self._told >= 2:
             self._told = now
             self._on_change(self.done / max(1, self.total), self.text)

@@ -35,8 +35,10 @@ def unknown_flag(word: str, command: str | None) -> str:
     known = [f"--{_dashed(item.name)}" for item in fields(COMMANDS[command])] if command else []
     if not word.startswith("-"):
         return f"{command} takes no argument {word!r}: every setting is a flag, e.g. {known[0]}"
-    return (f"unknown flag {flag}{nearest(flag, [*known, '--config', '--json'])}\n"
-            f"See `pixels-once {command or ''} --help`.")
+    return (
+        f"unknown flag {flag}{nearest(flag, [*known, '--config', '--json'])}\n"
+        f"See `pixels-once {command or ''} --help`."
+    )
 
 
 def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -55,7 +57,9 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
         if default not in ("", 0, 0.0, False) and "default" not in text:
             text += f" (default: {'yes' if default is True else default})"
         options: dict[str, Any] = {
-            "dest": item.name, "help": text, "default": argparse.SUPPRESS,
+            "dest": item.name,
+            "help": text,
+            "default": argparse.SUPPRESS,
             "type": _parser_of(item.type),
         }
         if item.metadata["choices"]:
@@ -66,8 +70,11 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
             # --flag, --flag=no and --no-flag all work, so that `make … FLAG=1` can pass any setting
             options |= {"nargs": "?", "const": True, "metavar": "yes|no"}
             parser.add_argument(
-                f"--no-{_dashed(item.name)}", dest=item.name, action="store_false",
-                default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+                f"--no-{_dashed(item.name)}",
+                dest=item.name,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
             )
         parser.add_argument(f"--{_dashed(item.name)}", **options)
 
@@ -111,7 +118,9 @@ def _from_file(command: str, path: str) -> dict[str, Any]:
         raise ConfigError(f"the config file {path} is not valid TOML: {error}") from None
     for section in tree:
         if section not in COMMANDS:
-            raise ConfigError(f"{path} has an unknown section [{section}]{nearest(section, COMMANDS)}")
+            raise ConfigError(
+                f"{path} has an unknown section [{section}]{nearest(section, COMMANDS)}"
+            )
     values = {key.replace("-", "_"): value for key, value in tree.get(command, {}).items()}
     kinds = {item.name: item.type for item in fields(COMMANDS[command])}
     for key, value in values.items():
@@ -135,19 +144,27 @@ def _from_environment(command: str, environment: Mapping[str, str]) -> dict[str,
             except (ValueError, argparse.ArgumentTypeError) as error:
                 raise ConfigError(f"{variable} is {text!r}: {error}") from None
         elif not any(variable.startswith(f"{ENVIRONMENT_PREFIX}{c.upper()}_") for c in COMMANDS):
-            known = [f"{ENVIRONMENT_PREFIX}{c.upper()}_{f.name.upper()}"
-                     for c, cls in COMMANDS.items() for f in fields(cls)]
-            raise ConfigError(f"unknown variable {variable} in the environment"
-                              + nearest(variable, known))
+            known = [
+                f"{ENVIRONMENT_PREFIX}{c.upper()}_{f.name.upper()}"
+                for c, cls in COMMANDS.items()
+                for f in fields(cls)
+            ]
+            raise ConfigError(
+                f"unknown variable {variable} in the environment" + nearest(variable, known)
+            )
         elif variable.startswith(prefix):
-            raise ConfigError(f"unknown variable {variable} in the environment"
-                              + nearest(variable, names))
+            raise ConfigError(
+                f"unknown variable {variable} in the environment" + nearest(variable, names)
+            )
     return values
 
 
 def _checked(where: str, kind: Any, value: Any) -> Any:
     wanted: dict[str, tuple[type, ...]] = {
-        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
     }
     allowed = wanted.get(str(kind), (dict,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):

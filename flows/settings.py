@@ -13,9 +13,7 @@ from typing import Any
 
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:
     """A dataclass field with the words that `--help` prints for it."""
-    return field(
-        default=default, metadata={"help": help, "choices": choices, "metavar": metavar}
-    )
+    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +27,16 @@ class FeaturesSettings:
         metavar="PATH",
     )
     store: str = setting(
-        "", "where the features go: a folder or an fsspec URL (default: features.zarr, or "
-        "demo.zarr for the demo clips)", metavar="PATH",
+        "",
+        "where the features go: a folder or an fsspec URL (default: features.zarr, or "
+        "demo.zarr for the demo clips)",
+        metavar="PATH",
     )
     weights: str = setting(
-        "", "the backbone's weights: imagenet, a path to a no-top .h5 file, random or random:SEED "
-        "(default: what the store was made with, else imagenet)", metavar="WEIGHTS",
+        "",
+        "the backbone's weights: imagenet, a path to a no-top .h5 file, random or random:SEED "
+        "(default: what the store was made with, else imagenet)",
+        metavar="WEIGHTS",
     )
     frames: int = setting(40, "steps in every sequence", metavar="N")
     sampling: str = setting(
@@ -44,34 +46,40 @@ class FeaturesSettings:
     offset: float = setting(
         0.5, "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)", metavar="X"
     )
-    fit: str = setting(
-        "crop", "how a frame becomes square", choices=("crop", "squash", "pad")
+    fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
+    view: str = setting(
+        "plain", "plain, or mirror for a mirrored second store", choices=("plain", "mirror")
     )
-    view: str = setting("plain", "plain, or mirror for a mirrored second store",
-                        choices=("plain", "mirror"))
     backbone: str = setting(
-        "inception_v3", "the first stage: inception_v3, another keras.applications model, frames "
-        "or pose", metavar="NAME",
+        "inception_v3",
+        "the first stage: inception_v3, another keras.applications model, frames or pose",
+        metavar="NAME",
     )
     precision: str = setting(
-        "auto", "of the CNN; auto is the store's own, else what this machine is good at",
+        "auto",
+        "of the CNN; auto is the store's own, else what this machine is good at",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     dtype: str = setting("float16", "of the stored features", choices=("float16", "float32"))
     engine: str = setting(
-        "auto", "what runs the CNN; never changes what a feature means",
+        "auto",
+        "what runs the CNN; never changes what a feature means",
         choices=("auto", "keras", "openvino"),
     )
-    batch: int = setting(64, "clips per chunk of the store; fixed when a store is made",
-                         metavar="CLIPS")
+    batch: int = setting(
+        64, "clips per chunk of the store; fixed when a store is made", metavar="CLIPS"
+    )
     cnn_batch: int = setting(0, "frames per CNN call (0: as measured best)", metavar="FRAMES")
     scheduler: str = setting(
-        "", "address of a running Dask scheduler, tcp://…; empty: a local cluster",
+        "",
+        "address of a running Dask scheduler, tcp://…; empty: a local cluster",
         metavar="ADDRESS",
     )
     cluster: str = setting(
-        "", "class path of a Dask cluster to start, e.g. dask_jobqueue.SLURMCluster; its keyword "
-        "arguments are [features.cluster_options] in the config file", metavar="CLASS",
+        "",
+        "class path of a Dask cluster to start, e.g. dask_jobqueue.SLURMCluster; its keyword "
+        "arguments are [features.cluster_options] in the config file",
+        metavar="CLASS",
     )
     cluster_options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "keyword arguments of --cluster", "file_only": True}
@@ -81,11 +89,14 @@ class FeaturesSettings:
         metadata={"help": "adaptive scaling: minimum and maximum workers", "file_only": True},
     )
     gpu: str = setting(
-        "auto", "auto: where the workers declare a GPU resource the batches ask for it; require: "
-        "refuse to run where none is declared", choices=("auto", "require", "never"),
+        "auto",
+        "auto: where the workers declare a GPU resource the batches ask for it; require: "
+        "refuse to run where none is declared",
+        choices=("auto", "require", "never"),
     )
-    workers: int = setting(0, "worker processes of the local cluster (0: one per GPU, or one)",
-                           metavar="N")
+    workers: int = setting(
+        0, "worker processes of the local cluster (0: one per GPU, or one)", metavar="N"
+    )
     decoders: int = setting(0, "decoding processes per worker (0: as many as cores)", metavar="N")
     timeout: float = setting(
         60.0, "seconds that a clip may take to decode, plus a share for its size", metavar="S"
@@ -94,7 +105,8 @@ class FeaturesSettings:
     limit: int = setting(0, "at most this many clips (0: all)", metavar="N")
     per_class: int = setting(0, "at most this many clips of each class (0: all)", metavar="N")
     ucf_splits: str = setting(
-        "", "folder of UCF's trainlistNN/testlistNN/classInd files, and which list: DIR or DIR:2",
+        "",
+        "folder of UCF's trainlistNN/testlistNN/classInd files, and which list: DIR or DIR:2",
         metavar="DIR",
     )
     retry: str = setting(
@@ -117,8 +129,11 @@ class FeaturesSettings:
 class TrainSettings:
     """Store → a trained head with its metrics, plots and settings, in RUNS/NAME/."""
 
-    store: str = setting("features.zarr", "the store to train from; several with commas are views "
-                         "of the same clips", metavar="PATH")
+    store: str = setting(
+        "features.zarr",
+        "the store to train from; several with commas are views of the same clips",
+        metavar="PATH",
+    )
     head: str = setting("lstm", "which head: `pixels-once heads` lists them", metavar="NAME")
     units: str = setting(
         "", "widths, separated by commas (default: the head's own)", metavar="N[,N]"
@@ -127,26 +142,26 @@ class TrainSettings:
         "", "other options of the head, e.g. dropout=0.3,dense=512", metavar="K=V,…"
     )
     epochs: int = setting(60, "at most this many; stops early on validation", metavar="N")
-    patience: int = setting(12, "epochs without a better validation loss before it stops",
-                            metavar="N")
+    patience: int = setting(
+        12, "epochs without a better validation loss before it stops", metavar="N"
+    )
     seed: int = setting(0, "decides the split, the initial weights and the order", metavar="N")
     name: str = setting("", "the run's name (default: HEAD-STORE)", metavar="NAME")
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     train_batch: int = setting(0, "clips per training step (0: as measured best)", metavar="N")
     lr: float = setting(0.0, "learning rate (0: the head's own)", metavar="X")
     split: str = setting(
-        "auto", "who trains and who tests; auto: given by the data, else whole groups, else "
-        "stratified",
+        "auto",
+        "who trains and who tests; auto: given by the data, else whole groups, else stratified",
         choices=("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out"),
     )
     folds: int = setting(5, "for --split kfold", metavar="N")
     class_weights: bool = setting(False, "weigh classes by how rare they are")
-    label_smoothing: float = setting(0.0, "share of the label spread over all classes",
-                                     metavar="X")
-    feature_dropout: float = setting(0.0, "share of feature channels dropped in training",
-                                     metavar="X")
-    step_jitter: float = setting(0.0, "share of steps dropped at random in training",
-                                 metavar="X")
+    label_smoothing: float = setting(0.0, "share of the label spread over all classes", metavar="X")
+    feature_dropout: float = setting(
+        0.0, "share of feature channels dropped in training", metavar="X"
+    )
+    step_jitter: float = setting(0.0, "share of steps dropped at random in training", metavar="X")
     schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
     precision: str = setting("auto", "of the training", choices=("auto", "float32", "bfloat16"))
     resume: bool = setting(False, "go on with an interrupted run of this name")
@@ -183,8 +198,9 @@ class VerifySettings:
     sample: int = setting(
         0, "also extract this many random ready clips again and compare", metavar="N"
     )
-    videos: str = setting("", "where the clips are, for --sample (default: where they were)",
-                          metavar="PATH")
+    videos: str = setting(
+        "", "where the clips are, for --sample (default: where they were)", metavar="PATH"
+    )
     weights: str = setting("", "the backbone's weights, for --sample", metavar="WEIGHTS")
     seed: int = setting(0, "which clips --sample picks", metavar="N")
 
@@ -193,10 +209,10 @@ class VerifySettings:
 class DemoSettings:
     """Features, a head and a prediction on the built-in clips, in one go."""
 
-    clips: str = setting("demo-clips", "folder for the built-in clips", metavar="DIR")
     store: str = setting("demo.zarr", "the demo's store", metavar="PATH")
-    weights: str = setting("", "as for features; random is allowed to step in here",
-                           metavar="WEIGHTS")
+    weights: str = setting(
+        "", "as for features; random is allowed to step in here", metavar="WEIGHTS"
+    )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     units: int = setting(64, "width of the demo's LSTM", metavar="N")
     seed: int = setting(0, "of the split and the training", metavar="N")

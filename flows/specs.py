@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from flows.settings import FeaturesSettings
-from flows.worker import Stage
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import describe
+from pipeline.features.stage import Stage
 from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import Sampling, Spec
 
@@ -43,8 +43,12 @@ def stage_of(
     if stored is not None:
         require_same(stored, spec, settings.store)
     stage = Stage(
-        spec=spec.to_dict(), weights=setting, engine=settings.engine,
-        cnn_batch=settings.cnn_batch, decoders=settings.decoders, timeout_s=settings.timeout,
+        spec=spec.to_dict(),
+        weights=setting,
+        engine=settings.engine,
+        cnn_batch=settings.cnn_batch,
+        decoders=settings.decoders,
+        timeout_s=settings.timeout,
     )
     return spec, stage, weights
 
@@ -53,7 +57,10 @@ def sampling_of(settings: FeaturesSettings) -> Sampling:
     """The sampling rule of the settings; `fps=N` and `stride=N` carry their number with them."""
     rule, _, number = settings.sampling.partition("=")
     values: dict[str, Any] = {
-        "rule": rule, "steps": settings.frames, "stride": settings.stride, "offset": settings.offset
+        "rule": rule,
+        "steps": settings.frames,
+        "stride": settings.stride,
+        "offset": settings.offset,
     }
     if number:
         try:
@@ -92,8 +99,11 @@ def _weights(
         return "", resolve_weights("", settings.backbone)
     wanted = settings.weights
     if not wanted and stored is not None and stored.backbone == settings.backbone:
-        wanted = stored.weights if stored.weights.startswith("random:") else remembered.get(
-            "weights", "")
+        wanted = (
+            stored.weights
+            if stored.weights.startswith("random:")
+            else remembered.get("weights", "")
+        )
     if wanted:
         weights = resolve_weights(wanted, settings.backbone)
         # A path is made absolute for the workers, which may stand in another folder.

@@ -50,13 +50,17 @@ class Summary:
         if self.outcome == "skipped":
             return f"skipped: another run holds {self.store}"
         if self.outcome == "dry run":
-            return (f"would extract {self.planned} of {self.clips} clips into {self.store} "
-                    f"(about {_minutes(self.estimate_s or 0)}, "
-                    f"{(self.estimate_bytes or 0) / 2**20:.0f} MiB)")
+            return (
+                f"would extract {self.planned} of {self.clips} clips into {self.store} "
+                f"(about {_minutes(self.estimate_s or 0)}, "
+                f"{(self.estimate_bytes or 0) / 2**20:.0f} MiB)"
+            )
         if self.planned == 0:
             return f"nothing to do: all {self.clips} clips are in {self.store}"
         made = f"{self.ready} ready, {self.failed} failed"
-        rate = f" · {self.frames} frames at {self.frames_per_second:.0f}/s in {_minutes(self.seconds)}"
+        rate = (
+            f" · {self.frames} frames at {self.frames_per_second:.0f}/s in {_minutes(self.seconds)}"
+        )
         left = f" · {self.left} left for the next run" if self.left else ""
         return f"{self.store}: {made} of {self.planned} clips{left}{rate}"
 
@@ -64,8 +68,10 @@ class Summary:
 def stage_rows(seconds: dict[str, float]) -> list[tuple[str, float, float]]:
     """(stage, seconds, share) for the stage report, largest first."""
     total = sum(seconds.values())
-    return [(name, value, value / total if total else 0.0)
-            for name, value in sorted(seconds.items(), key=lambda item: -item[1])]
+    return [
+        (name, value, value / total if total else 0.0)
+        for name, value in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
 
 
 def advice(seconds: dict[str, float]) -> str:

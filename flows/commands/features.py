@@ -37,14 +37,22 @@ def print_summary(summary: Summary, *, json: bool = False) -> None:
         return
     out = console()
     if summary.stage_seconds and summary.planned:
-        print_table("where the time went", ("stage", "seconds", "share"),
-                    [(n, s, f"{share:.0%}") for n, s, share in stage_rows(summary.stage_seconds)])
+        print_table(
+            "where the time went",
+            ("stage", "seconds", "share"),
+            [(n, s, f"{share:.0%}") for n, s, share in stage_rows(summary.stage_seconds)],
+        )
         print(advice(summary.stage_seconds))
     if summary.failures:
-        print_table(f"failed clips ({len(summary.failures)})", ("clip", "reason", "detail"),
-                    [(f["video_id"], f["reason"], f["detail"]) for f in summary.failures[:50]])
+        print_table(
+            f"failed clips ({len(summary.failures)})",
+            ("clip", "reason", "detail"),
+            [(f["video_id"], f["reason"], f["detail"]) for f in summary.failures[:50]],
+        )
     if summary.weights.startswith("random"):
-        print(f"weights: {summary.weights}: random, not ImageNet's; features are good for a demo only")
+        print(
+            f"weights: {summary.weights}: random, not ImageNet's; features are good for a demo only"
+        )
     if summary.gone:
         print(f"{summary.gone} rows are gone: their clips have left the folder")
     out.print(summary.headline(), style="bold")

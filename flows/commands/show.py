@@ -18,11 +18,18 @@ def run(settings: ShowSettings, *, json: bool) -> int:
     reasons = table.loc[table["reason"] != "", "reason"].value_counts()
     row_bytes = int(np.prod(source.shape)) * source.steps * source.dtype.itemsize
     facts = {
-        "store": settings.store, "fingerprint": source.fingerprint, "spec": source.spec,
-        "rows": source.counts(), "batch": source.batch, "steps": source.steps,
-        "shape": list(source.shape), "dtype": str(source.dtype),
-        "features_bytes": row_bytes * len(table), "clips_bytes": int(table["size_bytes"].clip(0).sum()),
-        "labels": labels.to_dict(), "reasons": reasons.to_dict(),
+        "store": settings.store,
+        "fingerprint": source.fingerprint,
+        "spec": source.spec,
+        "rows": source.counts(),
+        "batch": source.batch,
+        "steps": source.steps,
+        "shape": list(source.shape),
+        "dtype": str(source.dtype),
+        "features_bytes": row_bytes * len(table),
+        "clips_bytes": int(table["size_bytes"].clip(0).sum()),
+        "labels": labels.to_dict(),
+        "reasons": reasons.to_dict(),
         "splits": ready.loc[ready["split"] != "", "split"].value_counts().to_dict(),
         "groups": int(ready.loc[ready["group"] != "", "group"].nunique()),
         "software": source.software,
@@ -34,12 +41,16 @@ def run(settings: ShowSettings, *, json: bool) -> int:
     out.print(f"{settings.store}", style="bold")
     spec = source.spec
     sampling = spec["sampling"]
-    print(f"{source.steps} × {source.shape} {source.dtype} by {spec['backbone']} "
-          f"(weights {spec['weights'][:19]}…, {spec['precision']}), {sampling['rule']} sampling, "
-          f"fit {spec['fit']}, view {spec['view']}")
-    print(f"fingerprint {source.fingerprint[:16]}… · batch {source.batch} · "
-          f"{facts['features_bytes'] / 2**20:,.1f} MiB of features from "
-          f"{facts['clips_bytes'] / 2**20:,.1f} MiB of clips · {facts['groups']} groups")
+    print(
+        f"{source.steps} × {source.shape} {source.dtype} by {spec['backbone']} "
+        f"(weights {spec['weights'][:19]}…, {spec['precision']}), {sampling['rule']} sampling, "
+        f"fit {spec['fit']}, view {spec['view']}"
+    )
+    print(
+        f"fingerprint {source.fingerprint[:16]}… · batch {source.batch} · "
+        f"{facts['features_bytes'] / 2**20:,.1f} MiB of features from "
+        f"{facts['clips_bytes'] / 2**20:,.1f} MiB of clips · {facts['groups']} groups"
+    )
     if spec["weights"].startswith("random"):
         print("these features come from random weights, not ImageNet's")
     print_table("rows", ("status", "rows"), source.counts().items())

@@ -1,0 +1,94 @@
+"""`pixels-once predict`: a saved head's say on a clip, a folder or a manifest."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from flows.settings import PredictSettings
+from flows.terminal import print_json, print_table
+from pipeline.errors import ConfigError
+
+
+def run(settings: PredictSettings, *, json: bool) -> int:
+    """Print the top-k labels of every clip with their probabilities."""
+    if not settings.run or not settings.video:
+        missing = "--run" if not settings.run else "--video"
+        raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
+    if settings.top < 1:
+        raise ConfigError(f"top is {settings.top}: give 1 or more")
+    from pipeline.features.catalog import discover
+
+    from flows.worker import cache_folder
+    from pipeline.features.extraction import ClipSource
+    from pipeline.heads.saved import load_run
+    from pipeline.prediction import open_predictor, predict_clips
+
+    clips = discover(settings.video)
+    head = load_run(Path(settings.run))
+    first_stage, notes = open_predictor(
+        head, weights=settings.weights, engine_name=settings.engine, cache=cache_folder()
+    )
+    for note in notes:
+        print(note, file=sys.stderr)
+    sources = [
+        ClipSource(path=path, size_bytes=int(size))
+        for path, size in zip(clips["path"], clips["size_bytes"], strict=True)
+    ]
+    top = min(settings.top, len(head.classes))
+    found = []
+    with first_stage:
+        for name, said in zip(
+            clips["video_id"], predict_clips(head, first_stage, sources), strict=True
+        ):
+            found.append((name, said))
+            if len(sources) > 1:
+                print(f"\r{len(found)}/{len(sources)} clips", end="", file=sys.stderr, flush=True)
+    if len(sources) > 1:
+        print(file=sys.stderr)
+    records = [
+        {
+            "clip": name,
+            "steps": said.steps,
+            "reason": said.reason,
+            "top": [
+                {"label": label, "probability": round(probability, 6)}
+                for label, probability in zip(said.labels[:top], said.probabilities, strict=False)
+            ],
+        }
+        for name, said in found
+    ]
+    if settings.csv:
+        _write_csv(Path(settings.csv), records)
+    if json:
+        print_json({"run": settings.run, "predictions": records})
+    else:
+        for (name, said), record in zip(found, records, strict=True):
+            if said.labels:
+                print_table(
+                    f"{name} · {said.steps} frames" + (f" · {said.reason}" if said.reason else ""),
+                    ("label", "probability"),
+                    [(t["label"], f"{t['probability']:.1%}") for t in record["top"]],
+                )
+            else:
+                print(f"{name}: {said.reason} {said.detail}".rstrip())
+    return 1 if all(not said.labels for _, said in found) else 0
+
+
+def _write_csv(path: Path, records: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip", "rank", "label", "probability", "steps", "reason"])
+        for record in records:
+            for rank, one in enumerate(record["top"] or [{}], start=1):  # type: ignore[arg-type,var-annotated]
+                writer.writerow(
+                    [
+                        record["clip"],
+                        rank if one else "",
+                        one.get("label", ""),
+                        one.get("probability", ""),
+                        record["steps"],
+                        record["reason"],
+                    ]
+                )

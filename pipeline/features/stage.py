@@ -1,0 +1,85 @@
+"""The first stage, put together: decoders, backbone and extractor for one spec, in this process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline import engine
+from pipeline.features import backbones
+from pipeline.features.backbones.protocol import Backbone
+from pipeline.features.decoders import DecoderPool, Limits
+from pipeline.features.decoding.values import FramePlan
+from pipeline.features.extraction import Extractor
+from pipeline.features.weights import resolve_weights
+from pipeline.spec import Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """How clips become features: the spec as plain values, and what never changes their meaning.
+
+    weights: the setting that leads to the weights (imagenet, a path, random:SEED) · engine: auto,
+    keras or openvino · cnn_batch: frames per call · decoders: processes · 0 is what suits.
+    timeout_s: a clip's time to decode, before its size adds to it.
+    """
+
+    spec: dict[str, Any]
+    weights: str
+    engine: str = "auto"
+    cnn_batch: int = 0
+    decoders: int = 0
+    timeout_s: float = 60.0
+
+
+class FirstStage:
+    """A loaded first stage. A context manager: leaving it ends the decoders and the CNN's threads."""
+
+    def __init__(self, backbone: Backbone, pool: DecoderPool, extractor: Extractor) -> None:
+        self.backbone = backbone
+        self.extractor = extractor
+        self._pool = pool
+
+    @classmethod
+    def load(cls, stage: Stage, *, threads: int = 0, cache: Path | None = None) -> Self:
+        """Load the backbone and start the decoders.
+
+        threads: cores to use (0: all) · cache: folder for exported models (None: the user's).
+        Raises `WeightsNotFound`, `SpecMismatch` (other weights than the spec's) or `ConfigError`.
+        """
+        spec = Spec.from_dict(stage.spec)
+        threads = threads or engine.cores()
+        engine.prepare(threads=threads)
+        backbone = backbones.load(
+            spec,
+            resolve_weights(stage.weights, spec.backbone),
+            engine=stage.engine,
+            batch=stage.cnn_batch,
+            threads=threads,
+            cache=cache,
+        )
+        pool = DecoderPool(
+            FramePlan.of(spec),
+            processes=stage.decoders or threads,
+            limits=Limits(base_s=stage.timeout_s),
+        )
+        return cls(backbone, pool, Extractor(spec, backbone, pool))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds so far by stage: decode, cnn, waiting; the CNN's are wall time."""
+        spent = asdict(self.extractor.seconds())
+        for name in ("cnn", "waiting"):
+            spent[name] /= self.backbone.concurrency
+        return spent
+
+    def close(self) -> None:
+        """End the threads and the child processes."""
+        self.extractor.close()
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

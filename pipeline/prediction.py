@@ -1,0 +1,104 @@
+"""Both stages on new clips: frames, features and a saved head's say, without any store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import engine
+from pipeline.errors import SpecMismatch
+from pipeline.features.extraction import ClipSource
+from pipeline.features.stage import FirstStage, Stage
+from pipeline.features.weights import resolve_weights
+from pipeline.heads.saved import Run
+from pipeline.spec import Spec
+
+_GROUP = 16  # clips per call of the extractor: results appear as they come, the CNN stays busy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a head says of one clip: labels by falling probability, or why it says nothing.
+
+    steps: real frames that were seen · reason: of a failure, or a warning's · detail: its cause.
+    """
+
+    path: str
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    steps: int = 0
+    reason: str = ""
+    detail: str = ""
+
+
+def open_predictor(
+    run: Run,
+    *,
+    weights: str = "",
+    engine_name: str = "auto",
+    threads: int = 0,
+    cache: Path | None = None,
+) -> tuple[FirstStage, list[str]]:
+    """Load the first stage that a run was trained on; returns it with what to tell the user.
+
+    weights: only where the file that the run remembers has moved or changed. Where this machine
+    lacks the run's precision float32 is used, and said. Raises `WeightsNotFound`, or
+    `SpecMismatch` where the weights have another hash than the run's.
+    """
+    notes = []
+    spec = Spec.from_dict(run.spec)
+    setting = weights or _remembered(run, spec)
+    found = resolve_weights(setting, spec.backbone)
+    if found.hash != spec.weights:
+        raise SpecMismatch(
+            f"{run.folder} was trained on weights {spec.weights[:19]}… and {setting!r} has "
+            f"{found.hash[:19]}…: set WEIGHTS to the file that its store was made with"
+        )
+    if spec.precision not in engine.precisions():
+        notes.append(f"this machine has no {spec.precision}: the CNN runs in float32 instead")
+        spec = replace(spec, precision="float32")
+    stage = Stage(spec=spec.to_dict(), weights=setting, engine=engine_name)
+    return FirstStage.load(stage, threads=threads, cache=cache), notes
+
+
+def predict_clips(
+    run: Run, first_stage: FirstStage, clips: Sequence[ClipSource]
+) -> Iterator[Prediction]:
+    """Yield one `Prediction` per clip, in order. A clip that cannot be read says so."""
+    for start in range(0, len(clips), _GROUP):
+        group = clips[start : start + _GROUP]
+        results = first_stage.extractor.extract(group)
+        usable = [i for i, result in enumerate(results) if result.features is not None]
+        probabilities = dict(
+            zip(
+                usable,
+                run.predict(
+                    np.stack([results[i].features for i in usable]),
+                    np.stack([results[i].mask for i in usable]),
+                ),
+                strict=True,
+            )
+            if usable
+            else []
+        )
+        for i, (clip, result) in enumerate(zip(group, results, strict=True)):
+            if i not in probabilities:
+                yield Prediction(path=clip.path, reason=result.reason, detail=result.detail)
+                continue
+            order = np.argsort(-probabilities[i], kind="stable")
+            yield Prediction(
+                path=clip.path,
+                labels=tuple(run.classes[k] for k in order),
+                probabilities=tuple(float(probabilities[i][k]) for k in order),
+                steps=int(result.mask.sum()),
+                reason=result.reason,
+            )
+
+
+def _remembered(run: Run, spec: Spec) -> str:
+    if spec.weights.startswith("random:"):
+        return spec.weights
+    return str(run.first_stage.get("weights") or "imagenet")
