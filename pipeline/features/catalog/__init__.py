@@ -1,0 +1,56 @@
+"""Which clips there are: a folder, one file or a manifest → a table with one row per clip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pandas as pd
+
+from pipeline.errors import ConfigError
+from pipeline.features.catalog.folders import list_folder, list_one
+from pipeline.features.catalog.manifest import MANIFEST_ENDINGS, list_manifest
+from pipeline.features.catalog.narrowing import narrow
+from pipeline.features.catalog.table import CATALOG_COLUMNS
+from pipeline.features.catalog.ucf import apply_ucf_splits
+
+__all__ = ["CATALOG_COLUMNS", "discover", "narrow"]
+
+
+def discover(
+    videos: str,
+    *,
+    ucf_splits: str | None = None,
+    classes: Sequence[str] = (),
+    limit: int = 0,
+    per_class: int = 0,
+) -> pd.DataFrame:
+    """One row per clip under `videos`, with `CATALOG_COLUMNS`.
+
+    videos: a folder (`CLASS/clip`, `train|val|test/CLASS/clip`, or flat), one file, or a CSV
+        manifest. A folder's rows are sorted by `video_id`, a manifest's stay in file order.
+    ucf_splits: folder of UCF's trainlistNN, testlistNN and classInd files; `DIR:2` takes list 2.
+    classes, limit, per_class: see `narrow`; nothing is narrowed by default.
+
+    `video_id` is the path relative to the folder (or manifest's folder) with forward slashes;
+    `path` the absolute path; `label`, `split` (train, val, test) and `group` are empty where
+    unknown; `size_bytes` is −1 and `mtime_ns` 0 where the file is not there.
+    Raises `ConfigError`: no such path, no clips, a manifest that cannot be used.
+    """
+    if "://" in videos:
+        raise ConfigError(f"{videos!r} is a URL: copy the clips to a folder, or mount them")
+    path = os.path.abspath(os.path.expanduser(videos))
+    if os.path.isdir(path):
+        catalog = list_folder(path)
+    elif not os.path.exists(path):
+        raise ConfigError(f"there is no file or folder {videos!r}: look at the path")
+    elif path.lower().endswith(MANIFEST_ENDINGS):
+        catalog = list_manifest(path)
+    else:
+        catalog = list_one(path)
+    if ucf_splits:
+        catalog = apply_ucf_splits(catalog, ucf_splits)
+    if classes or limit or per_class:
+        chosen = narrow(catalog, classes=classes, limit=limit, per_class=per_class)
+        catalog = catalog[chosen].reset_index(drop=True)
+    return catalog

@@ -1,0 +1,161 @@
+"""Clips listed in a CSV file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog
+from pipeline.features.catalog.ucf import ucf_group
+
+MANIFEST_ENDINGS = (".csv", ".tsv")
+
+_NAMES = {"path": ("path", "video_name"), "label": ("label", "tag")}
+_COLUMNS = {"path", "video_name", "label", "tag", "split", "group", "size_bytes", "mtime_ns"}
+
+
+def list_manifest(manifest: str) -> pd.DataFrame:
+    """The clips of a CSV (or tab-separated `.tsv`) file with a header, in its order.
+
+    Columns: `path` or `video_name`; optional `label` or `tag`, `split`, `group`, `size_bytes` and
+    `mtime_ns`; others are ignored. Relative paths start at the manifest's folder; names that are
+    not there are looked for in the folder named like the manifest (`train.csv`, `train/`). With
+    `size_bytes` and `mtime_ns` given no file is touched. Without a group, UCF names give theirs.
+    Raises `ConfigError` for a column or a value that cannot be used, or two rows with one id.
+    """
+    table = _read(manifest)
+    given = _one_of(table, "path", manifest)
+    if given is None:
+        raise ConfigError(f"{manifest} has no column path or video_name: add one")
+    given = [os.path.normpath(p) if "./" in p or "//" in p else p for p in given]
+    if "" in given:
+        raise ConfigError(f"{manifest} has no path in row {given.index('') + 2}: fill it in")
+    folder = os.path.dirname(manifest)
+    base = _base_of(folder, manifest, given)
+    paths = [p if p.startswith("/") else f"{base}/{p}" for p in given]
+    ids = [_id_of(g, p, folder, base) for g, p in zip(given, paths, strict=True)]
+    _refuse_doubles(ids, manifest)
+    # Numbers first: their text is the largest part of a long manifest, and goes with this.
+    sizes, times = _sizes(table, paths, manifest)
+    empty = [""] * len(ids)
+    labels = _one_of(table, "label", manifest)
+    return make_catalog(
+        {
+            "video_id": ids,
+            "path": paths,
+            "label": empty if labels is None else [sys.intern(label) for label in labels],
+            "split": _splits(table["split"], manifest) if "split" in table else empty,
+            "group": _groups(table["group"].tolist() if "group" in table else empty, ids),
+            "size_bytes": sizes,
+            "mtime_ns": times,
+        }
+    )
+
+
+def _read(manifest: str) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(
+            manifest,
+            sep="\t" if manifest.lower().endswith(".tsv") else ",",
+            dtype=object,
+            usecols=lambda name: name.strip() in _COLUMNS,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+        )
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise ConfigError(f"{manifest} cannot be read as a manifest: {error}") from None
+    table.columns = pd.Index([name.strip() for name in table.columns])
+    if table.empty:
+        raise ConfigError(f"{manifest} lists no clip: it needs a header with path, and rows")
+    return table
+
+
+def _one_of(table: pd.DataFrame, what: str, manifest: str) -> list[str] | None:
+    names = [name for name in _NAMES[what] if name in table]
+    if len(names) > 1:
+        raise ConfigError(f"{manifest} has both {' and '.join(names)}: keep one")
+    return table[names[0]].tolist() if names else None
+
+
+def _base_of(folder: str, manifest: str, given: Sequence[str]) -> str:
+    """The folder that relative paths start at."""
+    beside = os.path.splitext(manifest)[0]
+    first = next((p for p in given if not p.startswith("/")), None)
+    if first is None or os.path.lexists(f"{folder}/{first}") or not os.path.isdir(beside):
+        return folder
+    return beside
+
+
+def _id_of(given: str, path: str, folder: str, base: str) -> str:
+    """The path relative to the manifest's folder; as given where it lies outside of it."""
+    if given.startswith("../") or (base == folder and not given.startswith("/")):
+        return given
+    inside = folder.rstrip("/") + "/"
+    return path[len(inside) :] if path.startswith(inside) else given
+
+
+def _refuse_doubles(ids: list[str], manifest: str) -> None:
+    doubled = pd.Series(ids, dtype=object).duplicated()
+    if doubled.any():
+        row = int(np.flatnonzero(doubled.to_numpy())[0])
+        raise ConfigError(f"{manifest} lists {ids[row]!r} twice (row {row + 2}): keep one")
+
+
+def _splits(column: pd.Series, manifest: str) -> list[str]:
+    names = {
+        value: SPLIT_NAMES.get(value.strip().lower()) for value in set(column) if value.strip()
+    }
+    for value, name in names.items():
+        if name is None:
+            raise ConfigError(f"{manifest} has the split {value!r}: use train, val or test")
+    return [names.get(value) or "" for value in column]
+
+
+def _groups(given: Sequence[str], ids: Sequence[str]) -> list[str]:
+    return [
+        sys.intern(group or ucf_group(video_id)) for group, video_id in zip(given, ids, strict=True)
+    ]
+
+
+def _sizes(
+    table: pd.DataFrame, paths: Sequence[str], manifest: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sizes and times as the manifest says, or the file where it does not say both."""
+    sizes = _numbers(table, "size_bytes", manifest)
+    times = _numbers(table, "mtime_ns", manifest)
+    for row in np.flatnonzero((sizes < 0) | (times < 0)).tolist():
+        try:
+            state = os.stat(paths[row])
+        except OSError:
+            sizes[row], times[row] = ABSENT
+        else:
+            sizes[row], times[row] = state.st_size, state.st_mtime_ns
+    return sizes, times
+
+
+def _numbers(table: pd.DataFrame, name: str, manifest: str) -> NDArray[np.int64]:
+    """(rows,) int64, −1 where nothing is given."""
+    if name not in table:
+        return np.full(len(table), -1, dtype=np.int64)
+    values = [value.strip() or "-1" for value in table.pop(name)]
+    try:
+        return np.array(list(map(int, values)), dtype=np.int64)
+    except (ValueError, OverflowError):
+        wrong = next(value for value in values if not _is_int64(value))
+        raise ConfigError(
+            f"{manifest} has {name} {wrong!r}: give a whole number, or leave it empty"
+        ) from None
+
+
+def _is_int64(text: str) -> bool:
+    try:
+        return -(2**63) <= int(text) < 2**63
+    except ValueError:
+        return False
