@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from store.arrays import open_arrays, open_group
 from store.errors import StoreDamaged, translated
-from store.layout import COLUMNS, FILLS, ROWS_PER_CHUNK, STEP_COLUMNS, STEP_FILLS
+from store.layout import COLUMNS, FILLS, GONE, PENDING, STEP_COLUMNS, STEP_FILLS
 from store.lease import Lease
 from store.place import Place
 from store.verify import Report
@@ -27,9 +28,10 @@ def repair(
     lease: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Make a store whole after `verify`; returns how many rows became pending.
+    """Make a store whole after `verify`; returns how many rows are to be made anew.
 
-    Damaged rows become pending. A chunk of a small column that cannot be decoded is reset to
+    Damaged rows become pending; rows whose clip is gone stay gone, and lose what would make them
+    ready again when it comes back. A chunk of a small column that cannot be decoded is reset to
     "unknown"; where a run cannot fill the column in from its catalog alone, the chunk's rows
     become pending. `video_id` cannot be rebuilt: that is refused with `StoreDamaged`, and nothing
     is changed. Raises `StoreBusy` while a run writes.
@@ -44,36 +46,38 @@ def repair(
     with translated(place.url):
         held, before = Lease.acquire(place, owner) if lease else (None, None)
         try:
-            _reset_chunks(place, report)
+            reset = _reset_chunks(place, report)
             writer = Writer(place, held, before)
         except BaseException:
             if held is not None:
-                held.release()
+                held.release(before.batches if before else ())
             raise
         with writer:
-            rows = _rows_to_redo(report, len(writer), writer)
-            writer.mark(rows, 0)
+            rows = _rows_to_redo(report, writer, reset)
+            gone = writer.column("status")[rows] == GONE
+            writer.mark(rows, np.where(gone, GONE, PENDING))
+            writer.set(rows[gone], digest=0, frames_decoded=-1)
             writer.flush()
     return len(rows)
 
 
-def _reset_chunks(place: Place, report: Report) -> None:
+def _reset_chunks(place: Place, report: Report) -> set[int]:
+    """Fill undecodable chunks as unknown; returns the rows whose clips must be read again."""
     arrays = open_arrays(open_group(place, read_only=False), (*STEP_COLUMNS, *COLUMNS))
+    rows = set[int]()
     for name, chunks in report.chunks.items():
         array = arrays[name]
         fill = (STEP_FILLS if name in STEP_FILLS else FILLS)[name][1]
         for chunk in chunks:
-            start = chunk * ROWS_PER_CHUNK
-            array[start : min(start + ROWS_PER_CHUNK, array.shape[0])] = fill
+            start = chunk * array.chunks[0]
+            stop = min(start + array.chunks[0], array.shape[0])
+            array[start:stop] = fill
+            if name not in FROM_CATALOG:
+                rows.update(range(start, stop))
+    return rows
 
 
-def _rows_to_redo(report: Report, length: int, writer: Writer) -> np.ndarray[Any, Any]:
-    rows = set(report.damaged["row"].tolist())
-    for name, chunks in report.chunks.items():
-        if name in FROM_CATALOG:
-            continue
-        for chunk in chunks:
-            start = chunk * ROWS_PER_CHUNK
-            rows.update(range(start, min(start + ROWS_PER_CHUNK, length)))
-    rows.update(writer.check_batches(writer.suspects).tolist())
-    return np.array(sorted(row for row in rows if row < length), dtype=np.int64)
+def _rows_to_redo(report: Report, writer: Writer, reset: set[int]) -> NDArray[np.int64]:
+    rows = reset | set(report.damaged["row"].tolist())
+    rows |= set(writer.check_batches(writer.suspects).tolist())
+    return np.array(sorted(row for row in rows if row < len(writer)), dtype=np.int64)

@@ -22,8 +22,8 @@ from store.layout import (
     COLUMNS,
     FAILED,
     FILLS,
+    GONE,
     READY,
-    ROWS_PER_CHUNK,
     STATUS_NAMES,
     STEP_COLUMNS,
 )
@@ -153,8 +153,15 @@ def _probe(
 
 def _spans(array: zarr.Array[Any], rows: int) -> Iterator[tuple[int, int, int]]:
     stop = min(rows, array.shape[0])
-    for chunk, start in enumerate(range(0, stop, ROWS_PER_CHUNK)):
-        yield chunk, start, min(start + ROWS_PER_CHUNK, stop)
+    size = array.chunks[0]
+    for chunk, start in enumerate(range(0, stop, size)):
+        yield chunk, start, min(start + size, stop)
+
+
+def _kept(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Rows that hold features: ready ones, and gone ones that may come back."""
+    gone = (columns["status"] == GONE) & (columns["digest"] != 0)
+    return np.asarray((columns["status"] == READY) | gone)
 
 
 def _check_table(columns: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
@@ -178,8 +185,9 @@ def _check_steps(
     bad = {chunk for name in STEP_COLUMNS for chunk in chunks.get(name, ())}
     if not all(name in arrays for name in STEP_COLUMNS):
         return
+    kept = _kept(columns)
     for chunk, start, stop in _spans(arrays["mask"], len(columns["status"])):
-        ready = np.flatnonzero(columns["status"][start:stop] == READY)
+        ready = np.flatnonzero(kept[start:stop])
         if chunk in bad or not len(ready):
             continue
         mask, frames, times = (decode(arrays[n], start, stop)[ready] for n in STEP_COLUMNS)
@@ -202,9 +210,9 @@ def _check_features(
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Finding]:
     features = arrays["features"]
-    ready = np.flatnonzero(columns["status"] == READY)
+    ready = np.flatnonzero(_kept(columns))
     # Rows whose digest cannot be read are the column's damage, not the features'.
-    ready = ready[~np.isin(ready // ROWS_PER_CHUNK, chunks.get("digest", []))]
+    ready = ready[~np.isin(ready // arrays["digest"].chunks[0], chunks.get("digest", []))]
     size = features.chunks[0]
     batches = np.split(ready, np.flatnonzero(np.diff(ready // size)) + 1) if len(ready) else []
 
@@ -220,7 +228,7 @@ def _check_features(
         endless = ~np.isfinite(some.reshape(len(some), -1)).all(axis=1)
         found = [(int(row), "features do not match their digest") for row in rows[wrong]]
         found += [(int(row), "features are not finite") for row in rows[endless]]
-        if not {int(row) // ROWS_PER_CHUNK for row in rows} & set(chunks.get("mask", ())):
+        if not set((rows // arrays["mask"].chunks[0]).tolist()) & set(chunks.get("mask", ())):
             mask = decode(arrays["mask"], start, stop)[rows - start]
             padding = some.reshape(*mask.shape, -1).any(axis=2) & ~mask
             found += [

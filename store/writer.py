@@ -5,7 +5,6 @@ Features themselves are written by workers, a whole chunk each (`store.chunks`).
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -15,17 +14,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from store.arrays import chunk_key, layout_of, level, open_group
+from store.arrays import layout_of, level, open_group
 from store.chunks import read_batch, row_digests
-from store.columns import DirtyChunks, StepColumns, cast, fill_column, frame, read_columns
-from store.durable import sweep_partials, sync_files
+from store.columns import cast, fill_column, frame, read_columns
+from store.commit import DirtyChunks, StepColumns, commit_columns, commit_steps
+from store.durable import sweep_partials
 from store.erasing import erase
-from store.errors import LeaseLost, StoreDamaged, translated
-from store.layout import COLUMNS, FILLS, GONE, PENDING, READY, ROWS_PER_CHUNK, STEP_COLUMNS
-from store.lease import BEAT_S, Holder, Lease
+from store.errors import StoreDamaged, translated
+from store.heartbeat import Heartbeat
+from store.layout import COLUMNS, GONE, PENDING, READY, STEP_COLUMNS
+from store.lease import Holder, Lease
 from store.place import Place
-
-log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -37,10 +36,8 @@ class Writer:
     """
 
     def __init__(self, place: Place, lease: Lease | None, before: Holder | None) -> None:
+        """Use `acquire`. `before` is the dead holder that the lease was taken from."""
         self._place = place
-        self._lease = lease
-        self._lost: LeaseLost | None = None
-        self._stop = threading.Event()
         self._lock = threading.RLock()
         self.token = lease.holder.token if lease else None
         self.took_over = before is not None
@@ -55,6 +52,7 @@ class Writer:
         self._steps = StepColumns(self._arrays)
         self._dirty = DirtyChunks()
         self._table: pd.DataFrame | None = None
+        self._heart = Heartbeat(place, lease)
 
     @classmethod
     def acquire(
@@ -79,12 +77,10 @@ class Writer:
                 return cls(place, None, None)
             held, before = Lease.acquire(place, owner, wait_s=wait_s)
             try:
-                writer = cls(place, held, before)
+                return cls(place, held, before)
             except BaseException:
-                held.release()
+                held.release(before.batches if before else ())
                 raise
-            threading.Thread(target=writer._beat, name="store-lease", daemon=True).start()
-            return writer
 
     @property
     def url(self) -> str:
@@ -120,16 +116,22 @@ class Writer:
     def __repr__(self) -> str:
         return f"Writer({self.url}: {len(self)} rows, lease {'held' if self.token else 'none'})"
 
-    # — changes in memory ———————————————————————————————————————————————————————————————————————
-
     def set(self, rows: ArrayLike, **columns: Any) -> None:
-        """Set columns of these rows: one value for all, or one each."""
+        """Set columns of these rows: one value for all, or one each.
+
+        Only what differs counts as changed: setting a million rows to what they are writes nothing.
+        """
         index = self._index(rows)
         with self._lock:
             for name, values in columns.items():
-                self._columns[name][index] = cast(name, values, len(index))
-                self._dirty.add(name, index)
-            self._table = None
+                new, old = cast(name, values, len(index)), self._columns[name][index]
+                differs = (new != old) & ~((new != new) & (old != old))  # NaN stays NaN
+                if not differs.any():
+                    continue
+                self._columns[name][index] = new
+                chunks = np.unique(index[differs] // self._arrays[name].chunks[0])
+                self._dirty.add(name, chunks.tolist())
+                self._table = None
 
     def mark(self, rows: ArrayLike, status: ArrayLike, reason: ArrayLike = "") -> None:
         """Set the status and the reason of these rows: one for all, or one each."""
@@ -143,8 +145,6 @@ class Writer:
         with self._lock, translated(self.url):
             for name, values in zip(STEP_COLUMNS, (mask, frame_index, timestamp), strict=True):
                 self._steps.put(name, index, np.asarray(values))
-
-    # — changes in the store ————————————————————————————————————————————————————————————————————
 
     def append(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """Add rows, all pending, and return their numbers. Committed when it returns.
@@ -168,7 +168,7 @@ class Writer:
         for name in set(rows.columns) & set(COLUMNS) - {"status", "digest"}:
             fresh[name] = cast(name, rows[name].to_numpy(), len(rows))
         with self._lock, translated(self.url):
-            self._check()
+            self._heart.check()
             grown = {n: np.concatenate([v, fresh[n]]) for n, v in self._columns.items()}
             for name, array in self._arrays.items():
                 if name != "status":
@@ -176,8 +176,9 @@ class Writer:
             added = np.arange(old, new)
             dirty = DirtyChunks()
             for name in COLUMNS:
-                dirty.add(name, added)
-            self._commit(grown, dirty, COLUMNS[:-1])
+                size = self._arrays[name].chunks[0]
+                dirty.add(name, range(old // size, (new - 1) // size + 1))
+            commit_columns(self._place, self._arrays, grown, dirty, COLUMNS[:-1])
             self._arrays["status"].resize((new,))
             self._columns, self._table = grown, None
         return added
@@ -189,7 +190,7 @@ class Writer:
         with self._lock, translated(self.url):
             now = dict(self._group.attrs)
             if any(now.get(name) != value for name, value in attributes.items()):
-                self._check()
+                self._heart.check()
                 self._group = self._group.update_attributes(attributes)
 
     def flush(self) -> None:
@@ -199,23 +200,14 @@ class Writer:
         (nothing was written) and `StoreUnwritable` (the changes stay in memory: flush again).
         """
         with self._lock, translated(self.url):
-            self._check()
+            self._heart.check()
             if not self._dirty and not self._steps:
                 return
-            files = []
-            for name in STEP_COLUMNS:
-                array = self._arrays[name]
-                for chunk, values in self._steps.changed(name):
-                    start = chunk * ROWS_PER_CHUNK
-                    array[start : start + len(values)] = values
-                    files.append(chunk_key(name, chunk, array))
-            self._sync(files)
-            self._commit(self._columns, self._dirty, COLUMNS[:-1])
-            self._commit(self._columns, self._dirty, COLUMNS[-1:])
-            for name in STEP_COLUMNS:
-                self._steps.clean(name)
-            for name in COLUMNS:
-                self._dirty.clean(name)
+            commit_steps(self._place, self._arrays, self._steps)
+            for names in (COLUMNS[:-1], COLUMNS[-1:]):
+                commit_columns(self._place, self._arrays, self._columns, self._dirty, names)
+            self._steps.clear()
+            self._dirty.clear()
 
     def forget(self, rows: ArrayLike) -> None:
         """Remove these rows' features for good.
@@ -236,8 +228,6 @@ class Writer:
         self.flush()
         erase(self.url, index, token=self.token, storage_options=self._place.options)
 
-    # — batches —————————————————————————————————————————————————————————————————————————————————
-
     def rows_of(self, batch: int) -> range:
         """The rows of one batch (the last may be short)."""
         size = layout_of(self._arrays["features"]).batch
@@ -250,8 +240,7 @@ class Writer:
         """
         with self._lock, translated(self.url):
             self._in_flight = tuple(batches)
-            if self._lease is not None:
-                self._lease.beat({*self._in_flight, *self.suspects})
+            self._heart.record({*self._in_flight, *self.suspects})
 
     def check_batches(self, batches: Iterable[int]) -> NDArray[np.int64]:
         """Ready rows in these batches whose features do not match their digests.
@@ -279,21 +268,12 @@ class Writer:
         found = row_digests(features[rows - self.rows_of(batch).start])
         return np.asarray(found == self._columns["digest"][rows])
 
-    # — the lease ———————————————————————————————————————————————————————————————————————————————
-
     def release(self) -> None:
         """Stop beating and give the lease back. Never raises: the lease would expire anyway.
 
         Batches still in flight (and suspects not yet checked) stay recorded for the next writer.
         """
-        if self._stop.is_set():
-            return
-        self._stop.set()
-        if self._lease is not None:
-            try:
-                self._lease.release({*self._in_flight, *self.suspects})
-            except Exception as error:
-                log.warning("the lease of %s could not be removed: %s", self.url, error)
+        self._heart.stop({*self._in_flight, *self.suspects})
 
     def __enter__(self) -> Self:
         return self
@@ -306,52 +286,11 @@ class Writer:
     ) -> None:
         self.release()
 
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT_S):
-            try:
-                if self._lease is not None:
-                    self._lease.beat()
-            except LeaseLost as lost:
-                self._lost = lost
-                return
-            except Exception as error:  # a place that does not answer now may answer later
-                log.warning("the lease of %s could not be refreshed: %s", self.url, error)
-
-    def _check(self) -> None:
-        if self._lost is not None:
-            raise LeaseLost(str(self._lost))
-        if self._stop.is_set():
-            raise LeaseLost(f"this writer of {self.url} was released: acquire a new one")
-        if self._lease is not None:
-            self._lease.check()
-
-    # — arrays ——————————————————————————————————————————————————————————————————————————————————
-
     def _index(self, rows: ArrayLike) -> NDArray[np.int64]:
         index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         if len(index) and (index.min() < 0 or index.max() >= len(self)):
             raise ValueError(f"rows {index.min()} to {index.max()} asked of {len(self)}")
         return index
-
-    def _commit(
-        self, columns: Mapping[str, NDArray[Any]], dirty: DirtyChunks, names: Iterable[str]
-    ) -> None:
-        files = []
-        for name in names:
-            array, values = self._arrays[name], columns[name]
-            for start, stop in dirty.spans(name, len(values)):
-                part = values[start:stop]
-                # Zarr converts objects to its string type one by one; numpy does it at once.
-                array[start:stop] = (
-                    part.astype(np.dtypes.StringDType()) if FILLS[name][0] == "string" else part
-                )
-            files += [chunk_key(name, chunk, array) for chunk in dirty.chunks(name)]
-        self._sync(files)
-
-    def _sync(self, keys: list[str]) -> None:
-        root = self._place.local
-        if root is not None and keys:
-            sync_files([root / key for key in keys])
 
     def _drop_nameless(self) -> None:
         """A row without an id does not exist: at the end it is cut off, elsewhere it is damage."""
