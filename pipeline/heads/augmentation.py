@@ -22,7 +22,8 @@ def jitter_steps(
     moved = places + rng.integers(-reach, reach + 1, size=(clips, steps))
     moved = np.clip(moved, 0, np.maximum(lengths - 1, 0))
     moved = np.where(mask, np.sort(np.where(mask, moved, steps), axis=1), places)
-    return features[np.arange(clips)[:, None], moved]
+    picked: npt.NDArray[Any] = features[np.arange(clips)[:, None], moved]
+    return picked
 
 
 def drop_features(

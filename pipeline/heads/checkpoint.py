@@ -1,7 +1,8 @@
 """The state of a training on disk, so that an interrupted one goes on exactly where it stood.
 
 One `.npz` (no pickles) and one JSON file, each written to a temporary name and renamed. Writing
-costs at most a tenth of the training's time: the next save waits ten times as long as the last took.
+costs at most a tenth of the training's time: the next save waits ten times as long as the last
+took.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.measures import (
     bootstrap_interval,
@@ -16,7 +17,6 @@ from pipeline.heads.measures import (
     per_class,
 )
 from pipeline.heads.run_folder import predictions_table
-from pipeline.heads.source import Clips
 from pipeline.heads.splits import Split, group_names
 
 if TYPE_CHECKING:

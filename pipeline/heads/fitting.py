@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.heads.augmentation import drop_features, jitter_steps
+from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.lean import keras
 from pipeline.heads.measures import cross_entropy
-from pipeline.heads.source import Clips, Rows
+from pipeline.heads.source import Rows
 from pipeline.heads.statistics import Statistics
 
 
@@ -95,11 +96,12 @@ def fit_head(
     after_epoch: Callable[[Any, Progress], None] | None = None,
     stop: Stop | None = None,
     fold: tuple[int, int] = (0, 1),
+    last_epoch: int = 0,
 ) -> Progress:
     """Train a compiled head and leave its best weights in it.
 
-    `train` and `validation` are positions in `clips`. With an empty `validation` all `epochs` are
-    run and the last weights are kept. `progress` goes on from an earlier one, whose state must be
+    `train` and `validation` are positions in `clips`. With an empty `validation` all epochs, or
+    those up to `last_epoch`, are run and the last weights are kept. `progress` goes on from an earlier one, whose state must be
     in the model. `after_epoch(model, progress)` may save; `stop` ends the training within a batch.
 
     On KeyboardInterrupt the best weights are put into the model before it is raised again, with
@@ -108,7 +110,8 @@ def fit_head(
     progress = progress or Progress(lr=lr)
     weights = class_weights(clips.labels[train], len(clips.classes), config.class_weights)
     try:
-        while progress.epoch < config.epochs and not _patience_over(progress, config, validation):
+        epochs = last_epoch or config.epochs
+        while progress.epoch < epochs and not _patience_over(progress, config, validation):
             epoch, started = progress.epoch, time.perf_counter()
             rate = _rate(config, lr, progress)
             model.optimizer.learning_rate = rate
@@ -124,8 +127,8 @@ def fit_head(
             report = EpochReport(
                 epoch=epoch + 1,
                 epochs=config.epochs,
-                loss=float(logs.get("loss", np.nan)),
-                top1=float(logs.get("top1", np.nan)),
+                loss=logs["loss"],
+                top1=logs["top1"],
                 val_loss=loss,
                 val_top1=top1,
                 lr=rate,
@@ -150,15 +153,19 @@ def fit_head(
 
 
 def predict_probabilities(model: Any, clips: Clips, positions: Rows, batch: int = 64) -> Any:
-    """(n, classes) float32 of the clips at `positions`, in their order.
+    """(n, classes) float32 of the clips at `positions`, in their order; the mean over their views.
 
     Every call has one shape (the last batch is filled up), so nothing is compiled twice.
     """
-    parts = []
-    for features, mask, at in clips.batches(positions, batch):
-        parts.append(predict_batch(model, features, mask, batch)[: len(at)])
-    width = len(clips.classes)
-    return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+    total = np.zeros((len(clips), len(clips.classes)), np.float32)
+    views = [(clips, np.arange(len(clips))), *clips.views]
+    for view, places in views:
+        wanted = places[positions]
+        back = {int(place): int(at) for place, at in zip(wanted, positions, strict=True)}
+        for features, mask, at in view.batches(wanted, batch):
+            own = np.array([back[int(i)] for i in at], dtype=np.int64)
+            total[own] += predict_batch(model, features, mask, batch)
+    return total[positions] / len(views)
 
 
 def predict_batch(
@@ -195,9 +202,7 @@ def _one_epoch(
     statistics: Statistics,
     stop: Stop | None,
 ) -> tuple[dict[str, float], int]:
-    model.reset_metrics()
-    logs: dict[str, float] = {}
-    seen = 0
+    sums, seen = {"loss": 0.0, "top1": 0.0}, 0
     one_hot = np.eye(len(clips.classes), dtype=np.float32)
     for features, mask, at in _training_batches(clips, train, config, batch, epoch, statistics):
         if stop is not None and stop.is_set():
@@ -208,14 +213,16 @@ def _one_epoch(
             {"features": features, "mask": mask}, one_hot[labels], sample_weight, return_dict=True
         )
         seen += len(at)
-    return logs, seen
+        for name in sums:
+            sums[name] += float(logs[name]) * len(at)
+    return {name: total / max(seen, 1) for name, total in sums.items()}, seen
 
 
 def _training_batches(
     clips: Clips, train: Rows, config: TrainConfig, batch: int, epoch: int, statistics: Statistics
 ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows]]:
     rng = np.random.default_rng((config.seed, epoch, 1))
-    for features, mask, at in clips.batches(train, batch, order_seed=(config.seed, epoch)):
+    for features, mask, at in clips.training_batches(train, batch, config.seed, epoch):
         if config.step_jitter:
             features = jitter_steps(features, mask, config.step_jitter, rng)
         if config.feature_dropout:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
+
+from pipeline.heads.lean import keras
+
+ops = keras.ops
 
 PACKAGE = "pixels_once"
 
@@ -87,6 +89,49 @@ class MaskedMax(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_spec(self, x: Any, mask: Any) -> Any:
         """The shape of `x` without its steps."""
         return keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=x.dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Positions(keras.layers.Layer):  # type: ignore[misc]
+    """A learned vector for every place in the sequence, added."""
+
+    def build(self, shape: Any) -> None:
+        """One weight `places` (steps, width)."""
+        self.places = self.add_weight(
+            shape=tuple(shape[1:]),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="places",
+        )
+
+    def call(self, x: Any) -> Any:
+        """`x` (batch, steps, width) → the same shape."""
+        return x + ops.cast(self.places, x.dtype)
+
+    def compute_output_spec(self, x: Any) -> Any:
+        """The shape and type of `x`."""
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class AttentionPool(keras.layers.Layer):  # type: ignore[misc]
+    """The steps' mean under weights that softmax makes of a learned score of each step."""
+
+    def build(self, shape: Any, mask_shape: Any = None) -> None:
+        """One weight `score` (width, 1)."""
+        self.score = self.add_weight(
+            shape=(shape[-1], 1), initializer="glorot_uniform", name="score"
+        )
+
+    def call(self, x: Any, mask: Any) -> Any:
+        """`x` (batch, steps, width), `mask` (batch, steps) bool → (batch, width)."""
+        scores = ops.squeeze(ops.matmul(ops.tanh(x), ops.cast(self.score, x.dtype)), -1)
+        scores = ops.where(mask, ops.cast(scores, "float32"), -1e9)
+        weights = ops.cast(ops.softmax(scores, axis=-1), x.dtype)
+        return ops.sum(x * ops.expand_dims(weights, -1), axis=1)
+
+    def compute_output_spec(self, x: Any, mask: Any) -> Any:
+        """The shape of `x` without its steps."""
+        return keras.KerasTensor((x.shape[0], x.shape[2]), dtype=x.dtype)
 
 
 def expand_mask(mask: Any, rank: int) -> Any:

@@ -35,7 +35,8 @@ def measure(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
 def label_ranks(probabilities: Probabilities, labels: Labels) -> Labels:
     """How many classes were held likelier than the true one, per clip; ties count against it."""
     own = probabilities[np.arange(len(labels)), labels][:, None]
-    return ((probabilities >= own).sum(axis=1) - 1).astype(np.int64)
+    rank: Labels = (probabilities >= own).sum(axis=1).astype(np.int64) - 1
+    return rank
 
 
 def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
@@ -45,7 +46,7 @@ def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
-    """Expected calibration error: Σ share of bin · |accuracy − mean confidence| (Guo et al. 2017)."""
+    """Expected calibration error: Σ bin share · |accuracy − confidence| (Guo et al. 2017)."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)

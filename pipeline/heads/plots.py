@@ -43,7 +43,7 @@ def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) 
 
 
 def plot_confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
-    """The confusion matrix: shares of each true class as colour, counts as numbers where they fit."""
+    """The confusion matrix: shares of each true class as colour, counts where they fit."""
     n = len(classes)
     side = float(np.clip(2.5 + 0.45 * n, 4, 22))
     figure = _figure(side + 1, side)

@@ -1,5 +1,5 @@
 """LSTM and GRU as Keras has them."""
 
-from keras.layers import GRU, LSTM
+from pipeline.heads.lean import keras
 
-__all__ = ["GRU", "LSTM"]
+LSTM, GRU = keras.layers.LSTM, keras.layers.GRU

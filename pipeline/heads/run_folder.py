@@ -14,9 +14,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.heads.clips import Clips
 from pipeline.heads.fitting import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks
-from pipeline.heads.source import Clips, Rows
+from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 
 FORMAT = "pixels-once/run"

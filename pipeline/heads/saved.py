@@ -79,7 +79,7 @@ class Run:
         """The ids of clips of this run whose features the store no longer holds as they were."""
         record = self.config["split"]
         table = source.table()
-        rows_of = {str(v): int(r) for r, v in table["video_id"].items()}
+        rows_of = dict(zip(table["video_id"].astype(str), table.index.astype(int), strict=True))
         known = [
             (str(video), rows_of.get(str(video), -1), int(digest))
             for part in ("train", "validation", "test")
@@ -117,10 +117,9 @@ def load_run(folder: Path | str) -> Run:
     if not (folder / "model.keras").exists():
         raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
     engine.prepare()
-    import keras
-
     # Loading needs our layers registered.
     import pipeline.heads.zoo  # noqa: F401
+    from pipeline.heads.lean import keras
 
     model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
     done = folder / "metrics.json"

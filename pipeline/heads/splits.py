@@ -65,12 +65,18 @@ class Split:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
-        parts = {
-            name: np.asarray(values[name], dtype=np.int64)
-            for name in ("train", "validation", "test")
-        }
-        rest = {name: values[name] for name in ("how", "seed", "fold", "folds")}
-        return cls(**parts, **rest)
+        train, validation, test = (
+            np.asarray(values[name], dtype=np.int64) for name in ("train", "validation", "test")
+        )
+        return cls(
+            train=train,
+            validation=validation,
+            test=test,
+            how=str(values["how"]),
+            seed=int(values["seed"]),
+            fold=int(values["fold"]),
+            folds=int(values["folds"]),
+        )
 
     def save(self, path: Path) -> None:
         """Write the split as JSON."""
@@ -198,7 +204,9 @@ def _given(clips: pd.DataFrame, seed: int, fractions: Sequence[float]) -> Split:
             f"the data's own split has no {' and no '.join(missing)} clips: "
             "use split=grouped or split=stratified"
         )
-    where = part.map({"train": 0, "validation": 1, "test": 2}).fillna(-1).to_numpy(dtype=np.int64)
+    where: Rows = (
+        part.map({"train": 0, "validation": 1, "test": 2}).fillna(-1).to_numpy(dtype=np.int64)
+    )
     if not (where == 1).any():
         # No validation part is given: cut one from the training clips, never from the test.
         training = clips[where == 0]

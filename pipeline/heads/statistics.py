@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pipeline.heads.clips import Clips
+    from pipeline.heads.source import Rows
 
 FLOOR = 0.05
 """No channel is divided by less than this share of the median channel's deviation, so a channel
@@ -30,30 +34,27 @@ class Statistics:
         return cls(mean=np.zeros(channels, np.float32), scale=np.ones(channels, np.float32))
 
 
-def masked_statistics(
-    features: npt.NDArray[Any], mask: npt.NDArray[np.bool_], positions: npt.NDArray[np.int64]
-) -> Statistics:
+def channels_of(shape: Sequence[int]) -> int:
+    """How many numbers of a step of this shape are normalised apart."""
+    return int(shape[-1]) if len(shape) == 3 else int(np.prod(shape))
+
+
+def masked_statistics(clips: Clips, positions: Rows) -> Statistics:
     """Statistics over the real steps of the clips at `positions`; padding does not count.
 
-    `features` (n, steps, *shape) any dtype, `mask` (n, steps) bool. The channel is the last axis:
-    pixels are pooled over height and width. Two passes in float64, 64 clips at a time.
+    For pixels (height, width, channel) the channel is the last axis, pooled over the others; a vector
+    or landmarks × coordinates count each number as a channel. One pass in float64,
+    merging each batch's mean and squares into the whole's (Chan et al. 1979).
     """
-
-    def parts() -> Iterable[npt.NDArray[np.float64]]:
-        for start in range(0, len(positions), 64):
-            at = np.sort(positions[start : start + 64])
-            steps = features[at][mask[at]]
-            yield steps.reshape(-1, features.shape[-1]).astype(np.float64)
-
-    channels = features.shape[-1]
-    total, count = np.zeros(channels), 0
-    for part in parts():
-        total += part.sum(axis=0)
-        count += len(part)
-    mean = total / max(count, 1)
-    squares = np.zeros(channels)
-    for part in parts():
-        squares += ((part - mean) ** 2).sum(axis=0)
+    channels = channels_of(clips.shape)
+    mean, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for features, mask, _ in clips.batches(positions, 32):
+        part = features[mask].reshape(-1, channels).astype(np.float64)
+        part_mean = part.mean(axis=0)
+        gap, merged = part_mean - mean, count + len(part)
+        squares += ((part - part_mean) ** 2).sum(axis=0) + gap**2 * (count * len(part) / merged)
+        mean = mean + gap * (len(part) / merged)
+        count = merged
     deviation = np.sqrt(squares / max(count, 1))
     varied = deviation[deviation > 0]
     floor = FLOOR * float(np.median(varied)) if len(varied) else 1.0

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.checkpoint import Checkpoint
+from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import (
     OnEpoch,
@@ -34,7 +35,7 @@ from pipeline.heads.run_folder import (
     write_history,
     write_json,
 )
-from pipeline.heads.source import Clips, Rows, SequenceSource, load_clips
+from pipeline.heads.source import Rows, SequenceSource
 from pipeline.heads.splits import Split, make_folds, make_split, resolve_way
 from pipeline.heads.statistics import Statistics, masked_statistics
 from pipeline.heads.zoo import build_head, config_dict, head_kind, require_readable
@@ -97,8 +98,11 @@ def train(
     fitted = fit_split(
         clips, splits[0], config, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop
     )
+    if fitted.progress.stopped:
+        checkpoint.save(fitted.model, fitted.progress)
     metrics = finish_run(out, clips, splits[0], config, fitted, started)
-    checkpoint.remove()
+    if not fitted.progress.stopped:
+        checkpoint.remove()
     return metrics
 
 
@@ -110,6 +114,7 @@ def fit_split(
     checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch | None = None,
     stop: Stop | None = None,
+    last_epoch: int = 0,
 ) -> Fitted:
     """Train one head on one split; the test clips are looked at once, at the end.
 
@@ -118,7 +123,7 @@ def fit_split(
     """
     started = time.perf_counter()
     train_at, validation_at = clips.positions(split.train), clips.positions(split.validation)
-    statistics = masked_statistics(clips.features, clips.mask, train_at)
+    statistics = masked_statistics(clips, train_at)
     model, batch, lr = compiled_head(clips, config, statistics, len(train_at))
     progress = Progress(lr=lr)
     if checkpoint is not None and checkpoint.exists:
@@ -138,6 +143,7 @@ def fit_split(
             after_epoch=checkpoint.after_epoch if checkpoint is not None else None,
             stop=stop,
             fold=(split.fold, split.folds),
+            last_epoch=last_epoch,
         )
     except KeyboardInterrupt:
         # The best model is worth more than the signal: the caller finishes, then looks at stopped.

@@ -7,12 +7,26 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-import keras
-
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.layers import Standardise
-from pipeline.heads.statistics import Statistics
-from pipeline.heads.zoo import gru, lstm
+from pipeline.heads.lean import keras
+from pipeline.heads.statistics import Statistics, channels_of
+from pipeline.heads.zoo import (
+    attention,
+    bilstm,
+    conv3d,
+    convlstm,
+    early_fusion,
+    frame_average,
+    gru,
+    late_fusion,
+    lrcn,
+    lstm,
+    mlp,
+    stacked,
+    tcn,
+    transformer,
+)
 from pipeline.heads.zoo.kinds import HeadKind, config_dict
 
 HEADS: dict[str, HeadKind] = {
@@ -20,6 +34,18 @@ HEADS: dict[str, HeadKind] = {
     for module in (
         lstm,
         gru,
+        bilstm,
+        stacked,
+        mlp,
+        frame_average,
+        late_fusion,
+        early_fusion,
+        attention,
+        transformer,
+        tcn,
+        convlstm,
+        lrcn,
+        conv3d,
     )
 }
 """Every head of the zoo, in the order of the documentation."""
@@ -74,12 +100,16 @@ def build_head(
         config = kind.configure(config or {})
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    statistics = statistics or Statistics.neutral(int(shape[-1]))
+    statistics = statistics or Statistics.neutral(channels_of(shape))
     with _policy(precision):
         features = keras.Input((steps, *shape), name="features", dtype="float32")
         mask = keras.Input((steps,), name="mask", dtype="bool")
         normalise = Standardise(statistics.mean.tolist(), statistics.scale.tolist())
-        x = normalise(features, mask)
+        flat = features
+        if len(shape) == 2:
+            # Landmarks × coordinates: a vector per step to every head.
+            flat = keras.layers.Reshape((steps, channels_of(shape)))(features)
+        x = normalise(flat, mask)
         outputs = kind.build(x, mask, classes, config)
     return keras.Model({"features": features, "mask": mask}, outputs, name=name)
 

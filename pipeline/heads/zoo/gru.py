@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from keras import layers
-
+from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import GRU
 from pipeline.heads.zoo.kinds import HeadKind
+
+layers = keras.layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

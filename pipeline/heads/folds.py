@@ -1,0 +1,179 @@
+"""Cross-validation by whole groups: the folds' mean is the figure, one model of all clips the head."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.heads.checkpoint import Checkpoint
+from pipeline.heads.clips import Clips
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.evaluation import confident_mistakes, run_metrics
+from pipeline.heads.fitting import EpochReport, OnEpoch, Stop
+from pipeline.heads.measures import bootstrap_interval, confusion, per_class
+from pipeline.heads.run_folder import (
+    CHECKPOINT,
+    DONE,
+    predictions_table,
+    write_history,
+    write_json,
+)
+from pipeline.heads.splits import Split, group_names
+from pipeline.heads.training import Fitted, fit_split, save_model
+
+AVERAGED = ("top1", "top5", "loss", "macro_f1", "ece")
+
+
+def train_folds(
+    clips: Clips,
+    config: TrainConfig,
+    out: Path,
+    splits: Sequence[Split],
+    on_epoch: OnEpoch | None,
+    stop: Stop | None,
+) -> dict[str, Any]:
+    """Train every fold, then `model.keras` on all clips for the folds' median best epoch.
+
+    A fold that is finished (its folder has `metrics.json`) is not trained again, so an interrupted
+    cross-validation goes on with the fold that it was at.
+    """
+    started = time.perf_counter()
+    for split in splits:
+        folder = out / "folds" / f"{split.fold:02d}"
+        if not (folder / DONE).exists():
+            _train_fold(clips, split, config, folder, on_epoch, stop)
+    folders = [out / "folds" / f"{split.fold:02d}" for split in splits]
+    done = [json.loads((folder / DONE).read_text(encoding="utf-8")) for folder in folders]
+    refitted = _refit(clips, config, out, done, on_epoch, stop, len(splits))
+    metrics = _summary(clips, splits, done)
+    metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
+    _write(out, clips, folders, refitted)
+    metrics["seconds"] = time.perf_counter() - started
+    write_json(out / DONE, metrics)
+    return metrics
+
+
+def _train_fold(
+    clips: Clips,
+    split: Split,
+    config: TrainConfig,
+    folder: Path,
+    on_epoch: OnEpoch | None,
+    stop: Stop | None,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    split.save(folder / "split.json")
+    checkpoint = Checkpoint(folder / CHECKPOINT)
+    fitted = fit_split(clips, split, config, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop)
+    if fitted.progress.stopped:
+        # Half a fold would spoil the mean: keep its state and go on with it another time.
+        raise KeyboardInterrupt(f"stopped in fold {split.fold + 1} of {split.folds}: resume later")
+    save_model(fitted.model, folder / "model.keras")
+    write_history(folder / "history.csv", fitted.progress.history)
+    table = predictions_table(clips, {"test": fitted.parts["test"]})
+    table.insert(4, "fold", split.fold)
+    table.to_csv(folder / "predictions.csv", index=False)
+    write_json(folder / DONE, run_metrics(clips, split, config, fitted))
+    checkpoint.remove()
+
+
+def _refit(
+    clips: Clips,
+    config: TrainConfig,
+    out: Path,
+    done: Sequence[dict[str, Any]],
+    on_epoch: OnEpoch | None,
+    stop: Stop | None,
+    folds: int,
+) -> Fitted:
+    epochs = max(1, round(float(np.median([fold["best_epoch"] for fold in done]))))
+    none = np.zeros(0, dtype=np.int64)
+    everything = Split(
+        train=clips.rows,
+        validation=none,
+        test=none,
+        how="all",
+        seed=config.seed,
+        fold=folds,
+        folds=folds,
+    )
+    fitted = fit_split(clips, everything, config, on_epoch=on_epoch, stop=stop, last_epoch=epochs)
+    if fitted.progress.stopped:
+        raise KeyboardInterrupt("stopped in the last fit on all clips: resume later")
+    return fitted
+
+
+def _summary(
+    clips: Clips, splits: Sequence[Split], done: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    def mean(part: str, name: str) -> float:
+        return float(np.mean([fold[part][name] for fold in done]))
+
+    test: dict[str, Any] = {name: mean("test", name) for name in AVERAGED}
+    test["clips"] = int(sum(fold["test"]["clips"] for fold in done))
+    spread = {
+        name: float(np.std([fold["test"][name] for fold in done], ddof=1)) for name in AVERAGED
+    }
+    validation: dict[str, Any] = {name: mean("validation", name) for name in AVERAGED}
+    validation["clips"] = int(sum(fold["validation"]["clips"] for fold in done))
+    names = [name for name in done[0]["baseline"] if done[0]["baseline"][name] is not None]
+    first = done[0]
+    return {
+        "test": test,
+        "spread": spread,
+        "validation": validation,
+        "baseline": {name: mean("baseline", name) for name in names},
+        "folds": [fold["test"] | {"best_epoch": fold["best_epoch"]} for fold in done],
+        "clips_per_second": float(np.median([fold["clips_per_second"] for fold in done])),
+        "head": first["head"],
+        "parameters": first["parameters"],
+        "classes": first["classes"],
+        "train_clips": len(clips),
+        "stopped": False,
+        "split": splits[0].how,
+        "fingerprint": clips.fingerprint,
+        "left_out": dict(clips.left_out),
+        "leakage": sum(fold.get("leakage", 0) for fold in done),
+    }
+
+
+def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -> None:
+    from pipeline.heads.plots import plot_confusion, plot_curves, plot_model
+
+    save_model(refitted.model, out / "model.keras")
+    predictions = pd.concat(
+        [
+            pd.read_csv(folder / "predictions.csv", dtype={"label": str, "predicted": str})
+            for folder in folders
+        ],
+        ignore_index=True,
+    )
+    predictions.to_csv(out / "predictions.csv", index=False)
+    names = list(clips.classes)
+    probabilities = predictions[[f"p:{name}" for name in names]].to_numpy(dtype=np.float32)
+    index = {name: i for i, name in enumerate(names)}
+    labels = np.array([index[str(name)] for name in predictions["label"]], dtype=np.int64)
+    counts = confusion(probabilities, labels)
+    pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
+    per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
+    confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
+    history: list[EpochReport] = refitted.progress.history
+    write_history(out / "history.csv", history)
+    plot_curves(history, out / "curves.png", best_epoch=refitted.progress.best_epoch)
+    plot_confusion(counts, names, out / "confusion.png")
+    plot_model(refitted.model, out / "model.png")
+    for leftover in (out / CHECKPOINT,):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def pooled_interval(predictions: pd.DataFrame) -> tuple[float, float]:
+    """The 95 % interval of top-1 over all folds' test clips, groups drawn anew."""
+    hits = (predictions["label"] == predictions["predicted"]).to_numpy()
+    return bootstrap_interval(hits, group_names(predictions))

@@ -1,0 +1,60 @@
+"""Neighbouring steps merged by the very first layer; everything after it sees single steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.heads.layers import MaskedMean, ZeroPadding
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo.kinds import HeadKind
+
+layers = keras.layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyFusionConfig:
+    """How many neighbouring steps are merged, the widths (or filters) after, and the dropout."""
+
+    window: int = 5
+    units: int = 128
+    filters: int = 16
+    dropout: float = 0.4
+
+
+def build(x: Any, mask: Any, classes: int, config: EarlyFusionConfig) -> Any:
+    """One convolution over time first, then layers without time, then the mean of the steps."""
+    if len(x.shape) == 5:
+        x = _pixels(x, mask, config)
+    else:
+        x = layers.Conv1D(config.units, config.window, padding="same", activation="relu")(x)
+        x = layers.Dropout(config.dropout)(x)
+        x = layers.Dense(config.units, activation="relu")(x)
+    x = MaskedMean()(x, mask)
+    x = layers.Dropout(config.dropout)(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+def _pixels(x: Any, mask: Any, config: EarlyFusionConfig) -> Any:
+    """(batch, steps, height, width, channel) → (batch, steps, filters)."""
+    n = config.filters
+    kernel = (config.window, 5, 5)
+    x = layers.Conv3D(n, kernel, strides=(1, 2, 2), padding="same", activation="relu")(x)
+    for filters in (2 * n, 4 * n):
+        x = ZeroPadding()(x, mask)
+        x = layers.Conv3D(filters, (1, 3, 3), padding="same", activation="relu")(x)
+        x = layers.MaxPooling3D((1, 2, 2), padding="same")(x)
+    # The mean over height and width of every step.
+    x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
+    return layers.Dropout(config.dropout)(x)
+
+
+HEAD = HeadKind(
+    name="early_fusion",
+    reads=("features", "frames"),
+    one_line="neighbouring steps merged at the first layer",
+    source="A. Karpathy et al., Large-scale video classification (2014), early fusion",
+    config=EarlyFusionConfig,
+    build=build,
+    lr=5e-4,
+)

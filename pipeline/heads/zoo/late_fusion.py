@@ -1,0 +1,42 @@
+"""Every step through the same layers, then all steps merged at once by a learned layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.heads.layers import ZeroPadding
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo.kinds import HeadKind
+
+layers = keras.layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateFusionConfig:
+    """Width of the layer that every step passes, of the one that merges them, and dropout."""
+
+    units: int = 64
+    fusion: int = 128
+    dropout: float = 0.4
+
+
+def build(x: Any, mask: Any, classes: int, config: LateFusionConfig) -> Any:
+    """Dense per step → flatten → dense over all steps → softmax."""
+    x = layers.Dense(config.units, activation="relu")(x)
+    x = layers.Dropout(config.dropout)(x)
+    x = layers.Flatten()(ZeroPadding()(x, mask))
+    x = layers.Dense(config.fusion, activation="relu", name="fusion")(x)
+    x = layers.Dropout(config.dropout)(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+HEAD = HeadKind(
+    name="late_fusion",
+    reads=("features",),
+    one_line="per-step layers, merged at the end by a learned layer",
+    source="A. Karpathy et al., Large-scale video classification (2014), late fusion",
+    config=LateFusionConfig,
+    build=build,
+    lr=5e-4,
+)

@@ -1,0 +1,41 @@
+"""The whole sequence flattened into one vector for a perceptron: the article's method 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.heads.layers import ZeroPadding
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo.kinds import HeadKind
+
+layers = keras.layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlpConfig:
+    """Widths of both dense layers and the dropout after each."""
+
+    units: int = 512
+    second_units: int = 512
+    dropout: float = 0.5
+
+
+def build(x: Any, mask: Any, classes: int, config: MlpConfig) -> Any:
+    """Padding zeroed → flatten → dense → dropout → dense → dropout → softmax."""
+    x = layers.Flatten()(ZeroPadding()(x, mask))
+    for units in (config.units, config.second_units):
+        x = layers.Dense(units, activation="relu")(x)
+        x = layers.Dropout(config.dropout)(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+HEAD = HeadKind(
+    name="mlp",
+    reads=("features",),
+    one_line="the flattened sequence through a perceptron",
+    source="M. Harvey, Five video classification methods (2017), method 5",
+    config=MlpConfig,
+    build=build,
+    lr=1e-4,
+)

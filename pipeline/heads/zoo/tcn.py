@@ -1,0 +1,51 @@
+"""Dilated convolutions over time: each block sees twice as far as the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.heads.layers import MaskedMean, ZeroPadding
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo.kinds import HeadKind
+
+layers = keras.layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcnConfig:
+    """Filters, kernel length and number of blocks (dilations 1, 2, 4, …), and the dropout."""
+
+    units: int = 128
+    kernel: int = 3
+    depth: int = 4
+    dropout: float = 0.3
+
+
+def build(x: Any, mask: Any, classes: int, config: TcnConfig) -> Any:
+    """Dense per step → `depth` residual blocks, padding zeroed before each → mean → softmax."""
+    x = layers.Dense(config.units)(x)
+    for level in range(config.depth):
+        y = layers.LayerNormalization()(x)
+        y = layers.Conv1D(
+            config.units,
+            config.kernel,
+            dilation_rate=2**level,
+            padding="same",
+            activation="relu",
+        )(ZeroPadding()(y, mask))
+        x = layers.Add()([x, layers.Dropout(config.dropout)(y)])
+    x = MaskedMean()(layers.LayerNormalization()(x), mask)
+    x = layers.Dropout(config.dropout)(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+HEAD = HeadKind(
+    name="tcn",
+    reads=("features",),
+    one_line="dilated convolutions over time",
+    source="S. Bai et al., An empirical evaluation of generic convolutional networks (2018)",
+    config=TcnConfig,
+    build=build,
+    lr=5e-4,
+)

@@ -1,0 +1,58 @@
+"""A small Transformer encoder with learned positions and masked pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.heads.layers import MaskedMax, Positions
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo.kinds import HeadKind
+
+layers = keras.layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """Width of the steps inside, attention heads, encoder blocks, inner width and dropout."""
+
+    units: int = 128
+    heads: int = 4
+    depth: int = 2
+    inner: int = 256
+    dropout: float = 0.3
+
+
+def build(x: Any, mask: Any, classes: int, config: TransformerConfig) -> Any:
+    """Dense + positions → `depth` pre-norm encoder blocks → maximum over real steps → softmax."""
+    x = layers.Dense(config.units)(x)
+    x = layers.Dropout(config.dropout)(Positions()(x))
+    keys = layers.Reshape((1, x.shape[1]))(mask)
+    for _ in range(config.depth):
+        x = _block(x, keys, config)
+    x = layers.LayerNormalization()(x)
+    x = MaskedMax()(x, mask)
+    x = layers.Dropout(config.dropout)(x)
+    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+
+
+def _block(x: Any, keys: Any, config: TransformerConfig) -> Any:
+    width = max(config.units // config.heads, 1)
+    y = layers.LayerNormalization()(x)
+    y = layers.MultiHeadAttention(config.heads, width)(y, y, attention_mask=keys)
+    x = layers.Add()([x, layers.Dropout(config.dropout)(y)])
+    y = layers.LayerNormalization()(x)
+    y = layers.Dense(config.inner, activation="gelu")(y)
+    y = layers.Dense(config.units)(y)
+    return layers.Add()([x, layers.Dropout(config.dropout)(y)])
+
+
+HEAD = HeadKind(
+    name="transformer",
+    reads=("features",),
+    one_line="a Transformer encoder with learned positions",
+    source="S. Paul, Video classification with Transformers, keras.io (2021)",
+    config=TransformerConfig,
+    build=build,
+    lr=3e-4,
+)
