@@ -6,14 +6,16 @@ The only file that names TensorFlow, JAX or torch. Everything else writes plain 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
-import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.spec import Precision
 
 Device = Literal["gpu", "cpu"]
+
+_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d:\d\d")
 
 _PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu"),
@@ -38,10 +42,13 @@ def prepare(threads: int = 0) -> None:
 
     Quiet logs; GPU memory that grows with need (TensorFlow takes all of it otherwise, and building
     an LSTM layer is enough to trigger that); `threads` threads for one operation (0: one per core
-    this process may use). Calling it again, or after the backend has begun to work, changes
-    nothing and is no error.
+    this process may use). The first call decides: calling it again, or after the backend has begun
+    to work, changes nothing and is no error.
     """
     quiet()
+    if _prepared:
+        return
+    _prepared.append(True)
     threads = threads or cores()
     if backend_name() == "tensorflow":
         _prepare_tensorflow(threads)
@@ -60,9 +67,12 @@ def quiet() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-@functools.cache
+_prepared: list[bool] = []
+
+
 def _prepare_tensorflow(threads: int) -> None:
-    import tensorflow as tf
+    with _hushed():
+        import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     try:
@@ -73,6 +83,31 @@ def _prepare_tensorflow(threads: int) -> None:
     except RuntimeError:
         # TensorFlow has begun already; its settings can no longer change.
         return
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep the lines that TensorFlow 2.21 logs while it is imported, whatever its log level, from
+    standard error. They are written by C++ code, so the descriptor itself is turned aside; any
+    other line that arrives meanwhile is passed on afterwards.
+    """
+    try:
+        sys.stderr.flush()
+        real = os.dup(2)
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            aside.seek(0)
+            kept = b"".join(line for line in aside if not _CHATTER.match(line))
+            with open(real, "wb", buffering=0) as stderr:
+                stderr.write(kept)
 
 
 def cores() -> int:

@@ -28,7 +28,7 @@ def build_model(name: str, *, size: int, weights: Weights, precision: Precision)
 
     Raises `ConfigError` where the weights file does not fit the model.
     """
-    engine.quiet()
+    engine.prepare()
     import keras
 
     before = keras.config.dtype_policy()

@@ -39,8 +39,10 @@ def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Pa
     folder = folder or default_cache()
     entry = folder / _key(spec, weights)
     if not (entry / _XML).is_file():
-        with _one_at_a_time(folder, entry.name):
+        with _one_at_a_time(folder, entry.name) as alone:
             if not (entry / _XML).is_file():
+                if alone:
+                    _sweep(entry)
                 _export(spec, weights, entry)
     return entry / _XML
 
@@ -84,15 +86,31 @@ def openvino_software() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
-    """Let one process export while the others wait; without file locks they all export."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{name}.lock").open("w") as file:
+def _one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
+    """Let one process export while the others wait; false where the system has no file locks."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f".{name}.lock").open("w")
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {str(folder)!r} cannot be written ({error.strerror}): "
+            "set XDG_CACHE_HOME to a folder that can"
+        ) from None
+    with file:
+        alone = False
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            alone = True
+        yield alone
+
+
+def _sweep(entry: Path) -> None:
+    """Remove what exports that were killed have left."""
+    for leftover in entry.parent.glob(f".{entry.name}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _export(spec: Spec, weights: Weights, entry: Path) -> None:

@@ -9,7 +9,6 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline import engine
 from pipeline.errors import PixelsError
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.features.weights import Weights
@@ -18,7 +17,6 @@ from pipeline.features.weights import Weights
 def export(order: str) -> None:
     """Build the model that `order` (JSON) names in float32 and write it to its `xml` path."""
     wanted = json.loads(order)
-    engine.prepare()
     weights = Weights(
         kind=wanted["kind"],
         hash=wanted["hash"],
