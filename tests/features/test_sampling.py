@@ -1,0 +1,109 @@
+"""Sampling is monotone, in range and exact in count, whatever the clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.features.sampling import needs_length, sample_indices
+from pipeline.spec import Sampling
+
+steps = st.integers(1, 200)
+lengths = st.integers(1, 200_000)
+offsets = st.floats(0, 1, exclude_max=True)
+rates = st.floats(0.5, 240)
+
+
+@st.composite
+def samplings(draw: st.DrawFn) -> Sampling:
+    rule = draw(st.sampled_from(["uniform", "stride", "first", "fps"]))
+    return Sampling(
+        rule=rule,
+        steps=draw(steps),
+        offset=draw(offsets),
+        stride=draw(st.integers(1, 500)) if rule == "stride" else 0,
+        fps=draw(rates) if rule == "fps" else 0.0,
+    )
+
+
+@given(samplings(), lengths, rates)
+def test_indices_rise_stay_in_range_and_never_exceed_the_steps(
+    sampling: Sampling, length: int, fps: float
+) -> None:
+    indices = sample_indices(sampling, length, fps)
+    assert indices.dtype == np.int64
+    assert 1 <= len(indices) <= sampling.steps
+    assert indices[0] >= 0
+    assert indices[-1] < length
+    assert (np.diff(indices) > 0).all()
+
+
+@given(steps, lengths, offsets)
+def test_uniform_gives_exactly_as_many_as_there_are(n: int, length: int, offset: float) -> None:
+    indices = sample_indices(Sampling(steps=n, offset=offset), length, 25.0)
+    assert len(indices) == min(n, length)
+
+
+@given(steps, lengths, offsets)
+def test_uniform_takes_one_frame_of_every_segment(n: int, length: int, offset: float) -> None:
+    assume(length > n)
+    indices = sample_indices(Sampling(steps=n, offset=offset), length, 25.0)
+    segment = length / n
+    for k, index in enumerate(indices.tolist()):
+        assert np.floor(k * segment) <= index <= np.ceil((k + 1) * segment)
+
+
+@given(samplings(), lengths, rates, st.integers(1, 1000))
+def test_rules_that_do_not_need_the_length_see_the_same_frames_of_a_longer_clip(
+    sampling: Sampling, length: int, fps: float, more: int
+) -> None:
+    assume(not needs_length(sampling))
+    short = sample_indices(sampling, length, fps)
+    assume(len(short) == sampling.steps)
+    np.testing.assert_array_equal(short, sample_indices(sampling, length + more, fps))
+
+
+def test_uniform_takes_the_middle_of_forty_segments() -> None:
+    expected = [int((2 * k + 1) * 186 // 80) for k in range(40)]
+    assert sample_indices(Sampling(), 186, 25.0).tolist() == expected
+
+
+def test_offset_moves_the_pick_inside_its_segment() -> None:
+    picks = [
+        sample_indices(Sampling(steps=4, offset=offset), 40, 25.0).tolist()
+        for offset in (0.0, 0.5, 0.9)
+    ]
+    assert picks == [[0, 10, 20, 30], [5, 15, 25, 35], [9, 19, 29, 39]]
+
+
+def test_stride_first_and_fps_by_example() -> None:
+    stride = Sampling(rule="stride", stride=10, steps=4, offset=0.0)
+    assert sample_indices(stride, 25, 25.0).tolist() == [0, 10, 20]
+    assert sample_indices(Sampling(rule="first", steps=3), 100, 25.0).tolist() == [0, 1, 2]
+    fps = Sampling(rule="fps", fps=5.0, steps=4, offset=0.0)
+    assert sample_indices(fps, 100, 30.0).tolist() == [0, 6, 12, 18]
+    assert sample_indices(fps, 100, 2.0).tolist() == [0, 1, 2, 3]  # slower than wanted: all
+
+
+def test_an_unknown_rate_counts_as_25_frames_per_second() -> None:
+    fps = Sampling(rule="fps", fps=5.0, steps=3, offset=0.0)
+    for unknown in (0.0, float("nan"), -1.0):
+        assert sample_indices(fps, 100, unknown).tolist() == [0, 5, 10]
+
+
+def test_a_clip_shorter_than_the_start_still_gives_a_frame() -> None:
+    assert sample_indices(Sampling(rule="stride", stride=100), 3, 25.0).tolist() == [1]
+
+
+def test_no_frames_give_no_indices() -> None:
+    assert len(sample_indices(Sampling(), 0, 25.0)) == 0
+
+
+def test_settings_that_cannot_be_are_refused_with_the_value() -> None:
+    with pytest.raises(ConfigError, match="stride is 0"):
+        Sampling(rule="stride")
+    with pytest.raises(ConfigError, match=r"offset is 1\.5"):
+        Sampling(offset=1.5)
