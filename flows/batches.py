@@ -70,7 +70,7 @@ class BatchResult:
 
     mask, frame_index, timestamp: (clips, steps); digests of every row of the chunk from `first_row`;
     damaged: rows that were to be kept and whose digest did not match; worker_seconds: what the
-    worker's process has spent by stage since it began.
+    worker's process had spent by stage before and after this batch.
     """
 
     number: int
@@ -86,7 +86,7 @@ class BatchResult:
     digests: np.ndarray | None
     damaged: list[int]
     worker: str
-    worker_seconds: dict[str, float]
+    worker_seconds: tuple[dict[str, float], dict[str, float]]
     write_s: float
     software: dict[str, str] = field(default_factory=dict)
 
@@ -110,6 +110,7 @@ def extract_batch(batch: Batch) -> BatchResult:
     chunk cannot be written. What is wrong with a clip is in its entry of the result.
     """
     machine = first_stage(batch.stage)
+    before = machine.seconds()
     # Hashed before they are read: bytes that change in between make the next run look again.
     hashes = [_sha256(clip.path) for clip in batch.clips]
     tell = _teller(batch)
@@ -146,7 +147,7 @@ def extract_batch(batch: Batch) -> BatchResult:
         digests=digests,
         damaged=damaged,
         worker=_worker_name(),
-        worker_seconds=machine.seconds(),
+        worker_seconds=(before, machine.seconds()),
         write_s=time.perf_counter() - extracted,
         software=dict(machine.backbone.software) | {"engine": machine.backbone.engine},
     )

@@ -11,7 +11,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -58,7 +58,8 @@ class Extracted:
         for name in ("ready", "failed", "stopped", "frames", "write_s", "commit_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures += other.failures
-        self.stage_seconds = other.stage_seconds  # the workers count from their start
+        for name, value in other.stage_seconds.items():
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
         self.suspects |= other.suspects
         self.damaged += other.damaged
         self.interrupted |= other.interrupted
@@ -108,7 +109,7 @@ class Extraction:
         self._done: queue.Queue[tuple[Batch, Any]] = queue.Queue()
         self._in_flight: dict[int, tuple[Batch, Any]] = {}
         self._extracted = Extracted()
-        self._seconds: dict[str, dict[str, float]] = {}
+        self._seconds: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         self._interrupts = 0
         self._committed_at = time.monotonic()
         self._resources = gpu_share(runner.client, gpu)
@@ -137,7 +138,7 @@ class Extraction:
             self._flush()
             self._runner.client.unsubscribe_topic(topic(self._run))
         self._extracted.interrupted = self._interrupts > 0
-        self._extracted.stage_seconds = _sum(self._seconds.values())
+        self._extracted.stage_seconds = _spent(self._seconds.values())
         return self._extracted
 
     def _room(self) -> bool:
@@ -194,7 +195,10 @@ class Extraction:
 
     def _accept(self, batch: Batch, result: BatchResult) -> None:
         writer, extracted = self._writer, self._extracted
-        self._seconds[result.worker] = result.worker_seconds
+        # Batches share a worker: from its first batch's beginning to its last one's end.
+        began, ended = result.worker_seconds
+        first, last = self._seconds.setdefault(result.worker, (began, ended))
+        self._seconds[result.worker] = (_least(first, began), _most(last, ended))
         extracted.write_s += result.write_s
         extracted.software |= result.software
         status = np.array(result.status)
@@ -279,9 +283,17 @@ def _worker_died(error: BaseException) -> bool:
     return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)
 
 
-def _sum(seconds: Any) -> dict[str, float]:
+def _spent(workers: Iterable[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for one in seconds:
-        for name, value in one.items():
-            total[name] = total.get(name, 0.0) + value
+    for began, ended in workers:
+        for name, value in ended.items():
+            total[name] = total.get(name, 0.0) + value - began[name]
     return total
+
+
+def _least(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: min(value, other[name]) for name, value in one.items()}
+
+
+def _most(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: max(value, other[name]) for name, value in one.items()}

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pipeline.features.catalog import discover, narrow
 from prefect import flow, get_run_logger
 
 import store
@@ -25,6 +24,7 @@ from flows.settings import FeaturesSettings
 from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
 from pipeline.errors import ConfigError, PixelsError
+from pipeline.features.catalog import discover, narrow
 from pipeline.features.stage import Stage
 from pipeline.features.weights import file_hash
 from pipeline.spec import Spec
@@ -228,7 +228,6 @@ def _extract(
     artifact = ProgressArtifact(settings.store)
     run = secrets.token_hex(8)
     total = Extracted()
-    started = time.monotonic()
     with (
         Progress(len(rows), on_change=artifact.update) as progress,
         dask_cluster(settings) as arguments,
@@ -250,15 +249,10 @@ def _extract(
             suspects, total.suspects, total.damaged = set(), set(), []
         artifact.update(min(1.0, progress.done / max(1, progress.total)), progress.text)
     seconds = {**total.stage_seconds, "write": total.write_s, "commit": total.commit_s}
-    elapsed = time.monotonic() - started
-    writer.set_attributes(
-        last_run={
-            "frames_per_second": round(total.frames / max(elapsed, 1e-9), 2),
-            "frames": total.frames,
-            "seconds": round(elapsed, 1),
-        }
-    )
-    writer.flush()
+    busy = seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0)
+    if busy:
+        # What the next dry run goes by: the rate without the start of the workers.
+        writer.set_attributes(last_run={"frames_per_second": round(total.frames / busy, 2)})
     left = int((writer.column("status") == PENDING).sum())
     return replace(
         summary,

@@ -72,8 +72,10 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         with temporary_settings({PREFECT_API_URL: found.url}):
-            yield found
-            _drain()
+            try:
+                yield found
+            finally:
+                _drain()
     finally:
         if before is None:
             os.environ.pop("PREFECT_API_URL", None)
@@ -98,7 +100,7 @@ def quiet_prefect() -> None:
     Must run before Prefect is imported. What the user set is left alone.
     """
     for name, value in {
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",

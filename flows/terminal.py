@@ -25,7 +25,7 @@ def print_json(values: Mapping[str, Any]) -> None:
 def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table: text to the left, numbers to the right."""
     rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(header_style="bold")
     for column, name in enumerate(head):
         numbers = all(isinstance(row[column], int | float | np.number) for row in rows)
         table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
@@ -35,6 +35,7 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) 
     out = console()
     if not out.is_terminal:
         out.width = 160  # a pipe has no width of its own
+    out.print(Text(title, style="bold"))
     out.print(table)
 
 

@@ -18,9 +18,8 @@ def run(settings: PredictSettings, *, json: bool) -> int:
         raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
     if settings.top < 1:
         raise ConfigError(f"top is {settings.top}: give 1 or more")
-    from pipeline.features.catalog import discover
-
     from flows.worker import cache_folder
+    from pipeline.features.catalog import discover
     from pipeline.features.extraction import ClipSource
     from pipeline.heads.saved import load_run
     from pipeline.prediction import open_predictor, predict_clips

@@ -50,7 +50,6 @@ class FirstStage:
         """
         spec = Spec.from_dict(stage.spec)
         threads = threads or engine.cores()
-        engine.prepare(threads=threads)
         backbone = backbones.load(
             spec,
             resolve_weights(stage.weights, spec.backbone),

@@ -1,0 +1,85 @@
+"""The rooms' walls: who may import what, held against the code (the table in docs/architecture)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# room → top-level packages (ours by dotted path) that it may not import, lazily or not
+WALLS = {
+    "pipeline/spec.py": {"pipeline.features", "pipeline.heads", "pipeline.engine", "store", "flows",
+                         "numpy", "keras", "cv2", "zarr", "prefect", "dask", "distributed"},
+    "pipeline/engine.py": {"pipeline.features", "pipeline.heads", "store", "flows", "zarr",
+                           "prefect", "dask", "distributed"},
+    "pipeline/features": {"zarr", "prefect", "dask", "distributed", "store", "flows",
+                          "pipeline.heads"},
+    "pipeline/heads": {"cv2", "av", "zarr", "prefect", "dask", "distributed", "store", "flows",
+                       "pipeline.features"},
+    "pipeline/prediction.py": {"zarr", "prefect", "dask", "distributed", "store", "flows"},
+    "pipeline/report": {"cv2", "zarr", "prefect", "dask", "distributed", "keras", "store", "flows"},
+    "pipeline": {"store", "flows", "zarr", "prefect", "dask", "distributed"},
+    "store": {"pipeline", "flows", "cv2", "tensorflow", "keras", "prefect", "dask", "distributed"},
+}
+FRAMEWORKS = {"tensorflow", "jax", "torch"}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every dotted name that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files_of(room: str) -> list[Path]:
+    place = ROOT / room
+    return [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", WALLS)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    files = files_of(room)
+    assert files
+    for path in files:
+        for name in imports_of(path):
+            for wall in WALLS[room]:
+                assert name != wall and not name.startswith(f"{wall}."), f"{path} imports {name}"
+
+
+def test_only_the_engine_names_a_framework() -> None:
+    for room in ("pipeline", "store", "flows"):
+        for path in files_of(room):
+            if path == ROOT / "pipeline/engine.py":
+                continue
+            named = {name.split(".")[0] for name in imports_of(path)} & FRAMEWORKS
+            assert not named, f"{path} imports {named}"
+
+
+def test_training_loads_neither_opencv_nor_the_backbone_nor_a_store_engine() -> None:
+    code = (
+        "import sys, pipeline.heads.training, pipeline.heads.saved, pipeline.heads.zoo\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('cv2', 'av', 'zarr', 'prefect', 'dask')"
+        " or m.startswith('pipeline.features')]\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_command_line_imports_nothing_heavy_for_help() -> None:
+    code = (
+        "import sys, flows.cli\n"
+        "try: flows.cli.main(['features', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'keras', 'tensorflow', 'cv2', 'zarr', 'prefect', 'dask', 'pandas', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
