@@ -33,6 +33,8 @@ def list_manifest(manifest: str) -> pd.DataFrame:
     given = _one_of(table, "path", manifest)
     if given is None:
         raise ConfigError(f"{manifest} has no column path or video_name: add one")
+    if not given:
+        raise ConfigError(f"{manifest} lists no clip: add a row for each")
     given = [os.path.normpath(p) if "./" in p or "//" in p else p for p in given]
     if "" in given:
         raise ConfigError(f"{manifest} has no path in row {given.index('') + 2}: fill it in")
@@ -72,8 +74,6 @@ def _read(manifest: str) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise ConfigError(f"{manifest} cannot be read as a manifest: {error}") from None
     table.columns = pd.Index([name.strip() for name in table.columns])
-    if table.empty:
-        raise ConfigError(f"{manifest} lists no clip: it needs a header with path, and rows")
     return table
 
 
