@@ -1,0 +1,36 @@
+"""Every setting of every command: one typed tree, a file per command, its defaults there.
+
+A TOML file (`--config`), the environment (`PIXELS_ONCE_FEATURES_VIDEOS=…`) and flags
+(`--videos …`) override the defaults, in that order. The tree that came out is saved with what it
+made. These modules import nothing heavy: the command line's `--help` rests on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.settings.demo import DemoSettings
+from flows.settings.features import FeaturesSettings
+from flows.settings.predict import PredictSettings
+from flows.settings.show import ShowSettings
+from flows.settings.train import TrainSettings
+from flows.settings.verify import VerifySettings
+
+COMMANDS: dict[str, type[Any]] = {
+    "features": FeaturesSettings,
+    "train": TrainSettings,
+    "predict": PredictSettings,
+    "show": ShowSettings,
+    "verify": VerifySettings,
+    "demo": DemoSettings,
+}
+
+__all__ = [
+    "COMMANDS",
+    "DemoSettings",
+    "FeaturesSettings",
+    "PredictSettings",
+    "ShowSettings",
+    "TrainSettings",
+    "VerifySettings",
+]

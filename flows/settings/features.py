@@ -1,0 +1,117 @@
+"""Settings of the extraction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.settings.field import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesSettings:
+    """Clips → store. Resumes: what the store already holds is not made again."""
+
+    videos: str = setting(
+        "",
+        "a folder (per class, per split and class, or flat), one file, or a CSV manifest with the "
+        "columns path and label; empty: the built-in demo clips",
+        metavar="PATH",
+    )
+    store: str = setting(
+        "",
+        "where the features go: a folder or an fsspec URL (default: features.zarr, or "
+        "demo.zarr for the demo clips)",
+        metavar="PATH",
+    )
+    weights: str = setting(
+        "",
+        "the backbone's weights: imagenet, a path to a no-top .h5 file, random or random:SEED "
+        "(default: what the store was made with, else imagenet)",
+        metavar="WEIGHTS",
+    )
+    frames: int = setting(40, "steps in every sequence", metavar="N")
+    sampling: str = setting(
+        "uniform", "which frames: uniform, stride, first, or fps=N", metavar="RULE"
+    )
+    stride: int = setting(0, "frames from one step to the next, for --sampling stride", metavar="N")
+    offset: float = setting(
+        0.5, "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)", metavar="X"
+    )
+    fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
+    view: str = setting(
+        "plain", "plain, or mirror for a mirrored second store", choices=("plain", "mirror")
+    )
+    backbone: str = setting(
+        "inception_v3",
+        "the first stage: inception_v3, another keras.applications model, frames or pose",
+        metavar="NAME",
+    )
+    precision: str = setting(
+        "auto",
+        "of the CNN; auto is the store's own, else what this machine is good at",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    dtype: str = setting("float16", "of the stored features", choices=("float16", "float32"))
+    engine: str = setting(
+        "auto",
+        "what runs the CNN; never changes what a feature means",
+        choices=("auto", "keras", "openvino"),
+    )
+    batch: int = setting(
+        64, "clips per chunk of the store; fixed when a store is made", metavar="CLIPS"
+    )
+    cnn_batch: int = setting(0, "frames per CNN call (0: as measured best)", metavar="FRAMES")
+    scheduler: str = setting(
+        "",
+        "address of a running Dask scheduler, tcp://…; empty: a local cluster",
+        metavar="ADDRESS",
+    )
+    cluster: str = setting(
+        "",
+        "class path of a Dask cluster to start, e.g. dask_jobqueue.SLURMCluster; its keyword "
+        "arguments are [features.cluster_options] in the config file",
+        metavar="CLASS",
+    )
+    cluster_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "keyword arguments of --cluster", "file_only": True}
+    )
+    adapt: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "adaptive scaling: minimum and maximum workers", "file_only": True},
+    )
+    gpu: str = setting(
+        "auto",
+        "auto: where the workers declare a GPU resource the batches ask for it; require: "
+        "refuse to run where none is declared",
+        choices=("auto", "require", "never"),
+    )
+    workers: int = setting(
+        0, "worker processes of the local cluster (0: one per GPU, or one)", metavar="N"
+    )
+    decoders: int = setting(0, "decoding processes per worker (0: as many as cores)", metavar="N")
+    timeout: float = setting(
+        60.0, "seconds that a clip may take to decode, plus a share for its size", metavar="S"
+    )
+    classes: str = setting("", "only these classes, separated by commas", metavar="A,B")
+    limit: int = setting(0, "at most this many clips (0: all)", metavar="N")
+    per_class: int = setting(0, "at most this many clips of each class (0: all)", metavar="N")
+    ucf_splits: str = setting(
+        "",
+        "folder of UCF's trainlistNN/testlistNN/classInd files, and which list: DIR or DIR:2",
+        metavar="DIR",
+    )
+    retry: str = setting(
+        "", "try failed clips again: a reason, several with commas, or all", metavar="REASON"
+    )
+    max_failed: float = setting(
+        1.0, "end with status 3 if more than this share of the clips failed", metavar="FRACTION"
+    )
+    allow_gone: bool = setting(
+        False, "go on although more than a fifth of the rows would be marked gone"
+    )
+    if_busy: str = setting(
+        "refuse", "when another run holds the store", choices=("refuse", "skip", "wait")
+    )
+    lease: bool = setting(True, "hold the store's lease while writing")
+    dry_run: bool = setting(False, "say what would be done and how long it may take; do nothing")
