@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any
 
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore
 
 from store.durable import sync_files
 from store.errors import StoreDamaged, StoreMismatch, StoreNotFound, StoreTooNew, translated
@@ -72,7 +74,7 @@ def create(
             _create_folder(place, layout, attributes)
         else:
             _refuse_others(place)
-            _create_members(place, layout, attributes)
+            _upload(place, layout, attributes)
 
 
 def exists(
@@ -203,7 +205,7 @@ def _create_folder(place: Place, layout: Layout, attributes: dict[str, Any]) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
-        _create_members(Place(making), layout, attributes)
+        _create_members(making, layout, attributes)
         sync_files(making.rglob("zarr.json"))
         try:
             os.rename(making, target)
@@ -223,8 +225,17 @@ def _refuse_others(place: Place) -> None:
         raise StoreMismatch(f"{place.url} is a Zarr group but no feature store: name another place")
 
 
-def _create_members(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
-    where = place.zarr(read_only=False)
+def _upload(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
+    """Made on the local disk, then copied: one request per array instead of nine."""
+    with tempfile.TemporaryDirectory() as folder:
+        _create_members(Path(folder), layout, attributes)
+        made = sorted(Path(folder).rglob("zarr.json"), key=lambda p: len(p.parts), reverse=True)
+        for path in made:  # the group last: it makes it a store
+            place.put(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def _create_members(folder: Path, layout: Layout, attributes: dict[str, Any]) -> None:
+    where = LocalStore(folder)
     zarr.create_array(
         where,
         name="features",
@@ -235,11 +246,9 @@ def _create_members(place: Place, layout: Layout, attributes: dict[str, Any]) ->
         compressors=FEATURE_CODECS,
         chunk_key_encoding=KEYS,
         dimension_names=layout.dimensions,
-        overwrite=True,
     )
     for name in (*STEP_COLUMNS, *COLUMNS):
         _create_column(where, name, layout, 0)
-    # The group's attributes make it a store, so they come last.
     zarr.open_group(where, mode="a").update_attributes(attributes)
 
 
@@ -257,5 +266,4 @@ def _create_column(where: Any, name: str, layout: Layout, rows: int) -> zarr.Arr
         compressors=SMALL_CODECS,
         chunk_key_encoding=KEYS,
         dimension_names=("video", "step") if steps else ("video",),
-        overwrite=True,
     )

@@ -20,6 +20,11 @@ from zarr.storage import FsspecStore, LocalStore
 
 _memory_lock = threading.Lock()
 
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    # Else s3fs asks for each object's size before it reads it; our chunks fit one request anyway.
+    "s3": {"max_concurrency": 1},
+}
+
 
 class Place:
     """One store's address, resolved: `url` (absolute), `local` (a folder, or None)."""
@@ -30,7 +35,8 @@ class Place:
         text = os.fspath(url)
         for scheme in ("file://", "local://"):
             text = text.removeprefix(scheme)
-        self.options = dict(storage_options or {})
+        defaults = _DEFAULTS.get(text.split("://")[0], {})
+        self.options = {**defaults, **(storage_options or {})}
         self.local: Path | None = None
         if "://" in text or "::" in text:
             self.url = text.rstrip("/")
