@@ -101,8 +101,9 @@ def fit_head(
     """Train a compiled head and leave its best weights in it.
 
     `train` and `validation` are positions in `clips`. With an empty `validation` all epochs, or
-    those up to `last_epoch`, are run and the last weights are kept. `progress` goes on from an earlier one, whose state must be
-    in the model. `after_epoch(model, progress)` may save; `stop` ends the training within a batch.
+    those up to `last_epoch`, are run and the last weights are kept. `progress` goes on from an
+    earlier one, whose state must be in the model. `after_epoch(model, progress)` may save; `stop`
+    ends the training within a batch.
 
     On KeyboardInterrupt the best weights are put into the model before it is raised again, with
     `progress.stopped` set, so the caller can still save them.

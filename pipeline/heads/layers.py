@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.heads.initialisers import PACKAGE
 from pipeline.heads.lean import keras
 
 ops = keras.ops
-
-PACKAGE = "pixels_once"
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -48,8 +47,19 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]
         return {**config, "mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
 
+class _MaskAware(keras.layers.Layer):  # type: ignore[misc]
+    """Takes its mask as an argument; one that Keras attached ends here, without a warning."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.supports_masking = True
+
+    def compute_mask(self, *inputs: Any, **masks: Any) -> None:
+        """Nothing: every layer of a head is given the mask by hand."""
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class ZeroPadding(keras.layers.Layer):  # type: ignore[misc]
+class ZeroPadding(_MaskAware):
     """Zero in padding, so that what follows cannot see it."""
 
     def call(self, x: Any, mask: Any) -> Any:
@@ -62,7 +72,7 @@ class ZeroPadding(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
+class MaskedMean(_MaskAware):
     """The mean over the real steps."""
 
     def call(self, x: Any, mask: Any) -> Any:
@@ -77,7 +87,7 @@ class MaskedMean(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class MaskedMax(keras.layers.Layer):  # type: ignore[misc]
+class MaskedMax(_MaskAware):
     """The maximum over the real steps; 0 where there is none."""
 
     def call(self, x: Any, mask: Any) -> Any:
@@ -92,13 +102,13 @@ class MaskedMax(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Positions(keras.layers.Layer):  # type: ignore[misc]
+class Positions(_MaskAware):
     """A learned vector for every place in the sequence, added."""
 
-    def build(self, shape: Any) -> None:
+    def build(self, x_shape: Any) -> None:
         """One weight `places` (steps, width)."""
         self.places = self.add_weight(
-            shape=tuple(shape[1:]),
+            shape=tuple(x_shape[1:]),
             initializer=keras.initializers.RandomNormal(stddev=0.02),
             name="places",
         )
@@ -113,13 +123,13 @@ class Positions(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class AttentionPool(keras.layers.Layer):  # type: ignore[misc]
+class AttentionPool(_MaskAware):
     """The steps' mean under weights that softmax makes of a learned score of each step."""
 
-    def build(self, shape: Any, mask_shape: Any = None) -> None:
+    def build(self, x_shape: Any) -> None:
         """One weight `score` (width, 1)."""
         self.score = self.add_weight(
-            shape=(shape[-1], 1), initializer="glorot_uniform", name="score"
+            shape=(x_shape[-1], 1), initializer="glorot_uniform", name="score"
         )
 
     def call(self, x: Any, mask: Any) -> Any:

@@ -1,5 +1,115 @@
-"""LSTM and GRU as Keras has them."""
+"""Keras' LSTM and GRU with the input of all steps projected in one matrix product.
 
+Keras' own layers multiply every step's input apart, and their gradient adds up forty weight-sized
+matrices. These compute the same (equal weights, outputs and gradients within rounding; a `.keras`
+of one loads as the other): one product for all inputs, a plain recurrence, and for the LSTM a
+gradient that gathers all steps into one product for the recurrent weights. On a GPU, TensorFlow's
+and torch's cuDNN kernels are better still, and Keras' own code is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import engine
+from pipeline.heads.initialisers import PACKAGE, FastOrthogonal
 from pipeline.heads.lean import keras
+from pipeline.heads.recurrence import gru_states, lstm_states
 
-LSTM, GRU = keras.layers.LSTM, keras.layers.GRU
+ops = keras.ops
+
+WIDE = 1024
+"""From this width on the recurrent weights start from `FastOrthogonal`: QR takes a minute."""
+
+
+class _Projected:
+    """What both layers share: when to take over from Keras, and how inputs and masks are laid."""
+
+    def _takes_over(self, sequences: Any, initial_state: Any, training: Any) -> bool:
+        layer: Any = self
+        plain = (
+            initial_state is None
+            and sequences.shape[1] is not None
+            and keras.activations.serialize(layer.activation) == "tanh"
+            and keras.activations.serialize(layer.recurrent_activation) == "sigmoid"
+            and layer.use_bias
+            and not (layer.dropout or layer.recurrent_dropout)
+            and not (layer.stateful or layer.return_state or layer.zero_output_for_mask)
+        )
+        has_cudnn = engine.backend_name() != "jax" and engine.device() == "gpu"
+        return bool(plain and not has_cudnn)
+
+    def _laid_out(self, sequences: Any, mask: Any) -> tuple[Any, Any]:
+        """Inputs (steps, batch, channels) · kernel + bias in compute dtype, mask (steps, batch, 1)."""
+        layer: Any = self
+        dtype = layer.compute_dtype
+        x = ops.transpose(ops.cast(sequences, dtype), (1, 0, 2))
+        if mask is None:
+            mask = ops.ones_like(sequences[:, :, 0], dtype="bool")
+        real = ops.expand_dims(ops.transpose(ops.cast(mask, "float32"), (1, 0)), -1)
+        if layer.go_backwards:
+            x, real = ops.flip(x, axis=0), ops.flip(real, axis=0)
+        steps, channels = int(x.shape[0]), int(x.shape[2])
+        flat = ops.matmul(ops.reshape(x, (-1, channels)), _as(layer.cell.kernel, dtype))
+        units = int(layer.cell.kernel.shape[1])
+        bias = _as(layer.cell.bias, dtype)
+        projected = flat + (bias if len(bias.shape) == 1 else bias[0])
+        return ops.reshape(projected, (steps, -1, units)), real
+
+    def _returned(self, states: Any) -> Any:
+        """States (steps, batch, units) as the layer's output."""
+        layer: Any = self
+        states = ops.cast(states, layer.compute_dtype)
+        return ops.transpose(states, (1, 0, 2)) if layer.return_sequences else states[-1]
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LSTM(_Projected, keras.layers.LSTM):  # type: ignore[misc]
+    """`keras.layers.LSTM`, faster on a CPU and under JAX; see the module."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        options.setdefault("recurrent_initializer", _orthogonal(units))
+        super().__init__(units, **options)
+
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+    ) -> Any:
+        """`sequences` (batch, steps, channels), `mask` (batch, steps) → (batch, [steps,] units)."""
+        if not self._takes_over(sequences, initial_state, training):
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        projected, real = self._laid_out(sequences, mask)
+        recurrent = _as(self.cell.recurrent_kernel, self.compute_dtype)
+        return self._returned(lstm_states(projected, recurrent, real))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GRU(_Projected, keras.layers.GRU):  # type: ignore[misc]
+    """`keras.layers.GRU`, faster on a CPU and under JAX; see the module."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        options.setdefault("recurrent_initializer", _orthogonal(units))
+        super().__init__(units, **options)
+
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+    ) -> Any:
+        """`sequences` (batch, steps, channels), `mask` (batch, steps) → (batch, [steps,] units)."""
+        plain = self.reset_after and self._takes_over(sequences, initial_state, training)
+        if not plain:
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        projected, real = self._laid_out(sequences, mask)
+        dtype = self.compute_dtype
+        recurrent, bias = _as(self.cell.recurrent_kernel, dtype), _as(self.cell.bias, dtype)[1]
+        return self._returned(gru_states(projected, recurrent, bias, real))
+
+
+def _as(variable: Any, dtype: str) -> Any:
+    return ops.cast(ops.convert_to_tensor(variable), dtype)
+
+
+def _orthogonal(units: int) -> Any:
+    return FastOrthogonal() if units >= WIDE else "orthogonal"

@@ -204,9 +204,8 @@ def _given(clips: pd.DataFrame, seed: int, fractions: Sequence[float]) -> Split:
             f"the data's own split has no {' and no '.join(missing)} clips: "
             "use split=grouped or split=stratified"
         )
-    where: Rows = (
-        part.map({"train": 0, "validation": 1, "test": 2}).fillna(-1).to_numpy(dtype=np.int64)
-    )
+    numbers = {"train": 0, "validation": 1, "test": 2}
+    where: Rows = np.fromiter((numbers.get(str(p), -1) for p in part), np.int64, len(part))
     if not (where == 1).any():
         # No validation part is given: cut one from the training clips, never from the test.
         training = clips[where == 0]
