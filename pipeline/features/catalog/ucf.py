@@ -42,12 +42,13 @@ def apply_ucf_splits(catalog: pd.DataFrame, where: str) -> pd.DataFrame:
             name, label = os.path.basename(clip), os.path.dirname(clip)
             if split_of.setdefault(name, split) != split:
                 raise ConfigError(f"{name} is in both lists {number} of {folder}: mend the lists")
-            if class_number and classes and classes.get(class_number.strip()) not in (label, None):
+            indexed = classes.get(class_number.strip(), "")
+            if label and indexed and label != indexed:
                 raise ConfigError(
                     f"{clip} has number {class_number.strip()} in list {number}, which classInd "
-                    f"gives to {classes[class_number.strip()]}: take lists of one release"
+                    f"gives to {indexed}: take lists of one release"
                 )
-            label_of[name] = label or classes.get(class_number.strip(), "")
+            label_of[name] = label or indexed
     names = [os.path.basename(video_id) for video_id in catalog["video_id"]]
     splits = [split_of.get(name, "") for name in names]
     if not any(splits):
