@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,14 +69,20 @@ def _scaled(keras: Any, frames: Any, scaling: Scaling) -> Any:
 
 
 def _load(body: Any, name: str, weights: Weights) -> None:
-    try:
-        body.load_weights(str(weights.path))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        first = str(error).strip().partition("\n")[0]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            body.load_weights(str(weights.path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = str(error).strip().partition("\n")[0]
+        else:
+            # Keras only warns where a file lacks some layers, and leaves those as they began.
+            why = next((str(w.message) for w in said if "freshly-init" in str(w.message)), "")
+    if why:
         raise ConfigError(
             f"the weights file {str(weights.path)!r} does not fit {name} without its top "
-            f"({first}): give a no-top .h5 or .weights.h5 file of this model"
-        ) from None
+            f"({why.rstrip('.')}): give a no-top .h5 or .weights.h5 file of this model"
+        )
 
 
 def fill_random(model: Any, seed: int) -> None:

@@ -1,0 +1,288 @@
+"""Every first stage keeps the interface's promises, on small inputs and seeded random weights."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import engine
+from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.features import backbones
+from pipeline.features.backbones import describe, load
+from pipeline.features.backbones.keras_model import _scaled, build_model
+from pipeline.features.backbones.keras_models import KERAS_MODELS
+from pipeline.features.backbones.openvino_cache import cached_model
+from pipeline.features.weights import Weights, resolve_weights
+from pipeline.spec import Precision, Spec
+
+ROOT = Path(__file__).parents[2]
+SIZE = 75
+"""The smallest picture that InceptionV3 takes: the same graph at a tenth of the cost."""
+
+pytestmark = pytest.mark.slow
+
+needs_openvino = pytest.mark.skipif(
+    not backbones.openvino_engine.available(), reason="openvino is not installed"
+)
+
+
+def random_spec(seed: int = 0, precision: Precision = "float32") -> tuple[Spec, Weights]:
+    weights = resolve_weights(f"random:{seed}", "inception_v3")
+    return Spec(size=SIZE, weights=weights.hash, precision=precision), weights
+
+
+def noise(count: int, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that two processes filled at once, from nothing."""
+    folder = tmp_path_factory.mktemp("cache")
+    code = (
+        "import sys, tests.features.test_backbones as t;"
+        "from pathlib import Path; from pipeline.features.backbones.openvino_cache import *;"
+        "print(cached_model(*t.random_spec(), Path(sys.argv[1])), 'tensorflow' in sys.modules)"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=200)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert answers[0] == answers[1]
+    # The export had a process of its own: whoever asked has not loaded TensorFlow.
+    assert answers[0][1] == "False"
+    return folder
+
+
+@pytest.fixture(scope="module", params=["keras", "openvino"])
+def loaded(request: pytest.FixtureRequest, cache: Path) -> backbones.Backbone:
+    if request.param == "openvino" and not backbones.openvino_engine.available():
+        pytest.skip("openvino is not installed")
+    return load(*random_spec(), engine=request.param, cache=cache)
+
+
+def test_frames_in_features_out(loaded: backbones.Backbone) -> None:
+    features = loaded(noise(3))
+    assert features.shape == (3, *loaded.shape) == (3, 2048)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+    assert "inception_v3" in repr(loaded)
+    assert loaded.software["keras"]
+
+
+def test_a_frame_gives_the_same_bits_wherever_it_stands(loaded: backbones.Backbone) -> None:
+    frames = noise(loaded.batch)
+    whole = loaded(frames)
+    np.testing.assert_array_equal(loaded(frames[::-1])[::-1], whole)
+    np.testing.assert_array_equal(loaded(frames[2:5]), whole[2:5])
+    np.testing.assert_array_equal(loaded(frames[-1:]), whole[-1:])
+
+
+def test_callers_do_not_disturb_each_other(loaded: backbones.Backbone) -> None:
+    frames = noise(32)
+    alone = [loaded(frames[i : i + 4]) for i in range(0, 32, 4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(loaded, [frames[i : i + 4] for i in range(0, 32, 4)]))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_an_answer_survives_the_next_call(loaded: backbones.Backbone) -> None:
+    first = loaded(noise(2))
+    copy = first.copy()
+    loaded(255 - noise(2))
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_what_is_no_batch_of_frames_is_refused(loaded: backbones.Backbone) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        loaded(noise(2).astype(np.float32))
+    with pytest.raises(ValueError, match="uint8"):
+        loaded(noise(2, size=64))
+    with pytest.raises(ValueError, match="0 frames"):
+        loaded(noise(0))
+    with pytest.raises(ValueError, match=f"1 to {loaded.batch}"):
+        loaded(noise(loaded.batch + 1))
+
+
+@needs_openvino
+@pytest.mark.parametrize("precision", engine.precisions())
+def test_batch_size_and_streams_change_no_bit(cache: Path, precision: Precision) -> None:
+    if precision == "float16":
+        pytest.skip("no precision of a CPU")
+    spec, weights = random_spec(precision=precision)
+    frames = noise(20)
+    reference = None
+    for batch in (1, 8, 16, 20):
+        backbone = load(spec, weights, engine="openvino", batch=batch, cache=cache)
+        features = np.concatenate(
+            [backbone(frames[i : i + batch]) for i in range(0, len(frames), batch)]
+        )
+        reference = features if reference is None else reference
+        np.testing.assert_array_equal(features, reference)
+
+
+@needs_openvino
+def test_the_engines_agree(cache: Path) -> None:
+    frames = noise(8)
+    keras = load(*random_spec(), engine="keras", cache=cache)(frames)
+    openvino = load(*random_spec(), engine="openvino", cache=cache)(frames)
+    np.testing.assert_allclose(openvino, keras, rtol=1e-3, atol=1e-3)
+
+
+def weights_digest(seed: int) -> str:
+    spec, weights = random_spec(seed)
+    model = build_model(spec.backbone, size=SIZE, weights=weights, precision="float32")
+    return hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
+
+
+def test_random_weights_follow_the_seed_in_every_process() -> None:
+    code = "import tests.features.test_backbones as t; print(t.weights_digest(0))"
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert elsewhere.stdout.strip() == weights_digest(0) != weights_digest(1)
+
+
+def test_random_features_survive_float16(loaded: backbones.Backbone) -> None:
+    features = loaded(noise(4))
+    stored = features.astype(np.float16)
+    assert np.isfinite(stored).all()
+    # What is zero was zero before: nothing vanished.
+    assert ((stored == 0) == (features == 0)).all()
+
+
+@needs_openvino
+def test_a_damaged_cache_entry_is_made_anew(cache: Path, tmp_path: Path) -> None:
+    spec, weights = random_spec()
+    xml = cached_model(spec, weights, cache)
+    entry = tmp_path / xml.parent.name
+    entry.mkdir()
+    (entry / xml.name).write_text("<net")
+    (tmp_path / f".{entry.name}.left-by-a-kill").mkdir()
+    backbone = load(spec, weights, engine="openvino", cache=tmp_path)
+    expected = load(spec, weights, engine="openvino", cache=cache)
+    np.testing.assert_array_equal(backbone(noise(2)), expected(noise(2)))
+    assert [e.name for e in tmp_path.iterdir() if e.is_dir()] == [entry.name]
+
+
+@needs_openvino
+def test_a_weights_file_of_another_model_is_one_sentence(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    path = tmp_path / "other.weights.h5"
+    model.save_weights(path)
+    weights = resolve_weights(str(path), "inception_v3")
+    spec = Spec(size=SIZE, weights=weights.hash)
+    for engine_name in ("keras", "openvino"):
+        with pytest.raises(ConfigError, match="does not fit inception_v3") as caught:
+            load(spec, weights, engine=engine_name, cache=tmp_path / "cache")
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_other_than_the_specs_are_refused() -> None:
+    spec, _ = random_spec(0)
+    _, other = random_spec(1)
+    with pytest.raises(SpecMismatch, match="random:0, and weights random:1"):
+        load(spec, other)
+    with pytest.raises(SpecMismatch, match="no weights"):
+        load(spec, None)
+
+
+def test_a_precision_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "precisions", lambda: ("float32",))
+    with pytest.raises(ConfigError, match="does not compute in bfloat16: use precision float32"):
+        load(*random_spec(precision="bfloat16"))
+
+
+def test_auto_takes_openvino_on_a_cpu_and_keras_where_the_user_or_a_gpu_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backbones, "available", lambda: True)
+    monkeypatch.setattr(engine, "gpu_capability", lambda: 0.0)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert backbones.choose_engine() == "openvino"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert backbones.choose_engine() == "keras"
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(engine, "gpu_capability", lambda: 9.0)
+    assert backbones.choose_engine() == "keras"
+    assert backbones.choose_engine("openvino") == "openvino"
+    monkeypatch.setattr(backbones, "available", lambda: False)
+    assert backbones.choose_engine() == "keras"
+    with pytest.raises(ConfigError, match="not installed"):
+        backbones.choose_engine("openvino")
+    with pytest.raises(ConfigError, match="'tensorrt'"):
+        backbones.choose_engine("tensorrt")
+
+
+def test_the_frames_backbone_gives_the_pixels_back() -> None:
+    kind = describe("frames")
+    spec = Spec(backbone="frames", size=kind.size, shape=kind.shape, dtype=kind.dtype)
+    backbone = load(spec, None)
+    frames = noise(5, kind.size)
+    pixels = backbone(frames)
+    np.testing.assert_array_equal(pixels, frames)
+    frames[:] = 0
+    assert pixels.any()
+    assert backbone.shape == kind.shape
+
+
+def test_describe_needs_no_keras_and_suggests_the_nearest_name() -> None:
+    code = (
+        "import sys; from pipeline.features.backbones import describe;"
+        "k = describe('inception_v3'); print(k.size, k.shape, 'keras' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "299 (2048,) False"
+    with pytest.raises(ConfigError, match="did you mean inception_v3"):
+        describe("inceptionv3")
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet_v3_small", "densenet121", "vgg16"])
+def test_the_table_of_models_is_what_keras_builds(name: str) -> None:
+    import keras
+
+    row = KERAS_MODELS[name]
+    weights = resolve_weights("random", name)
+    model = build_model(name, size=64, weights=weights, precision="float32")
+    assert model.output_shape == (None, row.channels)
+    frames = noise(1, 64)
+    body = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    preprocess = getattr(keras.applications, row.module).preprocess_input
+    expected = body(preprocess(frames.astype(np.float32)), training=False)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(model(frames)),
+        keras.ops.convert_to_numpy(expected),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+def test_every_model_scales_its_pixels_as_keras_does() -> None:
+    import keras
+
+    frames = noise(2, 8)
+    for module, scaling in {(m.module, m.scaling) for m in KERAS_MODELS.values()}:
+        pixels = keras.Input((8, 8, 3), dtype="uint8")
+        model = keras.Model(pixels, _scaled(keras, pixels, scaling))
+        preprocess = getattr(keras.applications, module).preprocess_input
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(model(frames)),
+            preprocess(frames.astype(np.float32)),
+            rtol=1e-4,
+            atol=1e-4,
+            err_msg=module,
+        )
