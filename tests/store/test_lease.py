@@ -1,0 +1,217 @@
+"""One run at a time: who holds, who takes over, who is told to stop."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+import store
+from store.heartbeat import Heartbeat
+from store.lease import FOLDER, Holder, Lease, current
+from store.place import Place
+from tests.store.stores import child, clips, create, features_of, filled, put_batch
+
+HOLD = """
+import sys, store
+writer = store.Writer.acquire(sys.argv[1], owner="child")
+writer.in_flight([0, 2])
+print(writer.token, flush=True)
+sys.stdin.read()
+"""
+
+
+def holder_file(url: str, **changes) -> Path:
+    """The lease of another machine's run, as it would lie in the store."""
+    me = Holder.me("elsewhere")
+    values = {name: getattr(me, name) for name in Holder.__slots__}
+    path = Path(url) / FOLDER / "000007.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**values, "host": "far", "machine": "far", **changes}))
+    return path
+
+
+def test_a_killed_process_is_taken_over_at_once_with_its_batches(local):
+    filled(local)
+    process = child(HOLD, local)
+    token = process.stdout.readline().strip()
+    with pytest.raises(store.StoreBusy, match=f"child .process {process.pid} on"):
+        store.Writer.acquire(local, owner="me")
+    assert store.holder(local).token == token
+    process.kill()  # not waited for: a zombie is dead too
+    while store.holder(local) is not None:
+        pass
+    with store.Writer.acquire(local, owner="me") as writer:
+        assert writer.took_over
+        assert writer.suspects == [0, 2]
+        assert writer.token != token
+    process.communicate()
+
+
+def test_a_reused_process_number_does_not_keep_a_lease(local):
+    create(local)
+    me = Holder.me()
+    holder_file(local, machine=me.machine, started=me.started - 1000)
+    with store.Writer.acquire(local, owner="me") as writer:
+        assert writer.took_over
+
+
+def test_another_machine_is_dead_after_a_minute_without_a_beat(local):
+    create(local)
+    holder_file(local, beat=time.time() - 50)
+    with pytest.raises(store.StoreBusy, match="on far"):
+        store.Writer.acquire(local, owner="me")
+    holder_file(local, beat=time.time() - 61)
+    with store.Writer.acquire(local, owner="me") as writer:
+        assert writer.took_over
+
+
+def test_batches_in_flight_stay_recorded_until_they_are_checked(url):
+    filled(url)
+    with store.Writer.acquire(url, owner="one") as writer:
+        writer.in_flight([1, 2])
+    assert store.holder(url) is None
+    with store.Writer.acquire(url, owner="two") as writer:
+        assert writer.took_over
+        assert writer.suspects == [1, 2]
+        writer.in_flight([0])
+        assert current(Place(url)).batches == (0, 1, 2)
+        store.write_batch(url, 2, features_of([8, 9], 5), token=writer.token)
+        assert writer.check_batches([2]).tolist() == [8, 9]
+        assert writer.suspects == [1]
+    with store.Writer.acquire(url, owner="three") as writer:
+        assert writer.suspects == [0, 1]
+        assert writer.check_batches([0, 1, 99]).tolist() == []
+        writer.in_flight([])
+    with store.Writer.acquire(url, owner="four") as writer:
+        assert not writer.took_over
+
+
+def test_a_writer_that_was_replaced_stops_and_writes_nothing(url):
+    filled(url)
+    with store.Writer.acquire(url, owner="slow") as slow:
+        slow.set([0], label="never")
+        lease = slow._heart._lease
+        place = Place(url)
+        place.put_new(
+            f"{FOLDER}/{lease._number + 1:06d}.json",
+            json.dumps({n: getattr(Holder.me("quick"), n) for n in Holder.__slots__}).encode(),
+        )
+        for call in (
+            slow.flush,
+            lambda: slow.append(clips(1, start=50)),
+            lambda: slow.in_flight([0]),
+            lambda: slow.set_attributes(classes=["x"]),
+            lease.beat,
+        ):
+            with pytest.raises(store.LeaseLost, match="quick"):
+                call()
+    assert store.open(url).table()["label"][0] == "run"
+    assert store.holder(url).owner == "quick"  # the slow one's release left it alone
+
+
+def test_the_heartbeat_finds_out_by_itself(local, monkeypatch):
+    create(local)
+    monkeypatch.setattr("store.heartbeat.BEAT_S", 0.01)
+    lease, _ = Lease.acquire(Place(local), "slow")
+    heart = Heartbeat(Place(local), lease)
+    first = lease.holder.beat
+    while lease.holder.beat == first:
+        pass
+    assert json.loads((Path(local) / FOLDER / "000001.json").read_text())["beat"] > first
+    taken = holder_file(local)
+    for thread in threading.enumerate():
+        if thread.name == "store-lease":
+            thread.join()
+    taken.unlink()
+    with pytest.raises(store.LeaseLost, match="elsewhere"):  # remembered, though it is gone again
+        heart.check()
+
+
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_of_many_at_once_one_gets_it(url, left_behind):
+    create(url)
+    if left_behind:
+        with store.Writer.acquire(url, owner="dead") as writer:
+            writer.in_flight([0])
+    start = threading.Barrier(6)
+    inside, most = [], []
+    guard = threading.Lock()
+
+    def race(number: int) -> bool:
+        start.wait()
+        for _ in range(2):
+            try:
+                lease, _ = Lease.acquire(Place(url), str(number))
+            except store.StoreBusy:
+                continue
+            with guard:
+                inside.append(number)
+                most.append(len(inside))
+            lease.check()
+            with guard:
+                inside.remove(number)
+            lease.release()
+        return True
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(race, range(6)))
+    assert most
+    assert max(most) == 1
+
+
+def test_waiting_ends_when_the_other_is_done(local):
+    create(local)
+    first = store.Writer.acquire(local, owner="first")
+    threading.Timer(0.2, first.release).start()
+    with store.Writer.acquire(local, owner="second", wait_s=60) as writer:
+        assert not writer.took_over
+
+
+def test_a_released_writer_writes_no_more(url):
+    create(url)
+    writer = store.Writer.acquire(url, owner="me")
+    writer.release()
+    writer.release()
+    with pytest.raises(store.LeaseLost, match="released"):
+        writer.append(clips(1))
+
+
+class Careless(MemoryFileSystem):
+    """An object store that takes a conditional PUT and ignores the condition."""
+
+    protocol = "careless"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        return super().pipe_file(path, value, mode="overwrite", **kwargs)
+
+
+def test_a_place_without_exclusive_creation_is_refused_unless_told():
+    fsspec.register_implementation("careless", Careless, clobber=True)
+    url = create("careless://clips.zarr")
+    with pytest.raises(store.StoreUnwritable, match="--no-lease"):
+        store.Writer.acquire(url, owner="me")
+    with store.Writer.acquire(url, owner="me", lease=False) as writer:
+        assert writer.token is None
+        writer.append(clips(4))
+        put_batch(writer, 0)
+    np.testing.assert_array_equal(store.open(url).load().features, features_of(range(4)))
+
+
+def test_who_holds_it_survives_pickling():
+    import pickle
+
+    error = store.StoreBusy("busy", Holder.me("me"))
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == "busy"
+    assert again.holder == error.holder
