@@ -28,6 +28,7 @@ def rebuild(url: str) -> None:
         for batch in range(3):
             if (writer.column("status")[list(writer.rows_of(batch))] == store.PENDING).any():
                 put_batch(writer, batch)
+        writer.flush()
 
 
 def test_every_single_flipped_bit_of_features_is_found_and_mended(local):
