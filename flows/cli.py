@@ -106,7 +106,7 @@ def _terminate_as_interrupt() -> Any:
 
 
 def _parser() -> Parser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     group = common.add_argument_group("every command")
     group.add_argument(
         "--config",

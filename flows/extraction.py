@@ -144,7 +144,7 @@ class Extraction:
     def _room(self) -> bool:
         workers = self._runner.client.scheduler_info(n_workers=-1)["workers"]
         threads = sum(worker["nthreads"] for worker in workers.values())
-        return len(self._in_flight) < max(1, threads) + _PREFETCH * max(1, len(workers))
+        return bool(len(self._in_flight) < max(1, threads) + _PREFETCH * max(1, len(workers)))
 
     def _submit(self, batch: Batch) -> None:
         import dask

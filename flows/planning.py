@@ -129,7 +129,7 @@ def _changed(
     paths = catalog["path"].to_numpy()
     for i in np.flatnonzero(same_size & ~same_time & (digests != "")):
         changed[i] = not same_bytes(paths[positions[i]], digests[i])
-    return changed
+    return np.asarray(changed, bool)
 
 
 def _retried(reason: np.ndarray, retry: Collection[str]) -> np.ndarray:

@@ -169,7 +169,7 @@ def _checked(where: str, kind: Any, value: Any) -> Any:
     allowed = wanted.get(str(kind), (dict,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
         raise ConfigError(f"{where} is {value!r}: give a value of type {allowed[-1].__name__}")
-    return float(value) if kind == "float" else value
+    return float(value) if isinstance(value, int) and kind == "float" else value
 
 
 def _parser_of(kind: Any) -> Any:

@@ -71,19 +71,13 @@ def predict_clips(
     for start in range(0, len(clips), _GROUP):
         group = clips[start : start + _GROUP]
         results = first_stage.extractor.extract(group)
-        usable = [i for i, result in enumerate(results) if result.features is not None]
-        probabilities = dict(
-            zip(
-                usable,
-                run.predict(
-                    np.stack([results[i].features for i in usable]),
-                    np.stack([results[i].mask for i in usable]),
-                ),
-                strict=True,
+        usable = {i: r.features for i, r in enumerate(results) if r.features is not None}
+        probabilities = {}
+        if usable:
+            said = run.predict(
+                np.stack(list(usable.values())), np.stack([results[i].mask for i in usable])
             )
-            if usable
-            else []
-        )
+            probabilities = dict(zip(usable, said, strict=True))
         for i, (clip, result) in enumerate(zip(group, results, strict=True)):
             if i not in probabilities:
                 yield Prediction(path=clip.path, reason=result.reason, detail=result.detail)

@@ -50,7 +50,7 @@ def _test_clip(folder: Path) -> Path:
     from flows.features import DEMO_CLIPS
 
     config = json_format.loads((folder / "config.json").read_text())
-    return Path(DEMO_CLIPS) / config["split"]["test"]["video_ids"][0]
+    return Path(DEMO_CLIPS) / str(config["split"]["test"]["video_ids"][0])
 
 
 def _say(text: str) -> None:

@@ -17,6 +17,8 @@ def run(settings: ShowSettings, *, json: bool) -> int:
     labels = ready["label"].value_counts()
     reasons = table.loc[table["reason"] != "", "reason"].value_counts()
     row_bytes = int(np.prod(source.shape)) * source.steps * source.dtype.itemsize
+    features_bytes = row_bytes * len(table)
+    clips_bytes = int(table["size_bytes"].clip(0).sum())
     facts = {
         "store": settings.store,
         "fingerprint": source.fingerprint,
@@ -26,8 +28,8 @@ def run(settings: ShowSettings, *, json: bool) -> int:
         "steps": source.steps,
         "shape": list(source.shape),
         "dtype": str(source.dtype),
-        "features_bytes": row_bytes * len(table),
-        "clips_bytes": int(table["size_bytes"].clip(0).sum()),
+        "features_bytes": features_bytes,
+        "clips_bytes": clips_bytes,
         "labels": labels.to_dict(),
         "reasons": reasons.to_dict(),
         "splits": ready.loc[ready["split"] != "", "split"].value_counts().to_dict(),
@@ -48,8 +50,8 @@ def run(settings: ShowSettings, *, json: bool) -> int:
     )
     print(
         f"fingerprint {source.fingerprint[:16]}… · batch {source.batch} · "
-        f"{facts['features_bytes'] / 2**20:,.1f} MiB of features from "
-        f"{facts['clips_bytes'] / 2**20:,.1f} MiB of clips · {facts['groups']} groups"
+        f"{features_bytes / 2**20:,.1f} MiB of features from "
+        f"{clips_bytes / 2**20:,.1f} MiB of clips · {facts['groups']} groups"
     )
     if spec["weights"].startswith("random"):
         print("these features come from random weights, not ImageNet's")

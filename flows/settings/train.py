@@ -43,7 +43,9 @@ class TrainSettings:
     feature_dropout: float = setting(
         0.0, "share of feature channels dropped in training", metavar="X"
     )
-    step_jitter: float = setting(0.0, "share of steps dropped at random in training", metavar="X")
+    step_jitter: int = setting(
+        0, "how many steps a step may be swapped for a neighbour in training", metavar="N"
+    )
     schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
     precision: str = setting("auto", "of the training", choices=("auto", "float32", "bfloat16"))
     resume: bool = setting(False, "go on with an interrupted run of this name")

@@ -50,7 +50,15 @@ class SequenceSource(Protocol):
 
     def table(self) -> pd.DataFrame: ...
     def load(self, rows: Any = None) -> SequencesLike: ...
-    def batches(self, rows: Any = None, size: int = 32, **options: Any) -> Iterator[Any]: ...
+    def batches(
+        self,
+        rows: Any = ...,
+        size: int = ...,
+        *,
+        shuffle: bool = ...,
+        seed: int = ...,
+        epoch: int = ...,
+    ) -> Iterator[Any]: ...
     def digests(self, rows: Any) -> npt.NDArray[np.uint32]: ...
 
 
