@@ -118,6 +118,14 @@ def test_seeking_gives_the_same_frames_pixel_for_pixel(
     assert (sought.frames_decoded, sought.fps) == (through.frames_decoded, through.fps)
 
 
+def test_seeking_decodes_no_more_than_from_each_keyframe_on(tmp_path: Path) -> None:
+    clip = write_numbered_clip(tmp_path / "a.mp4", 900, options=H264_B)
+    steps: list[int] = []
+    read = read_clip(str(clip), whole(4), on_progress=lambda: steps.append(1))
+    assert read.decoder == "pyav"
+    assert len(steps) - 900 <= 4 * 50  # every packet is listed once, then a segment for each
+
+
 def test_seeking_keeps_to_uneven_times(tmp_path: Path) -> None:
     times = [k + k // 3 for k in range(900)]
     clip = write_numbered_clip(tmp_path / "a.mp4", 900, options=H264_B, times=times)

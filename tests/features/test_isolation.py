@@ -218,3 +218,15 @@ def wait_until(condition: object, limit_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+def test_a_process_that_only_hands_out_clips_loads_no_decoder() -> None:
+    code = "import sys, pipeline.features.decoders; print({'cv2', 'av'} & set(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ran.stdout.strip() == "set()"

@@ -25,7 +25,7 @@ from pipeline.features.decoding.fit import fit_picture
 from pipeline.features.decoding.pyav import Pictures, open_video, upright_size
 from pipeline.features.decoding.through import Described, Kept, OnProgress
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.sampling import sample_indices
+from pipeline.features.sampling import needs_length, sample_indices
 
 LONG_FRAMES = 600
 """Clips of fewer frames are read through: listing their packets costs more than it saves."""
@@ -67,6 +67,9 @@ def read_by_seeking(
 
     `header` is what OpenCV says of the clip; the result keeps its rate and frame count.
     """
+    guess = sample_indices(plan.sampling, header.declared, header.fps)
+    if not needs_length(plan.sampling) and guess[-1] < LONG_FRAMES:
+        return None  # the wanted frames are near the clip's start
     try:
         container, stream = open_video(path)
     except UnreadableClip:
