@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.leakage import near_identical
 from pipeline.heads.measures import (
     bootstrap_interval,
     confusion,
-    majority_baseline,
     measure,
     per_class,
 )
@@ -40,6 +41,7 @@ def evaluate_run(
     pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
     per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
     confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
+    near_identical(clips, split).to_csv(out / "leakage.csv", index=False)
     progress = fitted.progress
     plot_curves(progress.history, out / "curves.png", best_epoch=progress.best_epoch)
     plot_confusion(counts, names, out / "confusion.png")
@@ -58,14 +60,10 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
     groups = group_names(clips.table.iloc[test_at])
     figures["test"]["top1_interval"] = list(bootstrap_interval(hits, groups))
     figures["test"]["groups"] = len(set(groups))
-    baseline: dict[str, Any] = {
-        "majority": majority_baseline(clips.labels[train_at], clips.labels[test_at]),
-        "chance": 1 / len(clips.classes),
-    }
     progress = fitted.progress
     return {
         **figures,
-        "baseline": baseline,
+        "baseline": baselines(clips, split, config, figures["test"]["top1"]),
         "seconds": fitted.seconds,
         "clips_per_second": progress.clips_per_second,
         "head": config.head,
@@ -78,6 +76,8 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
         "split": split.how,
         "fingerprint": clips.fingerprint,
         "left_out": dict(clips.left_out),
+        "inference_clips_per_second": fitted.inference_clips_per_second,
+        "leakage": len(near_identical(clips, split)),
     }
 
 

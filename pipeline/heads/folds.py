@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
     predictions_table,
+    read_predictions,
     write_history,
     write_json,
 )
@@ -53,8 +53,10 @@ def train_folds(
     done = [json.loads((folder / DONE).read_text(encoding="utf-8")) for folder in folders]
     refitted = _refit(clips, config, out, done, on_epoch, stop, len(splits))
     metrics = _summary(clips, splits, done)
+    predictions = _write(out, clips, folders, refitted)
+    hits = (predictions["label"] == predictions["predicted"]).to_numpy()
+    metrics["test"]["top1_interval"] = list(bootstrap_interval(hits, group_names(predictions)))
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
-    _write(out, clips, folders, refitted)
     metrics["seconds"] = time.perf_counter() - started
     write_json(out / DONE, metrics)
     return metrics
@@ -134,6 +136,9 @@ def _summary(
         "clips_per_second": float(np.median([fold["clips_per_second"] for fold in done])),
         "head": first["head"],
         "parameters": first["parameters"],
+        "inference_clips_per_second": float(
+            np.median([fold["inference_clips_per_second"] for fold in done])
+        ),
         "classes": first["classes"],
         "train_clips": len(clips),
         "stopped": False,
@@ -144,16 +149,12 @@ def _summary(
     }
 
 
-def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -> None:
+def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -> pd.DataFrame:
     from pipeline.heads.plots import plot_confusion, plot_curves, plot_model
 
     save_model(refitted.model, out / "model.keras")
     predictions = pd.concat(
-        [
-            pd.read_csv(folder / "predictions.csv", dtype={"label": str, "predicted": str})
-            for folder in folders
-        ],
-        ignore_index=True,
+        [read_predictions(folder / "predictions.csv") for folder in folders], ignore_index=True
     )
     predictions.to_csv(out / "predictions.csv", index=False)
     names = list(clips.classes)
@@ -169,11 +170,4 @@ def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -
     plot_curves(history, out / "curves.png", best_epoch=refitted.progress.best_epoch)
     plot_confusion(counts, names, out / "confusion.png")
     plot_model(refitted.model, out / "model.png")
-    for leftover in (out / CHECKPOINT,):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def pooled_interval(predictions: pd.DataFrame) -> tuple[float, float]:
-    """The 95 % interval of top-1 over all folds' test clips, groups drawn anew."""
-    hits = (predictions["label"] == predictions["predicted"]).to_numpy()
-    return bootstrap_interval(hits, group_names(predictions))
+    return predictions

@@ -14,7 +14,8 @@ from pipeline.heads.fitting import EpochReport
 BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#6b7280"
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of this size in inches, drawn without a display."""
     # Not pyplot: it keeps global state, and trainings may run side by side.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ def _figure(width: float, height: float) -> Any:
 
 def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) -> None:
     """Loss and top-1 of training and validation by epoch, the kept epoch marked."""
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     epochs = [report.epoch for report in history]
     columns = (("loss", "val_loss", "Loss (cross-entropy)"), ("top1", "val_top1", "Top-1 accuracy"))
     for axis, (ours, theirs, title) in zip(figure.subplots(1, 2), columns, strict=True):
@@ -46,7 +47,7 @@ def plot_confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], path: 
     """The confusion matrix: shares of each true class as colour, counts where they fit."""
     n = len(classes)
     side = float(np.clip(2.5 + 0.45 * n, 4, 22))
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axis = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -71,7 +72,7 @@ def plot_model(model: Any, path: Path) -> None:
     rows = max(levels.values()) + 1
     places: dict[str, tuple[float, float]] = {}
     widest = max(sum(level == row for level in levels.values()) for row in range(rows))
-    figure = _figure(3.6 * widest + 0.4, 0.85 * rows + 0.4)
+    figure = new_figure(3.6 * widest + 0.4, 0.85 * rows + 0.4)
     axis = figure.subplots()
     axis.set_axis_off()
     for row in range(rows):

@@ -100,6 +100,25 @@ def predictions_table(
     return pd.concat(tables, ignore_index=True)
 
 
+def read_predictions(path: Path) -> pd.DataFrame:
+    """What `predictions_table` held: a class named `NA` stays a name, not a missing value."""
+    names = ("video_id", "group", "part", "label", "predicted")
+    return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False)
+
+
+def recorded_splits(out: Path) -> list[Split]:
+    """The splits that a run's `config.json` records; empty where there is none."""
+    path = out / "config.json"
+    if not path.exists():
+        return []
+    config = json.loads(path.read_text(encoding="utf-8"))
+    splits = []
+    for record in config["folds"] or [config["split"]]:
+        parts = {name: record[name]["rows"] for name in ("train", "validation", "test")}
+        splits.append(Split.from_dict(record | parts))
+    return splits
+
+
 def split_record(clips: Clips, split: Split) -> dict[str, Any]:
     """The split with rows, digests and video ids of each part, as plain JSON values."""
     record: dict[str, Any] = {

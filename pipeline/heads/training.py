@@ -22,6 +22,7 @@ from pipeline.heads.fitting import (
     Stop,
     compile_head,
     fit_head,
+    predict_batch,
     predict_probabilities,
 )
 from pipeline.heads.measures import Probabilities
@@ -31,6 +32,7 @@ from pipeline.heads.run_folder import (
     FORMAT,
     FORMAT_VERSION,
     prepare_folder,
+    recorded_splits,
     split_record,
     write_history,
     write_json,
@@ -53,6 +55,7 @@ class Fitted:
     statistics: Statistics
     parts: Mapping[str, tuple[Rows, Probabilities]]
     seconds: float
+    inference_clips_per_second: float
 
 
 def train(
@@ -82,8 +85,9 @@ def train(
     require_readable(kind, source.shape)
     clips = source if isinstance(source, Clips) else load_clips(source)
     how = resolve_way(clips.table, config.split)
-    splits = _splits(clips, config, how)
     prepare_folder(out, overwrite=overwrite, resume=resume)
+    # A store may have grown since: a resumed training keeps to the clips it began with.
+    splits = recorded_splits(out) or _splits(clips, config, how)
     engine.prepare()
     started = time.perf_counter()
     write_json(
@@ -166,7 +170,19 @@ def fit_split(
         statistics=statistics,
         parts=parts,
         seconds=time.perf_counter() - started,
+        inference_clips_per_second=_inference_rate(model, clips, train_at, batch),
     )
+
+
+def _inference_rate(model: Any, clips: Clips, positions: Rows, batch: int) -> float:
+    """Clips per second of a compiled prediction: the better of two batches."""
+    features, mask, at = next(clips.batches(positions, batch))
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        predict_batch(model, features, mask, batch)
+        seconds.append(time.perf_counter() - started)
+    return len(at) / min(seconds)
 
 
 def compiled_head(

@@ -1,0 +1,151 @@
+"""Runs side by side: a leaderboard per test set, and whether a lead is more than luck."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.errors import ConfigError
+from pipeline.heads.measures import bootstrap_interval
+from pipeline.heads.run_folder import DONE, read_predictions
+from pipeline.heads.saved import read_config
+from pipeline.heads.splits import group_names
+
+COLUMNS = [
+    "run",
+    "head",
+    "top1",
+    "spread",
+    "top5",
+    "macro_f1",
+    "validation_top1",
+    "frame_average",
+    "parameters",
+    "train_seconds",
+    "inference_clips_per_second",
+    "split",
+    "fingerprint",
+    "clips",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Leaderboard:
+    """Runs that were tested on the same clips of one spec, the best first."""
+
+    test_set: str
+    table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"Leaderboard(test_set={self.test_set[:12]}, runs={len(self.table)})"
+
+
+def leaderboards(runs: Path | str) -> list[Leaderboard]:
+    """One board per test set found under `runs`, the largest first.
+
+    Runs of different test clips, folds or specs are never ranked in one list: their figures do not
+    compare. Unfinished runs are left out. Raises `ConfigError` where no run is finished.
+    """
+    found = [folder for folder in sorted(Path(runs).glob("*")) if (folder / DONE).exists()]
+    if not found:
+        raise ConfigError(f"{runs} holds no finished run: train a head first")
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for folder in found:
+        config = read_config(folder)
+        sets.setdefault(test_set_key(config), []).append(_line(folder, config))
+    boards = [
+        Leaderboard(
+            test_set=key,
+            table=pd.DataFrame(lines, columns=COLUMNS)
+            .sort_values("top1", ascending=False, kind="stable")
+            .reset_index(drop=True),
+        )
+        for key, lines in sets.items()
+    ]
+    return sorted(boards, key=lambda board: -len(board.table))
+
+
+def test_set_key(config: dict[str, Any]) -> str:
+    """A hash of what a run was tested on: the spec and each fold's test clips."""
+    folds = config["folds"] or [config["split"]]
+    tested = [config["fingerprint"], *[sorted(fold["test"]["video_ids"]) for fold in folds]]
+    return hashlib.sha256(json.dumps(tested).encode()).hexdigest()
+
+
+def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
+    """How much better `first` is than `second` in top-1, with its 95 % interval over groups.
+
+    Raises `ConfigError` where the runs were not tested on the same clips.
+    """
+    if test_set_key(read_config(first)) != test_set_key(read_config(second)):
+        raise ConfigError(
+            f"{first.name} and {second.name} were not tested on the same clips: train both on one "
+            "store with one split and seed"
+        )
+    tables = []
+    for folder in (first, second):
+        table = read_predictions(folder / "predictions.csv")
+        tables.append(table[table["part"] == "test"].set_index("row").sort_index())
+    hits = [(t["label"] == t["predicted"]).to_numpy(dtype=float) for t in tables]
+    difference: npt.NDArray[Any] = hits[0] - hits[1]
+    low, high = bootstrap_interval(difference, group_names(tables[0]), seed=seed)
+    return {"difference": float(difference.mean()), "low": low, "high": high}
+
+
+def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
+    """`leaderboard.csv` and `leaderboard.png` in `out` (numbered where there are several)."""
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for number, board in enumerate(boards):
+        name = "leaderboard" if not number else f"leaderboard-{number + 1}"
+        board.table.to_csv(out / f"{name}.csv", index=False)
+        _plot(board, out / f"{name}.png")
+        written += [out / f"{name}.csv", out / f"{name}.png"]
+    return written
+
+
+def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    metrics = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    test = metrics["test"]
+    return {
+        "run": folder.name,
+        "head": metrics["head"],
+        "top1": test["top1"],
+        "spread": metrics.get("spread", {}).get("top1", np.nan),
+        "top5": test["top5"],
+        "macro_f1": test["macro_f1"],
+        "validation_top1": metrics["validation"]["top1"],
+        "frame_average": metrics["baseline"].get("frame_average", np.nan),
+        "parameters": metrics["parameters"],
+        "train_seconds": metrics["seconds"],
+        "inference_clips_per_second": metrics.get("inference_clips_per_second", np.nan),
+        "split": metrics["split"],
+        "fingerprint": config["fingerprint"][:12],
+        "clips": test["clips"],
+    }
+
+
+def _plot(board: Leaderboard, path: Path) -> None:
+    from pipeline.heads.plots import BLUE, GREY, new_figure
+
+    table = board.table.iloc[::-1]
+    figure = new_figure(8, 1.2 + 0.32 * len(table))
+    axis = figure.subplots()
+    axis.barh(table["run"], table["top1"], xerr=table["spread"].fillna(0), color=BLUE, ecolor=GREY)
+    for i, value in enumerate(table["top1"]):
+        axis.text(0.01, i, f"{value:.2f}", va="center", color="white", fontsize=9)
+    known = table["frame_average"].dropna()
+    if len(known):
+        axis.axvline(known.median(), color=GREY, linestyle=":", label="frame average")
+        axis.legend(frameon=False, fontsize=8)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("test top-1 (bars: spread over folds)")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,69 @@
+"""Clips that stand on both sides of a split and look the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.heads.clips import Clips
+from pipeline.heads.source import Rows
+from pipeline.heads.splits import Split
+from pipeline.heads.statistics import channels_of, masked_statistics
+
+NEAR = 0.98
+"""From this cosine on, two clips' mean features count as near-identical. Copies of one video at
+another bitrate lie above 0.99, neighbouring shots of one scene mostly below 0.95."""
+
+
+def near_identical(clips: Clips, split: Split, *, near: float = NEAR) -> pd.DataFrame:
+    """Test clips with a training or validation clip that is all but the same, the nearest first.
+
+    Columns test, other, part, similarity: the cosine of both clips' mean standardised features.
+    An empty frame is a clean split; a long one means that the test figures flatter.
+    """
+    test = clips.positions(split.test)
+    tables = []
+    vectors = _pooled(clips, clips.positions(split.train))
+    for part in ("train", "validation"):
+        at = clips.positions(getattr(split, part))
+        if not len(at) or not len(test):
+            continue
+        similarity = vectors[test] @ vectors[at].T
+        nearest = similarity.argmax(axis=1)
+        best = similarity[np.arange(len(test)), nearest]
+        ids = clips.table["video_id"].to_numpy()
+        found = np.flatnonzero(best >= near)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "test": ids[test[found]],
+                    "other": ids[at[nearest[found]]],
+                    "part": part,
+                    "similarity": best[found],
+                }
+            )
+        )
+    if not tables:
+        return pd.DataFrame(columns=["test", "other", "part", "similarity"])
+    table = pd.concat(tables, ignore_index=True)
+    return table.sort_values("similarity", ascending=False, ignore_index=True)
+
+
+def _pooled(clips: Clips, training: Rows) -> npt.NDArray[np.float32]:
+    """(clips, channels) unit vectors: each clip's mean over its real steps, standardised."""
+    statistics = masked_statistics(clips, training)
+    channels = channels_of(clips.shape)
+    vectors = np.zeros((len(clips), channels), np.float32)
+    for features, mask, at in clips.batches(np.arange(len(clips)), 32):
+        for i, place in enumerate(at):
+            steps = features[i][mask[i]].reshape(-1, channels).astype(np.float32)
+            vectors[place] = steps.mean(axis=0)
+    # Deviations between clips are smaller than between frames: scale by their own.
+    vectors -= statistics.mean
+    spread = vectors[training].std(axis=0)
+    vectors *= np.where(spread > 0, 1 / np.maximum(spread, 0.05 * np.median(spread) + 1e-30), 0)
+    unit: npt.NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12
+    )
+    return unit
