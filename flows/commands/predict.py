@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 from flows.settings import PredictSettings
 from flows.terminal import print_json, print_table
@@ -51,6 +52,7 @@ def run(settings: PredictSettings, *, json: bool) -> int:
             "clip": name,
             "steps": said.steps,
             "reason": said.reason,
+            "detail": said.detail,
             "top": [
                 {"label": label, "probability": round(probability, 6)}
                 for label, probability in zip(said.labels[:top], said.probabilities, strict=False)
@@ -63,24 +65,47 @@ def run(settings: PredictSettings, *, json: bool) -> int:
     if json:
         print_json({"run": settings.run, "predictions": records})
     else:
-        for (name, said), record in zip(found, records, strict=True):
-            if said.labels:
-                print_table(
-                    f"{name} · {said.steps} frames" + (f" · {said.reason}" if said.reason else ""),
-                    ("label", "probability"),
-                    [(t["label"], f"{t['probability']:.1%}") for t in record["top"]],
-                )
-            else:
-                print(f"{name}: {said.reason} {said.detail}".rstrip())
+        _print(records)
     return 1 if all(not said.labels for _, said in found) else 0
 
 
-def _write_csv(path: Path, records: list[dict[str, object]]) -> None:
+def _print(records: list[dict[str, Any]]) -> None:
+    """One clip: its labels below each other. Several: a line each, the likeliest labels beside."""
+    if len(records) == 1 and records[0]["top"]:
+        only = records[0]
+        print_table(
+            f"{only['clip']} · {only['steps']} frames" + _note(only),
+            ("label", "probability"),
+            [(one["label"], f"{one['probability']:.1%}") for one in only["top"]],
+        )
+        return
+    print_table(
+        "predictions",
+        ("clip", "frames", "label", "probability", "then", "note"),
+        [
+            (
+                record["clip"],
+                record["steps"],
+                record["top"][0]["label"] if record["top"] else "–",
+                f"{record['top'][0]['probability']:.1%}" if record["top"] else "–",
+                ", ".join(f"{one['label']} {one['probability']:.1%}" for one in record["top"][1:]),
+                record["reason"],
+            )
+            for record in records
+        ],
+    )
+
+
+def _note(record: dict[str, Any]) -> str:
+    return f" · {record['reason']}" if record["reason"] else ""
+
+
+def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "rank", "label", "probability", "steps", "reason"])
         for record in records:
-            for rank, one in enumerate(record["top"] or [{}], start=1):  # type: ignore[arg-type,var-annotated]
+            for rank, one in enumerate(record["top"] or [{}], start=1):
                 writer.writerow(
                     [
                         record["clip"],
