@@ -58,10 +58,11 @@ class Batch:
 
     @property
     def name(self) -> str:
-        """What the Prefect UI shows, e.g. `batch 12 · clips 768–831`."""
+        """What the Prefect UI shows, e.g. `batch 12 · clips 768-831`."""
         first, last = self.clips[0].row, self.clips[-1].row
         again = f" · attempt {self.attempt + 1}" if self.attempt else ""
-        return f"batch {self.number} · clips {first}–{last}{again}"
+        # A hyphen: the font of the UI's run graph has no dash, and would show 0–7 as 07.
+        return f"batch {self.number} · clips {first}-{last}{again}"
 
 
 @dataclass(slots=True, kw_only=True)
