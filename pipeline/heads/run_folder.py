@@ -36,19 +36,21 @@ def prepare_folder(out: Path, *, overwrite: bool, resume: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         out.mkdir(parents=True, exist_ok=True)
         return
-    begun = (out / CHECKPOINT).is_dir()
-    if resume and (begun or (out / "config.json").exists()) and not (out / DONE).exists():
+    # A training that was stopped has figures of its best model so far, and a state to go on from.
+    unfinished = (out / CHECKPOINT).is_dir() or (
+        (out / "config.json").exists() and not (out / DONE).exists()
+    )
+    if resume and unfinished:
+        (out / DONE).unlink(missing_ok=True)
         return
     if not overwrite:
-        unfinished = begun and not (out / DONE).exists()
-        hint = (
-            "--resume goes on with it, --overwrite replaces it"
-            if unfinished
-            else ("choose another name or pass --overwrite")
-        )
-        state = "holds an unfinished training" if unfinished else "exists"
-        raise ConfigError(f"the run {out} {state}: {hint}")
-    if not ((out / "config.json").exists() or begun):
+        if unfinished:
+            raise ConfigError(
+                f"the run {out} holds an unfinished training: --resume goes on with it, "
+                "--overwrite replaces it"
+            )
+        raise ConfigError(f"the run {out} exists: choose another name or pass --overwrite")
+    if not ((out / "config.json").exists() or unfinished):
         raise ConfigError(f"{out} is not a run, so it is not overwritten: choose another name")
     shutil.rmtree(out)
     out.mkdir(parents=True)

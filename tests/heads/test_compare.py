@@ -1,0 +1,79 @@
+"""Runs are ranked only where their figures compare; an export says what the head says."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pandas as pd
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.heads.clips import load_clips
+from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.export import export_run
+from pipeline.heads.saved import load_run
+from pipeline.heads.training import train
+from tests.heads.sources import rising_or_falling
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two heads on one split, one of them in mixed bfloat16, and one on another split."""
+    folder = tmp_path_factory.mktemp("runs")
+    clips = load_clips(rising_or_falling(clips=96, groups=24))
+    small = {"units": 16, "dense": 8}
+    for name, config in {
+        "gru": TrainConfig(head="gru", epochs=20),
+        "lstm": TrainConfig(head="lstm", options=small, epochs=2, precision="bfloat16", seed=0),
+        "elsewhere": TrainConfig(head="gru", epochs=2, seed=5, baselines=False),
+    }.items():
+        train(clips, config, folder / name)
+    (folder / "unfinished").mkdir()
+    return folder
+
+
+def test_runs_of_different_test_clips_are_never_in_one_list(runs, tmp_path):
+    boards = leaderboards(runs)
+    assert [len(board.table) for board in boards] == [2, 1]
+    first = boards[0].table
+    assert first["top1"].is_monotonic_decreasing
+    assert set(first["run"]) == {"gru", "lstm"}
+    written = write_leaderboards(boards, tmp_path)
+    assert {p.name for p in written} == {
+        "leaderboard.csv",
+        "leaderboard.png",
+        "leaderboard-2.csv",
+        "leaderboard-2.png",
+    }
+    assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 2
+
+
+def test_a_lead_comes_with_its_paired_interval(runs):
+    found = paired_difference(runs / "gru", runs / "lstm")
+    assert found["low"] <= found["difference"] <= found["high"]
+    with pytest.raises(ConfigError, match="not tested on the same clips"):
+        paired_difference(runs / "gru", runs / "elsewhere")
+
+
+def test_no_finished_run_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="no finished run"):
+        leaderboards(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["gru", "lstm"])
+@pytest.mark.parametrize("format", ["saved_model", "openvino", "onnx"])
+def test_an_export_says_what_the_head_says(runs, head, format, tmp_path):
+    needed = {"saved_model": "tensorflow", "openvino": "openvino", "onnx": "tf2onnx"}[format]
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    name = {"saved_model": "export", "openvino": "export.xml", "onnx": "export.onnx"}[format]
+    found = export_run(load_run(runs / head), tmp_path / name, format=format)
+    assert found["largest_difference"] <= 1e-4
+    with pytest.raises(ConfigError, match="exists"):
+        export_run(load_run(runs / head), tmp_path / name, format=format)
+
+
+def test_an_unknown_format_is_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match="not known"):
+        export_run(load_run(runs / "gru"), tmp_path / "x", format="pickle")

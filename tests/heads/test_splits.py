@@ -1,0 +1,147 @@
+"""Splits keep groups whole, balance classes, repeat by seed and refuse what cannot be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.heads.splits import Split, make_folds, make_split, resolve_way
+
+PARTS = ("train", "validation", "test")
+
+
+def table(labels, groups=None, split="", status=1):
+    n = len(labels)
+    return pd.DataFrame(
+        {
+            "video_id": [f"{i}.mp4" for i in range(n)],
+            "label": labels,
+            "group": groups if groups is not None else [""] * n,
+            "split": split,
+            "status": status,
+        },
+        index=pd.RangeIndex(n, name="row"),
+    )
+
+
+def ucf(classes=5, groups=25, clips=4):
+    """Every class has clips of every group, as in UCF."""
+    rows = [(c, g) for c in range(classes) for g in range(groups) for _ in range(clips)]
+    return table([f"c{c}" for c, _ in rows], [f"g{g:02d}" for _, g in rows])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(6, 30))
+def test_no_group_straddles_a_split_and_no_clip_is_lost(seed, classes, groups):
+    rng = np.random.default_rng(seed)
+    n = groups * 4
+    of = np.arange(n) % groups
+    frame = table([f"c{i}" for i in (of + rng.integers(0, 2, n)) % classes], [f"g{g}" for g in of])
+    try:
+        split = make_split(frame, how="grouped", seed=seed)
+    except ConfigError:
+        # Few groups may leave a class without a training clip; that is refused, not returned.
+        return
+    seen = [set(frame.loc[getattr(split, part), "group"]) for part in PARTS]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+    rows = np.concatenate([getattr(split, part) for part in PARTS])
+    assert sorted(rows) == list(range(n))
+
+
+def test_classes_are_balanced_as_well_as_groups_allow():
+    frame = ucf()
+    split = make_split(frame, seed=3)
+    assert split.how == "grouped"
+    for part, share in zip(PARTS, (0.7, 0.15, 0.15), strict=True):
+        counts = frame.loc[getattr(split, part), "label"].value_counts()
+        assert len(counts) == 5
+        assert np.abs(counts / 100 - share).max() <= 0.05
+
+
+def test_equal_seeds_give_equal_splits_and_other_seeds_others():
+    frame = ucf()
+    first, again = make_split(frame, seed=1), make_split(frame, seed=1)
+    np.testing.assert_array_equal(first.test, again.test)
+    assert not np.array_equal(first.test, make_split(frame, seed=2).test)
+
+
+def test_a_saved_split_reads_back(tmp_path):
+    split = make_split(ucf(), seed=1)
+    split.save(tmp_path / "split.json")
+    again = Split.load(tmp_path / "split.json")
+    assert again.to_dict() == split.to_dict()
+
+
+@pytest.mark.parametrize("how", ["kfold", "leave_one_group_out"])
+def test_every_clip_tests_once_apart_from_its_group(how):
+    frame = ucf(classes=3, groups=9, clips=2)
+    folds = make_folds(frame, how=how, folds=3)
+    assert len(folds) == (3 if how == "kfold" else 9)
+    tested = np.concatenate([fold.test for fold in folds])
+    assert sorted(tested) == list(range(len(frame)))
+    for fold in folds:
+        groups = [set(frame.loc[getattr(fold, part), "group"]) for part in PARTS]
+        assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+def test_the_datas_own_split_is_kept_and_validation_is_cut_from_training():
+    frame = ucf()
+    frame["split"] = np.where(frame["group"] < "g07", "test", "train")
+    split = make_split(frame)
+    assert split.how == "given"
+    assert set(frame.loc[split.test, "group"]) == {f"g{i:02d}" for i in range(7)}
+    assert set(frame.loc[split.validation, "split"]) == {"train"}
+    assert not set(frame.loc[split.validation, "group"]) & set(frame.loc[split.train, "group"])
+
+
+def test_a_given_validation_part_is_used_as_it_is():
+    frame = ucf()
+    frame["split"] = np.select(
+        [frame["group"] < "g05", frame["group"] < "g09"], ["test", "val"], "train"
+    )
+    split = make_split(frame)
+    assert set(frame.loc[split.validation, "split"]) == {"val"}
+
+
+def test_without_groups_each_class_is_cut_in_proportion():
+    frame = table(["a"] * 60 + ["b"] * 20)
+    split = make_split(frame)
+    assert split.how == "stratified"
+    assert frame.loc[split.test, "label"].value_counts().to_dict() == {"a": 9, "b": 3}
+    assert frame.loc[split.train, "label"].value_counts().to_dict() == {"a": 42, "b": 14}
+
+
+def test_only_ready_and_labelled_rows_take_part():
+    frame = ucf(classes=2, groups=6, clips=2)
+    frame.loc[0, "status"] = 2
+    frame.loc[1, "label"] = ""
+    split = make_split(frame)
+    rows = np.concatenate([getattr(split, part) for part in PARTS])
+    assert not {0, 1} & set(rows.tolist())
+
+
+def test_unknown_groups_are_groups_of_their_own():
+    frame = table(["a", "b"] * 10, ["g1", "g1"] + [""] * 18)
+    assert resolve_way(frame, "auto") == "stratified"
+    split = make_split(frame, how="grouped")
+    assert len(split.train) > 10
+
+
+@pytest.mark.parametrize(
+    ("frame", "how", "message"),
+    [
+        (table(["a"] * 9), "auto", "at least two"),
+        (table(["a", "b"] * 5, ["g1", "g2"] * 5), "grouped", "at least 3 groups.*have 2"),
+        (table(["a", "b"] * 5, ["g1", "g2"] * 5), "kfold", "3 folds cannot be made of 2 groups"),
+        (table(["a", "b"] * 5), "given", "no train and no test"),
+        (table(["a", "b"] * 5), "halves", "not known"),
+        (table(["a", "b"]), "stratified", "leaves no clip"),
+    ],
+)
+def test_refuses_what_cannot_be_in_one_sentence(frame, how, message):
+    with pytest.raises(ConfigError, match=message):
+        make_split(frame, how=how)

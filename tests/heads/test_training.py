@@ -1,0 +1,288 @@
+"""What a training promises: it learns order, keeps its best, repeats, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.heads.clips import load_clips, with_views
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.saved import load_run
+from pipeline.heads.statistics import masked_statistics
+from pipeline.heads.training import auto_batch, train
+from tests.heads.sources import rising_or_falling
+
+QUICK = TrainConfig(head="gru", epochs=3, baselines=False)
+WRITTEN = {
+    "classes.csv",
+    "config.json",
+    "confusion.csv",
+    "confusion.png",
+    "curves.png",
+    "history.csv",
+    "leakage.csv",
+    "metrics.json",
+    "mistakes.csv",
+    "model.keras",
+    "model.png",
+    "predictions.csv",
+    "split.json",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(source, folder, metrics, epoch reports) of one finished run."""
+    source = rising_or_falling(clips=96, groups=24)
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    reports = []
+    config = TrainConfig(head="gru", epochs=30)
+    metrics = train(
+        source, config, folder, on_epoch=reports.append, first_stage={"weights": "random:0"}
+    )
+    return source, folder, metrics, reports
+
+
+def test_a_recurrent_head_learns_the_order_that_a_frame_average_cannot(finished):
+    _, _, metrics, _ = finished
+    assert metrics["test"]["top1"] >= 0.9
+    assert metrics["baseline"]["frame_average"] <= metrics["test"]["top1"] - 0.2
+    assert metrics["baseline"]["majority"] == pytest.approx(0.5, abs=0.1)
+    assert metrics["baseline"]["chance"] == 0.5
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    source, folder, metrics, reports = finished
+    assert {path.name for path in folder.iterdir()} == WRITTEN
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    config = json.loads((folder / "config.json").read_text())
+    assert config["fingerprint"] == source.fingerprint
+    assert config["spec"] == source.spec
+    assert config["first_stage"] == {"weights": "random:0"}
+    part = config["split"]["test"]
+    assert part["digests"] == source.digests(part["rows"]).tolist()
+    assert part["video_ids"] == source.frame.loc[part["rows"], "video_id"].tolist()
+    history = pd.read_csv(folder / "history.csv")
+    assert len(history) == len(reports) == metrics["epochs"]
+    assert history["clips_per_second"].gt(0).all()
+
+
+def test_predictions_agree_with_the_figures_and_with_the_saved_head(finished):
+    source, folder, metrics, _ = finished
+    table = pd.read_csv(folder / "predictions.csv")
+    test = table[table["part"] == "test"]
+    assert (test["label"] == test["predicted"]).mean() == metrics["test"]["top1"]
+    run = load_run(folder)
+    said = run.predict(source.features[test["row"]], source.mask[test["row"]])
+    np.testing.assert_allclose(said[:, 0], test["p:fall"], atol=1e-5)
+    assert run.moved_on(source) == []
+
+
+def test_a_saved_run_says_what_moved_on_and_refuses_another_spec(finished):
+    _, folder, _, _ = finished
+    run = load_run(folder)
+    other = rising_or_falling(clips=96, groups=24)
+    other.features[5] += 1
+    assert run.moved_on(other) == [other.frame.loc[5, "video_id"]]
+    other.fingerprint, other.spec = "0" * 64, {"backbone": "other", "sampling": {"steps": 1}}
+    with pytest.raises(SpecMismatch, match="backbone none against other"):
+        run.require_same_spec(other)
+    with pytest.raises(ConfigError, match="do not fit this head"):
+        run.predict(np.zeros((1, 8, 7)), np.ones((1, 8), bool))
+    with pytest.raises(ConfigError, match="no real step at its start"):
+        run.predict(np.zeros((1, 8, 6)), np.zeros((1, 8), bool))
+
+
+def test_a_name_in_use_is_refused_unless_overwritten(finished, tmp_path):
+    source, folder, _, _ = finished
+    with pytest.raises(ConfigError, match=r"exists.*--overwrite"):
+        train(source, QUICK, folder)
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(ConfigError, match="not a run"):
+        train(source, QUICK, tmp_path, overwrite=True)
+    out = tmp_path / "again"
+    train(source, QUICK, out)
+    assert train(source, QUICK, out, overwrite=True)["epochs"] == 3
+
+
+def test_equal_seeds_give_equal_heads_and_one_load_serves_many_trainings(tmp_path):
+    source = rising_or_falling()
+    clips = load_clips(source)
+    first = train(clips, QUICK, tmp_path / "a")
+    second = train(clips, QUICK, tmp_path / "b")
+    assert first["test"] == second["test"]
+    assert source.reads == 1
+
+
+def test_an_interrupted_training_keeps_its_best_model_and_goes_on_exactly(tmp_path):
+    source = rising_or_falling()
+    config = TrainConfig(head="gru", epochs=6, baselines=False)
+    whole = train(source, config, tmp_path / "whole")
+    stop = threading.Event()
+
+    def stop_after_two(report):
+        if report.epoch == 2:
+            stop.set()
+
+    half = train(source, config, tmp_path / "half", on_epoch=stop_after_two, stop=stop)
+    assert half["stopped"]
+    assert half["epochs"] == 2
+    assert load_run(tmp_path / "half").predict(source.features[:1], source.mask[:1]).shape == (1, 2)
+    resumed = train(source, config, tmp_path / "half", resume=True)
+    assert not resumed["stopped"]
+    assert resumed["epochs"] == 6
+    assert resumed["test"]["loss"] == pytest.approx(whole["test"]["loss"], abs=1e-5)
+    assert not (tmp_path / "half" / "checkpoint").exists()
+
+
+def test_ctrl_c_keeps_the_best_model_too(tmp_path):
+    source = rising_or_falling()
+
+    def interrupt(report):
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    metrics = train(source, QUICK, tmp_path / "run", on_epoch=interrupt)
+    assert metrics["stopped"]
+    assert load_run(tmp_path / "run").metrics["stopped"]
+
+
+def test_early_stopping_goes_by_validation_and_keeps_the_best_epoch(tmp_path):
+    source = rising_or_falling(clips=48)
+    rng = np.random.default_rng(0)
+    # Labels that nothing explains: validation can only get worse.
+    source.frame["label"] = rng.permutation(source.frame["label"])
+    config = TrainConfig(head="gru", epochs=60, patience=3, lr=0.02, baselines=False)
+    metrics = train(source, config, tmp_path / "run")
+    assert metrics["epochs"] == metrics["best_epoch"] + 3 < 60
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history["val_loss"].idxmin() + 1 == metrics["best_epoch"]
+
+
+def test_folds_are_averaged_and_one_head_is_fitted_on_all_clips(tmp_path):
+    source = rising_or_falling()
+    config = TrainConfig(head="gru", epochs=4, split="kfold", folds=3, baselines=False)
+    metrics = train(source, config, tmp_path / "run")
+    folds = [fold["top1"] for fold in metrics["folds"]]
+    assert metrics["test"]["top1"] == pytest.approx(np.mean(folds))
+    assert metrics["spread"]["top1"] == pytest.approx(np.std(folds, ddof=1))
+    assert metrics["test"]["clips"] == 64
+    best = [fold["best_epoch"] for fold in metrics["folds"]]
+    assert metrics["epochs"] == round(np.median(best))
+    assert metrics["train_clips"] == 64
+    assert (tmp_path / "run" / "folds" / "02" / "model.keras").exists()
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert sorted(table["row"]) == list(range(64))
+    assert load_run(tmp_path / "run").classes == ["fall", "rise"]
+
+
+def test_trains_on_what_is_ready_and_says_what_is_left_out(tmp_path):
+    source = rising_or_falling()
+    source.frame.loc[[0, 1], "status"] = 0
+    source.frame.loc[2, "status"] = 2
+    source.mask[3] = False
+    metrics = train(source, QUICK, tmp_path / "run")
+    assert metrics["left_out"] == {"pending": 2, "failed": 1, "without_steps": 1}
+
+
+def test_features_that_are_not_finite_are_refused_by_name():
+    source = rising_or_falling()
+    source.features[7, 0, 0] = np.nan
+    with pytest.raises(ConfigError, match=r"rise/clip_007\.mp4 are not finite"):
+        load_clips(source)
+
+
+def test_a_store_without_ready_or_labelled_clips_is_refused():
+    source = rising_or_falling()
+    source.frame["label"] = ""
+    with pytest.raises(ConfigError, match="none of the 64 ready clips has a label"):
+        load_clips(source)
+    source.frame["status"] = 0
+    with pytest.raises(ConfigError, match="none of the 64 clips in the store is ready"):
+        load_clips(source)
+
+
+def test_a_streamed_source_trains_like_a_loaded_one(tmp_path):
+    source = rising_or_falling()
+    loaded, streamed = load_clips(source), load_clips(source, stream=True)
+    assert streamed.features is None
+    at = np.arange(len(loaded))
+    ours, theirs = masked_statistics(loaded, at), masked_statistics(streamed, at)
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-6)
+    config = TrainConfig(head="gru", epochs=20, baselines=False)
+    assert train(streamed, config, tmp_path / "run")["test"]["top1"] >= 0.8
+
+
+def test_views_are_drawn_in_training_and_averaged_in_testing(tmp_path):
+    plain, mirror = rising_or_falling(), rising_or_falling(seed=9)
+    mirror.mask[:] = plain.mask
+    clips = with_views(load_clips(plain), [load_clips(mirror)])
+    drawn = np.concatenate([f for f, _, _ in clips.training_batches(np.arange(64), 16, 0, 0)])
+    order = np.concatenate([at for _, _, at in clips.training_batches(np.arange(64), 16, 0, 0)])
+    from_plain = (drawn == plain.features[order]).all(axis=(1, 2)).sum()
+    from_mirror = (drawn == mirror.features[order]).all(axis=(1, 2)).sum()
+    assert from_plain + from_mirror == 64
+    assert min(from_plain, from_mirror) > 16
+    assert train(clips, QUICK, tmp_path / "run")["test"]["clips"] > 0
+    mirror.frame["video_id"] = [f"other/{i}" for i in range(64)]
+    with pytest.raises(SpecMismatch, match="lacks 64 of 64 clips"):
+        with_views(load_clips(plain), [load_clips(mirror)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_weights": True, "label_smoothing": 0.1},
+        {"schedule": "cosine"},
+        {"schedule": "plateau", "patience": 2},
+        {"feature_dropout": 0.2, "step_jitter": 1},
+    ],
+    ids=str,
+)
+def test_every_option_trains(options, tmp_path):
+    config = TrainConfig(head="gru", epochs=3, baselines=False, **options)
+    assert train(rising_or_falling(), config, tmp_path / "run")["epochs"] >= 1
+
+
+def test_pixel_heads_train_from_stored_frames(tmp_path):
+    source = rising_or_falling(clips=24, steps=4, groups=6)
+    pixels = np.clip(source.features[..., :1, None, None] * 80, 0, 255).astype(np.uint8)
+    source.features = np.broadcast_to(pixels[..., 0, :, :, None], (24, 4, 64, 64, 3)).copy()
+    config = TrainConfig(
+        head="lrcn", options={"filters": "4,4,8,8", "units": 8}, epochs=2, baselines=True
+    )
+    metrics = train(source, config, tmp_path / "run")
+    assert "frame_average" not in metrics["baseline"]
+    assert metrics["test"]["clips"] > 0
+
+
+def test_small_sets_get_small_batches():
+    assert auto_batch(84, wide=True) == 8
+    assert auto_batch(600, wide=False) == 64
+    assert auto_batch(20_000, wide=True) == 128
+
+
+def test_training_in_a_fresh_process_loads_no_pixels_and_no_store(tmp_path):
+    code = (
+        "import sys\n"
+        "from tests.heads.sources import rising_or_falling\n"
+        "from pipeline.heads.config import TrainConfig\n"
+        "from pipeline.heads.training import train\n"
+        f"train(rising_or_falling(), TrainConfig(head='gru', epochs=1), {str(tmp_path / 'run')!r})\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('cv2', 'av', 'zarr', 'prefect',"
+        " 'dask', 'store', 'flows', 'sklearn') or m.startswith('pipeline.features')]\n"
+        "assert not bad, bad\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
