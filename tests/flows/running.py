@@ -1,0 +1,105 @@
+"""Running the commands as a user does: in processes of their own, against one Prefect server."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CLIPS = ROOT.parent / "shared" / "clips"
+"""Real clips; tests that need them skip where the folder is absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """How a command ended: its exit status, standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The result of a command that was run with `--json`."""
+        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return found
+
+
+@functools.cache
+def api_url() -> str:
+    """The address of the session's Prefect server, started at the first call, in a home of its own."""
+    home = tempfile.mkdtemp(prefix="prefect-home-")
+    os.environ["PREFECT_HOME"] = home
+    os.environ.pop("PREFECT_API_URL", None)
+    from flows.server import _start_temporary, _stop, quiet_prefect
+
+    quiet_prefect()
+    process, server = _start_temporary()
+    os.environ["PREFECT_API_URL"] = server.url
+    atexit.register(_stop, process)
+    return server.url
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a command's process inherits; a variable set to "" is taken away."""
+    values = {
+        **os.environ,
+        "PREFECT_API_URL": api_url(),
+        "PREFECT_HOME": os.environ["PREFECT_HOME"],
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        **(extra or {}),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def start(
+    *words: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[str]:
+    """Begin `pixels-once WORDS…`, leader of a process group of its own as a shell makes it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows", *words],
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> Finished:
+    """Wait for a command's end; one that does not end is killed with its whole group, and fails."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"did not end in {timeout_s} s; said: {err[-2000:]}") from None
+    return Finished(status=process.returncode, out=out, err=err)
+
+
+def run(
+    *words: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 240,
+    **options: Any,
+) -> Finished:
+    """`pixels-once WORDS…` from beginning to end."""
+    return finish(start(*words, cwd=cwd, env=env, **options), timeout_s)
