@@ -132,6 +132,30 @@ def test_batch_size_and_streams_change_no_bit(cache: Path, precision: Precision)
 
 
 @needs_openvino
+def test_the_binding_is_set_up_before_threads_can_meet_in_it(cache: Path) -> None:
+    # Two first calls at once hang for ever in OpenVINO's binding, so loading makes the first one.
+    code = (
+        "import sys, threading, numpy as np, tests.features.test_backbones as t;"
+        "from pathlib import Path; from pipeline.features.backbones.openvino_engine import *;"
+        "b = load_openvino(*t.random_spec(), cache=Path(sys.argv[1]));"
+        "print(hasattr(b._mine, 'request'));"
+        "go = threading.Barrier(4);"
+        "call = lambda: (go.wait(), b(t.noise(2)));"
+        "threads = [threading.Thread(target=call) for _ in range(4)];"
+        "[x.start() for x in threads]; [x.join() for x in threads]"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(cache)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert answer.stdout.strip() == "True"
+
+
+@needs_openvino
 def test_the_engines_agree(cache: Path) -> None:
     frames = noise(8)
     keras = load(*random_spec(), engine="keras", cache=cache)(frames)

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 _BATCH = 8
 
+# OpenVINO's Python binding sets itself up inside the first inference of a process. Two threads whose
+# first calls meet there wait for each other for ever (seen with 2026.4: one holds the interpreter's
+# lock, the other the binding's), so `load_openvino` makes the first call, one thread at a time.
+_FIRST_CALL = threading.Lock()
+
 
 class OpenVinoBackbone:
     """A compiled OpenVINO model behind the `Backbone` interface.
@@ -89,7 +94,10 @@ def load_openvino(
         model = _compile(
             cached_model(spec, weights, cache), spec.precision, batch, threads, streams
         )
-    return OpenVinoBackbone(spec, model, batch=batch, streams=streams)
+    backbone = OpenVinoBackbone(spec, model, batch=batch, streams=streams)
+    with _FIRST_CALL:
+        backbone(np.zeros((1, spec.size, spec.size, 3), np.uint8))
+    return backbone
 
 
 def _compile(xml: Path, precision: Precision, batch: int, threads: int, streams: int) -> Any:
