@@ -12,6 +12,7 @@ from pipeline.features.backbones.protocol import Backbone
 from pipeline.features.decoders import DecoderPool, Limits
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import Extractor
+from pipeline.features.fetching import FetchingDecoders
 from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 
@@ -36,10 +37,17 @@ class Stage:
 class FirstStage:
     """A loaded first stage. A context manager: leaving it ends the decoders and the CNN's threads."""
 
-    def __init__(self, backbone: Backbone, pool: DecoderPool, extractor: Extractor) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        pool: DecoderPool,
+        fetching: FetchingDecoders,
+        extractor: Extractor,
+    ) -> None:
         self.backbone = backbone
         self.extractor = extractor
         self._pool = pool
+        self._fetching = fetching
 
     @classmethod
     def load(cls, stage: Stage, *, threads: int = 0, cache: Path | None = None) -> Self:
@@ -63,7 +71,8 @@ class FirstStage:
             processes=stage.decoders or threads,
             limits=Limits(base_s=stage.timeout_s),
         )
-        return cls(backbone, pool, Extractor(spec, backbone, pool))
+        fetching = FetchingDecoders(pool)
+        return cls(backbone, pool, fetching, Extractor(spec, backbone, fetching))
 
     def seconds(self) -> dict[str, float]:
         """Seconds so far by stage: decode, cnn, waiting; the CNN's are wall time."""
@@ -72,9 +81,14 @@ class FirstStage:
             spent[name] /= self.backbone.concurrency
         return spent
 
+    def take_hash(self, path: str) -> str:
+        """The SHA-256 of a remote clip as it was read, else nothing; asked once."""
+        return self._fetching.take_hash(path)
+
     def close(self) -> None:
         """End the threads and the child processes."""
         self.extractor.close()
+        self._fetching.close()
         self._pool.close()
 
     def __enter__(self) -> Self:

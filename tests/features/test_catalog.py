@@ -101,8 +101,8 @@ def test_nothing_to_find_is_said_in_one_sentence(tmp_path: Path) -> None:
         discover(str(tmp_path))
     with pytest.raises(ConfigError, match="no file or folder"):
         discover(str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="is a URL"):
-        discover("s3://bucket/clips")
+    with pytest.raises(ConfigError, match="cannot be listed"):
+        discover("nosuch://bucket/clips")
 
 
 def manifest(folder: Path, text: str, name: str = "clips.csv") -> str:

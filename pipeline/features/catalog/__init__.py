@@ -8,9 +8,16 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.folders import list_folder, list_one
+from pipeline.features.catalog.folders import is_clip_name, list_folder, list_one
 from pipeline.features.catalog.manifest import MANIFEST_ENDINGS, list_manifest
 from pipeline.features.catalog.narrowing import narrow
+from pipeline.features.catalog.remote import (
+    is_remote,
+    list_remote_clip,
+    list_remote_folder,
+    local_path,
+    without_query,
+)
 from pipeline.features.catalog.table import CATALOG_COLUMNS
 from pipeline.features.catalog.ucf import apply_ucf_splits
 
@@ -28,19 +35,26 @@ def discover(
     """One row per clip under `videos`, with `CATALOG_COLUMNS`.
 
     videos: a folder (`CLASS/clip`, `train|val|test/CLASS/clip`, or flat), one file, or a CSV
-        manifest. A folder's rows are sorted by `video_id`, a manifest's stay in file order.
+        manifest; each may be at a URL that fsspec opens (`s3://…`), and a manifest may name clips
+        at `https://`. A folder's rows are sorted by `video_id`, a manifest's stay in file order.
     ucf_splits: folder of UCF's trainlistNN, testlistNN and classInd files; `DIR:2` takes list 2.
     classes, limit, per_class: see `narrow`; nothing is narrowed by default.
 
     `video_id` is the path relative to the folder (or manifest's folder) with forward slashes;
     `path` the absolute path; `label`, `split` (train, val, test) and `group` are empty where
-    unknown; `size_bytes` is −1 and `mtime_ns` 0 where the file is not there.
+    unknown; `size_bytes` is −1 and `mtime_ns` 0 where the file is not there. A remote clip without
+    a time has its ETag's hash there, as a negative number.
     Raises `ConfigError`: no such path, no clips, a manifest that cannot be used.
     """
-    if "://" in videos:
-        raise ConfigError(f"{videos!r} is a URL: copy the clips to a folder, or mount them")
-    path = os.path.abspath(os.path.expanduser(videos))
-    if os.path.isdir(path):
+    path = videos
+    if not is_remote(videos):
+        path = os.path.abspath(os.path.expanduser(local_path(videos)))
+    if path.lower().endswith(MANIFEST_ENDINGS) and is_remote(path):
+        catalog = list_manifest(path)
+    elif is_remote(path):
+        one = is_clip_name(without_query(path).rsplit("/", 1)[-1])
+        catalog = list_remote_clip(path) if one else list_remote_folder(path)
+    elif os.path.isdir(path):
         catalog = list_folder(path)
     elif not os.path.exists(path):
         raise ConfigError(f"there is no file or folder {videos!r}: look at the path")

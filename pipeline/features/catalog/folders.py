@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -27,7 +27,9 @@ CLIP_ENDINGS = frozenset(
 _NOT_OURS = {"lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX"}
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
+    """A clip as a listing gives it."""
+
     video_id: str
     path: str
     size_bytes: int
@@ -48,6 +50,11 @@ def list_folder(root: str) -> pd.DataFrame:
         raise ConfigError(
             f"there is no clip under {root!r}: a clip's name ends in one of {endings}"
         )
+    return by_folders(found)
+
+
+def by_folders(found: Sequence[Found]) -> pd.DataFrame:
+    """The catalog of listed clips, with labels and splits from the folders of their ids."""
     parts = [f.video_id.split("/")[:-1] for f in found]
     by_split = all(folders and folders[0].lower() in SPLIT_NAMES for folders in parts)
     skip = 1 if by_split else 0
@@ -86,7 +93,7 @@ def is_clip_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in CLIP_ENDINGS
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[_Found]:
+def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[Found]:
     """The clips of a folder and those below it; `above` are the folders that lead here."""
     state = os.stat(folder)
     here = (state.st_dev, state.st_ino)
@@ -113,7 +120,7 @@ def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         elif is_clip_name(entry.name):
             size_and_time = _state(entry)
             if size_and_time is not None:
-                yield _Found(prefix + entry.name, entry.path, *size_and_time)
+                yield Found(prefix + entry.name, entry.path, *size_and_time)
 
 
 def _state(entry: os.DirEntry[str]) -> tuple[int, int] | None:

@@ -11,6 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
+from pipeline.features.catalog.remote import (
+    is_remote,
+    refuse_credentials,
+    states_of,
+    without_query,
+)
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog
 from pipeline.features.catalog.ucf import ucf_group
 
@@ -26,7 +32,8 @@ def list_manifest(manifest: str) -> pd.DataFrame:
     Columns: `path` or `video_name`; optional `label` or `tag`, `split`, `group`, `size_bytes` and
     `mtime_ns`; others are ignored. Relative paths start at the manifest's folder; names that are
     not there are looked for in the folder named like the manifest (`train.csv`, `train/`). With
-    `size_bytes` and `mtime_ns` given no file is touched. Without a group, UCF names give theirs.
+    `size_bytes` and `mtime_ns` given no file is touched. A path may be a URL (its id is the URL without
+    what follows `?`). Without a group, UCF names give theirs.
     Raises `ConfigError` for a column or a value that cannot be used, or two rows with one id.
     """
     table = _read(manifest)
@@ -35,12 +42,15 @@ def list_manifest(manifest: str) -> pd.DataFrame:
         raise ConfigError(f"{manifest} has no column path or video_name: add one")
     if not given:
         raise ConfigError(f"{manifest} lists no clip: add a row for each")
-    given = [os.path.normpath(p) if "./" in p or "//" in p else p for p in given]
+    refuse_credentials(manifest)
+    given = [
+        os.path.normpath(p) if not is_remote(p) and ("./" in p or "//" in p) else p for p in given
+    ]
     if "" in given:
         raise ConfigError(f"{manifest} has no path in row {given.index('') + 2}: fill it in")
     folder = os.path.dirname(manifest)
     base = _base_of(folder, manifest, given)
-    paths = [p if p.startswith("/") else f"{base}/{p}" for p in given]
+    paths = [p if p.startswith("/") or is_remote(p) else f"{base}/{p}" for p in given]
     ids = [_id_of(g, p, folder, base) for g, p in zip(given, paths, strict=True)]
     _refuse_doubles(ids, manifest)
     # Numbers first: their text is the largest part of a long manifest, and goes with this.
@@ -87,14 +97,21 @@ def _one_of(table: pd.DataFrame, what: str, manifest: str) -> list[str] | None:
 def _base_of(folder: str, manifest: str, given: Sequence[str]) -> str:
     """The folder that relative paths start at."""
     beside = os.path.splitext(manifest)[0]
-    first = next((p for p in given if not p.startswith("/")), None)
-    if first is None or os.path.lexists(f"{folder}/{first}") or not os.path.isdir(beside):
+    first = next((p for p in given if not p.startswith("/") and not is_remote(p)), None)
+    if (
+        is_remote(folder)
+        or first is None
+        or os.path.lexists(f"{folder}/{first}")
+        or not os.path.isdir(beside)
+    ):
         return folder
     return beside
 
 
 def _id_of(given: str, path: str, folder: str, base: str) -> str:
     """The path relative to the manifest's folder; as given where it lies outside of it."""
+    if is_remote(given):
+        return without_query(given)
     if given.startswith("../") or (base == folder and not given.startswith("/")):
         return given
     inside = folder.rstrip("/") + "/"
@@ -130,13 +147,19 @@ def _sizes(
     """Sizes and times as the manifest says, or the file where it does not say both."""
     sizes = _numbers(table, "size_bytes", manifest)
     times = _numbers(table, "mtime_ns", manifest)
-    for row in np.flatnonzero((sizes < 0) | (times < 0)).tolist():
+    ask = np.flatnonzero((sizes < 0) | (times < 0)).tolist()
+    far = [row for row in ask if is_remote(paths[row])]
+    for row, state in zip(far, states_of([paths[row] for row in far]), strict=True):
+        sizes[row], times[row] = state
+    for row in ask:
+        if is_remote(paths[row]):
+            continue
         try:
-            state = os.stat(paths[row])
+            file = os.stat(paths[row])
         except OSError:
             sizes[row], times[row] = ABSENT
         else:
-            sizes[row], times[row] = state.st_size, state.st_mtime_ns
+            sizes[row], times[row] = file.st_size, file.st_mtime_ns
     return sizes, times
 
 

@@ -1,0 +1,143 @@
+"""Clips at URLs: listed through fsspec, known by size and time, or ETag where there is no time."""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from pipeline.errors import ConfigError
+from pipeline.features.catalog.folders import Found, by_folders, is_clip_name
+from pipeline.features.catalog.table import ABSENT
+
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "Last-Modified", "modified")
+_TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
+_ASKED_AT_ONCE = 16
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL of something else than this machine's files."""
+    return "://" in path and not path.startswith(("file://", "local://"))
+
+
+def local_path(path: str) -> str:
+    """A path without the `file://` that it may begin with."""
+    return path.removeprefix("file://").removeprefix("local://")
+
+
+def without_query(url: str) -> str:
+    """A URL's stable part: what follows `?` is often a signature that must not be kept."""
+    return url.split("?")[0] if url.startswith(("http://", "https://")) else url
+
+
+def without_secrets(text: str) -> str:
+    """A message with what URLs carry beside the address taken out: queries, users, passwords."""
+    text = re.sub(r"(\w+://)[^\s/@'\"]+@", r"\1…@", text)
+    return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1?…", text)
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise `ConfigError` for a URL with a user or password in it: it would end up in logs."""
+    if "@" in urlsplit(url).netloc:
+        raise ConfigError(
+            f"the URL {without_secrets(url)} carries credentials: take them out and put them where "
+            "the service's own tools look (environment, ~/.aws, ~/.netrc)"
+        )
+
+
+def list_remote_folder(url: str) -> pd.DataFrame:
+    """Every clip below a URL, sorted by id, as `list_folder` does for a local folder.
+
+    Raises `ConfigError` where the place cannot be listed or holds no clip.
+    """
+    import fsspec
+
+    refuse_credentials(url)
+    try:
+        fs, root = fsspec.core.url_to_fs(url.rstrip("/"))
+        fs.invalidate_cache()
+        listing = fs.find(root, detail=True)
+    except Exception as error:  # each service raises its own kinds
+        raise ConfigError(
+            f"{without_secrets(url)} cannot be listed ({without_secrets(str(error))}): check the "
+            "address, the credentials in the environment, and that fsspec's package for it is there"
+        ) from None
+    found = []
+    for path, info in listing.items():
+        inside = path.removeprefix(root).lstrip("/")
+        folders = inside.split("/")[:-1]
+        hidden = any(name.startswith(".") or name.endswith(".zarr") for name in folders)
+        if is_clip_name(inside.rsplit("/", 1)[-1]) and not hidden:
+            found.append(Found(inside, fs.unstrip_protocol(path), *size_and_time(info)))
+    if not found:
+        raise ConfigError(
+            f"there is no clip under {without_secrets(url)}: look at the address; a CSV manifest "
+            "with a column path can list clips anywhere"
+        )
+    return by_folders(sorted(found))
+
+
+def list_remote_clip(url: str) -> pd.DataFrame:
+    """The catalog of one clip at a URL; its id is its name."""
+    refuse_credentials(url)
+    size, time = _state_of(url)
+    if (size, time) == ABSENT:
+        raise ConfigError(f"there is no clip at {without_secrets(url)}: look at the address")
+    name = without_query(url).rsplit("/", 1)[-1]
+    return by_folders([Found(name, url, size, time)])
+
+
+def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:
+    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none; several at once."""
+    for url in urls:
+        refuse_credentials(url)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
+        return list(threads.map(_state_of, urls))
+
+
+def size_and_time(info: Mapping[str, Any]) -> tuple[int, int]:
+    """(size_bytes, mtime_ns) from what fsspec says of a file.
+
+    Without a time, the ETag (or a checksum) takes its place as a negative number: it changes when
+    the bytes do, and never equals a time. Without either it is 0.
+    """
+    size = info.get("size")
+    time = next((_nanoseconds(info[name]) for name in _TIMES if info.get(name)), 0)
+    if not time:
+        tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
+        if tag:
+            time = -1 - (int.from_bytes(hashlib.sha256(tag.encode()).digest()[:8]) >> 1)
+    return (-1 if size is None else int(size)), time
+
+
+def _state_of(url: str) -> tuple[int, int]:
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        return size_and_time(fs.info(path))
+    except FileNotFoundError:
+        return ABSENT
+    except Exception:  # a refused or broken connection: the reading itself will say what is wrong
+        return ABSENT
+
+
+def _nanoseconds(time: Any) -> int:
+    if isinstance(time, str):
+        try:
+            time = (
+                email.utils.parsedate_to_datetime(time)
+                if "," in time
+                else datetime.fromisoformat(time)
+            )
+        except ValueError:
+            return 0
+    seconds = time.timestamp() if isinstance(time, datetime) else float(time)
+    return round(seconds * 1e6) * 1000

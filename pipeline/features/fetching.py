@@ -1,0 +1,172 @@
+"""Remote clips for the decoders: streamed to a bounded scratch folder, decoded, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from pipeline.errors import UnreadableClip
+from pipeline.features.catalog.remote import is_remote, local_path, without_query, without_secrets
+from pipeline.features.decoding.values import ClipFrames
+
+SCRATCH_VARIABLE = "PIXELS_ONCE_SCRATCH"
+_PREFIX = "pixels-once-clips-"
+_SCRATCH_BYTES = 2 << 30
+_UNKNOWN_BYTES = 64 << 20
+_FETCHES = 8
+
+
+class _Decoders(Protocol):
+    def submit(self, path: str, size_bytes: int) -> Future[ClipFrames]: ...
+
+
+class FetchingDecoders:
+    """Decoders that also take URLs. Paths of this machine go straight to the decoders.
+
+    A remote clip is copied to `folder` (default: a new one under `$PIXELS_ONCE_SCRATCH` or the
+    system's temporary folder), decoded there and removed. At most `scratch_bytes` are there at a
+    time (a larger clip goes alone), in at most eight copies at once. Leaving the context removes
+    the folder; what a killed process left is removed by the next one.
+    """
+
+    def __init__(self, decoders: _Decoders, *, scratch_bytes: int = _SCRATCH_BYTES) -> None:
+        self._decoders = decoders
+        self._limit = scratch_bytes
+        self._held = 0
+        self._room = threading.Condition()
+        self._closed = False
+        self._folder: Path | None = None
+        self._lock: IO[bytes] | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._hashes: dict[str, str] = {}
+
+    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
+        """A future of the clip's frames; `UnreadableClip` `missing` or `unreachable` as well."""
+        if not is_remote(path):
+            return self._decoders.submit(local_path(path), size_bytes)
+        with self._room:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
+                self._folder = self._new_folder()
+        future: Future[ClipFrames] = Future()
+        self._threads.submit(self._fetch, path, size_bytes, future)
+        return future
+
+    def take_hash(self, path: str) -> str:
+        """The SHA-256 of a remote clip's bytes as they were decoded; asked once, empty if unread."""
+        return self._hashes.pop(path, "")
+
+    @property
+    def held_bytes(self) -> int:
+        """Room in the scratch folder that clips take now."""
+        return self._held
+
+    def close(self) -> None:
+        """Give up what is being fetched and remove the scratch folder."""
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _fetch(self, url: str, size_bytes: int, future: Future[ClipFrames]) -> None:
+        wanted = min(size_bytes if size_bytes >= 0 else _UNKNOWN_BYTES, self._limit)
+        with self._room:
+            self._room.wait_for(lambda: self._closed or self._held + wanted <= self._limit)
+            if self._closed or future.cancelled():
+                future.cancel()
+                return
+            self._held += wanted
+        assert self._folder is not None
+        ending = os.path.splitext(without_query(url))[1]
+        handle, name = tempfile.mkstemp(suffix=ending, dir=self._folder)
+        os.close(handle)
+
+        def over() -> None:
+            Path(name).unlink(missing_ok=True)
+            with self._room:
+                self._held -= wanted
+                self._room.notify_all()
+
+        try:
+            _copy(url, name)
+            with open(name, "rb") as file:
+                self._hashes[url] = hashlib.file_digest(file, "sha256").hexdigest()
+            inner = self._decoders.submit(name, os.path.getsize(name))
+        except BaseException as error:
+            over()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+            return
+
+        def decoded(inner: Future[ClipFrames]) -> None:
+            over()
+            _hand_on(inner, future)
+
+        inner.add_done_callback(decoded)
+
+    def _new_folder(self) -> Path:
+        above = Path(os.environ.get(SCRATCH_VARIABLE) or tempfile.gettempdir())
+        above.mkdir(parents=True, exist_ok=True)
+        for old in above.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError), open(old / ".lock", "rb") as lock:
+                # Whoever is alive holds the lock: only a dead process's folder can be locked here.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
+        self._lock = open(folder / ".lock", "wb")  # noqa: SIM115  # held open as long as we live
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._limit = min(self._limit, max(shutil.disk_usage(folder).free // 2, 1))
+        return folder
+
+
+def _copy(url: str, to: str) -> None:
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        fs.get_file(path, to)
+    except FileNotFoundError:
+        raise UnreadableClip("missing", without_secrets(url)) from None
+    except Exception as error:  # each service raises its own kinds
+        said = without_secrets(f"{type(error).__name__}: {error}")
+        raise UnreadableClip("unreachable", f"{without_secrets(url)}: {said}"[:400]) from None
+
+
+def _hand_on(inner: Future[ClipFrames], outer: Future[ClipFrames]) -> None:
+    """Give the outcome of one future to another; frames that nobody wants are released."""
+    wanted = outer.set_running_or_notify_cancel()
+    try:
+        frames = inner.result()
+    except (Exception, CancelledError) as error:
+        if wanted:
+            outer.set_exception(error)
+    else:
+        if wanted:
+            outer.set_result(frames)
+        else:
+            frames.release()
