@@ -6,16 +6,22 @@ import contextlib
 import hashlib
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
+from prefect.logging.handlers import APILogWorker
 
 import store
 from flows.worker import first_stage, stop_event
+from pipeline.features.catalog.remote import is_remote
 from pipeline.features.stage import Stage
+
+_LOGGED_FAILURES = 20
 
 # Values that a clip's extraction brings back for its row, with their value where there is none.
 COLUMNS = {
@@ -113,7 +119,7 @@ def extract_batch(batch: Batch) -> BatchResult:
     machine = first_stage(batch.stage)
     before = machine.seconds()
     # Hashed before they are read: bytes that change in between make the next run look again.
-    hashes = [_sha256(clip.path) for clip in batch.clips]
+    hashes = ["" if is_remote(clip.path) else _sha256(clip.path) for clip in batch.clips]
     tell = _teller(batch)
     results = machine.extractor.extract(
         [_source(clip) for clip in batch.clips],
@@ -121,6 +127,10 @@ def extract_batch(batch: Batch) -> BatchResult:
         stop=stop_event(batch.run),
     )
     extracted = time.perf_counter()
+    hashes = [
+        known or machine.take_hash(clip.path)
+        for known, clip in zip(hashes, batch.clips, strict=True)
+    ]
     damaged: list[int] = []
     digests = None
     if any(result.status != "stopped" for result in results):
@@ -129,6 +139,7 @@ def extract_batch(batch: Batch) -> BatchResult:
             if result.features is not None:
                 chunk[clip.row - batch.first_row] = result.features
         digests = store.write_batch(batch.url, batch.number, chunk, token=batch.token)
+    _log(batch, results)
     return BatchResult(
         number=batch.number,
         first_row=batch.first_row,
@@ -174,6 +185,21 @@ def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
         else:
             damaged.append(row)
     return fresh, damaged
+
+
+def _log(batch: Batch, results: list[Any]) -> None:
+    """Write what came of the batch to the run's log, and send it before this worker can end."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:  # not in a run: a test calls the task's function directly
+        return
+    counts = Counter(result.status for result in results)
+    said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    logger.info("%s: %s (on %s)", batch.name, said, _worker_name())
+    for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
+        row = batch.clips[result.index].row
+        logger.warning("row %d failed: %s %s", row, result.reason, result.detail)
+    APILogWorker.drain_all(timeout=2)
 
 
 def _source(clip: Clip) -> Any:
