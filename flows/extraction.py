@@ -7,6 +7,7 @@ when its rows stand at pending in the store, so whatever dies leaves rows that t
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import signal
 import threading
@@ -28,6 +29,7 @@ from pipeline.features.stage import Stage
 from store import FAILED, PENDING, READY, Writer
 
 COMMIT_EVERY_S = 5.0
+_RUN_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process that a Prefect runner starts
 _ATTEMPTS = 3
 _PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
 
@@ -50,7 +52,7 @@ class Extracted:
     commit_s: float = 0.0
     suspects: set[int] = field(default_factory=set)  # resubmitted: a late writer may come yet
     damaged: list[int] = field(default_factory=list)
-    interrupted: bool = False
+    stopped_by: str = ""  # SIGINT or SIGTERM, where the user has ended the run
     software: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Extracted) -> None:
@@ -62,7 +64,7 @@ class Extracted:
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
         self.suspects |= other.suspects
         self.damaged += other.damaged
-        self.interrupted |= other.interrupted
+        self.stopped_by = self.stopped_by or other.stopped_by
         self.software |= other.software
 
 
@@ -110,7 +112,7 @@ class Extraction:
         self._in_flight: dict[int, tuple[Batch, Any]] = {}
         self._extracted = Extracted()
         self._seconds: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
-        self._interrupts = 0
+        self._signals_seen: list[int] = []
         self._committed_at = time.monotonic()
         self._resources = gpu_share(runner.client, gpu)
 
@@ -126,7 +128,7 @@ class Extraction:
             with self._signals():
                 exhausted = False
                 while True:
-                    while not exhausted and not self._interrupts and self._room():
+                    while not exhausted and not self._signals_seen and self._room():
                         batch = next(waiting, None)
                         exhausted = batch is None
                         if batch is not None:
@@ -137,7 +139,8 @@ class Extraction:
         finally:
             self._flush()
             self._runner.client.unsubscribe_topic(topic(self._run))
-        self._extracted.interrupted = self._interrupts > 0
+        if self._signals_seen:
+            self._extracted.stopped_by = signal.Signals(self._signals_seen[0]).name
         self._extracted.stage_seconds = _spent(self._seconds.values())
         return self._extracted
 
@@ -181,13 +184,18 @@ class Extraction:
     def _on_error(self, batch: Batch, error: Exception) -> None:
         if isinstance(error, store.StoreError) or not _worker_died(error):
             raise error
+        if self._runner.client.status != "running":
+            raise BatchLost(
+                f"the Dask scheduler at {self._runner.client.scheduler.address} has gone: start it "
+                "and run again, the run goes on where it stood"
+            ) from error
         if batch.attempt + 1 >= _ATTEMPTS:
             raise BatchLost(
                 f"{batch.name} lost its worker {_ATTEMPTS} times ({error}): look at the machine's "
                 "memory and the worker's log; its clips stay pending for the next run"
             ) from error
         self._progress.note(f"{batch.name}: its worker died, the batch is made again")
-        if self._interrupts:
+        if self._signals_seen:
             self._extracted.stopped += len(batch.clips)
             return
         self._extracted.suspects.add(batch.number)
@@ -248,23 +256,28 @@ class Extraction:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""
+        """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once.
+
+        Under a Prefect runner a SIGTERM is left to Prefect, which ends the flow at once: the runner
+        means a cancelled run, or its own end, and waits for nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-            if self._interrupts > 1:
+            self._signals_seen.append(number)
+            if len(self._signals_seen) > 1:
                 raise KeyboardInterrupt(signal.Signals(number).name)
             self._progress.note(
                 "stopping: the clips in hand are finished and committed (once more to stop at once)"
             )
             threading.Thread(target=self._stop_workers, daemon=True).start()
 
-        before = {
-            number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        ours = [signal.SIGINT]
+        if _RUN_BY_PREFECT not in os.environ:
+            ours.append(signal.SIGTERM)
+        before = {number: signal.signal(number, handle) for number in ours}
         try:
             yield
         finally:
@@ -276,9 +289,10 @@ class Extraction:
 
 
 def _worker_died(error: BaseException) -> bool:
-    from asyncio import CancelledError
+    from concurrent.futures import CancelledError
 
-    from distributed import CommClosedError, KilledWorker
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
     return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)
 
