@@ -18,7 +18,7 @@ from prefect import flow, get_run_logger
 
 import store
 from flows.artifacts import ProgressArtifact, publish_summary
-from flows.planning import Plan, follow_catalog, make_plan
+from flows.planning import Plan, check_retry, follow_catalog, make_plan
 from flows.progress import Progress
 from flows.settings import FeaturesSettings
 from flows.specs import stage_of, with_store
@@ -57,6 +57,7 @@ def features(settings: FeaturesSettings) -> Summary:
     """
     logger = get_run_logger()
     settings = with_store(settings)
+    check_retry(_reasons(settings))
     started = time.monotonic()
     catalog, wanted, demo = find_clips(settings)
     logger.info("%d clips under %s", len(catalog), settings.videos or "the built-in demo")
@@ -86,6 +87,8 @@ def features(settings: FeaturesSettings) -> Summary:
     with writer:
         # So that the next run, and `predict`, find the weights without being told.
         writer.set_attributes(first_stage={"weights": stage.weights})
+        if settings.previews:
+            writer.keep_previews()
         plan = _plan(settings, catalog, wanted, writer.table)
         rows, paths = _prepare(catalog, plan, writer)
         logger.info("%r", plan)
@@ -177,8 +180,8 @@ def _plan(
         catalog,
         table,
         wanted=wanted,
-        retry=[r for r in settings.retry.split(",") if r],
-        same_bytes=lambda path, sha256: file_hash(Path(path)) == f"sha256:{sha256}",
+        retry=_reasons(settings),
+        same_bytes=_same_bytes,
     )
     if len(table) and len(plan.gone) > MOST_GONE * len(table) and not settings.allow_gone:
         raise ConfigError(
@@ -188,14 +191,27 @@ def _plan(
     return plan
 
 
+def _same_bytes(path: str, sha256: str) -> bool:
+    try:
+        return file_hash(Path(path)) == f"sha256:{sha256}"
+    except OSError:  # listed, but not to be read: the extraction says why
+        return False
+
+
+def _reasons(settings: FeaturesSettings) -> list[str]:
+    return [reason.strip() for reason in settings.retry.split(",") if reason.strip()]
+
+
 def _prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarray, Any]:
     """Bring the store's table up to the catalog; returns the rows to make and row → path."""
     table = writer.table
+    # First of all: a row that is still ready when the size and time of its new bytes are committed
+    # would, after a kill in between, pass for made from them.
+    _send_back(writer, plan.make)
     for name, (rows, values) in follow_catalog(catalog, table, plan).items():
         writer.set(rows, **{name: values})
     writer.mark(plan.gone, GONE, table["reason"].to_numpy()[plan.gone])
     writer.mark(plan.returned, READY, table["reason"].to_numpy()[plan.returned])
-    writer.mark(plan.make, PENDING)
     appended = np.zeros(0, int)
     if len(plan.new):
         appended = writer.append(catalog.iloc[plan.new].drop(columns="path"))
@@ -208,6 +224,17 @@ def _prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndar
     position |= dict(zip(plan.known.tolist(), plan.known_positions.tolist(), strict=True))
     rows = np.concatenate([plan.make, appended])
     return rows, lambda row: str(path_of[position[row]])
+
+
+def _send_back(writer: Writer, rows: np.ndarray) -> None:
+    """Commit these rows as pending, and forget what would make them ready again unmade.
+
+    (A gone row whose bytes come back is ready at once if it has frames: a row that leaves before it
+    is made anew must not be.)
+    """
+    writer.mark(rows, PENDING)
+    writer.flush()
+    writer.set(rows, frames_decoded=-1, digest=0)
 
 
 def _extract(
@@ -238,14 +265,13 @@ def _extract(
                 batches = batches_of(rows.tolist(), writer, stage, paths, run)
                 extraction = Extraction(writer, runner, progress, run=run, gpu=settings.gpu)
                 total.add(extraction.run(batches))
-            if total.interrupted:
+            if total.stopped_by:
                 break
             rows = np.union1d(writer.check_batches(suspects | total.suspects), total.damaged)
             if not len(rows):
                 break
             progress.note(f"{len(rows)} rows do not match their digest and are made again")
-            writer.mark(rows, PENDING)
-            writer.flush()
+            _send_back(writer, rows)
             suspects, total.suspects, total.damaged = set(), set(), []
         artifact.update(min(1.0, progress.done / max(1, progress.total)), progress.text)
     seconds = {**total.stage_seconds, "write": total.write_s, "commit": total.commit_s}
@@ -256,7 +282,8 @@ def _extract(
     left = int((writer.column("status") == PENDING).sum())
     return replace(
         summary,
-        outcome="interrupted" if total.interrupted else "done",
+        outcome="interrupted" if total.stopped_by else "done",
+        stopped_by=total.stopped_by,
         ready=total.ready,
         failed=total.failed,
         left=left,

@@ -4,14 +4,16 @@ hash a clip whose time changed while its size did not.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from pipeline.features.reasons import FAILURES
-from store import FAILED, GONE, PENDING
+from pipeline.errors import ConfigError
+from pipeline.features.reasons import FAILURES, WARNINGS
+from store import FAILED, GONE, PENDING, READY
 
 _FOLLOWED = ("label", "split", "group")
 
@@ -22,7 +24,8 @@ class Plan:
 
     new: positions of clips that the store does not know · make: known rows to extract ·
     gone: rows whose clip has left · returned: gone rows whose bytes are back ·
-    known: rows of all other catalog clips, at `known_positions`.
+    known: rows of all other catalog clips, at `known_positions` · stale: of those, rows whose bytes
+    have changed and that this run does not make.
     """
 
     new: np.ndarray
@@ -31,6 +34,7 @@ class Plan:
     returned: np.ndarray
     known: np.ndarray
     known_positions: np.ndarray
+    stale: np.ndarray
     why: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -55,9 +59,10 @@ def make_plan(
 
     catalog: every clip that exists (`pipeline.features.catalog`); `wanted` is a bool per clip, where
     a run was narrowed: clips outside it are neither made nor marked gone.
-    retry: failure reasons to try again, or `all`. Reasons that heal by themselves are always tried.
+    retry: failure reasons to try again, or `all` failures; a warning's reason makes the ready clips
+    that carry it anew. Reasons that heal by themselves are always tried.
     same_bytes: (path, stored SHA-256) → whether the file still has it; asked only where the size is
-    the same and the time is not.
+    the same (or lost to damage) and the time is not.
     """
     everything = np.ones(len(catalog), bool)
     wanted = everything if wanted is None else wanted
@@ -80,6 +85,7 @@ def make_plan(
         (was == GONE) & ~changed & ~failed_before & (table["frames_decoded"].to_numpy()[known] > 0)
     )
     again = (was == FAILED) & _retried(reason[known], retry)
+    again |= (was == READY) & np.isin(reason[known], [r for r in retry if r in WARNINGS])
     pending = (was == PENDING) | ((was == GONE) & ~returned)
     make = (changed | again | pending) & wanted[known_positions]
     return Plan(
@@ -89,6 +95,7 @@ def make_plan(
         returned=known[returned],
         known=known,
         known_positions=known_positions,
+        stale=known[changed & ~make],
         why={
             "new": len(new),
             "changed": int((changed & make & ~pending).sum()),
@@ -101,15 +108,32 @@ def make_plan(
 def follow_catalog(
     catalog: pd.DataFrame, table: pd.DataFrame, plan: Plan
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Column → (rows, values) where label, split, group, size or time differ from the catalog."""
+    """Column → (rows, values) where label, split, group, size or time differ from the catalog.
+
+    Stale rows keep the size and time that their features were made from, so that the next run that
+    wants them still sees the change.
+    """
     updates = {}
+    fresh = ~np.isin(plan.known, plan.stale)
     for name in (*_FOLLOWED, "size_bytes", "mtime_ns"):
         now = catalog[name].to_numpy()[plan.known_positions]
         before = table[name].to_numpy()[plan.known]
         differs = np.asarray(now != before, bool)
+        if name not in _FOLLOWED:
+            differs &= fresh
         if differs.any():
             updates[name] = (plan.known[differs], now[differs])
     return updates
+
+
+def check_retry(retry: Collection[str]) -> None:
+    """Raise `ConfigError` on a reason that no clip can have, with the nearest that one can."""
+    known = ["all", *FAILURES, *WARNINGS]
+    for reason in retry:
+        if reason not in known:
+            near = difflib.get_close_matches(reason, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+            raise ConfigError(f"--retry {reason}: no clip fails with that reason: {hint}")
 
 
 def _changed(
@@ -121,13 +145,15 @@ def _changed(
 ) -> np.ndarray:
     size = catalog["size_bytes"].to_numpy()[positions]
     time = catalog["mtime_ns"].to_numpy()[positions]
-    same_size = size == table["size_bytes"].to_numpy()[known]
+    stored_size = table["size_bytes"].to_numpy()[known]
+    same_size = size == stored_size
     same_time = time == table["mtime_ns"].to_numpy()[known]
     changed = ~same_size | ~same_time
+    may_be_same = same_size | (stored_size == -1)
     # A copied or touched file is a new time on the same bytes: hashing it is cheaper than the CNN.
     digests = table["sha256"].to_numpy().astype(str)[known]
     paths = catalog["path"].to_numpy()
-    for i in np.flatnonzero(same_size & ~same_time & (digests != "")):
+    for i in np.flatnonzero(changed & may_be_same & (digests != "")):
         changed[i] = not same_bytes(paths[positions[i]], digests[i])
     return np.asarray(changed, bool)
 
