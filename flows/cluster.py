@@ -32,7 +32,7 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
     cores = os.cpu_count() or 1
     gpus = visible_gpus() if settings.gpu != "never" else []
     processes = settings.workers or max(1, len(gpus))
-    with dask.config.set(_options(cores, processes)), _interrupts_ignored():
+    with dask.config.set(_options(cores, processes)), _signals_held():
         cluster = _by_class_path(settings) if settings.cluster else _local(processes, gpus)
     with cluster:
         if settings.adapt:
@@ -138,13 +138,25 @@ def _by_class_path(settings: FeaturesSettings) -> Any:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Children started here ignore Ctrl-C, which a terminal sends to them too: the flow decides."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals_held() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM from all children that are started here; the flow alone decides.
+
+    A terminal (or `kill` of a process group) sends them to every process. The mask is inherited by
+    the threads that start workers, now and after a worker's death, and by the workers. A signal that
+    comes to us meanwhile is handled when the children stand.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+    came: list[int] = []
+    handlers = {}
+    if main:  # threads that exist already take no part in the mask, and Python handles it here
+        handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

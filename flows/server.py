@@ -154,6 +154,8 @@ def _start_temporary() -> tuple[subprocess.Popen[bytes], Server]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # Out of reach of what a terminal sends to our group: the run ends it, or its own end.
+            start_new_session=True,
         )
         server = Server(url=f"http://127.0.0.1:{port}/api", temporary=True)
         deadline = time.monotonic() + _START_TIMEOUT_S

@@ -35,6 +35,7 @@ class Summary:
     engine: str = ""
     estimate_s: float | None = None
     estimate_bytes: int | None = None
+    stopped_by: str = ""  # the signal, where outcome is interrupted
 
     @property
     def frames_per_second(self) -> float:

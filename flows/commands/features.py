@@ -27,7 +27,9 @@ def run(settings: FeaturesSettings, *, json: bool) -> int:
             print(f"pixels-once features: {error}", file=sys.stderr)
             summary, status = error.summary, 3
     print_summary(summary, json=json)
-    return 130 if summary.outcome == "interrupted" else status
+    if summary.outcome == "interrupted":
+        return 143 if summary.stopped_by == "SIGTERM" else 130
+    return status
 
 
 def print_summary(summary: Summary, *, json: bool = False) -> None:
