@@ -28,6 +28,7 @@ from store.layout import (
     Layout,
 )
 from store.lease import Holder, holder
+from store.previews import read_previews, write_previews
 from store.reader import Store
 from store.reader import open_store as open
 from store.repair import repair
@@ -64,8 +65,10 @@ __all__ = [
     "holder",
     "open",
     "read_batch",
+    "read_previews",
     "repair",
     "row_digests",
     "verify",
     "write_batch",
+    "write_previews",
 ]

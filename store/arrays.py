@@ -27,6 +27,7 @@ from store.layout import (
     FILLS,
     FORMAT,
     FORMAT_VERSION,
+    PREVIEW,
     ROWS_PER_CHUNK,
     STEP_COLUMNS,
     STEP_FILLS,
@@ -143,7 +144,7 @@ def level(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     A missing column (of a store from before that column) is added, filled as unknown. Returns
     the arrays by name.
     """
-    arrays = open_arrays(group, ("features", *STEP_COLUMNS, *COLUMNS))
+    arrays = open_arrays(group, ("features", PREVIEW, *STEP_COLUMNS, *COLUMNS))
     for name in ("features", "status", "video_id"):
         if name not in arrays:
             raise StoreDamaged(
@@ -160,7 +161,7 @@ def level(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
         if array.shape[0] != rows:
             array.resize((rows, *array.shape[1:]))
         start = rows - rows % array.chunks[0]
-        if longer and name != "features" and start < rows:
+        if longer and name not in ("features", PREVIEW) and start < rows:
             # Values past the end stay in the last chunk and would come back when it grows.
             array[start:rows] = array[start:rows]
     return arrays

@@ -12,6 +12,7 @@ from store.arrays import layout_of, open_arrays, open_group
 from store.chunks import read_batch, write_batch
 from store.errors import StoreDamaged
 from store.place import Place
+from store.previews import write_previews
 
 
 def erase(
@@ -21,7 +22,7 @@ def erase(
     token: str | None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Set the features of these rows to zero. They must have been committed as not ready.
+    """Set the features and previews of these rows to zero. They must be committed as not ready.
 
     A chunk that cannot be decoded is zeroed whole: its other rows are damage already.
     """
@@ -35,3 +36,5 @@ def erase(
             values = np.zeros((count, *features.shape[1:]), features.dtype)
         values[rows[rows // size == batch] - batch * size] = 0
         write_batch(url, batch, values, token=token, storage_options=storage_options)
+    none: dict[int, list[bytes]] = {row: [] for row in rows.tolist()}
+    write_previews(url, none, token=token, storage_options=storage_options)

@@ -50,6 +50,13 @@ STEP_COLUMNS = tuple(STEP_FILLS)
 """Columns with one value per clip and step; committed before the per-clip columns."""
 
 
+PREVIEW = "preview"
+"""Optional: (video, picture, byte) uint8, three small JPEG files a clip (`store.previews`)."""
+
+PREVIEWS_PER_CLIP = 3
+PREVIEW_BYTES = 6144
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """The shape of a store's features: (rows, steps, *shape), in chunks of `batch` rows."""

@@ -22,9 +22,10 @@ from store.durable import sweep_partials
 from store.erasing import erase
 from store.errors import StoreDamaged, translated
 from store.heartbeat import Heartbeat
-from store.layout import COLUMNS, GONE, PENDING, READY, STEP_COLUMNS
+from store.layout import COLUMNS, GONE, PENDING, PREVIEW, READY, STEP_COLUMNS
 from store.lease import Holder, Lease
 from store.place import Place
+from store.previews import create_previews
 
 
 class Writer:
@@ -227,6 +228,14 @@ class Writer:
         )
         self.flush()
         erase(self.url, index, token=self.token, storage_options=self._place.options)
+
+    def keep_previews(self) -> None:
+        """Add the array of small pictures to a store that has none (`store.write_previews`)."""
+        with self._lock, translated(self.url):
+            if PREVIEW not in self._arrays:
+                self._heart.check()
+                size = layout_of(self._arrays["features"]).batch
+                self._arrays[PREVIEW] = create_previews(self._group, len(self), size)
 
     def rows_of(self, batch: int) -> range:
         """The rows of one batch (the last may be short)."""

@@ -110,6 +110,7 @@ class FeaturesSettings:
     allow_gone: bool = setting(
         False, "go on although more than a fifth of the rows would be marked gone"
     )
+    previews: bool = setting(True, "keep three small pictures of every clip in the store")
     if_busy: str = setting(
         "refuse", "when another run holds the store", choices=("refuse", "skip", "wait")
     )

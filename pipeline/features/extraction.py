@@ -22,6 +22,7 @@ from pipeline.errors import UnreadableClip
 from pipeline.features.backbones.protocol import Backbone
 from pipeline.features.decoding.values import ClipFrames
 from pipeline.features.filling import CnnThreads, Job
+from pipeline.features.previews import preview_pictures
 from pipeline.features.sequences import ClipResult, empty_result, ready_result
 from pipeline.spec import Spec
 
@@ -66,6 +67,7 @@ class Extractor:
 
     `extract` may run in several threads at once. `ahead_bytes` bounds the frames that are decoded
     or being decoded and have not reached the CNN; it is raised to what keeps every CNN thread fed.
+    With `previews`, results carry three small pictures of their clip.
     A context manager: leaving it ends the CNN's threads. The pool stays the caller's.
     """
 
@@ -76,6 +78,7 @@ class Extractor:
         pool: Decoders,
         *,
         ahead_bytes: int = 256 * 1024 * 1024,
+        previews: bool = False,
     ) -> None:
         frame_bytes = spec.size * spec.size * 3
         self._clip_bytes = spec.sampling.steps * frame_bytes
@@ -84,6 +87,7 @@ class Extractor:
         self._ahead_bytes = 0
         self._spec = spec
         self._pool = pool
+        self._previews = previews
         self._decode_s = 0.0
         self._calls: list[_Call] = []
         self._news = threading.Condition()
@@ -155,6 +159,7 @@ class _Clip:
     future: Future[ClipFrames] | None = None
     frames: ClipFrames | None = None
     job: Job | None = None
+    previews: tuple[bytes, ...] = ()
 
 
 class _Call:
@@ -251,6 +256,8 @@ class _Call:
         frames, error = None, None
         try:
             frames = future.result()
+            if self._of._previews and len(frames.frames):
+                clip.previews = preview_pictures(frames.frames)
         except (Exception, CancelledError) as caught:
             error = caught
         if frames is not None and not len(frames.frames):
@@ -312,7 +319,7 @@ def _result(spec: Spec, clip: _Clip, error: UnreadableClip | None) -> ClipResult
     assert clip.frames is not None
     assert clip.job is not None
     assert clip.job.features is not None
-    return ready_result(spec, clip.index, clip.frames, clip.job.features)
+    return ready_result(spec, clip.index, clip.frames, clip.job.features, clip.previews)
 
 
 def _ignore(result: ClipResult) -> None:

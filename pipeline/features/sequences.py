@@ -23,7 +23,7 @@ class ClipResult:
     mask: (steps,) bool. frame_index: (steps,) int32, −1 in padding. timestamp: (steps,) float32
         seconds, NaN in padding. All padding unless ready.
     fps, width, height, frames_declared, frames_decoded, decoder: as in `ClipFrames`; 0 or "" where
-        nothing was read.
+        nothing was read. previews: JPEG files, oldest frame first; () unless ready and asked for.
     """
 
     index: int
@@ -40,6 +40,7 @@ class ClipResult:
     frames_declared: int = 0
     frames_decoded: int = 0
     decoder: str = ""
+    previews: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         shape = None if self.features is None else self.features.shape
@@ -63,7 +64,13 @@ def empty_result(
     )
 
 
-def ready_result(spec: Spec, index: int, read: ClipFrames, values: NDArray[Any]) -> ClipResult:
+def ready_result(
+    spec: Spec,
+    index: int,
+    read: ClipFrames,
+    values: NDArray[Any],
+    previews: tuple[bytes, ...] = (),
+) -> ClipResult:
     """The sequence of a clip whose frames gave `values` (n, *shape), padded to the spec's steps.
 
     It is a failure, `not_finite`, where a value is no finite number in the spec's dtype: float32
@@ -88,4 +95,4 @@ def ready_result(spec: Spec, index: int, read: ClipFrames, values: NDArray[Any])
     result.mask[:count] = True
     result.frame_index[:count] = read.frame_index
     result.timestamp[:count] = read.timestamp
-    return replace(result, status="ready", reason=read.reason, features=features)
+    return replace(result, status="ready", reason=read.reason, features=features, previews=previews)
