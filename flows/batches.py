@@ -138,6 +138,11 @@ def extract_batch(batch: Batch) -> BatchResult:
         for clip, result in zip(batch.clips, results, strict=True):
             if result.features is not None:
                 chunk[clip.row - batch.first_row] = result.features
+        if batch.stage.previews:
+            # Before the features: a ready row has its pictures.
+            made = zip(batch.clips, results, strict=True)
+            pictures = {clip.row: result.previews for clip, result in made}
+            store.write_previews(batch.url, pictures, token=batch.token)
         digests = store.write_batch(batch.url, batch.number, chunk, token=batch.token)
     _log(batch, results)
     return BatchResult(

@@ -49,6 +49,7 @@ def stage_of(
         cnn_batch=settings.cnn_batch,
         decoders=settings.decoders,
         timeout_s=settings.timeout,
+        previews=settings.previews,
     )
     return spec, stage, weights
 

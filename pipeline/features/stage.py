@@ -23,7 +23,7 @@ class Stage:
 
     weights: the setting that leads to the weights (imagenet, a path, random:SEED) · engine: auto,
     keras or openvino · cnn_batch: frames per call · decoders: processes · 0 is what suits.
-    timeout_s: a clip's time to decode, before its size adds to it.
+    timeout_s: a clip's time to decode, before its size adds to it. previews: keep small pictures.
     """
 
     spec: dict[str, Any]
@@ -32,6 +32,7 @@ class Stage:
     cnn_batch: int = 0
     decoders: int = 0
     timeout_s: float = 60.0
+    previews: bool = False
 
 
 class FirstStage:
@@ -72,7 +73,9 @@ class FirstStage:
             limits=Limits(base_s=stage.timeout_s),
         )
         fetching = FetchingDecoders(pool)
-        return cls(backbone, pool, fetching, Extractor(spec, backbone, fetching))
+        return cls(
+            backbone, pool, fetching, Extractor(spec, backbone, fetching, previews=stage.previews)
+        )
 
     def seconds(self) -> dict[str, float]:
         """Seconds so far by stage: decode, cnn, waiting; the CNN's are wall time."""
