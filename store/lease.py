@@ -88,6 +88,12 @@ class Holder:
         return f"{self.owner} (process {self.pid} on {self.host}, since {since})"
 
 
+# Not a lease of ours: it holds nobody off.
+_UNREADABLE = Holder(
+    owner="", host="", machine="", pid=0, started=0.0, token="", since=0.0, beat=0.0
+)
+
+
 class Lease:
     """A held lease. `acquire` makes one; `beat` keeps it; `check` proves it; `release` ends it."""
 
@@ -123,30 +129,35 @@ class Lease:
     @classmethod
     def _try(cls, place: Place, owner: str) -> tuple[Lease, Holder | None] | Holder:
         for _ in range(20):
-            numbers = _numbers(place)
-            last = max(numbers, default=0)
-            before = _read(place, last) if numbers else None
-            if before is not None and not before.dead():
-                return before
+            seen = _look(place)
+            alive = [found for found in seen.values() if not found.dead()]
+            if alive:
+                return alive[-1]
+            before = seen[max(seen)] if seen else None
             me = Holder.me(owner)
             if before is not None:
                 me = replace(me, batches=before.batches)  # until they are checked, they are suspect
-            data, number = _json(me), last + 1
+            data, number = _json(me), max(seen, default=0) + 1
             if not place.put_new(_key(number), data):
                 continue  # another was quicker: look again
-            if not place.creates_exclusively(_key(number), data):
-                place.delete(_key(number))
-                raise StoreUnwritable(
-                    f"the store {place.url} is on a service without exclusive creation, so two "
-                    "runs could write at once: use another service, or --no-lease and one run only"
-                )
-            if set(_numbers(place)) - {number} <= set(numbers):
-                for old in numbers:
+            now = _look(place)
+            mine = now.pop(number, None)
+            if mine == me and all(seen.get(n) == found for n, found in now.items()):
+                # Whoever creates a number after this look sees ours and steps back.
+                if not place.creates_exclusively(_key(number), data):
+                    place.delete(_key(number))
+                    raise StoreUnwritable(
+                        f"the store {place.url} is on a service without exclusive creation, so "
+                        "two runs could write at once: use another service, or --no-lease and "
+                        "one run only"
+                    )
+                for old in seen:
                     place.delete(_key(old))
                 return cls(place, number, me), before
-            # Someone created another number between our look and our creation (the lease that we
-            # looked at was released meanwhile). Both step back; one comes first.
-            place.delete(_key(number))
+            # Someone created a number between our look and our creation (numbers are used again,
+            # so the files are compared whole). Both step back; one comes first.
+            if mine == me:
+                place.delete(_key(number))
             time.sleep(random.uniform(0.01, 0.1))
         return before or Holder.me("another run")
 
@@ -173,7 +184,10 @@ class Lease:
         left = tuple(sorted(set(suspects)))
         with self._lock:
             self._released = True
-            if left and check_quietly(self._place, self.holder.token):
+            found = _look(self._place)
+            if self._number not in found or found[self._number].token != self.holder.token:
+                return  # another took over, and has removed our file
+            if left and self._number == max(found):
                 nobody = replace(self.holder, machine="", token="", beat=0.0, batches=left)
                 self._place.put(_key(self._number), _json(nobody))
             else:
@@ -190,14 +204,8 @@ def holder(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Hol
 
 def current(place: Place) -> Holder | None:
     """Who holds the lease now, dead or alive; None where nobody does."""
-    for _ in range(5):
-        numbers = _numbers(place)
-        if not numbers:
-            return None
-        holder = _read(place, max(numbers))
-        if holder is not None:
-            return holder
-    return None
+    found = _look(place)
+    return found[max(found)] if found else None
 
 
 def check_token(place: Place, token: str) -> None:
@@ -215,15 +223,13 @@ def check_token(place: Place, token: str) -> None:
         )
 
 
-def check_quietly(place: Place, token: str) -> bool:
-    """Whether `token` is still the lease's."""
-    found = current(place)
-    return found is not None and found.token == token
-
-
-def _numbers(place: Place) -> list[int]:
+def _look(place: Place) -> dict[int, Holder]:
+    """All lease files by number, in order; hardly ever more than one."""
     names = (name.removesuffix(".json") for name in place.names(FOLDER) if name.endswith(".json"))
-    return sorted(int(name) for name in names if name.isdigit())
+    found = (
+        (number, _read(place, number)) for number in sorted(int(n) for n in names if n.isdigit())
+    )
+    return {number: holder for number, holder in found if holder is not None}
 
 
 def _read(place: Place, number: int) -> Holder | None:
@@ -235,7 +241,7 @@ def _read(place: Place, number: int) -> Holder | None:
         known = {name: values[name] for name in Holder.__slots__}
         return Holder(**{**known, "batches": tuple(known["batches"])})
     except (ValueError, KeyError, TypeError):
-        return None  # not written by us: it holds nobody off
+        return _UNREADABLE
 
 
 def _key(number: int) -> str:

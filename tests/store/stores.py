@@ -35,6 +35,8 @@ def clips(count: int, start: int = 0) -> pd.DataFrame:
         {
             "video_id": [f"a b/clip-{n} 🎬.avi" for n in numbers],
             "label": np.where(numbers % 2, "walk", "run"),
+            "split": np.where(numbers % 3, "train", "test"),
+            "group": [f"g{n % 4:02d}" for n in numbers],
             "size_bytes": numbers + 1000,
         }
     )
@@ -56,7 +58,8 @@ def put_batch(writer: store.Writer, batch: int, version: int = 0) -> None:
     writer.in_flight([batch])
     digests = store.write_batch(writer.url, batch, features_of(rows, version), token=writer.token)
     mask = np.array([True, True, False])
-    writer.set(rows, digest=digests, frames_decoded=2, fps=25, decoder="opencv")
+    writer.set(rows, digest=digests, frames_decoded=2, fps=25, decoder="opencv", sha256="0" * 64)
+    writer.set(rows, width=64, height=48, frames_declared=2)
     writer.put_steps(rows, mask, np.where(mask, [0, 7, 0], -1), np.where(mask, [0, 0.5, 0], np.nan))
     writer.mark(rows, store.READY)
     writer.flush()

@@ -50,7 +50,7 @@ def test_table_has_every_column_with_one_line_per_row(url):
     assert table["status"].dtype == np.int8
     assert table["size_bytes"].tolist() == list(range(1000, 1010))
     assert table["mtime_ns"].eq(-1).all()
-    assert table["split"].eq("").all()
+    assert table["reason"].eq("").all()
 
 
 def test_a_new_store_is_empty_and_says_what_it_is(url):
