@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
 
+from flows import charts
 from flows.summary import Summary, advice, stage_rows
 from pipeline.features.reasons import FAILURES
 
@@ -44,6 +47,19 @@ class ProgressArtifact:
         )
 
 
+def publish_links(store: str, client: Any) -> str:
+    """Link the Dask dashboard on the run's page while the run lasts; returns its address, or ""."""
+    address = str(client.dashboard_link or "")
+    if address:
+        create_link_artifact(
+            key=key("dashboard", store),
+            link=address,
+            link_text="Dask dashboard",
+            description=f"workers and batches of the run that makes {store}, while it lasts",
+        )
+    return address
+
+
 def publish_summary(summary: Summary, dashboard: str = "") -> None:
     """Write the run's failure table and its summary in markdown."""
     if summary.failures:
@@ -63,8 +79,17 @@ def publish_summary(summary: Summary, dashboard: str = "") -> None:
     create_markdown_artifact(
         key=key("summary", summary.store),
         markdown=markdown(summary, dashboard),
-        description=summary.headline(),
+        description=f"{summary.headline()} · {_counts(summary.rows)}",
     )
+
+
+def _counts(rows: dict[str, int]) -> str:
+    """
+    >>> _counts({"ready": 10, "failed": 0, "gone": 2})
+    'the store has 10 ready, 2 gone'
+    """
+    said = ", ".join(f"{count} {state}" for state, count in rows.items() if count)
+    return f"the store has {said or 'no rows'}"
 
 
 def markdown(summary: Summary, dashboard: str = "") -> str:
@@ -91,6 +116,9 @@ def markdown(summary: Summary, dashboard: str = "") -> str:
             ],
         )
         lines += [advice(summary.stage_seconds), ""]
+        lines += [picture("stage shares", charts.stage_shares(summary.stage_seconds)), ""]
+    if len(summary.throughput) > 2:
+        lines += [picture("frames per second", charts.throughput(summary.throughput)), ""]
     lines += [
         f"Store: `{summary.store}`  ",
         f"Fingerprint: `{summary.fingerprint}`  ",
@@ -100,6 +128,11 @@ def markdown(summary: Summary, dashboard: str = "") -> str:
     if dashboard:
         lines += ["", f"Dask dashboard (while the run lasts): <{dashboard}>"]
     return "\n".join(lines)
+
+
+def picture(title: str, png: bytes) -> str:
+    """A PNG in markdown as a data URL: image artifacts would need an address of their own."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _table(head: tuple[str, ...], rows: Any) -> list[str]:

@@ -22,6 +22,7 @@ from prefect_dask import DaskTaskRunner
 
 import store
 from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
+from flows.cancelling import RunCancelled
 from flows.cluster import gpu_share
 from flows.progress import Progress
 from flows.worker import request_stop
@@ -102,7 +103,14 @@ class Extraction:
     """Runs batches on a Dask cluster and commits their results to a store's writer."""
 
     def __init__(
-        self, writer: Writer, runner: DaskTaskRunner, progress: Progress, *, run: str, gpu: str
+        self,
+        writer: Writer,
+        runner: DaskTaskRunner,
+        progress: Progress,
+        *,
+        run: str,
+        gpu: str,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self._writer = writer
         self._runner = runner
@@ -113,14 +121,16 @@ class Extraction:
         self._extracted = Extracted()
         self._seconds: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         self._signals_seen: list[int] = []
+        self._cancelled = cancelled or threading.Event()
         self._committed_at = time.monotonic()
         self._resources = gpu_share(runner.client, gpu)
 
     def run(self, batches: Iterator[Batch]) -> Extracted:
         """Run all batches; returns when each is committed, or when the user has asked to stop.
 
-        Raises what ended the run early (`store.StoreError`, `BatchLost`); what had arrived is
-        committed all the same, and rows not made stay pending.
+        Raises `RunCancelled` after a cancellation through Prefect, and what ended the run early
+        (`store.StoreError`, `BatchLost`); what had arrived is committed all the same, and rows not
+        made stay pending.
         """
         self._runner.client.subscribe_topic(topic(self._run), self._on_clip)
         waiting = batches
@@ -165,6 +175,9 @@ class Extraction:
 
     def _take_in(self) -> None:
         """Wait for one batch (or a moment), commit it if it is time to, and tell the progress."""
+        if self._cancelled.is_set():
+            threading.Thread(target=self._stop_workers, daemon=True).start()
+            raise RunCancelled("the run was cancelled through Prefect")
         try:
             batch, future = self._done.get(timeout=0.25)
         except queue.Empty:

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from prefect import flow, get_run_logger
+from prefect.states import Cancelled, Completed
 
 import store
-from flows.artifacts import ProgressArtifact, publish_summary
+from flows.artifacts import ProgressArtifact, publish_links, publish_summary
+from flows.cancelling import RunCancelled, end_open_tasks, watched_for_cancelling
+from flows.checks import require_places, workers_checked
 from flows.planning import Plan, check_retry, follow_catalog, make_plan
 from flows.progress import Progress
 from flows.settings import FeaturesSettings
@@ -25,6 +28,7 @@ from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
 from pipeline.errors import ConfigError, PixelsError
 from pipeline.features.catalog import discover, narrow
+from pipeline.features.catalog.remote import is_remote
 from pipeline.features.stage import Stage
 from pipeline.features.weights import file_hash
 from pipeline.spec import Spec
@@ -57,6 +61,7 @@ def features(settings: FeaturesSettings) -> Summary:
     """
     logger = get_run_logger()
     settings = with_store(settings)
+    require_places(store_url=settings.store, videos=settings.videos)
     check_retry(_reasons(settings))
     started = time.monotonic()
     catalog, wanted, demo = find_clips(settings)
@@ -83,7 +88,11 @@ def features(settings: FeaturesSettings) -> Summary:
         if settings.if_busy != "skip":
             raise
         logger.warning("skipped: %s", busy)
-        return Summary(store=settings.store, outcome="skipped", clips=len(catalog))
+        skipped = Summary(store=settings.store, outcome="skipped", clips=len(catalog))
+        # A flow that returns a state ends in it: the run's page says Skipped, not Completed.
+        return Completed(  # type: ignore[return-value]
+            name="Skipped", message=f"another run is going on: {busy}", data=skipped
+        )
     with writer:
         # So that the next run, and `predict`, find the weights without being told.
         writer.set_attributes(first_stage={"weights": stage.weights})
@@ -106,7 +115,13 @@ def features(settings: FeaturesSettings) -> Summary:
         again = set(writer.suspects) if writer.took_over else set()
         if len(rows) or again:
             _check_space(settings.store, len(rows), spec)
-            summary = _extract(settings, writer, rows, paths, stage, summary, again)
+            try:
+                summary = _extract(settings, writer, rows, paths, stage, summary, again)
+            except RunCancelled:
+                end_open_tasks()
+                return Cancelled(  # type: ignore[return-value]
+                    message=f"cancelled; {settings.store} is whole, the next run goes on"
+                )
         table = writer.table
         summary = replace(
             summary,
@@ -114,7 +129,7 @@ def features(settings: FeaturesSettings) -> Summary:
             seconds=time.monotonic() - started,
             reasons=dict(Counter(f["reason"] for f in summary.failures)),
         )
-    publish_summary(summary)
+    publish_summary(summary, summary.dashboard)
     logger.info(summary.headline())
     if summary.planned and summary.failed / summary.planned > settings.max_failed:
         raise TooManyFailed(
@@ -192,6 +207,8 @@ def _plan(
 
 
 def _same_bytes(path: str, sha256: str) -> bool:
+    if is_remote(path):  # to fetch it costs what is to be saved
+        return False
     try:
         return file_hash(Path(path)) == f"sha256:{sha256}"
     except OSError:  # listed, but not to be read: the extraction says why
@@ -255,15 +272,32 @@ def _extract(
     artifact = ProgressArtifact(settings.store)
     run = secrets.token_hex(8)
     total = Extracted()
+    began = time.monotonic()
+    curve: list[tuple[float, int]] = [(0.0, 0)]
+
+    def tell(fraction: float, text: str) -> None:
+        artifact.update(fraction, text)
+        curve.append((round(time.monotonic() - began, 2), progress.frames))
+
     with (
-        Progress(len(rows), on_change=artifact.update) as progress,
+        Progress(len(rows), on_change=tell) as progress,
         dask_cluster(settings) as arguments,
         DaskTaskRunner(**arguments) as runner,
+        workers_checked(
+            runner.client,
+            store_url=writer.url,
+            clip=paths(int(rows[0])) if len(rows) else "",
+            say=progress.note,
+        ),
+        watched_for_cancelling() as cancelled,
     ):
+        dashboard = publish_links(settings.store, runner.client)
         for _ in range(_PASSES):
             if len(rows):
                 batches = batches_of(rows.tolist(), writer, stage, paths, run)
-                extraction = Extraction(writer, runner, progress, run=run, gpu=settings.gpu)
+                extraction = Extraction(
+                    writer, runner, progress, run=run, gpu=settings.gpu, cancelled=cancelled
+                )
                 total.add(extraction.run(batches))
             if total.stopped_by:
                 break
@@ -273,7 +307,7 @@ def _extract(
             progress.note(f"{len(rows)} rows do not match their digest and are made again")
             _send_back(writer, rows)
             suspects, total.suspects, total.damaged = set(), set(), []
-        artifact.update(min(1.0, progress.done / max(1, progress.total)), progress.text)
+        tell(min(1.0, progress.done / max(1, progress.total)), progress.text)
     seconds = {**total.stage_seconds, "write": total.write_s, "commit": total.commit_s}
     busy = seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0)
     if busy:
@@ -291,6 +325,8 @@ def _extract(
         failures=total.failures,
         stage_seconds={name: round(value, 3) for name, value, _ in stage_rows(seconds)},
         engine=total.software.get("engine", ""),
+        throughput=curve,
+        dashboard=dashboard,
     )
 
 

@@ -35,6 +35,8 @@ class Summary:
     engine: str = ""
     estimate_s: float | None = None
     estimate_bytes: int | None = None
+    throughput: list[tuple[float, int]] = field(default_factory=list)  # (seconds, frames so far)
+    dashboard: str = ""
     stopped_by: str = ""  # the signal, where outcome is interrupted
 
     @property

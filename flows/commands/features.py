@@ -16,6 +16,8 @@ def run(settings: FeaturesSettings, *, json: bool) -> int:
     settings = with_store(settings)
     print(f"store: {settings.store}", file=sys.stderr)
     with prefect_server() as server:
+        from prefect.exceptions import CancelledRun
+
         from flows.features import TooManyFailed, features
 
         if server is not None and server.page:
@@ -23,6 +25,9 @@ def run(settings: FeaturesSettings, *, json: bool) -> int:
         status = 0
         try:
             summary = features(settings)
+        except CancelledRun as cancelled:
+            print(f"pixels-once features: {cancelled}", file=sys.stderr)
+            return 130
         except TooManyFailed as error:
             print(f"pixels-once features: {error}", file=sys.stderr)
             summary, status = error.summary, 3

@@ -1,0 +1,67 @@
+"""A run that is cancelled in the Prefect UI (or by its API) stops as after Ctrl-C twice."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import StateType
+from prefect.context import FlowRunContext
+from prefect.states import Cancelled
+
+_LOOK_EVERY_S = 1.0
+_ASKED = {StateType.CANCELLING, StateType.CANCELLED}
+_OPEN = {StateType.RUNNING, StateType.PENDING}
+
+
+class RunCancelled(Exception):
+    """Someone has cancelled this flow run."""
+
+
+@contextlib.contextmanager
+def watched_for_cancelling() -> Iterator[threading.Event]:
+    """An event that is set within seconds once someone cancels the flow run that this is in.
+
+    Prefect itself signals only runs that a worker or `serve` has started; this serves the others.
+    """
+    asked, over = threading.Event(), threading.Event()
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield asked
+        return
+    thread = threading.Thread(
+        target=_watch, args=(context.flow_run.id, asked, over), name="cancel-watch", daemon=True
+    )
+    thread.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        thread.join(timeout=5)
+
+
+def end_open_tasks() -> None:
+    """Mark the batches of this flow run that were cut off as cancelled: nothing else would."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id]))
+        for run in client.read_task_runs(flow_run_filter=wanted):
+            if run.state_type in _OPEN:
+                with contextlib.suppress(Exception):  # cosmetic: the store is whole either way
+                    client.set_task_run_state(run.id, Cancelled(), force=True)
+
+
+def _watch(flow_run: UUID, asked: threading.Event, over: threading.Event) -> None:
+    with get_client(sync_client=True) as client:
+        while not over.wait(_LOOK_EVERY_S):
+            # A server that does not answer for a while is no reason to stop the work.
+            with contextlib.suppress(Exception):
+                if client.read_flow_run(flow_run).state_type in _ASKED:
+                    asked.set()
+                    return

@@ -1,0 +1,158 @@
+"""Whether a run can work at all: addresses without secrets, and workers that reach what they need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import distributed
+
+import store
+from flows.server import answers
+from pipeline.errors import ConfigError
+from pipeline.features.catalog.remote import is_remote, refuse_credentials, without_secrets
+
+_REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
+
+
+def require_places(*, store_url: str, videos: str) -> None:
+    """Raise `ConfigError` for a store or clips where a run's workers could never be.
+
+    `memory://` lives in one process and the workers are others; a URL with a password in it would
+    end up in logs.
+    """
+    for url in (store_url, videos):
+        refuse_credentials(url)
+    if store_url.startswith("memory://") or videos.startswith("memory://"):
+        raise ConfigError(
+            "memory:// exists in one process only and the workers are others: use a folder or an "
+            "object store"
+        )
+
+
+@contextlib.contextmanager
+def workers_checked(
+    client: distributed.Client, *, store_url: str, clip: str, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Wait for a first worker, check all that are there, and those that join inside the block.
+
+    clip: path or URL of one clip of the run (empty: none is looked for). `say` is told of waiting.
+    Raises `ConfigError` that names every worker which does not run our version, or does not reach
+    the store, the clip or the Prefect server. A later one of that kind does not get to join.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    _first_worker(client, say)
+    check = Check(store_url=store_url, clip=clip, api_url=PREFECT_API_URL.value() or "")
+    found = client.run(check.problem, on_error="return")
+    by_problem: dict[str, list[str]] = defaultdict(list)
+    for worker, answer in found.items():
+        if answer:
+            by_problem[_in_words(answer)].append(worker)
+    if by_problem:
+        told = "; ".join(f"{', '.join(who)}: {what}" for what, who in sorted(by_problem.items()))
+        raise ConfigError(
+            f"{sum(map(len, by_problem.values()))} of {len(found)} workers cannot take part: {told}"
+        )
+    name = f"pixels-once-check-{uuid.uuid4().hex[:12]}"
+    client.register_plugin(WorkerCheck(check), name=name)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # the scheduler may be what has just gone
+            client.unregister_worker_plugin(name)
+
+
+def _first_worker(client: distributed.Client, say: Callable[[str], None]) -> None:
+    """Return when there is a worker. A queue may take its time, so this never gives up."""
+    told = False
+    while not client.scheduler_info(n_workers=-1)["workers"]:
+        if not told:
+            say(
+                f"the scheduler {client.scheduler.address} has no worker yet: waiting for the first "
+                "(dask worker ADDRESS starts one)"
+            )
+            told = True
+        with contextlib.suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=2)
+
+
+class Check:
+    """What a worker is asked: `problem` gives a sentence, or nothing where all is well."""
+
+    def __init__(self, *, store_url: str, clip: str, api_url: str) -> None:
+        self.store_url = store_url
+        self.clip = clip
+        self.api_url = api_url
+        self.versions = _versions()
+
+    def problem(self) -> str:
+        """The first thing that stands in this process's way, with what to do."""
+        for name, wanted in self.versions.items():
+            here = _versions()[name]
+            if here != wanted:
+                return (
+                    f"it runs {name} {here} and this run {wanted}: install the same version there"
+                )
+        if not store.exists(self.store_url):
+            return f"it does not see the store {self.store_url}: mount it there, or use a URL"
+        if self.clip and not _reaches(self.clip):
+            return (
+                f"it does not see the clip {without_secrets(self.clip)}: mount the clips there at "
+                "the same path, or give them by URL"
+            )
+        if self.api_url and not answers(self.api_url):
+            return (
+                f"it does not reach the Prefect server {self.api_url}: start one that all machines "
+                "reach (make ui HOST=0.0.0.0) and set PREFECT_API_URL to it"
+            )
+        return ""
+
+
+class WorkerCheck(distributed.WorkerPlugin):  # type: ignore[misc]
+    """The same check on every worker that joins during the run; one that fails it does not join."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+        self.until = time.time() + _REFUSES_FOR_S
+
+    async def setup(self, worker: Any) -> None:
+        """Raise, and so keep the worker out, where something stands in its way."""
+        if time.time() > self.until:
+            return
+        problem = await asyncio.to_thread(self.check.problem)
+        if problem:
+            raise RuntimeError(f"this worker cannot take part in the run: {problem}")
+
+
+def _versions() -> dict[str, str]:
+    names = ("pixels-once", "zarr", "keras")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _reaches(clip: str) -> bool:
+    if not is_remote(clip):
+        return os.access(Path(clip), os.R_OK)
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(clip)
+        return bool(fs.exists(path))
+    except Exception:  # each service raises its own kinds; all mean no
+        return False
+
+
+def _in_words(answer: Any) -> str:
+    if isinstance(answer, ModuleNotFoundError):
+        return f"it lacks the package {answer.name}: install pixels-once there"
+    if isinstance(answer, BaseException):
+        return without_secrets(f"{type(answer).__name__}: {answer}")
+    return str(answer)
