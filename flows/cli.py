@@ -27,9 +27,17 @@ EXAMPLES = {
     "train": """
       pixels-once train --store clips.zarr --head gru
       pixels-once train --store clips.zarr --head lstm --units 512 --name wide --overwrite""",
+    "sweep": """
+      pixels-once sweep --store clips.zarr
+      pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 seed=0,1" """,
+    "compare": "\n      pixels-once compare --runs runs",
     "predict": """
       pixels-once predict --run runs/gru-clips --video new.mp4
       pixels-once predict --run runs/gru-clips --video folder/ --top 3 --json""",
+    "export": "\n      pixels-once export --run runs/gru-clips --format openvino",
+    "heads": """
+      pixels-once heads
+      pixels-once heads --head transformer""",
     "show": "\n      pixels-once show --store clips.zarr",
     "verify": """
       pixels-once verify --store clips.zarr

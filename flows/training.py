@@ -3,47 +3,112 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 import store
 from flows.artifacts import key
 from flows.settings import TrainSettings
+from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError
+from pipeline.heads.clips import Clips, load_clips, with_views
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import EpochReport
 from pipeline.heads.training import train
+from pipeline.heads.zoo import HEADS
+
+TRAINING = (
+    "epochs",
+    "patience",
+    "seed",
+    "train_batch",
+    "lr",
+    "schedule",
+    "split",
+    "folds",
+    "class_weights",
+    "label_smoothing",
+    "feature_dropout",
+    "step_jitter",
+    "precision",
+)
+"""Settings that a training takes as they are."""
 
 
 def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
     """Train one head from a store, without Prefect; returns the run's folder and its metrics."""
-    source = store.open(settings.store)
-    counts = source.counts()
-    left_out = counts["pending"] + counts["failed"]
-    if left_out:
-        print(
-            f"training on the {counts['ready']} ready rows; {counts['pending']} pending and "
-            f"{counts['failed']} failed rows are left out",
-            file=sys.stderr,
-        )
     folder = Path(settings.runs) / run_name(settings)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", store.StoreWarning)
+    with store_warnings():
+        loaded = load_stores(settings.store)
         metrics = train(
-            source,
+            loaded.clips,
             train_config(settings),
             folder,
             overwrite=settings.overwrite,
             resume=settings.resume,
             on_epoch=print_epoch,
-            first_stage=source.attributes.get("first_stage", {}),
+            first_stage=loaded.first_stage,
         )
+    return folder, metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A store's clips, with other stores as their views, and what `predict` must know later."""
+
+    clips: Clips
+    first_stage: dict[str, Any]
+
+
+def load_stores(stores: str) -> Loaded:
+    """Read a store, or several with commas between them, which are views of the same clips.
+
+    The first store is the one that a run remembers. Raises `ConfigError` for a store without
+    usable clips and `SpecMismatch` where a view does not go with the first.
+    """
+    urls = [url.strip() for url in stores.split(",") if url.strip()]
+    if not urls:
+        raise ConfigError("store is empty: name a store that `features` made")
+    sources = [store.open(url) for url in urls]
+    for source in sources:
+        counts = source.counts()
+        if counts["pending"] + counts["failed"]:
+            print(
+                f"training on the {counts['ready']} ready rows of {source.url}; "
+                f"{counts['pending']} pending and {counts['failed']} failed rows are left out",
+                file=sys.stderr,
+            )
+    clips = load_clips(sources[0])
+    others = [load_clips(source, classes=clips.classes) for source in sources[1:]]
+    first_stage = dict(sources[0].attributes.get("first_stage", {}))
+    first_stage["clip_seconds"] = clip_seconds(clips.table)
+    if others:
+        first_stage["views"] = [other.fingerprint for other in others]
+    return Loaded(clips=with_views(clips, others) if others else clips, first_stage=first_stage)
+
+
+def clip_seconds(table: pd.DataFrame) -> float:
+    """How long a clip lasts, as a median: the span of time that a head knows. 0 if not known."""
+    known = table[(table["fps"] > 0) & (table["frames_decoded"] > 0)]
+    return float((known["frames_decoded"] / known["fps"]).median()) if len(known) else 0.0
+
+
+@contextlib.contextmanager
+def store_warnings() -> Iterator[None]:
+    """Say what the store warns of (damaged rows left out) in one line each, on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", store.StoreWarning)
+        yield
     for warning in caught:
         if issubclass(warning.category, store.StoreWarning):
             print(warning.message, file=sys.stderr)
-    return folder, metrics
 
 
 def run_training_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
@@ -77,36 +142,57 @@ def run_name(settings: TrainSettings) -> str:
                 f"name is {settings.name!r}: give a plain folder name; RUNS says where runs live"
             )
         return settings.name
-    return f"{settings.head}-{key('', settings.store).lstrip('-')}"
+    return f"{settings.head}-{store_name(settings.store)}"
+
+
+def store_name(stores: str) -> str:
+    """What a run calls its (first) store: the stem of its path."""
+    return key("", stores.split(",")[0]).lstrip("-")
 
 
 def train_config(settings: TrainSettings) -> TrainConfig:
     """The training's own config from the command's settings."""
+    options: dict[str, Any] = parse_options(settings.options)
+    if settings.preset:
+        options["preset"] = settings.preset
+    options |= widths(settings.head, settings.units)
+    return make_config(settings, head=settings.head, options=options)
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """`dropout=0.3,dense=512` as a dictionary of texts, which the head's config converts."""
     options: dict[str, Any] = {}
-    for pair in filter(None, settings.options.split(",")):
+    for pair in filter(None, text.split(",")):
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"options has {pair!r}: write name=value, e.g. dropout=0.3,dense=512")
         options[name.strip()] = value.strip()
-    if settings.units:
-        options["units"] = settings.units
-    return TrainConfig(
-        head=settings.head,
-        options=options,
-        epochs=settings.epochs,
-        patience=settings.patience,
-        seed=settings.seed,
-        train_batch=settings.train_batch,
-        lr=settings.lr,
-        schedule=settings.schedule,
-        split=settings.split,
-        folds=settings.folds,
-        class_weights=settings.class_weights,
-        label_smoothing=settings.label_smoothing,
-        feature_dropout=settings.feature_dropout,
-        step_jitter=settings.step_jitter,
-        precision=settings.precision,
-    )
+    return options
+
+
+def widths(head: str, units: str) -> dict[str, Any]:
+    """A head's options for these widths: `16,8` is `units` and `second_units` where it has both."""
+    if not units:
+        return {}
+    if head not in HEADS:
+        return {"units": units}
+    known = HEADS[head].options()
+    if "units" not in known:
+        raise ConfigError(
+            f"the head {head} has no units: leave it out, its options are {', '.join(known)}"
+        )
+    first, comma, rest = units.partition(",")
+    if comma and "second_units" in known:
+        return {"units": first, "second_units": rest}
+    return {"units": units}
+
+
+def make_config(
+    settings: TrainingSettings, *, head: str, options: dict[str, Any], **changes: Any
+) -> TrainConfig:
+    """The config of one head's training; `changes` win over the settings."""
+    values = {name: getattr(settings, name) for name in TRAINING}
+    return TrainConfig(head=head, options=options, **(values | changes))
 
 
 def print_epoch(report: EpochReport) -> None:

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.settings.compare import CompareSettings
 from flows.settings.demo import DemoSettings
+from flows.settings.export import ExportSettings
 from flows.settings.features import FeaturesSettings
+from flows.settings.heads import HeadsSettings
 from flows.settings.predict import PredictSettings
 from flows.settings.show import ShowSettings
+from flows.settings.sweep import SweepSettings
 from flows.settings.train import TrainSettings
 from flows.settings.verify import VerifySettings
 
 COMMANDS: dict[str, type[Any]] = {
     "features": FeaturesSettings,
     "train": TrainSettings,
+    "sweep": SweepSettings,
+    "compare": CompareSettings,
     "predict": PredictSettings,
+    "export": ExportSettings,
+    "heads": HeadsSettings,
     "show": ShowSettings,
     "verify": VerifySettings,
     "demo": DemoSettings,
@@ -27,10 +35,14 @@ COMMANDS: dict[str, type[Any]] = {
 
 __all__ = [
     "COMMANDS",
+    "CompareSettings",
     "DemoSettings",
+    "ExportSettings",
     "FeaturesSettings",
+    "HeadsSettings",
     "PredictSettings",
     "ShowSettings",
+    "SweepSettings",
     "TrainSettings",
     "VerifySettings",
 ]

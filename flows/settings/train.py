@@ -5,48 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.settings.field import setting
+from flows.settings.training import TrainingSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(TrainingSettings):
     """Store → a trained head with its metrics, plots and settings, in RUNS/NAME/."""
 
-    store: str = setting(
-        "features.zarr",
-        "the store to train from; several with commas are views of the same clips",
-        metavar="PATH",
-    )
     head: str = setting("lstm", "which head: `pixels-once heads` lists them", metavar="NAME")
-    units: str = setting(
-        "", "widths, separated by commas (default: the head's own)", metavar="N[,N]"
+    preset: str = setting(
+        "", "a named set of the head's options, e.g. article_code for lstm", metavar="NAME"
     )
-    options: str = setting(
-        "", "other options of the head, e.g. dropout=0.3,dense=512", metavar="K=V,…"
-    )
-    epochs: int = setting(60, "at most this many; stops early on validation", metavar="N")
-    patience: int = setting(
-        12, "epochs without a better validation loss before it stops", metavar="N"
-    )
-    seed: int = setting(0, "decides the split, the initial weights and the order", metavar="N")
     name: str = setting("", "the run's name (default: HEAD-STORE)", metavar="NAME")
-    runs: str = setting("runs", "folder of all runs", metavar="DIR")
-    train_batch: int = setting(0, "clips per training step (0: as measured best)", metavar="N")
-    lr: float = setting(0.0, "learning rate (0: the head's own)", metavar="X")
-    split: str = setting(
-        "auto",
-        "who trains and who tests; auto: given by the data, else whole groups, else stratified",
-        choices=("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out"),
-    )
-    folds: int = setting(5, "for --split kfold", metavar="N")
-    class_weights: bool = setting(False, "weigh classes by how rare they are")
-    label_smoothing: float = setting(0.0, "share of the label spread over all classes", metavar="X")
-    feature_dropout: float = setting(
-        0.0, "share of feature channels dropped in training", metavar="X"
-    )
-    step_jitter: int = setting(
-        0, "how many steps a step may be swapped for a neighbour in training", metavar="N"
-    )
-    schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
-    precision: str = setting("auto", "of the training", choices=("auto", "float32", "bfloat16"))
     resume: bool = setting(False, "go on with an interrupted run of this name")
-    overwrite: bool = setting(False, "replace a run of this name")

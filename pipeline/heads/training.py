@@ -265,7 +265,7 @@ def run_config(
         "name": out.name,
         "head": {"name": config.head, "config": config_dict(head)},
         "train": config.to_dict(),
-        "store": {"url": str(getattr(source, "url", "")), "fingerprint": clips.fingerprint},
+        "store": {"url": str(getattr(clips.source, "url", "")), "fingerprint": clips.fingerprint},
         "fingerprint": clips.fingerprint,
         "spec": dict(clips.spec),
         "classes": list(clips.classes),

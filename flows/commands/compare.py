@@ -1,0 +1,88 @@
+"""`pixels-once compare`: runs side by side, a leaderboard for each test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows.settings import CompareSettings
+from flows.terminal import print_json, print_table
+from pipeline.errors import ConfigError
+
+
+def run(settings: CompareSettings, *, json: bool) -> int:
+    """Rank runs that were tested on the same clips; others stand on a board of their own."""
+    from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+
+    boards = leaderboards(Path(settings.runs))
+    written = write_leaderboards(boards, Path(settings.out or settings.runs))
+    if settings.against and not any(settings.against in list(b.table["run"]) for b in boards):
+        raise ConfigError(
+            f"against is {settings.against!r}, which is no finished run in {settings.runs}: "
+            "name one of the leaderboard"
+        )
+    found: list[dict[str, Any]] = []
+    for board in boards:
+        rival = _rival(board.table, settings.against)
+        lines = []
+        for line in board.table.to_dict("records"):
+            if rival and line["run"] != rival:
+                folder = Path(settings.runs)
+                line["against"] = {
+                    "run": rival,
+                    **paired_difference(folder / str(line["run"]), folder / rival),
+                }
+            lines.append(line)
+        found.append({"test_set": board.test_set, "runs": lines})
+    if json:
+        print_json({"boards": found, "files": [str(path) for path in written]})
+        return 0
+    for number, board_lines in enumerate(found, start=1):
+        _print(board_lines["runs"], number, len(found))
+    if len(found) > 1:
+        print(
+            f"{len(found)} test sets: figures of different boards do not compare, so nothing is "
+            "ranked across them"
+        )
+    print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _rival(table: pd.DataFrame, against: str) -> str:
+    """The run that the others are held against; empty where this board has none."""
+    chosen = table[table["run"] == against] if against else table[table["head"] == "frame_average"]
+    return str(chosen["run"].iloc[0]) if len(chosen) else ""
+
+
+def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
+    first = lines[0]
+    which = f"board {number} of {boards} · " if boards > 1 else ""
+    print_table(
+        f"{which}{first['clips']} test clips · split {first['split']} · spec {first['fingerprint']}",
+        ("run", "top-1", "±", "top-5", "macro-F1", "against", "parameters", "train s", "clips/s"),
+        [
+            (
+                line["run"],
+                f"{line['top1']:.3f}",
+                "" if pd.isna(line["spread"]) else f"{line['spread']:.3f}",
+                f"{line['top5']:.3f}",
+                f"{line['macro_f1']:.3f}",
+                _difference(line.get("against")),
+                line["parameters"],
+                f"{line['train_seconds']:.0f}",
+                f"{line['inference_clips_per_second']:,.0f}",
+            )
+            for line in lines
+        ],
+    )
+    held = next((line["against"]["run"] for line in lines if "against" in line), "")
+    if held:
+        print(f"against {held}: difference in top-1 and its 95 % interval over groups, paired")
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['difference']:+.3f} ({found['low']:+.2f} to {found['high']:+.2f})"

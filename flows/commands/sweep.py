@@ -1,0 +1,47 @@
+"""`pixels-once sweep`: many heads from one store, a run and a Prefect task for each."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+from flows.server import prefect_server
+from flows.settings import SweepSettings
+from flows.terminal import console, print_json, print_table
+
+
+def run(settings: SweepSettings, *, json: bool) -> int:
+    """Train them all and print what became of each; status 1 only where none was trained."""
+    with prefect_server() as server:
+        from flows.sweep import sweep
+
+        if server is not None and server.page:
+            print(f"watch: {server.page}", file=sys.stderr)
+        outcomes = sweep(settings)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if json:
+        print_json({"runs": settings.runs, "outcomes": [asdict(one) for one in outcomes]})
+        return 1 if len(failed) == len(outcomes) else 0
+    ranked = sorted(
+        (one for one in outcomes if one.metrics), key=lambda one: -one.metrics["test"]["top1"]
+    )
+    print_table(
+        f"{len(ranked)} of {len(outcomes)} heads trained in {settings.runs}/",
+        ("run", "top-1", "top-5", "macro-F1", "parameters", "seconds", ""),
+        [
+            (
+                one.name,
+                f"{one.metrics['test']['top1']:.3f}",
+                f"{one.metrics['test']['top5']:.3f}",
+                f"{one.metrics['test']['macro_f1']:.3f}",
+                one.metrics["parameters"],
+                f"{one.metrics['seconds']:.0f}",
+                "was finished already" if one.skipped else "",
+            )
+            for one in ranked
+        ],
+    )
+    for one in failed:
+        print(f"failed: {one.name}: {one.error}")
+    console().print(f"next: pixels-once compare --runs {settings.runs}", style="bold")
+    return 1 if len(failed) == len(outcomes) else 0
