@@ -1,0 +1,131 @@
+"""Compares ways of doing one thing: each in a process of its own, one round each in turn.
+
+A process waits, idle, while the others have their round, so all meet the same machine; what they
+need to start is not part of a round. Rates are medians over the rounds, with their range.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def serve(prepare: Callable[[], Callable[[], dict[str, float]]]) -> None:
+    """The child's side: prepare, then one round per line of standard input, answered as JSON."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    # Whatever a library prints goes to standard error.
+    os.dup2(2, 1)
+    began = time.perf_counter()
+    one_round = prepare()
+    print(json.dumps({"start_s": time.perf_counter() - began}), file=answers)
+    for _ in sys.stdin:
+        print(json.dumps(one_round()), file=answers)
+
+
+def compare(
+    script: str, ways: Mapping[str, str], arguments: list[str], rounds: int
+) -> dict[str, Any]:
+    """Run every way `rounds` times in turn; the answers by way, start-up first in `start_s`."""
+    children = {}
+    report: dict[str, Any] = {}
+    for way in ways:
+        command = [sys.executable, script, "--way", way, *arguments]
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if not os.environ.get("BENCH_VERBOSE") else None,
+            text=True,
+        )
+        # One after the other: start-up is measured too.
+        report[way] = {"start_s": _answer(way, child)["start_s"], "rounds": []}
+        children[way] = child
+        print(f"  {way}: started in {report[way]['start_s']:.1f} s", file=sys.stderr)
+    for number in range(rounds):
+        order = list(ways) if number % 2 == 0 else list(ways)[::-1]
+        for way in order:
+            child = children[way]
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+            report[way]["rounds"].append(_answer(way, child))
+        print(f"  round {number + 1} of {rounds}", file=sys.stderr)
+    for child in children.values():
+        assert child.stdin is not None
+        child.stdin.close()
+        child.wait(60)
+    return report
+
+
+def _answer(way: str, child: subprocess.Popen[str]) -> dict[str, float]:
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if not line:
+        raise SystemExit(
+            f"{way} ended with status {child.wait()}: set BENCH_VERBOSE=1 to see what it said"
+        )
+    answer: dict[str, float] = json.loads(line)
+    return answer
+
+
+def rates(report: Mapping[str, Any], way: str, name: str = "rate") -> list[float]:
+    """One way's figures over the rounds."""
+    return [answer[name] for answer in report[way]["rounds"]]
+
+
+def table(report: Mapping[str, Any], ways: Mapping[str, str], unit: str, ours: str) -> str:
+    """A Markdown table: median, range, start-up, and how much faster `ours` was, round by round."""
+    lines = [
+        f"| way | {unit} | range | ours is × | start s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for way, text in ways.items():
+        values = rates(report, way)
+        times = ratio(report, ours, way)
+        lines.append(
+            f"| {text} | {statistics.median(values):.1f} | {min(values):.1f}–{max(values):.1f} "
+            f"| {times:.2f} | {report[way]['start_s']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def ratio(report: Mapping[str, Any], one: str, other: str) -> float:
+    """The median over the rounds of one way's rate over another's in the same round."""
+    pairs = zip(rates(report, one), rates(report, other), strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def save(name: str, report: Mapping[str, Any]) -> None:
+    """Write `results/NAME.json`, with the machine and the versions beside the figures."""
+    from pipeline import engine
+    from pipeline.features.backbones.openvino_cache import openvino_software
+
+    machine = {
+        "cores": engine.cores(),
+        "cpu": next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            platform.processor(),
+        ),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[2],
+        **engine.software(),
+        **openvino_software(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine, **report}, indent=1) + "\n")
+    print(f"written to {path}", file=sys.stderr)
