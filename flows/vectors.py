@@ -1,0 +1,125 @@
+"""Every clip's mean vector, kept between commands: made once, then only for rows that changed.
+
+Kept in the user's cache beside exported models, never in the store: it can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.worker import cache_folder
+from pipeline.heads.neighbours import Scaling, mean_vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipVectors:
+    """rows (n,) int64, ascending; vectors (n, channels) float16 on disk; their scaling."""
+
+    rows: np.ndarray
+    vectors: np.ndarray
+    scaling: Scaling
+
+    def __repr__(self) -> str:
+        return f"ClipVectors({self.vectors.shape} {self.vectors.dtype})"
+
+    def place(self, row: int) -> int:
+        """Where a row stands in `vectors`, or −1."""
+        at = int(np.searchsorted(self.rows, row))
+        return at if at < len(self.rows) and self.rows[at] == row else -1
+
+
+def clip_vectors(
+    source: Any, *, on_progress: Callable[[int, int], None] | None = None
+) -> ClipVectors:
+    """The mean vectors of all ready rows of an open store.
+
+    A row is taken from the cache where its digest is what it was. The first call reads all
+    features; later ones read what is new and, of a million rows, answer in seconds.
+    """
+    folder = _folder(source)
+    table = source.table()
+    rows = table.index[table["state"] == "ready"].to_numpy(dtype=np.int64)
+    digests = source.digests(rows) if len(rows) else np.zeros(0, np.uint32)
+    old = _read(folder)
+    if old is not None and np.array_equal(old[0], rows) and np.array_equal(old[1], digests):
+        return ClipVectors(rows=rows, vectors=old[2], scaling=old[3])
+    channels = int(np.prod(source.shape))
+    folder.mkdir(parents=True, exist_ok=True)
+    # A file of one's own: two commands at once may both make it, and the last one's stays.
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".npy")
+    os.close(handle)
+    vectors: np.ndarray = (
+        np.lib.format.open_memmap(name, "w+", np.float16, (len(rows), channels))
+        if len(rows)
+        else np.zeros((0, channels), np.float16)
+    )
+    known = np.zeros(len(rows), bool)
+    if old is not None and len(old[0]) and len(rows) and old[2].shape[1] == channels:
+        at = np.minimum(np.searchsorted(old[0], rows), len(old[0]) - 1)
+        known = (old[0][at] == rows) & (old[1][at] == digests)
+        vectors[known] = old[2][at[known]]
+    for some, values in mean_vectors(source, rows[~known], on_progress=on_progress):
+        places = np.searchsorted(rows, some)
+        vectors[places] = np.clip(values, -65504, 65504)
+        known[places] = True
+    if not known.all():  # damaged rows: left out, and not remembered as known
+        Path(name).unlink()
+        kept = np.asarray(vectors[known])
+        return ClipVectors(rows=rows[known], vectors=kept, scaling=Scaling.of(kept))
+    scaling = Scaling.of(vectors)
+    _write(folder, Path(name), rows, digests, vectors, scaling)
+    return ClipVectors(rows=rows, vectors=vectors, scaling=scaling)
+
+
+def _folder(source: Any) -> Path:
+    key = f"{source.url}\n{source.fingerprint}"
+    return cache_folder() / "vectors" / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Scaling] | None:
+    # Whatever is wrong with a cache, the answer is to make it anew.
+    try:
+        with np.load(folder / "index.npz") as index:
+            vectors = np.load(folder / str(index["vectors"]), mmap_mode="r")
+            scaling = Scaling(mean=index["mean"], scale=index["scale"])
+            rows, digests = index["rows"], index["digests"]
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    return (rows, digests, vectors, scaling) if len(rows) == len(vectors) else None
+
+
+def _write(
+    folder: Path,
+    file: Path,
+    rows: np.ndarray,
+    digests: np.ndarray,
+    vectors: np.ndarray,
+    scaling: Scaling,
+) -> None:
+    if isinstance(vectors, np.memmap):
+        vectors.flush()
+    else:
+        np.save(file, vectors)
+    making = folder / f"{file.stem}.npz"
+    np.savez(
+        making,
+        rows=rows,
+        digests=digests,
+        mean=scaling.mean,
+        scale=scaling.scale,
+        vectors=np.array(file.name),
+    )
+    making.replace(folder / "index.npz")
+    for other in folder.glob("*.npy"):
+        if other != file:
+            with contextlib.suppress(OSError):
+                other.unlink()

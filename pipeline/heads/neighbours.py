@@ -1,0 +1,160 @@
+"""Which clips look alike, by the mean of their features: exact nearest neighbours, duplicates, a map.
+
+Every clip is one vector, the mean over its real steps. Vectors are compared by cosine after each
+channel was centred and scaled over all clips: raw CNN features share a large common part, beside
+which any two clips look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.heads.source import Rows, SequenceSource
+
+Vectors = npt.NDArray[Any]
+
+_BLOCK = 4096  # vectors that are made float32 at a time: bounds memory, whatever the store's size
+
+
+def mean_vectors(
+    source: SequenceSource,
+    rows: Rows,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Rows, npt.NDArray[np.float32]]]:
+    """Yield (rows (n,), vectors (n, channels) float32) until each of `rows` has come once.
+
+    Rows whose features are damaged are left out by the source. `on_progress` is called with (rows
+    done, rows to do).
+    """
+    done = 0
+    for batch in source.batches(rows, 64):
+        count = batch.mask.sum(axis=1, dtype=np.float32)
+        flat = batch.features.reshape(*batch.mask.shape, -1)
+        # Padding is zero in a store, so that a plain sum over steps is the masked one.
+        sums = flat.sum(axis=1, dtype=np.float32)
+        yield batch.rows, sums / np.maximum(count, 1)[:, None]
+        done += len(batch.rows)
+        if on_progress is not None:
+            on_progress(done, len(rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scaling:
+    """`mean` and `scale`, both (channels,) float32: a vector is compared as (x − mean) · scale."""
+
+    mean: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        return f"Scaling(mean={self.mean.shape}, scale={self.scale.shape})"
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> Scaling:
+        """The scaling of these vectors (n, channels); channels that never vary count nothing."""
+        count = max(len(vectors), 1)
+        blocks = range(0, len(vectors), _BLOCK)
+        total = np.zeros(vectors.shape[1])
+        for start in blocks:
+            total += vectors[start : start + _BLOCK].sum(axis=0, dtype=np.float64)
+        mean = total / count
+        squares = np.zeros(vectors.shape[1])
+        for start in blocks:
+            gap = vectors[start : start + _BLOCK] - mean.astype(np.float32)
+            squares += np.square(gap, dtype=np.float32).sum(axis=0, dtype=np.float64)
+        deviation = np.sqrt(squares / count)
+        varied = deviation[deviation > 0]
+        # As in training: a channel that is almost always 0 must not shout.
+        floor = 0.05 * float(np.median(varied)) if len(varied) else 1.0
+        scale = np.where(deviation > 0, 1 / np.maximum(deviation, floor), 0)
+        return cls(mean=mean.astype(np.float32), scale=scale.astype(np.float32))
+
+    def unit(self, vectors: Vectors) -> npt.NDArray[np.float32]:
+        """The scaled vectors (n, channels) at length 1; a vector at the mean stays 0."""
+        scaled = (np.asarray(vectors, np.float32) - self.mean) * self.scale
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+        return np.asarray(scaled / np.maximum(lengths, 1e-12), np.float32)
+
+
+def nearest(
+    vectors: Vectors, query: Vectors, *, count: int, scaling: Scaling, leave_out: int = -1
+) -> tuple[Rows, npt.NDArray[np.float32]]:
+    """The places in `vectors` (n, channels) that are most like `query` (channels,), and how much.
+
+    Exact: every vector is compared. Similarities are cosines, −1 to 1, the largest first; ties go
+    to the lower place. `leave_out` is a place that does not count (the query's own).
+    """
+    target = scaling.unit(query[None])[0]
+    cosines = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), _BLOCK):
+        block = scaling.unit(vectors[start : start + _BLOCK])
+        cosines[start : start + _BLOCK] = block @ target
+    if leave_out >= 0:
+        cosines[leave_out] = -np.inf
+    order = np.argsort(-cosines, kind="stable")[: max(0, count)]
+    order = order[np.isfinite(cosines[order])]
+    return order, cosines[order]
+
+
+def same_class_share(vectors: Vectors, labels: npt.ArrayLike, *, count: int = 5) -> dict[str, Any]:
+    """How often a clip's `count` nearest have its label, beside what chance would give.
+
+    Clips without a label are left out. Chance is the share of same-labelled clips among all others.
+    """
+    names = np.asarray(labels)
+    known = names != ""
+    unit, names = Scaling.of(vectors[known]).unit(vectors[known]), names[known]
+    hits, others = [], []
+    for start in range(0, len(unit), _BLOCK):
+        cosines = unit[start : start + _BLOCK] @ unit.T
+        own = np.arange(len(cosines))
+        cosines[own, start + own] = -np.inf
+        best = np.argpartition(-cosines, min(count, len(unit) - 1) - 1, axis=1)[:, :count]
+        mine = names[start : start + _BLOCK]
+        hits.append((names[best] == mine[:, None]).mean(axis=1))
+        others.append([((names == name).sum() - 1) / max(len(names) - 1, 1) for name in mine])
+    share = float(np.concatenate(hits).mean()) if hits else float("nan")
+    chance = float(np.concatenate(others).mean()) if others else float("nan")
+    return {"clips": len(unit), "neighbours": count, "same_class": share, "chance": chance}
+
+
+def look_alikes(vectors: Vectors, *, near: float = 0.98, most: int = 200) -> pd.DataFrame:
+    """Pairs of places whose vectors are all but the same: columns first, second, similarity.
+
+    The most alike first, at most `most`. Every pair is compared: 10,000 clips take seconds.
+    """
+    unit = Scaling.of(vectors).unit(vectors)
+    found = []
+    for start in range(0, len(unit), _BLOCK):
+        cosines = unit[start : start + _BLOCK] @ unit[start:].T
+        first, second = np.nonzero(np.triu(cosines >= near, k=1))
+        found.append(
+            pd.DataFrame(
+                {
+                    "first": first + start,
+                    "second": second + start,
+                    "similarity": cosines[first, second],
+                }
+            )
+        )
+    if not found:
+        return pd.DataFrame(columns=["first", "second", "similarity"])
+    pairs = pd.concat(found, ignore_index=True)
+    return pairs.sort_values("similarity", ascending=False, ignore_index=True).head(most)
+
+
+def project(vectors: Vectors, *, seed: int = 0) -> tuple[npt.NDArray[np.float32], list[float]]:
+    """(n, 2) principal components of the unit vectors, and each one's share of the variance."""
+    if len(vectors) < 3 or vectors.shape[1] < 2:
+        return np.zeros((len(vectors), 2), np.float32), [0.0, 0.0]
+    from sklearn.decomposition import PCA
+
+    found = PCA(2, svd_solver="randomized", random_state=seed)
+    points = found.fit_transform(Scaling.of(vectors).unit(vectors))
+    return points.astype(np.float32), [float(share) for share in found.explained_variance_ratio_]
