@@ -90,7 +90,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     loaded = _loaded[settings.store]
     # The frame average is a run of the sweep itself: not once more beside every other head.
     baselines = "frame_average" not in [
-        head for head, _ in sweep_heads(settings.heads, loaded.shape)
+        head for head, _ in sweep_heads(settings.heads, loaded.clips.shape)
     ]
     metrics = train(
         loaded.clips,

@@ -71,7 +71,7 @@ _prepared: list[bool] = []
 
 
 def _prepare_tensorflow(threads: int) -> None:
-    with _hushed():
+    with hushed():
         import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
@@ -86,7 +86,7 @@ def _prepare_tensorflow(threads: int) -> None:
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Keep the lines that TensorFlow 2.21 logs while it is imported, whatever its log level, from
     standard error. They are written by C++ code, so the descriptor itself is turned aside; any
     other line that arrives meanwhile is passed on afterwards.

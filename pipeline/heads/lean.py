@@ -29,10 +29,10 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 if "keras" in sys.modules:
     import keras
 else:
-    from pipeline.engine import quiet
+    from pipeline.engine import hushed, quiet
 
     quiet()
-    with _without(EXTRAS):
+    with hushed(), _without(EXTRAS):
         import keras
 
 __all__ = ["keras"]
