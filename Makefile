@@ -27,6 +27,12 @@ show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
 verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1
 	$(call run,verify)
+ui: $(VENV)/.ready ## the Prefect server with its UI; runs started meanwhile report to it   PORT=4200 HOST= DATABASE=
+	$(call run,ui)
+serve: $(VENV)/.ready ## features (or FLOW=refresh) on a schedule   VIDEOS= STORE= CRON="0 2 * * *" or INTERVAL=3600
+	$(call run,serve)
+refresh: $(VENV)/.ready ## extract what is new, retrain, accept if not worse   CONFIG=refresh.toml
+	$(call run,refresh)
 demo: $(VENV)/.ready ## features, train and predict on the built-in clips
 	$(call run,demo)
 
@@ -55,4 +61,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: features train predict show verify demo test test-all format venv help
+.PHONY: ui serve refresh features train predict show verify demo test test-all format venv help

@@ -58,10 +58,16 @@ def end_open_tasks() -> None:
 
 
 def _watch(flow_run: UUID, asked: threading.Event, over: threading.Event) -> None:
+    runs = [flow_run]
     with get_client(sync_client=True) as client:
+        with contextlib.suppress(Exception):
+            parent = client.read_flow_run(flow_run).parent_task_run_id
+            if parent is not None:  # `features` inside `refresh`: either may be cancelled
+                above = client.read_task_run(parent).flow_run_id
+                runs += [above] if above is not None else []
         while not over.wait(_LOOK_EVERY_S):
             # A server that does not answer for a while is no reason to stop the work.
             with contextlib.suppress(Exception):
-                if client.read_flow_run(flow_run).state_type in _ASKED:
+                if any(client.read_flow_run(run).state_type in _ASKED for run in runs):
                     asked.set()
                     return

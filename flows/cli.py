@@ -42,6 +42,13 @@ EXAMPLES = {
     "verify": """
       pixels-once verify --store clips.zarr
       pixels-once verify --store clips.zarr --repair""",
+    "refresh": "\n      pixels-once refresh --config refresh.toml",
+    "serve": """
+      pixels-once serve --videos clips/ --store clips.zarr --cron "0 2 * * *"
+      pixels-once serve --flow refresh --settings refresh.toml --interval 3600""",
+    "ui": """
+      pixels-once ui
+      pixels-once ui --host 0.0.0.0 --database postgresql+asyncpg://prefect@db/prefect""",
     "demo": "\n      pixels-once demo",
 }
 

@@ -38,7 +38,9 @@ class Server:
 
 
 def find_server() -> Server | None:
-    """The server of `PREFECT_API_URL` or of the active Prefect profile, else one on port 4200."""
+    """The server of `PREFECT_API_URL` or of the active Prefect profile, else the one that
+    `make ui` started, else one on port 4200.
+    """
     configured = os.environ.get("PREFECT_API_URL") or _profile_url()
     if configured:
         if not answers(configured):
@@ -47,7 +49,21 @@ def find_server() -> Server | None:
                 "or unset PREFECT_API_URL to use a temporary one"
             )
         return Server(url=configured, temporary=False)
-    return Server(url=USUAL_URL, temporary=False) if answers(USUAL_URL) else None
+    for url in (_remembered_ui(), USUAL_URL):
+        if url and answers(url):
+            return Server(url=url, temporary=False)
+    return None
+
+
+def remember_ui(url: str) -> None:
+    """Leave the address of a server in the Prefect home, where the runs to come look for one."""
+    _ui_file().write_text(url + "\n", encoding="utf-8")
+
+
+def forget_ui(url: str) -> None:
+    """Take the address away again, if it is still this one."""
+    if _remembered_ui() == url:
+        _ui_file().unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -107,6 +123,17 @@ def quiet_prefect() -> None:
         "DO_NOT_TRACK": "1",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def _ui_file() -> Path:
+    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "pixels-once-ui.url"
+
+
+def _remembered_ui() -> str:
+    try:
+        return _ui_file().read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _profile_url() -> str:

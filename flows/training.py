@@ -126,7 +126,7 @@ def run_training_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
         folder, metrics = run_training(settings)
         create_markdown_artifact(
             key=key("head", folder.name),
-            markdown=_page(folder, metrics),
+            markdown=run_page(folder, metrics),
             description=f"test top-1 {metrics['test']['top1']:.3f}",
         )
         return folder, metrics
@@ -208,7 +208,8 @@ def print_epoch(report: EpochReport) -> None:
     )
 
 
-def _page(folder: Path, metrics: dict[str, Any]) -> str:
+def run_page(folder: Path, metrics: dict[str, Any]) -> str:
+    """A run's figures and pictures as markdown, for its page in the Prefect UI."""
     lines = [f"# {folder.name}", "", "| | top-1 | top-5 | clips |", "| --- | --- | --- | --- |"]
     for part in ("test", "validation"):
         values = metrics[part]

@@ -15,9 +15,12 @@ from flows.settings.export import ExportSettings
 from flows.settings.features import FeaturesSettings
 from flows.settings.heads import HeadsSettings
 from flows.settings.predict import PredictSettings
+from flows.settings.refresh import RefreshSettings
+from flows.settings.serve import ServeSettings
 from flows.settings.show import ShowSettings
 from flows.settings.sweep import SweepSettings
 from flows.settings.train import TrainSettings
+from flows.settings.ui import UiSettings
 from flows.settings.verify import VerifySettings
 
 COMMANDS: dict[str, type[Any]] = {
@@ -30,6 +33,9 @@ COMMANDS: dict[str, type[Any]] = {
     "heads": HeadsSettings,
     "show": ShowSettings,
     "verify": VerifySettings,
+    "refresh": RefreshSettings,
+    "serve": ServeSettings,
+    "ui": UiSettings,
     "demo": DemoSettings,
 }
 
@@ -41,8 +47,11 @@ __all__ = [
     "FeaturesSettings",
     "HeadsSettings",
     "PredictSettings",
+    "RefreshSettings",
+    "ServeSettings",
     "ShowSettings",
     "SweepSettings",
     "TrainSettings",
+    "UiSettings",
     "VerifySettings",
 ]

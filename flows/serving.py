@@ -1,0 +1,110 @@
+"""Flows on a schedule: one process that runs `features` or `refresh` when it is time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flows.artifacts import key
+from flows.resolve import resolve
+from flows.settings import FeaturesSettings, RefreshSettings, ServeSettings
+from flows.specs import with_store
+from pipeline.errors import ConfigError
+from pipeline.features.catalog.remote import is_remote
+
+_SHOWN = 3
+_RUNS_AT_ONCE = 4  # a run that finds the store busy ends at once; it must get to say so
+
+
+def served_settings(settings: ServeSettings) -> FeaturesSettings | RefreshSettings:
+    """The settings of the served flow: its own file and environment, then what `serve` was given.
+
+    Paths are made absolute, for a run stands in no particular folder; a scheduled run that finds
+    another on its store skips.
+    """
+    given = {n: v for n in ("videos", "store", "weights") if (v := getattr(settings, n))}
+    found: Any = resolve(settings.flow, given, config=settings.settings)
+    if not found.videos:
+        raise ConfigError("videos is empty: say which clips the schedule is for (VIDEOS=…)")
+    if isinstance(found, FeaturesSettings):
+        found = replace(with_store(found), if_busy="skip")
+    elif not found.store:
+        raise ConfigError("store is empty: say which store the schedule is for (STORE=…)")
+    else:
+        found = replace(found, runs=os.path.abspath(found.runs))
+    absolute: FeaturesSettings | RefreshSettings = replace(
+        found, videos=_absolute(found.videos), store=_absolute(found.store)
+    )
+    return absolute
+
+
+def deployment_of(settings: ServeSettings) -> Any:
+    """The flow with its schedule and parameters, as Prefect's `serve` takes it.
+
+    Raises `ConfigError` for a schedule that Prefect does not understand.
+    """
+    from prefect.schedules import Cron, Interval
+
+    if bool(settings.cron) == bool(settings.interval):
+        raise ConfigError(
+            f"cron is {settings.cron!r} and interval {settings.interval:g}: give one of them, e.g. "
+            'CRON="0 2 * * *" or INTERVAL=3600'
+        )
+    found = served_settings(settings)
+    schedule: Any = (
+        Cron(settings.cron, timezone=settings.timezone)
+        if settings.cron
+        else Interval(timedelta(seconds=settings.interval))
+    )
+    return _flow(settings.flow).to_deployment(
+        name=settings.name or key("", found.store).lstrip("-"),
+        schedule=schedule,
+        parameters={"settings": asdict(found)},
+        description=f"{settings.flow}: {found.videos} → {found.store}",
+        tags=["pixels-once"],
+    )
+
+
+def next_runs(settings: ServeSettings) -> list[datetime]:
+    """When the next three runs are due. Raises `ConfigError` for a cron line that has no meaning."""
+    from prefect.server.schemas.schedules import CronSchedule
+
+    now = datetime.now(UTC)
+    if not settings.cron:
+        step = timedelta(seconds=settings.interval)
+        return [now + step * i for i in range(1, _SHOWN + 1)]
+    try:
+        dates = CronSchedule(cron=settings.cron, timezone=settings.timezone)
+        return list(asyncio.run(dates.get_dates(_SHOWN, start=now)))
+    except ValueError as error:
+        said = str(error).splitlines()
+        raise ConfigError(
+            f"cron {settings.cron!r} in timezone {settings.timezone!r} is not understood "
+            f"({said[2].strip() if len(said) > 2 else said[0]}): write five fields, e.g. 0 2 * * *"
+        ) from None
+
+
+def serve(deployment: Any) -> None:
+    """Run what is due until Ctrl-C or SIGTERM. The schedule is not paused then: runs that fall due
+    meanwhile are late, and run when this is started again.
+    """
+    import prefect
+
+    prefect.serve(deployment, pause_on_shutdown=False, limit=_RUNS_AT_ONCE)
+
+
+def _flow(name: str) -> Any:
+    if name == "refresh":
+        from flows.refresh import refresh
+
+        return refresh
+    from flows.features import features
+
+    return features
+
+
+def _absolute(path: str) -> str:
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))

@@ -1,0 +1,23 @@
+"""Settings of the Prefect server with its UI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.settings.field import setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UiSettings:
+    """The Prefect server with its UI, until Ctrl-C; runs started meanwhile report to it."""
+
+    host: str = setting(
+        "127.0.0.1", "address to listen on; 0.0.0.0 for other machines", metavar="HOST"
+    )
+    port: int = setting(4200, "port to listen on", metavar="N")
+    database: str = setting(
+        "",
+        "where it keeps its history: postgresql+asyncpg://USER@HOST/NAME (default: SQLite in the "
+        "Prefect home); a password is better put in PREFECT_API_DATABASE_PASSWORD",
+        metavar="URL",
+    )

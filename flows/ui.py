@@ -1,0 +1,100 @@
+"""The Prefect server with its UI: started, waited for, and remembered for the runs to come."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.server import answers, forget_ui, remember_ui
+from pipeline.errors import ConfigError
+
+_START_TIMEOUT_S = 300.0
+_LOG = "pixels-once-ui.log"
+
+
+@contextlib.contextmanager
+def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[str, int]]:
+    """The UI's address and the server's process id, once it answers; it ends with the block.
+
+    host: to listen on. database: an SQLAlchemy URL, or nothing for SQLite in the Prefect home.
+    Runs find the server by the address that is left in the Prefect home (`find_server`).
+    Raises `ConfigError` where the port is taken or the server does not come up.
+    """
+    api = f"http://{_reached_by(host)}:{port}/api"
+    _require_free(host, port)
+    log = prefect_home() / _LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            _guarded("prefect", "server", "start", "--host", host, "--port", str(port)),
+            env={
+                **os.environ,
+                # Else the page looks for its API on port 4200, whatever the port is.
+                "PREFECT_SERVER_UI_API_URL": api if _is_local(host) else "/api",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_API_URL": api,
+                "DO_NOT_TRACK": "1",
+                "PREFECT_CLI_PROMPT": "false",
+                **({"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait(process, api, log)
+        remember_ui(api)
+        yield api.removesuffix("/api"), process.pid
+    finally:
+        forget_ui(api)
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def prefect_home() -> Path:
+    """The folder where Prefect keeps its database and profiles."""
+    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+
+
+def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not answers(api):
+        if process.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            last = lines[-1] if lines else "it said nothing"
+            raise ConfigError(f"the Prefect server did not start ({last}): see {log}")
+        time.sleep(0.1)
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {host} cannot be used ({error.strerror}): choose another with "
+                "PORT=, or end what holds it"
+            ) from None
+
+
+def _guarded(*program: str) -> list[str]:
+    return [sys.executable, "-m", "flows.guard", str(os.getpid()), sys.executable, "-m", *program]
+
+
+def _is_local(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def _reached_by(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
