@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 Device = Literal["gpu", "cpu"]
 
-_CHATTER = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d:\d\d")
+_CHATTER = re.compile(
+    rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d:\d\d|INFO: Created TensorFlow Lite"
+)
 
 _PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu"),
@@ -87,9 +89,10 @@ def _prepare_tensorflow(threads: int) -> None:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Keep the lines that TensorFlow 2.21 logs while it is imported, whatever its log level, from
-    standard error. They are written by C++ code, so the descriptor itself is turned aside; any
-    other line that arrives meanwhile is passed on afterwards.
+    """Keep the lines that TensorFlow and LiteRT log as they start from standard error.
+
+    TensorFlow 2.21 writes them whatever its log level says. They come from C++ code, so the
+    descriptor itself is turned aside; any other line that arrives meanwhile is passed on afterwards.
     """
     try:
         sys.stderr.flush()

@@ -21,6 +21,7 @@ from pipeline.engine import keras_home
 from pipeline.errors import ConfigError, WeightsNotFound
 from pipeline.features.backbones.keras_models import KERAS_MODELS, KerasModel
 from pipeline.features.backbones.kinds import describe
+from pipeline.features.backbones.pose_files import pose_files
 
 WEIGHTS_SITE = "https://storage.googleapis.com/"
 _CONNECT_S = 15.0
@@ -48,13 +49,17 @@ def resolve_weights(weights: str, backbone: str, *, download: bool = True) -> We
 
     `weights` is "imagenet" (the file that Keras caches under `KERAS_HOME` or `~/.keras`, fetched
     there if it is missing and `download` allows it), a path to a no-top `.h5` or `.weights.h5`
-    file, "random" or "random:SEED". A backbone without weights takes any of these and uses none.
+    file, "random" or "random:SEED". A backbone without weights takes any of these and uses
+    none; `pose` takes the folder that holds its two files and nothing else.
 
     Raises `WeightsNotFound`, which names both ways out, and `ConfigError` for a file that cannot
     be a Keras weights file or a seed that is no whole number.
     """
-    if not describe(backbone).needs_weights:
+    kind = describe(backbone)
+    if not kind.needs_weights:
         return Weights(kind="none", hash="none")
+    if kind.family == "pose":
+        return _pose_weights(weights)
     if weights == "imagenet":
         path = _imagenet_file(backbone, download=download)
         return Weights(kind="imagenet", hash=file_hash(path), path=path)
@@ -64,6 +69,20 @@ def resolve_weights(weights: str, backbone: str, *, download: bool = True) -> We
     path = Path(weights).expanduser()
     _check_file(path, weights)
     return Weights(kind="file", hash=file_hash(path), path=path.resolve())
+
+
+def _pose_weights(weights: str) -> Weights:
+    folder = Path(weights).expanduser()
+    try:
+        files = pose_files(folder)
+    except FileNotFoundError as error:
+        raise WeightsNotFound(
+            f"there is no {error} in {weights!r}: set WEIGHTS=path/to/folder to one that holds "
+            "BlazePose's pose_detection.tflite and pose_landmark_full.tflite"
+        ) from None
+    both = "".join(file_hash(path) for path in files)
+    digest = hashlib.sha256(both.encode()).hexdigest()
+    return Weights(kind="file", hash=f"sha256:{digest}", path=folder.resolve())
 
 
 def file_hash(path: Path) -> str:

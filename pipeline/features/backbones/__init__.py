@@ -56,6 +56,10 @@ def load(
             f"the spec names weights {spec.weights}, and {found} were given: "
             "set WEIGHTS to the file that the spec was made with"
         )
+    if kind.family == "pose":
+        from pipeline.features.backbones.pose import load_pose
+
+        return load_pose(spec, weights, threads=threads)
     if spec.precision not in engines.precisions():
         raise ConfigError(
             f"this machine does not compute in {spec.precision}: "

@@ -22,7 +22,9 @@ class BackboneKind:
     """What one backbone reads and gives.
 
     Frames are fitted to `size` × `size` pixels with `interpolation`; one step is `shape` of `dtype`
-    in the store. `one_line` is for a list that people read.
+    in the store. `has_precisions` is false where values are always computed in float32 (or not
+    computed at all), so that `auto` precision means float32. `one_line` is for a list that people
+    read.
     """
 
     name: str
@@ -32,6 +34,7 @@ class BackboneKind:
     dtype: Dtype
     interpolation: str
     needs_weights: bool
+    has_precisions: bool
     one_line: str
 
 
@@ -52,6 +55,7 @@ def describe(name: str) -> BackboneKind:
         dtype="float16",
         interpolation="area",
         needs_weights=True,
+        has_precisions=True,
         one_line=f"keras.applications.{model.function} without its top, average-pooled",
     )
 
@@ -70,6 +74,19 @@ _OTHERS = {
         dtype="uint8",
         interpolation="area",
         needs_weights=False,
+        has_precisions=False,
         one_line="the sampled frames themselves, small, for heads that read pixels",
+    ),
+    "pose": BackboneKind(
+        name="pose",
+        family="pose",
+        # The person is cut out of this at 256 pixels; the detector sees it at 224.
+        size=384,
+        shape=(33, 4),
+        dtype="float32",
+        interpolation="area",
+        needs_weights=True,
+        has_precisions=False,
+        one_line="33 body landmarks (x, y, z, visibility) of one person, by BlazePose",
     ),
 }
