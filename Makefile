@@ -25,6 +25,10 @@ predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=
 	$(call run,predict)
 show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
+report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=runs OUT=report.html
+	$(call run,report)
+similar: $(VENV)/.ready ## the clips most like one    STORE= VIDEO=a file, an id or a row
+	$(call run,similar)
 verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1
 	$(call run,verify)
 ui: $(VENV)/.ready ## the Prefect server with its UI; runs started meanwhile report to it   PORT=4200 HOST= DATABASE=

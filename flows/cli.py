@@ -39,6 +39,11 @@ EXAMPLES = {
       pixels-once heads
       pixels-once heads --head transformer""",
     "show": "\n      pixels-once show --store clips.zarr",
+    "report": "\n      pixels-once report --store clips.zarr --runs runs --out report.html",
+    "similar": """
+      pixels-once similar --store clips.zarr --video new.mp4
+      pixels-once similar --store clips.zarr --video Serve/v_Serve_g01_c01.mp4 --top 5
+      pixels-once similar --store clips.zarr""",
     "verify": """
       pixels-once verify --store clips.zarr
       pixels-once verify --store clips.zarr --repair""",

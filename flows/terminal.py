@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +45,26 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) 
         out.width = 160  # a pipe has no width of its own
     out.print(Text(title, style="bold"))
     out.print(table)
+
+
+@contextmanager
+def progress_bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error for a step that may take long: call what it yields with (done, total).
+
+    Shown on a terminal only, and only once the step has something to say.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(words, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def _cell(value: Any) -> str:

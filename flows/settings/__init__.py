@@ -16,8 +16,10 @@ from flows.settings.features import FeaturesSettings
 from flows.settings.heads import HeadsSettings
 from flows.settings.predict import PredictSettings
 from flows.settings.refresh import RefreshSettings
+from flows.settings.report import ReportSettings
 from flows.settings.serve import ServeSettings
 from flows.settings.show import ShowSettings
+from flows.settings.similar import SimilarSettings
 from flows.settings.sweep import SweepSettings
 from flows.settings.train import TrainSettings
 from flows.settings.ui import UiSettings
@@ -32,6 +34,8 @@ COMMANDS: dict[str, type[Any]] = {
     "export": ExportSettings,
     "heads": HeadsSettings,
     "show": ShowSettings,
+    "report": ReportSettings,
+    "similar": SimilarSettings,
     "verify": VerifySettings,
     "refresh": RefreshSettings,
     "serve": ServeSettings,
@@ -48,8 +52,10 @@ __all__ = [
     "HeadsSettings",
     "PredictSettings",
     "RefreshSettings",
+    "ReportSettings",
     "ServeSettings",
     "ShowSettings",
+    "SimilarSettings",
     "SweepSettings",
     "TrainSettings",
     "UiSettings",

@@ -102,26 +102,49 @@ def nearest(
     return order, cosines[order]
 
 
-def same_class_share(vectors: Vectors, labels: npt.ArrayLike, *, count: int = 5) -> dict[str, Any]:
+def same_class_share(
+    vectors: Vectors,
+    labels: npt.ArrayLike,
+    *,
+    count: int = 5,
+    groups: npt.ArrayLike | None = None,
+) -> dict[str, Any]:
     """How often a clip's `count` nearest have its label, beside what chance would give.
 
-    Clips without a label are left out. Chance is the share of same-labelled clips among all others.
+    With `groups`, only clips of other groups are looked at: one scene looks like itself whatever is
+    done in it. Clips without a label are left out. Chance is the share of same-labelled clips among
+    those that were looked at.
     """
     names = np.asarray(labels)
     known = names != ""
     unit, names = Scaling.of(vectors[known]).unit(vectors[known]), names[known]
-    hits, others = [], []
+    scenes = None if groups is None else np.asarray(groups)[known]
+    hits, chances = [], []
     for start in range(0, len(unit), _BLOCK):
         cosines = unit[start : start + _BLOCK] @ unit.T
         own = np.arange(len(cosines))
-        cosines[own, start + own] = -np.inf
-        best = np.argpartition(-cosines, min(count, len(unit) - 1) - 1, axis=1)[:, :count]
-        mine = names[start : start + _BLOCK]
-        hits.append((names[best] == mine[:, None]).mean(axis=1))
-        others.append([((names == name).sum() - 1) / max(len(names) - 1, 1) for name in mine])
-    share = float(np.concatenate(hits).mean()) if hits else float("nan")
-    chance = float(np.concatenate(others).mean()) if others else float("nan")
-    return {"clips": len(unit), "neighbours": count, "same_class": share, "chance": chance}
+        allowed = np.ones(cosines.shape, bool)
+        allowed[own, start + own] = False
+        if scenes is not None:
+            mine = scenes[start : start + _BLOCK, None]
+            allowed &= (mine != scenes) | (mine == "")
+            allowed[own, start + own] = False
+        cosines[~allowed] = -np.inf
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        same = names[start : start + _BLOCK, None] == names
+        usable = np.take_along_axis(allowed, best, axis=1)
+        right = np.take_along_axis(same, best, axis=1) & usable
+        some = usable.any(axis=1)
+        hits.append(right[some].sum(axis=1) / usable[some].sum(axis=1))
+        chances.append((same & allowed)[some].sum(axis=1) / allowed[some].sum(axis=1))
+    share = np.concatenate(hits) if hits else np.zeros(0)
+    chance = np.concatenate(chances) if chances else np.zeros(0)
+    return {
+        "clips": len(share),
+        "neighbours": count,
+        "same_class": float(share.mean()) if len(share) else float("nan"),
+        "chance": float(chance.mean()) if len(chance) else float("nan"),
+    }
 
 
 def look_alikes(vectors: Vectors, *, near: float = 0.98, most: int = 200) -> pd.DataFrame:

@@ -1,0 +1,52 @@
+"""`pixels-once report`: a store and its runs as one HTML page."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flows.settings import ReportSettings
+from flows.terminal import console, print_json, progress_bar
+from pipeline.errors import ConfigError
+
+
+def run(settings: ReportSettings, *, json: bool) -> int:
+    """Write the page and say where it is."""
+    out = Path(settings.out)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise ConfigError(f"out is {settings.out}: name a file in a folder that is there")
+    from flows.reporting import gather
+    from pipeline.report.page import render
+
+    started = time.monotonic()
+    with progress_bar("reading features", "clips") as progress:
+        contents = gather(settings, on_progress=progress)
+    page = render(contents)
+    making = out.with_name(f".{out.name}.partial")
+    making.write_text(page, encoding="utf-8")
+    making.replace(out)
+    size = out.stat().st_size
+    pictures = any(card.pictures for card in contents.wall)
+    if json:
+        print_json(
+            {
+                "out": str(out),
+                "bytes": size,
+                "seconds": round(time.monotonic() - started, 2),
+                "rows": len(contents.table),
+                "runs": [view.name for view in contents.runs],
+                "look_alikes": len(contents.pairs),
+                "pictures": pictures,
+            }
+        )
+        return 0
+    for sentence in contents.warnings:
+        print(f"mind: {sentence}")
+    if contents.wall and not pictures:
+        print("no pictures: this store was made without previews")
+    console().print(
+        f"{out}: {len(contents.table):,} rows, {len(contents.runs)} runs, {size / 2**20:.1f} MiB",
+        style="bold",
+    )
+    print(f"next: open {out.absolute().as_uri()} in a browser, or send the file to a colleague")
+    return 0

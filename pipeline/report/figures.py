@@ -1,0 +1,201 @@
+"""The report's charts, as Plotly figures: pure functions of frames and arrays.
+
+They carry no background and no font colour: the page gives both, by its light or dark scheme.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from pipeline.report.contents import FeatureMap
+
+# Okabe and Ito's colours, told apart by most colour-blind eyes; black and yellow, which vanish on
+# one of the two backgrounds, are replaced.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6BB1", "#A6761D")
+SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star", "x", "hexagon")
+MOST_LEGEND = 24
+MOST_CLASSES = 40
+
+
+def class_chart(table: pd.DataFrame) -> go.Figure:
+    """Clips per class, split into train, validation and test where the rows know it."""
+    named = table.assign(
+        label=table["label"].where(table["label"] != "", "(no label)"),
+        split=table["split"].where(table["split"] != "", "not split"),
+    )
+    counts = named.groupby(["label", "split"], observed=True).size().unstack(fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index].tail(MOST_CLASSES)
+    figure = go.Figure()
+    for number, split in enumerate(counts.columns):
+        figure.add_bar(
+            y=list(counts.index),
+            x=counts[split].to_numpy(),
+            name=str(split),
+            orientation="h",
+            marker_color=COLOURS[number % len(COLOURS)],
+            hovertemplate="%{y}: %{x} clips<extra>" + str(split) + "</extra>",
+        )
+    figure.update_layout(barmode="stack", xaxis_title="clips", showlegend=len(counts.columns) > 1)
+    return finished(figure, height=max(220, 90 + 22 * len(counts)), yaxis={"automargin": True})
+
+
+def histogram(values: pd.Series, *, unit: str) -> go.Figure:
+    """How one number is spread over the clips."""
+    known = values.to_numpy(dtype=float)
+    counts, edges = np.histogram(known[np.isfinite(known)], bins=30)
+    figure = go.Figure(
+        go.Bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=counts,
+            width=np.diff(edges),
+            marker_color=COLOURS[0],
+            customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+            hovertemplate="%{customdata[0]:.4~g} to %{customdata[1]:.4~g}: %{y} clips<extra></extra>",
+        )
+    )
+    figure.update_layout(xaxis_title=unit, yaxis_title="clips", bargap=0.03)
+    return finished(figure, height=230)
+
+
+def map_chart(found: FeatureMap) -> go.Figure:
+    """Every clip at its place; a colour and a shape for each label."""
+    labels = np.asarray([label or "(no label)" for label in found.labels])
+    names = sorted(set(labels.tolist()))
+    many = len(labels) > 3000  # more points than an SVG draws smoothly
+    Scatter: Any = go.Scattergl if many else go.Scatter
+    figure = go.Figure()
+    for number, name in enumerate(names):
+        at = np.flatnonzero(labels == name)
+        figure.add_trace(
+            Scatter(
+                x=found.points[at, 0],
+                y=found.points[at, 1],
+                mode="markers",
+                name=name,
+                marker={
+                    "color": COLOURS[number % len(COLOURS)],
+                    "symbol": SYMBOLS[number // len(COLOURS) % len(SYMBOLS)],
+                    "size": 5 if many else 8,
+                    "opacity": 0.75,
+                },
+                customdata=at,
+                text=[_escaped(found.video_ids[place]) for place in at.tolist()],
+                hovertemplate="%{text}<extra>" + _escaped(name) + "</extra>",
+            )
+        )
+    first, second = found.shares
+    figure.update_layout(
+        xaxis={"title": f"first component ({first:.0%})", "zeroline": False},
+        yaxis={"title": f"second component ({second:.0%})", "zeroline": False},
+        showlegend=1 < len(names) <= MOST_LEGEND,
+        hovermode="closest",
+    )
+    return finished(figure, height=520)
+
+
+def curves_chart(history: pd.DataFrame) -> go.Figure:
+    """Accuracy in training and validation, epoch by epoch (the first fold's, where there are some)."""
+    if "fold" in history and len(history):
+        history = history[history["fold"] == history["fold"].iloc[0]]
+    figure = go.Figure()
+    for column, name, colour in (
+        ("top1", "training", COLOURS[0]),
+        ("val_top1", "validation", COLOURS[1]),
+    ):
+        if column in history:
+            figure.add_scatter(
+                x=history["epoch"].to_numpy(),
+                y=history[column].to_numpy(),
+                name=name,
+                mode="lines",
+                line={"color": colour},
+                hovertemplate="epoch %{x}: %{y:.1%}<extra>" + name + "</extra>",
+            )
+    figure.update_layout(
+        xaxis_title="epoch",
+        yaxis={"title": "top-1", "tickformat": ".0%", "range": [0, 1.02]},
+        hovermode="x unified",
+    )
+    return finished(figure, height=300)
+
+
+def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
+    """What was said (across) of clips of each class (down), as shares of the class."""
+    counts = confusion.to_numpy(dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [str(name) for name in confusion.index]
+    few = len(names) <= 12
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=names,
+            y=names,
+            customdata=counts,
+            colorscale="Cividis",
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            texttemplate="%{customdata:.0f}" if few else None,
+            hovertemplate="%{y} called %{x}: %{customdata:.0f} clips (%{z:.0%})<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        xaxis={"title": "said", "automargin": True, "showticklabels": len(names) <= MOST_CLASSES},
+        yaxis={
+            "title": "true",
+            "automargin": True,
+            "autorange": "reversed",
+            "showticklabels": len(names) <= MOST_CLASSES,
+        },
+    )
+    return finished(figure, height=300 if few else 480)
+
+
+def board_chart(board: pd.DataFrame) -> go.Figure:
+    """Test accuracy of each run, the best above; the frame average's as a dotted line."""
+    lines = board.iloc[::-1]
+    figure = go.Figure(
+        go.Bar(
+            x=lines["top1"].to_numpy(),
+            y=lines["run"].tolist(),
+            orientation="h",
+            marker_color=COLOURS[0],
+            error_x={"type": "data", "array": lines["spread"].fillna(0).tolist()},
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    )
+    base = board["frame_average"].dropna()
+    if len(base):
+        figure.add_vline(
+            x=float(base.median()),
+            line_dash="dot",
+            annotation_text="frame average",
+            line_color="#888",
+        )
+    figure.update_layout(
+        xaxis={"title": "top-1 on test clips", "tickformat": ".0%", "range": [0, 1]}
+    )
+    return finished(figure, height=130 + 28 * len(board), yaxis={"automargin": True})
+
+
+def finished(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
+    """The figure with the page's manners: no template, tight margins, nothing to zoom by mistake."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 56, "r": 12, "t": 24, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        dragmode=False,
+        **layout,
+    )
+    return figure
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
