@@ -80,10 +80,10 @@ def next_runs(settings: ServeSettings) -> list[datetime]:
         dates = CronSchedule(cron=settings.cron, timezone=settings.timezone)
         return list(asyncio.run(dates.get_dates(_SHOWN, start=now)))
     except ValueError as error:
-        said = str(error).splitlines()
+        said = str(error).splitlines()[-2 if "\n" in str(error) else 0].split(" [type")[0].strip()
         raise ConfigError(
             f"cron {settings.cron!r} in timezone {settings.timezone!r} is not understood "
-            f"({said[2].strip() if len(said) > 2 else said[0]}): write five fields, e.g. 0 2 * * *"
+            f"({said}): write five fields, e.g. 0 2 * * *"
         ) from None
 
 
