@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -151,6 +152,8 @@ def _signals_held() -> Iterator[None]:
     handlers = {}
     if main:  # threads that exist already take no part in the mask, and Python handles it here
         handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    # Else multiprocessing starts it with the first worker, and lifts the mask when it has.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
