@@ -1,72 +1,101 @@
-"""`pixels-once predict`: a saved head's say on a clip, a folder or a manifest."""
+"""`pixels-once predict`: a saved head's say on a clip, a folder, a manifest or a URL."""
 
 from __future__ import annotations
 
 import csv
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.settings import PredictSettings
 from flows.terminal import print_json, print_table
+from flows.web import fetch, is_url
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.features.stage import FirstStage
+    from pipeline.heads.saved import Run
 
 
 def run(settings: PredictSettings, *, json: bool) -> int:
-    """Print the top-k labels of every clip with their probabilities."""
+    """Print the top-k labels of every clip with their probabilities, or one video's timeline."""
     if not settings.run or not settings.video:
         missing = "--run" if not settings.run else "--video"
         raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
     if settings.top < 1:
         raise ConfigError(f"top is {settings.top}: give 1 or more")
+    if not is_url(settings.video):
+        return _run(settings, settings.video, json=json)
+    with tempfile.TemporaryDirectory(prefix="pixels-once-") as folder:
+        return _run(settings, str(fetch(settings.video, Path(folder))), json=json)
+
+
+def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
     from flows.worker import cache_folder
     from pipeline.features.catalog import discover
-    from pipeline.features.extraction import ClipSource
     from pipeline.heads.saved import load_run
-    from pipeline.prediction import open_predictor, predict_clips
+    from pipeline.prediction import open_predictor
 
-    clips = discover(settings.video)
+    clips = discover(video)
     head = load_run(Path(settings.run))
     first_stage, notes = open_predictor(
         head, weights=settings.weights, engine_name=settings.engine, cache=cache_folder()
     )
     for note in notes:
         print(note, file=sys.stderr)
-    sources = [
-        ClipSource(path=path, size_bytes=int(size))
-        for path, size in zip(clips["path"], clips["size_bytes"], strict=True)
-    ]
-    top = min(settings.top, len(head.classes))
-    found = []
     with first_stage:
-        for name, said in zip(
-            clips["video_id"], predict_clips(head, first_stage, sources), strict=True
-        ):
-            found.append((name, said))
-            if len(sources) > 1:
-                print(f"\r{len(found)}/{len(sources)} clips", end="", file=sys.stderr, flush=True)
-    if len(sources) > 1:
-        print(file=sys.stderr)
-    records = [
-        {
-            "clip": name,
-            "steps": said.steps,
-            "reason": said.reason,
-            "detail": said.detail,
-            "top": [
-                {"label": label, "probability": round(probability, 6)}
-                for label, probability in zip(said.labels[:top], said.probabilities, strict=False)
-            ],
-        }
-        for name, said in found
-    ]
+        if settings.timeline:
+            from flows.commands.timeline import run_timeline
+
+            return run_timeline(settings, head, first_stage, Path(video), json=json)
+        records = _predictions(settings, head, first_stage, clips)
     if settings.csv:
         _write_csv(Path(settings.csv), records)
     if json:
         print_json({"run": settings.run, "predictions": records})
     else:
         _print(records)
-    return 1 if all(not said.labels for _, said in found) else 0
+    return 1 if not any(record["top"] for record in records) else 0
+
+
+def _predictions(
+    settings: PredictSettings, head: Run, first_stage: FirstStage, clips: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """One record per clip: its name, frames seen, reason and top labels."""
+    from pipeline.features.extraction import ClipSource
+    from pipeline.prediction import predict_clips
+
+    sources = [
+        ClipSource(path=path, size_bytes=int(size))
+        for path, size in zip(clips["path"], clips["size_bytes"], strict=True)
+    ]
+    top = min(settings.top, len(head.classes))
+    records = []
+    for name, said in zip(
+        clips["video_id"], predict_clips(head, first_stage, sources), strict=True
+    ):
+        records.append(
+            {
+                "clip": name,
+                "steps": said.steps,
+                "reason": said.reason,
+                "detail": said.detail,
+                "top": [
+                    {"label": label, "probability": round(probability, 6)}
+                    for label, probability in zip(
+                        said.labels[:top], said.probabilities, strict=False
+                    )
+                ],
+            }
+        )
+        if len(sources) > 1:
+            print(f"\r{len(records)}/{len(sources)} clips", end="", file=sys.stderr, flush=True)
+    if len(sources) > 1:
+        print(file=sys.stderr)
+    return records
 
 
 def _print(records: list[dict[str, Any]]) -> None:

@@ -1,0 +1,64 @@
+"""A clip from the web, fetched into a folder by yt-dlp (extra `web`)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+# Larger pictures than this give a CNN that sees 299 pixels nothing.
+_FORMAT = "best[height<=480]/bestvideo[height<=480]/best/bestvideo"
+
+
+def is_url(video: str) -> bool:
+    """Whether this names something on the web rather than a file."""
+    return video.startswith(("http://", "https://"))
+
+
+def fetch(url: str, folder: Path) -> Path:
+    """Download the video behind an address, a page or a file, into `folder`; returns its path.
+
+    Raises `ConfigError` where yt-dlp is missing, or there is no video at the address.
+    """
+    if importlib.util.find_spec("yt_dlp") is None:
+        raise ConfigError(
+            'a URL needs yt-dlp, which is not installed: pip install "pixels-once[web]", or '
+            "download the clip yourself"
+        )
+    yt_dlp = importlib.import_module("yt_dlp")
+    options: dict[str, Any] = {
+        "format": _FORMAT,
+        "outtmpl": os.path.join(str(folder).replace("%", "%%"), "%(title).80B-%(id).40B.%(ext)s"),
+        "noplaylist": True,
+        "quiet": True,
+        "no_warnings": True,
+        "noprogress": True,
+        "logger": _Silent(),
+        "restrictfilenames": True,
+        "socket_timeout": 30,
+        "retries": 2,
+    }
+    try:
+        with yt_dlp.YoutubeDL(options) as loader:
+            found = loader.extract_info(url, download=True)
+    except yt_dlp.utils.DownloadError as error:
+        reason = str(error).removeprefix("ERROR: ").splitlines()[0].rstrip(".")
+        raise ConfigError(f"{url} could not be fetched ({reason}): check the address") from None
+    files = [Path(one["filepath"]) for one in (found or {}).get("requested_downloads", [])]
+    if not files or not files[0].is_file():
+        raise ConfigError(f"{url} gave no video: give the address of a clip or of its page")
+    return files[0]
+
+
+class _Silent:
+    """yt-dlp's log: its errors come as exceptions, the rest is nobody's concern."""
+
+    def debug(self, message: str) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+    def error(self, message: str) -> None: ...

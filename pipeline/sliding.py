@@ -1,0 +1,209 @@
+"""A head slides over a long video: every frame goes through the CNN once, windows share the results.
+
+Frames are taken at the pace of the run's training clips. Their features are computed in one pass;
+a window is a slice of them, so windows may overlap as much as they like at no cost for the CNN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.features.backbones.protocol import Backbone
+from pipeline.features.decoding.fit import fit_picture, write_rgb
+from pipeline.features.decoding.opencv import OpenCVSource
+from pipeline.features.decoding.pyav import PyAVSource
+from pipeline.features.decoding.through import Source
+from pipeline.features.decoding.values import FramePlan
+from pipeline.features.sampling import ASSUMED_FPS
+from pipeline.heads.saved import Run
+from pipeline.spec import Sampling, Spec
+from pipeline.timeline import Timeline, rolling_average
+
+_WINDOWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a video is walked through: `gap` frames from step to step, `steps` of them in a window."""
+
+    gap: float
+    steps: int
+
+    @classmethod
+    def of(cls, sampling: Sampling, fps: float, window_s: float) -> Pace:
+        """The pace at which a clip of `window_s` seconds would have been sampled.
+
+        `uniform` spreads the clip's steps over the window (all frames, where it has fewer); the
+        other rules have a pace of their own, and `window_s` 0 is their full length.
+        """
+        if sampling.rule == "uniform":
+            frames = max(1.0, window_s * fps)
+            return cls(
+                gap=max(1.0, frames / sampling.steps), steps=int(min(sampling.steps, frames))
+            )
+        gap = {"stride": float(sampling.stride), "first": 1.0}.get(
+            sampling.rule, max(1.0, fps / sampling.fps if sampling.fps else 1.0)
+        )
+        most = round(window_s * fps / gap) if window_s else sampling.steps
+        return cls(gap=gap, steps=max(1, min(sampling.steps, most)))
+
+    def index(self, step: int, offset: float) -> int:
+        """The frame of a step: floor((step + offset) · gap), as within a clip."""
+        return int((step + offset) * self.gap)
+
+
+def make_timeline(
+    run: Run,
+    backbone: Backbone,
+    path: str,
+    *,
+    window_s: float = 0.0,
+    hop: int = 0,
+    smooth: int = 5,
+    on_frames: Callable[[int], None] | None = None,
+) -> Timeline:
+    """Slide the head over a video.
+
+    window_s: seconds in a window (0: what the run's training clips lasted, or what the sampling
+    rule says). hop: steps from window to window (0: an eighth of a window). smooth: how many
+    windows the rolling average takes, itself in the middle; 1 is none. on_frames: called with the
+    number of frames computed so far.
+
+    Raises `UnreadableClip` for a video without frames, `ConfigError` for a window that is not
+    positive.
+    """
+    spec = Spec.from_dict(run.spec)
+    window_s = window_s or float(run.first_stage.get("clip_seconds", 0.0))
+    if spec.sampling.rule == "uniform" and window_s <= 0:
+        raise ConfigError(
+            f"the run {run.folder.name} does not say how long its clips were: give --window SECONDS"
+        )
+    if smooth < 1 or hop < 0:
+        raise ConfigError(f"smooth is {smooth} and hop {hop}: give 1 or more windows and steps")
+    with open_video(path) as source:
+        fps = source.fps or ASSUMED_FPS
+        pace = Pace.of(spec.sampling, fps, window_s)
+        walk = _Walk(source, FramePlan.of(spec), pace)
+        features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
+    if not len(features):
+        raise UnreadableClip("no_frames", f"{path} gave no frame")
+    width = min(pace.steps, len(features))
+    starts = np.arange(0, len(features) - width + 1, hop or max(1, width // 8))
+    if starts[-1] != len(features) - width:
+        starts = np.append(starts, len(features) - width)
+    times = np.array(walk.times)
+    ends = np.append(times[1:], walk.duration_s)
+    return Timeline(
+        times=(times[starts] + ends[starts + width - 1]) / 2,
+        probabilities=rolling_average(_said(run, features, starts, width), smooth),
+        classes=tuple(run.classes),
+        window_s=width * pace.gap / fps,
+        duration_s=walk.duration_s,
+        frames=len(features),
+        decoded=walk.decoded,
+    )
+
+
+@contextlib.contextmanager
+def open_video(path: str) -> Iterator[Source]:
+    """The video by OpenCV, else by PyAV (AV1, say), closed with the block."""
+    limit = FramePlan().max_pixels
+    source: Source
+    try:
+        source = OpenCVSource(path, limit)
+        # OpenCV's wheel opens codecs that it cannot decode.
+        if not source.grab():
+            raise UnreadableClip("no_frames", "OpenCV gives no frame")
+        source.close()
+        source = OpenCVSource(path, limit)
+    except UnreadableClip:
+        source = PyAVSource(path, limit)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+class _Walk:
+    """One pass through an open video: `times` (seconds) of the frames taken, in batches."""
+
+    def __init__(self, source: Source, plan: FramePlan, pace: Pace) -> None:
+        self._source, self._plan, self._pace = source, plan, pace
+        self.times: list[float] = []
+        self.decoded = 0
+        self.duration_s = 0.0
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Arrays (≤ size, side, side, 3) of fitted RGB frames, until the video ends."""
+        side, offset = self._plan.size, self._plan.sampling.offset
+        batch: list[NDArray[np.uint8]] = []
+        step, first = 0, 0.0
+        while self._source.grab():
+            time_s = self._source.time_s()
+            first = time_s if not self.decoded else first
+            if self.decoded == self._pace.index(step, offset):
+                step += 1
+                picture = self._source.retrieve()
+                if picture is not None:
+                    frame = np.empty((side, side, 3), np.uint8)
+                    write_rgb(fit_picture(picture, self._plan), frame)
+                    batch.append(frame)
+                    self.times.append(time_s - first)
+            self.decoded += 1
+            self.duration_s = time_s - first + 1 / (self._source.fps or ASSUMED_FPS)
+            if len(batch) == size:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)
+
+
+def _computed(
+    backbone: Backbone,
+    batches: Iterator[NDArray[np.uint8]],
+    spec: Spec,
+    on_frames: Callable[[int], None] | None,
+) -> NDArray[Any]:
+    """(frames, *shape) of the spec's dtype: every frame once, decoded while others are computed."""
+    parts: list[NDArray[Any]] = []
+    # A backbone that follows a person must see the batches in order.
+    callers = 1 if backbone.whole_clips else backbone.concurrency
+    running: list[Future[NDArray[Any]]] = []
+
+    def collect() -> None:
+        parts.append(running.pop(0).result().astype(spec.dtype))
+        if on_frames is not None:
+            on_frames(sum(map(len, parts)))
+
+    with ThreadPoolExecutor(callers) as threads:
+        for batch in batches:
+            running.append(threads.submit(backbone, batch))
+            if len(running) > callers:
+                collect()
+        while running:
+            collect()
+    return np.concatenate(parts) if parts else np.zeros((0, *spec.shape), spec.dtype)
+
+
+def _said(
+    run: Run, features: NDArray[Any], starts: NDArray[np.int64], width: int
+) -> NDArray[np.float32]:
+    """(windows, classes): what the head says of each window, padded to its steps."""
+    said = []
+    for at in range(0, len(starts), _WINDOWS_AT_ONCE):
+        some = starts[at : at + _WINDOWS_AT_ONCE]
+        windows = np.zeros((len(some), run.steps, *run.shape), features.dtype)
+        for i, start in enumerate(some):
+            windows[i, :width] = features[start : start + width]
+        mask = np.zeros((len(some), run.steps), bool)
+        mask[:, :width] = True
+        said.append(run.predict(windows, mask))
+    return np.concatenate(said)

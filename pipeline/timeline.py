@@ -1,0 +1,144 @@
+"""What happens when in a video: probabilities through time, and the stretches that they make."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Timeline:
+    """Probabilities through a video.
+
+    times: (windows,) seconds of the windows' middles · probabilities: (windows, classes), smoothed
+    · window_s: the span of one window · duration_s: of the video · frames: how many were computed
+    · decoded: how many the video has.
+    """
+
+    times: NDArray[np.float64]
+    probabilities: NDArray[np.float32]
+    classes: tuple[str, ...]
+    window_s: float
+    duration_s: float
+    frames: int
+    decoded: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Timeline(windows={self.probabilities.shape}, {self.duration_s:.1f} s, "
+            f"window {self.window_s:.2f} s, {self.frames} of {self.decoded} frames computed)"
+        )
+
+    def at(self, time_s: float) -> NDArray[np.float32]:
+        """(classes,) probabilities at a moment, linear between the windows' middles."""
+        right = int(np.searchsorted(self.times, time_s))
+        if right == 0 or right == len(self.times):
+            edge: NDArray[np.float32] = self.probabilities[min(right, len(self.times) - 1)]
+            return edge
+        left = right - 1
+        share = (time_s - self.times[left]) / (self.times[right] - self.times[left])
+        between: NDArray[np.float32] = (
+            self.probabilities[left] * (1 - share) + self.probabilities[right] * share
+        )
+        return between
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of the video with one label; `probability` is its mean there."""
+
+    start_s: float
+    end_s: float
+    label: str
+    probability: float
+
+
+def rolling_average(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """(n, classes): the mean over up to `width` rows around each; fewer at the ends."""
+    before, after = (width - 1) // 2, width // 2
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    row = np.arange(len(values))
+    low, high = np.maximum(row - before, 0), np.minimum(row + after + 1, len(values))
+    averaged: NDArray[np.float32] = (total[high] - total[low]) / (high - low)[:, None]
+    return averaged.astype(np.float32)
+
+
+def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
+    """The video as consecutive stretches of one label, from 0 to its end.
+
+    A stretch begins halfway between the windows where the likeliest label changes. One shorter
+    than `least_s` (0: half a window) goes to its longer neighbour, the shortest first.
+    """
+    least_s = least_s or timeline.window_s / 2
+    said = timeline.probabilities.argmax(axis=1)
+    changes = np.flatnonzero(np.diff(said)) + 1
+    middles = (timeline.times[changes - 1] + timeline.times[changes]) / 2
+    borders = [0.0, *middles.tolist(), timeline.duration_s]
+    labels = [int(said[i]) for i in (0, *changes)]
+    while len(labels) > 1:
+        spans = np.diff(borders)
+        shortest = int(spans.argmin())
+        if spans[shortest] >= least_s:
+            break
+        left = spans[shortest - 1] if shortest else -1.0
+        right = spans[shortest + 1] if shortest + 1 < len(labels) else -1.0
+        labels[shortest] = labels[shortest - 1 if left >= right else shortest + 1]
+        keep = [i for i in range(len(labels)) if not i or labels[i] != labels[i - 1]]
+        borders = [*(borders[i] for i in keep), borders[-1]]
+        labels = [labels[i] for i in keep]
+    return [
+        Segment(
+            start_s=start,
+            end_s=end,
+            label=timeline.classes[label],
+            probability=float(_within(timeline, start, end)[:, label].mean()),
+        )
+        for start, end, label in zip(borders, borders[1:], labels, strict=False)
+    ]
+
+
+def overlap(found: Sequence[Segment], true: Sequence[Segment]) -> dict[str, float]:
+    """Intersection over union of the time that each label has in two accounts of one video.
+
+    >>> one = [Segment(start_s=0, end_s=4, label="a", probability=1)]
+    >>> overlap(one, [Segment(start_s=2, end_s=4, label="a", probability=1)])
+    {'a': 0.5}
+    """
+    edges = sorted({edge for part in (*found, *true) for edge in (part.start_s, part.end_s)})
+    shared: dict[str, float] = {}
+    either: dict[str, float] = {}
+    for start, end in itertools.pairwise(edges):
+        middle = (start + end) / 2
+        labels = [
+            {part.label for part in account if part.start_s <= middle < part.end_s}
+            for account in (found, true)
+        ]
+        for label in labels[0] | labels[1]:
+            either[label] = either.get(label, 0.0) + end - start
+            if label in labels[0] & labels[1]:
+                shared[label] = shared.get(label, 0.0) + end - start
+    return {label: shared.get(label, 0.0) / either[label] for label in sorted(either)}
+
+
+def write_segments(path: Path, parts: Sequence[Segment]) -> None:
+    """One line per stretch: start_s, end_s, label, probability."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["start_s", "end_s", "label", "probability"])
+        for part in parts:
+            writer.writerow(
+                [f"{part.start_s:.3f}", f"{part.end_s:.3f}", part.label, f"{part.probability:.4f}"]
+            )
+
+
+def _within(timeline: Timeline, start_s: float, end_s: float) -> NDArray[np.float32]:
+    inside = (timeline.times >= start_s) & (timeline.times <= end_s)
+    if inside.any():
+        return timeline.probabilities[inside]
+    return timeline.at((start_s + end_s) / 2)[None]
