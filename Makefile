@@ -21,8 +21,16 @@ features: $(VENV)/.ready ## clips → store; resumes    VIDEOS= STORE= WEIGHTS= 
 	$(call run,features)
 train: $(VENV)/.ready ## store → RUNS/NAME/         STORE= HEAD=lstm UNITS= EPOCHS= SEED= NAME= RUNS=runs
 	$(call run,train)
-predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=
+sweep: $(VENV)/.ready ## many heads from a store     STORE= HEADS="lstm gru" GRID="units=128,512 seed=0,1"
+	$(call run,sweep)
+compare: $(VENV)/.ready ## runs side by side           RUNS=runs
+	$(call run,compare)
+predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=file, folder, manifest or URL   TIMELINE=1
 	$(call run,predict)
+export: $(VENV)/.ready ## a head for serving          RUN=runs/NAME FORMAT=saved_model|onnx|openvino
+	$(call run,export)
+heads: $(VENV)/.ready ## the zoo                     HEAD=one of them, with its options
+	$(call run,heads)
 show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
 report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=runs OUT=report.html
@@ -45,6 +53,10 @@ test: $(VENV)/.ready-dev ## all tests, types and lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(ARGS)
+zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
+	$(BIN)/python -m pytest tests/heads/test_zoo.py $(ARGS)
+results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
+	$(BIN)/python benchmarks/results_page.py $(flags)
 test-all: $(VENV)/.ready-dev ## the same with the tests that take minutes
 	$(BIN)/python -m pytest -m "" $(ARGS)
 format: $(VENV)/.ready-dev ## put the code in order
@@ -65,4 +77,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: ui serve refresh features train predict show verify demo test test-all format venv help
+.PHONY: ui serve refresh features train sweep compare predict export heads show verify demo test zoo-test results test-all format venv help
