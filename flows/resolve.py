@@ -15,7 +15,13 @@ from pipeline.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "PIXELS_ONCE_"
 # Read elsewhere: they are no settings of a command.
-_OTHER_VARIABLES = {"PIXELS_ONCE_FAULTS", "PIXELS_ONCE_CACHE"}
+_OTHER_VARIABLES = {
+    "PIXELS_ONCE_CACHE",
+    "PIXELS_ONCE_FAULTS",
+    "PIXELS_ONCE_SCRATCH",
+    "PIXELS_ONCE_SHARED",
+    "PIXELS_ONCE_THREADS",
+}
 
 
 class Parser(argparse.ArgumentParser):
