@@ -107,6 +107,18 @@ def shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))
 
 
+def assert_no_shared_memory(before: set[str]) -> None:
+    """Nothing new lies in /dev/shm that no living process uses (other programs may use theirs)."""
+    used = ""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            used += maps.read_text()
+        except OSError:  # it ended while we looked
+            continue
+    left = {name for name in shared_memory() - before if f"/dev/shm/{name}" not in used}
+    assert not left & shared_memory()
+
+
 def arrays(url: Path) -> dict[str, np.ndarray]:
     """Every array of a store."""
     group = zarr.open_group(str(url), mode="r")
