@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.compare import leaderboards
 from pipeline.heads.neighbours import look_alikes, project
+from pipeline.heads.saved import read_config
 from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
 from pipeline.report.pictures import middle
 
@@ -80,7 +81,8 @@ class _Cards:
     def of(
         self, rows: Sequence[int] | np.ndarray, notes: Sequence[str] | None = None
     ) -> list[ClipCard]:
-        ids, labels = (self._table.loc[rows, name].tolist() for name in ("video_id", "label"))
+        some = self._table.loc[np.asarray(rows, dtype=np.int64)]
+        ids, labels = some["video_id"].tolist(), some["label"].tolist()
         words = notes or [""] * len(rows)
         return [
             ClipCard(video_id=video, label=label, note=note, pictures=pictures)
@@ -193,11 +195,14 @@ def _runs(
         boards = [board.table for board in leaderboards(settings.runs)]
     except ConfigError:
         return [], [], []
-    mine = [board for board in boards if board["fingerprint"].iloc[0] == source.fingerprint[:12]]
+    mine = [board for board in boards if _of_this_store(settings, board, source, cards)]
     others = sum(map(len, boards)) - sum(map(len, mine))
     warnings = []
     if others:
-        warnings.append(f"{others} runs in {settings.runs} are of other features and not shown.")
+        warnings.append(
+            f"{settings.runs} holds {others} other run{'s' * (others > 1)}, trained on other stores' "
+            "clips: not shown."
+        )
     best = [str(name) for board in mine for name in board["run"]]
     views = [_run_view(Path(settings.runs) / name, cards) for name in best[:MOST_RUNS]]
     for view in views:
@@ -208,6 +213,18 @@ def _runs(
                 f"({base['frame_average']:.0%}), which ignores the order of frames."
             )
     return mine, views, warnings
+
+
+def _of_this_store(
+    settings: ReportSettings, board: pd.DataFrame, source: Any, cards: _Cards
+) -> bool:
+    """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
+    if board["fingerprint"].iloc[0] != source.fingerprint[:12]:
+        return False
+    config = read_config(Path(settings.runs) / str(board["run"].iloc[0]))
+    folds = config["folds"] or [config["split"]]
+    tested = {video for fold in folds for video in fold["test"]["video_ids"]}
+    return len(tested & set(cards.rows.index)) * 2 > len(tested)
 
 
 def _run_view(folder: Path, cards: _Cards) -> RunView:

@@ -35,10 +35,10 @@ def run(settings: SimilarSettings, *, json: bool) -> int:
         place = known.place(row)
         if place < 0:
             raise ConfigError(
-                f"row {row} of {settings.store} is {table.at[row, 'state']} and has no features: "
+                f"row {row} of {settings.store} is {table.at[row, 'state']!s} and has no features: "
                 "name a ready clip"
             )
-        query, pictures = known.vectors[place], store.read_previews(source.url, [row])[0]
+        query, pictures = known.vectors[place], tuple(store.read_previews(source.url, [row])[0])
         label = str(table.at[row, "label"])
     else:
         place, label = -1, ""

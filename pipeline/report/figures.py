@@ -134,13 +134,13 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
             z=shares,
             x=names,
             y=names,
-            customdata=counts,
+            text=counts.astype(int).astype(str),
             colorscale="Cividis",
             zmin=0,
             zmax=1,
             showscale=False,
-            texttemplate="%{customdata:.0f}" if few else None,
-            hovertemplate="%{y} called %{x}: %{customdata:.0f} clips (%{z:.0%})<extra></extra>",
+            texttemplate="%{text}" if few else None,
+            hovertemplate="%{y} called %{x}: %{text} clips (%{z:.0%})<extra></extra>",
         )
     )
     figure.update_layout(
@@ -158,13 +158,14 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
 def board_chart(board: pd.DataFrame) -> go.Figure:
     """Test accuracy of each run, the best above; the frame average's as a dotted line."""
     lines = board.iloc[::-1]
+    spread = lines["spread"].fillna(0).tolist()
     figure = go.Figure(
         go.Bar(
             x=lines["top1"].to_numpy(),
             y=lines["run"].tolist(),
             orientation="h",
             marker_color=COLOURS[0],
-            error_x={"type": "data", "array": lines["spread"].fillna(0).tolist()},
+            error_x={"type": "data", "array": spread} if any(spread) else None,
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
     )

@@ -78,6 +78,7 @@ def render(contents: Contents) -> str:
         "contents": contents,
         "sections": _sections(contents),
         "pictures": lambda card: [data_url(data) for data in card.pictures],
+        "pictured": any(card.pictures for card in contents.wall),
         "tiles": _tiles(table),
         "classes": made.add(figures.class_chart(table), _class_words(table)),
         "class_rows": _class_rows(table),
