@@ -36,7 +36,7 @@ def stage_of(
         backbone=kind.name,
         weights=weights.hash,
         view=settings.view,  # type: ignore[arg-type]
-        precision=_precision(settings, stored, kind.needs_weights),
+        precision=_precision(settings, stored, kind.has_precisions),
         dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
         shape=kind.shape,
     )
