@@ -37,8 +37,12 @@ report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=ru
 	$(call run,report)
 similar: $(VENV)/.ready ## the clips most like one    STORE= VIDEO=a file, an id or a row
 	$(call run,similar)
-verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1
+doctor: $(VENV)/.ready ## is this machine fit, and what to do if not   WEIGHTS=
+	$(call run,doctor)
+verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1 SAMPLE=20
 	$(call run,verify)
+forget: $(VENV)/.ready ## remove features for good     STORE= CLIPS=ID,… GONE=1 DRY_RUN=1
+	$(call run,forget)
 ui: $(VENV)/.ready ## the Prefect server with its UI; runs started meanwhile report to it   PORT=4200 HOST= DATABASE=
 	$(call run,ui)
 serve: $(VENV)/.ready ## features (or FLOW=refresh) on a schedule   VIDEOS= STORE= CRON="0 2 * * *" or INTERVAL=3600
@@ -57,6 +61,10 @@ zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
 	$(BIN)/python -m pytest tests/heads/test_zoo.py $(ARGS)
 results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
 	$(BIN)/python benchmarks/results_page.py $(flags)
+faults: $(VENV)/.ready-dev ## break runs for real: kills, full disks, damage (over half an hour)
+	$(BIN)/python -m pytest -m "" tests/faults $(ARGS)
+fuzz: $(VENV)/.ready-dev ## 300 mutated clips of five containers
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 test-all: $(VENV)/.ready-dev ## the same with the tests that take minutes
 	$(BIN)/python -m pytest -m "" $(ARGS)
 format: $(VENV)/.ready-dev ## put the code in order
@@ -77,4 +85,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: ui serve refresh features train sweep compare predict export heads show verify demo test zoo-test results test-all format venv help
+.PHONY: ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help

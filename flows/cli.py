@@ -44,9 +44,16 @@ EXAMPLES = {
       pixels-once similar --store clips.zarr --video new.mp4
       pixels-once similar --store clips.zarr --video Serve/v_Serve_g01_c01.mp4 --top 5
       pixels-once similar --store clips.zarr""",
+    "doctor": """
+      pixels-once doctor
+      pixels-once doctor --weights inception.h5 --store /data/clips.zarr""",
     "verify": """
       pixels-once verify --store clips.zarr
-      pixels-once verify --store clips.zarr --repair""",
+      pixels-once verify --store clips.zarr --repair
+      pixels-once verify --store clips.zarr --sample 20""",
+    "forget": """
+      pixels-once forget --store clips.zarr --gone
+      pixels-once forget --store clips.zarr --clips 'fight/v_Fight_g01*' --dry-run""",
     "refresh": "\n      pixels-once refresh --config refresh.toml",
     "serve": """
       pixels-once serve --videos clips/ --store clips.zarr --cron "0 2 * * *"

@@ -96,6 +96,7 @@ def features(settings: FeaturesSettings) -> Summary:
     with writer:
         # So that the next run, and `predict`, find the weights without being told.
         writer.set_attributes(first_stage={"weights": stage.weights})
+        writer.set_attributes(clips=_absolute(settings.videos or DEMO_CLIPS))  # for `verify`
         if settings.previews:
             writer.keep_previews()
         plan = _plan(settings, catalog, wanted, writer.table)
@@ -213,6 +214,10 @@ def _same_bytes(path: str, sha256: str) -> bool:
         return file_hash(Path(path)) == f"sha256:{sha256}"
     except OSError:  # listed, but not to be read: the extraction says why
         return False
+
+
+def _absolute(videos: str) -> str:
+    return videos if "://" in videos else str(Path(videos).absolute())
 
 
 def _reasons(settings: FeaturesSettings) -> list[str]:

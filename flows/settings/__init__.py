@@ -11,8 +11,10 @@ from typing import Any
 
 from flows.settings.compare import CompareSettings
 from flows.settings.demo import DemoSettings
+from flows.settings.doctor import DoctorSettings
 from flows.settings.export import ExportSettings
 from flows.settings.features import FeaturesSettings
+from flows.settings.forget import ForgetSettings
 from flows.settings.heads import HeadsSettings
 from flows.settings.predict import PredictSettings
 from flows.settings.refresh import RefreshSettings
@@ -36,7 +38,9 @@ COMMANDS: dict[str, type[Any]] = {
     "show": ShowSettings,
     "report": ReportSettings,
     "similar": SimilarSettings,
+    "doctor": DoctorSettings,
     "verify": VerifySettings,
+    "forget": ForgetSettings,
     "refresh": RefreshSettings,
     "serve": ServeSettings,
     "ui": UiSettings,
@@ -47,8 +51,10 @@ __all__ = [
     "COMMANDS",
     "CompareSettings",
     "DemoSettings",
+    "DoctorSettings",
     "ExportSettings",
     "FeaturesSettings",
+    "ForgetSettings",
     "HeadsSettings",
     "PredictSettings",
     "RefreshSettings",

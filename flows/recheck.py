@@ -1,0 +1,154 @@
+"""Extract some ready clips once more and hold the result against what the store has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.features.catalog import discover
+from pipeline.features.extraction import ClipResult, ClipSource
+from pipeline.features.stage import FirstStage, Stage
+from pipeline.features.weights import file_hash, resolve_weights
+from pipeline.spec import Spec
+from store import Store
+
+# Engines of one precision agree to 0.999 and better on real frames; another frame is far below.
+LEAST_COSINE = 0.99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recheck:
+    """What came of it: `identical` of `checked` clips have the same bytes again.
+
+    different: a frame of `row`, `video_id` and `what`, as in `store.Report.damaged` · least_cosine:
+    the worst agreement of any real step · skipped: ready rows whose clip was looked for and is not
+    there, or has changed since.
+    """
+
+    checked: int = 0
+    identical: int = 0
+    least_cosine: float = 1.0
+    skipped: int = 0
+    different: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["row", "video_id", "what"])
+    )
+
+
+def recheck(
+    source: Store, count: int, *, videos: str = "", weights: str = "", seed: int = 0
+) -> Recheck:
+    """Extract `count` random ready clips again and compare frame indices, mask and features.
+
+    videos: where the clips are (default: where the last run found them) · weights: the setting that
+    leads to the backbone's weights (default: the last run's) · seed: of the choice.
+    Raises `ConfigError` where the clips or the weights are not known or not the store's.
+    """
+    videos = videos or source.attributes.get("clips", "")
+    if not videos:
+        raise ConfigError(f"{source.url} does not say where its clips are: pass --videos")
+    stage = stored_stage(source, weights)
+    rows, paths, skipped = _choose(source, discover(videos), count, seed)
+    if not len(rows):
+        return Recheck(skipped=skipped)
+    with FirstStage.load(stage) as machine:
+        sizes = source.table().loc[rows, "size_bytes"]
+        clips = [
+            ClipSource(path=path, size_bytes=int(size))
+            for path, size in zip(paths, sizes, strict=True)
+        ]
+        results = machine.extractor.extract(clips)
+    return _compare(source, rows, results, skipped)
+
+
+def stored_stage(source: Store, weights: str = "") -> Stage:
+    """How a store's features were made, ready to be loaded. Raises `SpecMismatch` on other weights."""
+    spec = Spec.from_dict(source.spec)
+    setting = weights or source.attributes.get("first_stage", {}).get("weights", "")
+    if not weights and spec.weights.startswith("random:"):
+        setting = spec.weights
+    found = resolve_weights(setting, spec.backbone)
+    if found.hash != spec.weights:
+        raise SpecMismatch(
+            f"{source.url} was made with weights {spec.weights[:19]}… and {setting!r} has "
+            f"{found.hash[:19]}…: set WEIGHTS to the file that it was made with"
+        )
+    return Stage(spec=source.spec, weights=setting)
+
+
+def _choose(
+    source: Store, catalog: pd.DataFrame, count: int, seed: int
+) -> tuple[np.ndarray, list[str], int]:
+    """Rows in random order whose clip is still the one they were made from, with their paths."""
+    table = source.table()
+    ready = table.index[table["state"] == "ready"].to_numpy()
+    at = pd.Index(catalog["video_id"]).get_indexer(pd.Index(table["video_id"]))
+    rows: list[int] = []
+    paths: list[str] = []
+    skipped = 0
+    for row in np.random.default_rng(seed).permutation(ready).tolist():
+        if len(rows) == count:
+            break
+        position = at[table.index.get_loc(row)]
+        if position >= 0 and _unchanged(catalog.iloc[position], table.loc[row]):
+            rows.append(row)
+            paths.append(str(catalog["path"].iloc[position]))
+        else:
+            skipped += 1
+    return np.array(rows, dtype=np.int64), paths, skipped
+
+
+def _unchanged(clip: Any, row: Any) -> bool:
+    if clip["size_bytes"] != row["size_bytes"]:
+        return False
+    if clip["mtime_ns"] == row["mtime_ns"]:
+        return True
+    try:
+        return file_hash(clip["path"]) == f"sha256:{row['sha256']}"
+    except OSError:
+        return False
+
+
+def _compare(source: Store, rows: np.ndarray, results: list[ClipResult], skipped: int) -> Recheck:
+    stored = source.load(rows)
+    place = {int(row): i for i, row in enumerate(stored.rows)}
+    frames, _ = source.steps_of(rows)
+    names = source.table()["video_id"]
+    found: list[tuple[int, str, str]] = []
+    identical, least = 0, 1.0
+    for i, (row, result) in enumerate(zip(rows.tolist(), results, strict=True)):
+        if row not in place:
+            continue  # damaged: the check of the digests has named it
+        before, mask = stored.features[place[row]], stored.mask[place[row]]
+        what = ""
+        if result.features is None:
+            what = f"the clip fails now: {result.reason}"
+        elif not (mask == result.mask).all() or not (frames[i] == result.frame_index).all():
+            what = "other frames are picked now"
+        elif before.tobytes() == result.features.tobytes():
+            identical += 1
+        else:
+            cosine = _cosines(before[mask], result.features[mask]).min()
+            least = min(least, float(cosine))
+            if cosine < LEAST_COSINE:
+                what = f"features are others now (cosine {cosine:.4f})"
+        if what:
+            found.append((row, str(names[row]), what))
+    return Recheck(
+        checked=len(rows),
+        identical=identical,
+        least_cosine=least,
+        skipped=skipped,
+        different=pd.DataFrame(found, columns=["row", "video_id", "what"]),
+    )
+
+
+def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each step's vectors, (steps, …) → (steps,); 1 where both are zero."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    products: np.ndarray = np.einsum("ij,ij->i", a, b)
+    return np.asarray(np.divide(products, lengths, out=np.ones_like(products), where=lengths > 0))
