@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
     A cluster that this starts ends with the block; one given by address is left alone.
     """
     if settings.scheduler:
+        require_scheduler(settings.scheduler)
         yield {"address": settings.scheduler}
         return
     cores = os.cpu_count() or 1
@@ -39,6 +41,20 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
         yield {"cluster": cluster}
+
+
+def require_scheduler(address: str) -> None:
+    """Raise `ConfigError` where nothing listens at a scheduler's address."""
+    _, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            return
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler`, "
+            "and give its address, e.g. SCHEDULER=tcp://10.0.0.5:8786"
+        ) from None
 
 
 def visible_gpus() -> list[str]:
