@@ -1,0 +1,164 @@
+"""Clips and stores at URLs: an S3 server on this machine, and clips behind HTTP."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import store
+from tests.flows.running import Finished, run, start
+from tests.flows.sameness import contents
+
+FRAMES = ("--backbone", "frames", "--batch", "2")
+SECRET = "sEcReT-0f1e2d3c4b5a69788796"
+PLACE_BOUND = {"mtime_ns"}  # an object's time is its upload's
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of a bucket behind a real HTTP endpoint; the environment alone has the credentials."""
+    server = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server.ThreadedMotoServer(port=0, verbose=False)
+    running.start()
+    _, port = running.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "someone")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+        s3fs.S3FileSystem().mkdir(bucket)
+        yield f"s3://{bucket}"
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def clips_in_s3(s3: str, clips: Path) -> str:
+    import s3fs
+
+    s3fs.S3FileSystem().put(str(clips), f"{s3}/clips", recursive=True)
+    return f"{s3}/clips"
+
+
+@pytest.fixture(scope="module")
+def local(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The arrays of a store that a run on this machine's disk made of the same clips."""
+    folder = tmp_path_factory.mktemp("local")
+    assert features(str(clips), "s.zarr", folder).status == 0
+    return comparable(str(folder / "s.zarr"))
+
+
+def features(videos: str, url: str, cwd: Path, **environment: str) -> Finished:
+    return run("features", "--videos", videos, "--store", url, *FRAMES, cwd=cwd, env=environment)
+
+
+def comparable(url: str) -> dict[str, object]:
+    return {name: value for name, value in contents(url).items() if name not in PLACE_BOUND}
+
+
+def test_clips_and_store_in_s3_equal_the_local_run(
+    s3: str, clips_in_s3: str, local: dict[str, object], tmp_path: Path
+) -> None:
+    done = features(clips_in_s3, f"{s3}/whole.zarr", tmp_path, PIXELS_ONCE_SCRATCH=str(tmp_path))
+    assert done.status == 0, done.err
+    assert comparable(f"{s3}/whole.zarr") == local
+    assert not list(tmp_path.glob("pixels-once-clips-*")), "fetched clips were left behind"
+    again = features(clips_in_s3, f"{s3}/whole.zarr", tmp_path)
+    assert "nothing to do: all 12 clips" in again.out
+
+
+def test_a_killed_run_in_s3_resumes_to_the_same_store(
+    s3: str, clips_in_s3: str, local: dict[str, object], tmp_path: Path
+) -> None:
+    import s3fs
+
+    url = f"{s3}/killed.zarr"
+    process = start("features", "--videos", clips_in_s3, "--store", url, *FRAMES, cwd=tmp_path)
+    fs, deadline = s3fs.S3FileSystem(use_listings_cache=False), time.monotonic() + 200
+    while not fs.glob(f"{url}/features/c/*") and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert store.open(url).counts()["pending"] > 0, "it was killed too late to show anything"
+    done = features(clips_in_s3, url, tmp_path)
+    assert done.status == 0, done.err
+    assert comparable(url) == local
+
+
+def test_no_secret_is_in_any_written_byte(s3: str, clips_in_s3: str, tmp_path: Path) -> None:
+    import s3fs
+
+    done = features(clips_in_s3, f"{s3}/secret.zarr", tmp_path)
+    assert done.status == 0, done.err
+    fs = s3fs.S3FileSystem(use_listings_cache=False)
+    written = {path: fs.cat_file(path) for path in fs.find(f"{s3}/secret.zarr")}
+    assert len(written) > 20
+    home = Path(os.environ["PREFECT_HOME"])
+    written |= {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    assert any(path.endswith("prefect.db") for path in written), "Prefect's logs and artifacts"
+    written |= {"out": done.out.encode(), "err": done.err.encode()}
+    assert not [path for path, data in written.items() if SECRET.encode() in data]
+
+
+def test_credentials_in_a_url_are_refused_without_repeating_them(tmp_path: Path) -> None:
+    refused = features(f"https://me:{SECRET}@host/clips.csv", "s.zarr", tmp_path)
+    assert refused.status == 1
+    assert "carries credentials" in refused.err
+    assert SECRET not in refused.err + refused.out
+
+
+def test_memory_stores_are_refused_because_workers_are_other_processes(tmp_path: Path) -> None:
+    refused = features(str(tmp_path), "memory://s.zarr", tmp_path)
+    assert refused.status == 1
+    assert "one process only" in refused.err
+
+
+@pytest.fixture
+def site(clips: Path) -> Iterator[str]:
+    """The address of the clips behind HTTP."""
+    handler = functools.partial(_Quiet, directory=str(clips))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: object) -> None:
+        """Say nothing."""
+
+
+def test_a_manifest_names_clips_by_http_and_a_lost_one_costs_only_itself(
+    site: str, clips: Path, tmp_path: Path
+) -> None:
+    names = sorted(p.relative_to(clips).as_posix() for p in clips.rglob("*.mp4"))[:3]
+    rows = [f"{site}/{name}?signature={SECRET},a" for name in names]
+    (tmp_path / "clips.csv").write_text(
+        "\n".join(["path,label", *rows, f"{site}/nowhere.mp4,a"]) + "\n", encoding="utf-8"
+    )
+    done = features("clips.csv", "s.zarr", tmp_path)
+    assert done.status == 0, done.err
+    table = store.open(tmp_path / "s.zarr").table()
+    assert table["state"].astype(str).tolist() == ["ready"] * 3 + ["failed"]
+    assert table["reason"].iloc[3] == "missing"
+    assert table["video_id"].iloc[0] == f"{site}/{names[0]}"
+    assert (table["mtime_ns"].iloc[:3] > 0).all()
+    assert not [
+        p
+        for p in (tmp_path / "s.zarr").rglob("*")
+        if p.is_file() and SECRET.encode() in p.read_bytes()
+    ]
