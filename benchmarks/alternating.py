@@ -1,7 +1,9 @@
 """Compares ways of doing one thing: each in a process of its own, one round each in turn.
 
 A process waits, idle, while the others have their round, so all meet the same machine; what they
-need to start is not part of a round. Rates are medians over the rounds, with their range.
+need to start is not part of a round. Rates are medians over the rounds, with their range. CPU
+seconds, those of the process and all its children, stand beside the wall's: where other programs
+share the machine, they say more.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -29,7 +33,23 @@ def serve(prepare: Callable[[], Callable[[], dict[str, float]]]) -> None:
     one_round = prepare()
     print(json.dumps({"start_s": time.perf_counter() - began}), file=answers)
     for _ in sys.stdin:
-        print(json.dumps(one_round()), file=answers)
+        cpu, wall = cpu_s(), time.perf_counter()
+        answer = one_round()
+        spent = {"cpu_s": cpu_s() - cpu, "wall_s": time.perf_counter() - wall}
+        print(json.dumps({**spent, "load": os.getloadavg()[0], **answer}), file=answers)
+
+
+def cpu_s() -> float:
+    """CPU seconds so far of this process, its children that live and those that have ended."""
+    process = psutil.Process()
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            times = one.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def compare(
@@ -86,15 +106,15 @@ def rates(report: Mapping[str, Any], way: str, name: str = "rate") -> list[float
 def table(report: Mapping[str, Any], ways: Mapping[str, str], unit: str, ours: str) -> str:
     """A Markdown table: median, range, start-up, and how much faster `ours` was, round by round."""
     lines = [
-        f"| way | {unit} | range | ours is × | start s |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        f"| way | {unit} | range | ours is × | by CPU time × | start s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for way, text in ways.items():
         values = rates(report, way)
-        times = ratio(report, ours, way)
         lines.append(
             f"| {text} | {statistics.median(values):.1f} | {min(values):.1f}–{max(values):.1f} "
-            f"| {times:.2f} | {report[way]['start_s']:.1f} |"
+            f"| {ratio(report, ours, way):.2f} | {cpu_ratio(report, ours, way):.2f} "
+            f"| {report[way]['start_s']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -103,6 +123,29 @@ def ratio(report: Mapping[str, Any], one: str, other: str) -> float:
     """The median over the rounds of one way's rate over another's in the same round."""
     pairs = zip(rates(report, one), rates(report, other), strict=True)
     return statistics.median(a / b for a, b in pairs)
+
+
+def cpu_ratio(report: Mapping[str, Any], one: str, other: str) -> float:
+    """The same by CPU time: work per CPU second of one way over another's."""
+    pairs = zip(_by_cpu(report, one), _by_cpu(report, other), strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def _by_cpu(report: Mapping[str, Any], way: str) -> list[float]:
+    return [a["rate"] * a["wall_s"] / a["cpu_s"] for a in report[way]["rounds"]]
+
+
+def summary(report: Mapping[str, Any], ours: str) -> dict[str, dict[str, Any]]:
+    """By way: the median rate, its range, and ours over it, by the wall's clock and by the CPU's."""
+    return {
+        way: {
+            "median": statistics.median(rates(report, way)),
+            "range": [min(rates(report, way)), max(rates(report, way))],
+            "ours_times": ratio(report, ours, way),
+            "ours_times_by_cpu": cpu_ratio(report, ours, way),
+        }
+        for way in report
+    }
 
 
 def save(name: str, report: Mapping[str, Any]) -> None:
@@ -121,7 +164,7 @@ def save(name: str, report: Mapping[str, Any]) -> None:
             platform.processor(),
         ),
         "python": platform.python_version(),
-        "load_before": os.getloadavg()[2],
+        "load_15_min": os.getloadavg()[2],
         **engine.software(),
         **openvino_software(),
     }

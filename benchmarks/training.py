@@ -1,0 +1,124 @@
+"""The wide LSTM in training: clips/s of Keras' default `fit`, of Keras at our batch, and of ours.
+
+Features of real clips, repeated to fill the batches: their values do not change the cost. Every way
+has a process of its own with all cores; they alternate. Start-up (building, tracing, one step) is
+apart, and Keras' QR decomposition for the start weights is left out of it.
+
+    python benchmarks/training.py [--rounds 5] [--units 4096] [--batch 128]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import store
+from benchmarks.alternating import compare, cpu_ratio, ratio, save, serve, summary, table
+from benchmarks.features import real_features
+from pipeline import engine
+
+WAYS = {
+    "default": "Keras' default: `fit`, float32, batch 32",
+    "keras32": "Keras' layer, float32, our batch, XLA off",
+    "keras16": "Keras' layer, mixed bfloat16, our batch, XLA off",
+    "ours32": "ours, float32, our batch",
+    "ours": "ours as `auto` has it (bfloat16 where the CPU does)",
+}
+
+Round = Callable[[], dict[str, float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--units", type=int, default=4096)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--ways", default="default,keras32,ours")
+    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("url", nargs="?", default="")
+    arguments = parser.parse_args()
+    if arguments.way:
+        serve(lambda: _prepare(arguments.way, arguments.url, arguments.units, arguments.batch))
+        return
+    ways = {way: WAYS[way] for way in arguments.ways.split(",")}
+    with tempfile.TemporaryDirectory() as scratch:
+        url = real_features(Path(scratch))
+        sizes = ["--units", str(arguments.units), "--batch", str(arguments.batch)]
+        report = compare(__file__, ways, [*sizes, url], arguments.rounds)
+    print(f"LSTM of {arguments.units}, our batch {arguments.batch}, {engine.cores()} cores\n")
+    print(table(report, ways, "clips/s", "ours"))
+    for peer in ways:
+        if peer != "ours":
+            print(
+                f"\nours is {ratio(report, 'ours', peer):.2f} times {ways[peer]} "
+                f"(by CPU time {cpu_ratio(report, 'ours', peer):.2f})"
+            )
+    save(
+        "training",
+        {
+            "unit": "clips/s",
+            "units": arguments.units,
+            "batch": arguments.batch,
+            "summary": summary(report, "ours"),
+            "ways": report,
+        },
+    )
+
+
+def _prepare(way: str, url: str, units: int, batch: int) -> Round:
+    engine.prepare()
+    from benchmarks.wide import wide_lstm
+    from pipeline.heads.clips import load_clips
+    from pipeline.heads.fitting import compile_head
+    from pipeline.heads.lean import keras
+    from pipeline.heads.statistics import masked_statistics
+    from pipeline.heads.training import head_policy
+
+    clips = load_clips(store.open(url))
+    features, mask = clips.gather(np.arange(batch) % len(clips))
+    labels = np.eye(len(clips.classes), dtype=np.float32)[clips.labels[np.arange(batch) % len(clips)]]
+    policy = {"ours": head_policy("auto", wide=True), "keras16": "mixed_bfloat16"}
+    model: Any = wide_lstm(
+        clips,
+        masked_statistics(clips, np.arange(len(clips))),
+        units=units,
+        policy=policy.get(way, "float32"),
+        seed=0,
+        keras_own=not way.startswith("ours"),
+    )
+    if way == "default":
+        model.compile(optimizer=keras.optimizers.Adam(1e-4), loss="categorical_crossentropy")
+        few = {"features": features[:32].astype(np.float32), "mask": mask[:32]}, labels[:32]
+
+        def step() -> int:
+            model.fit(*few, batch_size=32, verbose=0)
+            return 32
+
+    else:
+        compile_head(model, 1e-4)
+
+        def step() -> int:
+            model.train_on_batch({"features": features, "mask": mask}, labels)
+            return batch
+
+    step()
+
+    def one_round() -> dict[str, float]:
+        began = time.perf_counter()
+        count = step()
+        return {"rate": count / (time.perf_counter() - began)}
+
+    return one_round
+
+
+if __name__ == "__main__":
+    main()
