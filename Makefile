@@ -39,6 +39,10 @@ similar: $(VENV)/.ready ## the clips most like one    STORE= VIDEO=a file, an id
 	$(call run,similar)
 doctor: $(VENV)/.ready ## is this machine fit, and what to do if not   WEIGHTS=
 	$(call run,doctor)
+scan: $(VENV)/.ready ## look at clips without extracting   VIDEOS=
+	$(call run,scan)
+dataset: $(VENV)/.ready ## fetch a public data set    NAME=ucf101-top5|ucf50|ucf101 DIR=
+	$(call run,dataset)
 verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1 SAMPLE=20
 	$(call run,verify)
 forget: $(VENV)/.ready ## remove features for good     STORE= CLIPS=ID,… GONE=1 DRY_RUN=1
@@ -85,4 +89,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
+.PHONY: doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help

@@ -47,6 +47,12 @@ EXAMPLES = {
     "doctor": """
       pixels-once doctor
       pixels-once doctor --weights inception.h5 --store /data/clips.zarr""",
+    "scan": """
+      pixels-once scan --videos clips/
+      pixels-once scan --videos clips/ --csv clips.csv --json""",
+    "dataset": """
+      pixels-once dataset
+      pixels-once dataset --name ucf101-top5 --dir data/top5""",
     "verify": """
       pixels-once verify --store clips.zarr
       pixels-once verify --store clips.zarr --repair

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.settings.compare import CompareSettings
+from flows.settings.dataset import DatasetSettings
 from flows.settings.demo import DemoSettings
 from flows.settings.doctor import DoctorSettings
 from flows.settings.export import ExportSettings
@@ -19,6 +20,7 @@ from flows.settings.heads import HeadsSettings
 from flows.settings.predict import PredictSettings
 from flows.settings.refresh import RefreshSettings
 from flows.settings.report import ReportSettings
+from flows.settings.scan import ScanSettings
 from flows.settings.serve import ServeSettings
 from flows.settings.show import ShowSettings
 from flows.settings.similar import SimilarSettings
@@ -39,6 +41,8 @@ COMMANDS: dict[str, type[Any]] = {
     "report": ReportSettings,
     "similar": SimilarSettings,
     "doctor": DoctorSettings,
+    "scan": ScanSettings,
+    "dataset": DatasetSettings,
     "verify": VerifySettings,
     "forget": ForgetSettings,
     "refresh": RefreshSettings,
@@ -50,6 +54,7 @@ COMMANDS: dict[str, type[Any]] = {
 __all__ = [
     "COMMANDS",
     "CompareSettings",
+    "DatasetSettings",
     "DemoSettings",
     "DoctorSettings",
     "ExportSettings",
@@ -59,6 +64,7 @@ __all__ = [
     "PredictSettings",
     "RefreshSettings",
     "ReportSettings",
+    "ScanSettings",
     "ServeSettings",
     "ShowSettings",
     "SimilarSettings",

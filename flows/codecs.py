@@ -1,0 +1,91 @@
+"""Which codecs this machine decodes, found out by decoding: a tiny clip of each is made and read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UnreadableClip
+
+FRAMES = 8
+SAMPLES = {
+    # what people call it: (encoder, file ending)
+    "H.264": ("libx264", ".mp4"),
+    "H.265": ("libx265", ".mp4"),
+    "MPEG-4 (Xvid, UCF101)": ("mpeg4", ".avi"),
+    "MPEG-2": ("mpeg2video", ".mpg"),
+    "VP8": ("libvpx", ".webm"),
+    "VP9": ("libvpx-vp9", ".webm"),
+    "AV1": ("libsvtav1", ".mp4"),
+    "Motion JPEG": ("mjpeg", ".avi"),
+}
+
+
+def codec_lines() -> Iterator[tuple[str, str, str]]:
+    """Yield (codec, what was found, remedy): the remedy is empty where the codec decodes."""
+    from pipeline.features.decoding import FramePlan, read_clip
+
+    plan = FramePlan(size=64)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (encoder, ending) in SAMPLES.items():
+            path = Path(folder) / f"{encoder}{ending}"
+            with _silence():  # encoders write to standard error what nobody asked for
+                made = _write(path, encoder)
+            if not made:
+                yield name, "not tried, no encoder here to make a sample", ""
+                continue
+            try:
+                with _silence():
+                    read = read_clip(str(path), plan)
+            except UnreadableClip as error:
+                yield name, f"does not decode ({error.reason})", _remedy(name)
+                continue
+            if read.frames_decoded != FRAMES:
+                yield name, f"{read.frames_decoded} of {FRAMES} frames decode", _remedy(name)
+                continue
+            yield name, f"decodes, by {read.decoder}", ""
+
+
+def _remedy(name: str) -> str:
+    return (
+        f"pip install --force-reinstall av opencv-python-headless; or turn {name} clips into H.264: "
+        "ffmpeg -i in -c:v libx264 out.mp4"
+    )
+
+
+def _write(path: Path, encoder: str) -> bool:
+    """Write the sample; False where this build of FFmpeg has no such encoder."""
+    import av
+
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(encoder, rate=25)
+            stream.width = stream.height = 128
+            stream.pix_fmt = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
+            for number in range(FRAMES):
+                picture = np.full((128, 128, 3), 20 + 25 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            container.mux(stream.encode())
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Standard error shut off where it is: FFmpeg's libraries write to it whatever they are told."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,103 @@
+"""One large file over HTTP: goes on where it stopped, and is whole or not there."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import PixelsError
+
+_BLOCK = 1 << 20
+_TRIES = 5
+
+
+class DownloadFailed(PixelsError, OSError):
+    """A file could not be fetched; what arrived stays, and the next try goes on from there."""
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    pause_s: float = 2.0,
+) -> Path:
+    """Fetch `url` into `path`; returns it. Does nothing where the file is there.
+
+    Arrives in `path.part`, and is renamed when its size is what the server said. An interrupted
+    one goes on by a range request, guarded by the server's ETag: a file that has changed meanwhile
+    begins anew. `on_progress` is called with (bytes, bytes in all). Raises `DownloadFailed` after
+    five tries without a byte of progress, or where the disk is too small.
+    """
+    if path.exists():
+        return path
+    part, tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".tag")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tries, error = 0, "the server sent nothing"
+    while tries < _TRIES:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            total = _fetch(url, part, tag, on_progress)
+        except urllib.error.HTTPError as answer:
+            if answer.code == 416:  # more is here than there: the file has changed
+                part.unlink(missing_ok=True)
+            elif answer.code < 500:
+                raise DownloadFailed(
+                    f"{url} answers {answer.code} {answer.reason}: pass --site with a mirror's address, "
+                    f"or put the file at {path} yourself"
+                ) from None
+            error = f"{answer.code} {answer.reason}"
+        except (OSError, http.client.HTTPException) as caught:
+            if isinstance(caught, DownloadFailed):
+                raise
+            error = str(caught) or type(caught).__name__
+        else:
+            if part.stat().st_size == total:
+                part.replace(path)
+                tag.unlink(missing_ok=True)
+                return path
+            error = f"{part.stat().st_size} of {total} bytes came"
+        now = part.stat().st_size if part.exists() else 0
+        tries = 0 if now > before else tries + 1
+        if tries and tries < _TRIES:
+            time.sleep(pause_s * tries)
+    raise DownloadFailed(
+        f"{url} could not be fetched ({error}): check the network and run this again, it goes on "
+        f"from where it stopped; or put the file at {path} yourself"
+    )
+
+
+def _fetch(url: str, part: Path, tag: Path, on_progress: Callable[[int, int], None] | None) -> int:
+    """Append what is missing to `part`; returns the whole file's size."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "pixels-once"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        if tag.exists():
+            request.add_header("If-Range", tag.read_text())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        resumed = answer.status == 206
+        if not resumed:
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length is not None else -1
+        if name := answer.headers.get("ETag"):
+            tag.write_text(name)
+        free = shutil.disk_usage(part.parent).free
+        if total - have > free:
+            raise DownloadFailed(
+                f"{url} has {total / 2**30:.1f} GiB and {part.parent} {free / 2**30:.1f} GiB free: "
+                "pass --dir on another disk"
+            )
+        with part.open("ab" if resumed else "wb") as file:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                have += len(block)
+                if on_progress is not None:
+                    on_progress(have, total)
+    return total if total >= 0 else have

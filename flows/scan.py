@@ -1,0 +1,170 @@
+"""A look at clips before any is extracted: headers and the first frame, not every pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.features.reasons import FAILURES
+
+COLUMNS = (
+    "readable",
+    "reason",
+    "codec",
+    "width",
+    "height",
+    "fps",
+    "frames",
+    "duration_s",
+    "sha256",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipLook:
+    """What a clip's container says, and whether its first frame decodes.
+
+    frames, duration_s: as declared, 0 where the container does not say.
+    """
+
+    readable: bool
+    reason: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    frames: int = 0
+    duration_s: float = 0.0
+
+
+def look_at(path: str) -> ClipLook:
+    """Open one clip and decode its first frame, in this process.
+
+    For clips that crash a decoder `features` is the judge: it decodes in child processes.
+    """
+    import av
+
+    if not os.path.exists(path):
+        return ClipLook(readable=False, reason="missing")
+    try:
+        with av.open(path) as container:
+            if not container.streams.video:
+                return ClipLook(readable=False, reason="no_video")
+            stream = container.streams.video[0]
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            duration = 0.0
+            if stream.duration and stream.time_base:
+                duration = float(stream.duration * stream.time_base)
+            elif container.duration:
+                duration = container.duration / 1e6
+            look = {
+                "codec": stream.codec_context.name if stream.codec_context else "",
+                "width": stream.width,
+                "height": stream.height,
+                "fps": round(fps, 3),
+                "frames": stream.frames or round(duration * fps),
+                "duration_s": round(duration, 3),
+            }
+            if stream.codec_context is None:
+                return ClipLook(readable=False, reason="codec_unsupported", **look)
+            for _ in container.decode(stream):
+                return ClipLook(readable=True, **look)
+            return ClipLook(readable=False, reason="no_frames", **look)
+    except MemoryError:
+        return ClipLook(readable=False, reason="out_of_memory")
+    except (av.error.FFmpegError, OSError, ValueError, IndexError):
+        return ClipLook(readable=False, reason="unreadable")
+
+
+def scan(
+    catalog: pd.DataFrame,
+    *,
+    hashes: bool = True,
+    threads: int = 4,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """The catalog with `COLUMNS` added: one look per clip, and the hash of its bytes.
+
+    catalog: as `discover` gives it. Clips of one size alone can be equal, so only those are hashed.
+    """
+    sizes = catalog["size_bytes"]
+    twins = sizes.duplicated(keep=False) & (sizes > 0)
+
+    def one(job: tuple[str, bool]) -> dict[str, Any]:
+        path, may_be_twin = job
+        look = look_at(path)
+        found = {name: getattr(look, name) for name in COLUMNS if name != "sha256"}
+        return found | {"sha256": _sha256(path) if hashes and may_be_twin else ""}
+
+    found = []
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = zip(catalog["path"], twins, strict=True)
+        for looked in pool.map(one, jobs):
+            found.append(looked)
+            if on_progress is not None:
+                on_progress(len(found), len(catalog))
+    looks = pd.DataFrame(found, columns=list(COLUMNS), index=catalog.index)
+    return pd.concat([catalog, looks], axis=1)
+
+
+def summarise(scanned: pd.DataFrame, *, frames: int, rate: float) -> dict[str, Any]:
+    """The scan in figures; plain values, as `--json` prints them.
+
+    rate: frames per second of the CNN, for the expected time of `features`.
+    """
+    good = scanned[scanned["readable"]]
+    steps = good["frames"].where(good["frames"] > 0, frames).clip(upper=frames).sum()
+    known = good.loc[good["duration_s"] > 0, "duration_s"]
+    classes = good.loc[good["label"] != "", "label"].value_counts()
+    hashed = scanned[scanned["sha256"] != ""]
+    twins = hashed[hashed.duplicated("sha256", keep=False)].sort_values("sha256")
+    sizes = good["width"].astype(str) + "×" + good["height"].astype(str)
+    bad = scanned.loc[~scanned["readable"], ["video_id", "reason"]]
+    return {
+        "clips": len(scanned),
+        "readable": len(good),
+        "bytes": int(scanned["size_bytes"].clip(lower=0).sum()),
+        "unreadable": bad.to_dict("records"),
+        "reasons": bad["reason"].value_counts().to_dict(),
+        "codecs": good["codec"].value_counts().to_dict(),
+        "sizes": sizes.value_counts().head(5).to_dict(),
+        "duration_s": {"total": round(float(known.sum()), 1), **_spread(known)},
+        "frames": _spread(good.loc[good["frames"] > 0, "frames"]),
+        "shorter_than_steps": int((good["frames"].between(1, frames - 1)).sum()),
+        "classes": classes.to_dict(),
+        "balance": round(float(classes.max() / classes.min()), 2) if len(classes) else None,
+        "groups": int(good.loc[good["group"] != "", "group"].nunique()),
+        "duplicates": [group["video_id"].tolist() for _, group in twins.groupby("sha256")],
+        "expected_seconds": round(float(steps) / rate) if rate else None,
+        "expected_bytes": len(scanned) * frames * 2048 * 2,
+    }  # fmt: skip
+
+
+def meaning(reason: str) -> str:
+    """What a reason's code means, in words."""
+    return FAILURES[reason].meaning if reason in FAILURES else ""
+
+
+def _spread(values: pd.Series) -> dict[str, float]:
+    if not len(values):
+        return {}
+    return {
+        "least": round(float(values.min()), 2),
+        "median": round(float(values.median()), 2),
+        "most": round(float(values.max()), 2),
+    }
+
+
+def _sha256(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
