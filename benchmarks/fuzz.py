@@ -1,0 +1,180 @@
+"""300 mutated clips of five containers through a whole run: what becomes of each.
+
+Sound clips are written as mp4, mkv, avi, webm and mov, then broken by bit flips, cuts, swapped
+blocks and spliced headers, all by one seed. The run must end by itself with every row ready or
+failed with a known reason, and no child may be left. Ends with status 1 where that does not hold.
+
+    python benchmarks/fuzz.py [--count 300] [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import store
+from pipeline.features.reasons import FAILURES
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results" / "fuzz.json"
+CONTAINERS = {
+    "mp4": "libx264",
+    "mkv": "libx264",
+    "avi": "mpeg4",
+    "webm": "libvpx",
+    "mov": "mpeg4",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        write_mutations(Path(scratch) / "clips", arguments.count, arguments.seed)
+        status, left = run(Path(scratch))
+        table = store.open(f"{scratch}/s.zarr").table()
+    faults = []
+    if status or left:
+        faults.append(f"the run ended with {status} and left {left}")
+    states = Counter(table["state"])
+    if set(states) - {"ready", "failed"} or len(table) != arguments.count:
+        faults.append(f"{len(table)} rows of {arguments.count}: {dict(states)}")
+    reasons = Counter(table.loc[table["state"] == "failed", "reason"])
+    if set(reasons) - set(FAILURES):
+        faults.append(f"unknown reasons {set(reasons) - set(FAILURES)}")
+    report = {
+        "seed": arguments.seed,
+        "clips": len(table),
+        "states": dict(states),
+        "warned": int(((table["state"] == "ready") & (table["reason"] != "")).sum()),
+        "reasons": dict(reasons.most_common()),
+        "by mutation": by_kind(table),
+        "faults": faults,
+    }
+    print(json.dumps(report, indent=1))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if faults else 0
+
+
+def run(scratch: Path) -> tuple[int, list[str]]:
+    """Extract the clips; the exit status, and the names of children that outlived the run."""
+    words = ["features", "--videos", str(scratch / "clips"), "--store", str(scratch / "s.zarr")]
+    words += ["--backbone", "frames", "--frames", "8", "--batch", "20"]
+    mark = f"pixels-once-fuzz-{os.getpid()}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FUZZ_MARK": mark}
+    command = [sys.executable, "-m", "flows", *words]
+    status = subprocess.run(
+        command, cwd=scratch, env=environment, stdout=subprocess.DEVNULL
+    ).returncode
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FUZZ_MARK") == mark:
+                left.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return status, left
+
+
+def write_mutations(folder: Path, count: int, seed: int) -> None:
+    """`count` broken clips, in one folder per kind of mutation."""
+    drawn = random.Random(seed)
+    sources = {kind: encode(kind, codec, folder) for kind, codec in CONTAINERS.items()}
+    for number in range(count):
+        kind = list(CONTAINERS)[number % len(CONTAINERS)]
+        name = list(MUTATIONS)[number // len(CONTAINERS) % len(MUTATIONS)]
+        others = [data for other, data in sources.items() if other != kind]
+        data = MUTATIONS[name](bytearray(sources[kind]), drawn, drawn.choice(others))
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / f"{number:03d}.{kind}").write_bytes(data)
+
+
+def encode(kind: str, codec: str, folder: Path) -> bytes:
+    """A sound clip of 40 moving frames in this container."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"sound.{kind}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        stream.codec_context.thread_count = 1
+        rows, columns = np.mgrid[0:96, 0:160]
+        for number in range(40):
+            wave = np.sin((columns + 4 * number) / 9) + np.cos((rows - 3 * number) / 7)
+            picture = np.repeat(((wave + 2) * 63).astype(np.uint8)[..., None], 3, axis=2)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+def flip_bits(data: bytearray, drawn: random.Random, other: bytes) -> bytes:
+    """Flip 1 to 200 bits anywhere."""
+    for _ in range(drawn.randint(1, 200)):
+        bit = drawn.randrange(len(data) * 8)
+        data[bit // 8] ^= 1 << bit % 8
+    return bytes(data)
+
+
+def cut(data: bytearray, drawn: random.Random, other: bytes) -> bytes:
+    """Lose the end, or a piece of the middle."""
+    start = drawn.randrange(len(data))
+    stop = len(data) if drawn.random() < 0.5 else drawn.randrange(start, len(data))
+    return bytes(data[:start] + data[stop:])
+
+
+def swap_blocks(data: bytearray, drawn: random.Random, other: bytes) -> bytes:
+    """Exchange pairs of blocks of 64 to 1,024 bytes."""
+    size = min(drawn.choice([64, 256, 1024]), len(data) // 4)
+    for _ in range(drawn.randint(1, 8)):
+        one, two = (drawn.randrange(len(data) - size) for _ in range(2))
+        first, second = bytes(data[one : one + size]), bytes(data[two : two + size])
+        data[one : one + size], data[two : two + size] = second, first
+    return bytes(data)
+
+
+def splice_header(data: bytearray, drawn: random.Random, other: bytes) -> bytes:
+    """Put the beginning of another container before, or over, this one's."""
+    head = drawn.choice([16, 64, 512, 2048])
+    return other[:head] + bytes(data[head if drawn.random() < 0.5 else 0 :])
+
+
+MUTATIONS: dict[str, Callable[[bytearray, random.Random, bytes], bytes]] = {
+    "flipped": flip_bits,
+    "cut": cut,
+    "swapped": swap_blocks,
+    "spliced": splice_header,
+}
+
+
+def by_kind(table: object) -> dict[str, dict[str, int]]:
+    """How many of each mutation ended in which state."""
+    counts = table.groupby(["label", "state"], observed=True).size()  # type: ignore[attr-defined]
+    found: dict[str, dict[str, int]] = {}
+    for (label, state), number in counts.items():
+        found.setdefault(label, {})[state] = int(number)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
