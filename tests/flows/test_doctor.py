@@ -1,0 +1,107 @@
+"""The check-up: every red line says what to do, and nothing red is a machine that works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import codecs, doctor
+from flows.commands import doctor as command
+from flows.doctor import Line, examine
+from flows.settings import DoctorSettings
+
+
+@pytest.fixture(scope="module")
+def codec_lines() -> list[tuple[str, str, str]]:
+    return list(codecs.codec_lines())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the codecs (they have a test of their own) and without any server of the user's."""
+    monkeypatch.setattr(doctor, "codec_lines", lambda: iter([("H.264", "decodes", "")]))
+    monkeypatch.setattr("flows.server.answers", lambda url: False)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr("flows.server._profile_url", lambda: "")
+
+
+def lines(**settings: Any) -> list[Line]:
+    return list(examine(DoctorSettings(**settings)))
+
+
+def of(area: str, found: list[Line]) -> list[Line]:
+    return [line for line in found if line.area == area]
+
+
+def test_every_codec_of_the_wheels_is_decoded_for_real(
+    codec_lines: list[tuple[str, str, str]],
+) -> None:
+    found = {name: words for name, words, _ in codec_lines}
+    assert set(found) == set(codecs.SAMPLES)
+    for name in ("H.264", "MPEG-4 (Xvid, UCF101)", "Motion JPEG"):
+        assert found[name].startswith("decodes")
+    assert all(not remedy for _, words, remedy in codec_lines if words.startswith("decodes"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_whatever_is_red_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    found = lines(weights=str(tmp_path / "none.h5"), scheduler="tcp://127.0.0.1:9")
+    red = [line for line in found if line.state == "bad"]
+    assert {line.area for line in red} == {"weights", "prefect", "dask"}
+    assert all(line.remedy for line in found if line.state != "ok")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_machine_that_works_has_no_red_line() -> None:
+    found = lines(weights="random")
+    assert not [line for line in found if line.state == "bad"]
+    assert of("prefect", found)[0].remedy == "make ui, to watch runs in a browser"
+
+
+@pytest.mark.usefixtures("quick")
+def test_openvino_absent_is_said_with_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.features.backbones.available", lambda: False)
+    monkeypatch.setattr("pipeline.engine._ask_driver", lambda: 0.0)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    (line,) = of("engine", lines(weights="random"))
+    assert (line.state, line.found.split(" in ")[0]) == ("note", "auto takes keras")
+    assert "pip install -c constraints.txt openvino scipy" in line.remedy
+
+
+@pytest.mark.usefixtures("quick")
+def test_packages_that_fight_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor._version
+    fake = {"opencv-python": "4.12", "tensorflow": "2.21", "tensorflow-cpu": "2.21",
+            "fastapi": "0.152.0", "prefect": "3.8.8"}  # fmt: skip
+    monkeypatch.setattr(doctor, "_version", lambda name: fake.get(name) or real(name))
+    red = [line for line in lines(weights="random") if line.state == "bad"]
+    assert len(red) == 3
+    assert any("pip uninstall -y opencv-python " in line.remedy for line in red)
+    assert any("fastapi<0.151" in line.remedy for line in red)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_check_that_breaks_is_a_line_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken() -> frozenset[str]:
+        raise RuntimeError("no /proc")
+
+    monkeypatch.setattr("pipeline.engine.cpu_flags", broken)
+    found = lines(weights="random")
+    assert of("cpu", found)[0].state == "bad"
+    assert of("dask", found)[0].state == "ok"
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_status_is_4_where_a_run_would_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.run(DoctorSettings(weights=str(tmp_path / "x.h5")), json=True) == 4
+    assert json.loads(capsys.readouterr().out)["bad"] == 1
+    assert command.run(DoctorSettings(weights="random"), json=False) == 0
+    assert "this machine is ready\nnext: make features" in capsys.readouterr().out

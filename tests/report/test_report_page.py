@@ -1,0 +1,145 @@
+"""The report's page: whole in itself, safe with any name, and told in words for who cannot see it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.features.previews import jpeg
+from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
+from pipeline.report.page import render
+from pipeline.report.pictures import save_grid
+
+NASTY = '</script><script>alert("x")</script> & <b>"é" 🎬'
+
+
+def picture(value: int = 90) -> bytes:
+    return jpeg(np.full((128, 128, 3), value, np.uint8))
+
+
+def card(name: str = "a/b.mp4", **more: Any) -> ClipCard:
+    return ClipCard(video_id=name, label="walk", pictures=(picture(), picture(120)), **more)
+
+
+def contents(rows: int = 12, name: str = "clips.zarr") -> Contents:
+    state = np.where(np.arange(rows) % 6 == 5, "failed", "ready")
+    table = pd.DataFrame(
+        {
+            "video_id": [f"{name}-{i}" for i in range(rows)],
+            "label": np.where(np.arange(rows) % 2, "walk", NASTY),
+            "split": "",
+            "group": [f"g{i % 3}" for i in range(rows)],
+            "state": state,
+            "reason": np.where(state == "failed", "unreadable", ""),
+            "size_bytes": 10_000,
+            "fps": 25.0,
+            "frames_decoded": 50 + np.arange(rows),
+            "height": 240,
+        }
+    )
+    board = pd.DataFrame(
+        [{"run": "gru-1", "head": "gru", "top1": 0.5, "spread": np.nan, "top5": 1.0,
+          "frame_average": 0.4, "parameters": 1234, "clips": 6}]
+    )  # fmt: skip
+    run = RunView(
+        name="gru-1",
+        metrics={"test": {"top1": 0.5, "top1_interval": [0.2, 0.8]}, "baseline": {}},
+        history=pd.DataFrame({"epoch": [1, 2], "top1": [0.4, 0.6], "val_top1": [0.3, 0.5]}),
+        confusion=pd.DataFrame([[2, 1], [0, 3]], index=["run", "walk"], columns=["run", "walk"]),
+        mistakes=[card(NASTY, note="called run, 97% sure")],
+    )
+    return Contents(
+        name=name,
+        made="today",
+        facts=[("backbone", "frames")],
+        table=table,
+        remedies={"unreadable": ("no decoder opens it", "replace it")},
+        wall=[card(), card("c.mp4")],
+        failed=[ClipCard(video_id="bad.mp4", label="walk", note="unreadable")],
+        feature_map=FeatureMap(
+            points=np.random.default_rng(0).random((rows, 2), np.float32),
+            video_ids=table["video_id"].tolist(),
+            labels=table["label"].tolist(),
+            shares=(0.4, 0.2),
+            pictures={0: picture()},
+        ),
+        pairs=[Pair(first=card(), second=card("z"), similarity=0.99, suspect="different splits")],
+        pairs_note="1 pair.",
+        boards=[board],
+        runs=[run],
+    )
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page(render(contents()))
+
+
+def test_the_page_needs_nothing_from_anywhere(page: Page) -> None:
+    assert not page.all("link") or all(str(a["href"]).startswith("data:") for a in page.all("link"))
+    assert all("src" not in attributes for attributes in page.all("script"))
+    for image in page.all("img"):
+        assert "src" not in image or str(image["src"]).startswith("data:image/jpeg;base64,")
+
+
+def test_names_from_a_data_set_stay_words() -> None:
+    text = render(contents(name=NASTY))
+    assert "<script>alert" not in text
+    assert Page(text).all("b") == Page(render(contents())).all("b")  # no <b> of theirs
+
+
+def test_every_chart_is_told_in_words_and_every_picture_has_an_alternative(page: Page) -> None:
+    charts = [a for a in page.all("div") if "data-figure" in a]
+    assert len(charts) >= 6
+    assert all(a["role"] == "img" and len(str(a["aria-label"])) > 20 for a in charts)
+    assert all("alt" in a for a in page.all("img"))
+
+
+def test_every_link_in_the_page_leads_somewhere(page: Page) -> None:
+    ids = {a["id"] for _, a in page.tags if "id" in a}
+    anchors = [str(a["href"])[1:] for a in page.all("a")]
+    assert anchors
+    assert set(anchors) <= ids
+
+
+def test_headings_descend_without_gaps(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_a_store_without_runs_pictures_or_labels_has_a_page_too() -> None:
+    table = contents().table.assign(label="", group="", reason="", state="pending")
+    text = render(Contents(name="new.zarr", made="today", facts=[], table=table))
+    assert "Trained heads" not in text
+    assert 'aria-label="Clips per class: no clip has a label."' in text
+
+
+def test_the_grid_is_a_picture_file(tmp_path: Path) -> None:
+    path = tmp_path / "grid.png"
+    save_grid([card(note="0.9"), ClipCard(video_id="none", label="")] * 3, path, title="likes")
+    assert matplotlib.image.imread(io.BytesIO(path.read_bytes())).shape[1] > 500
