@@ -49,6 +49,12 @@ def finished(videos: Path, url: Path, *more: str, **options: Any) -> running.Fin
     return running.finish(features(videos, url, *more, **options))
 
 
+def finished_here(videos: Path, url: Path, *more: str) -> running.Finished:
+    """A run over `videos` into `url` in this process, which saves the start of another."""
+    words = ("features", "--videos", str(videos), "--store", str(url), *FRAMES, *more)
+    return running.run_here(*words)
+
+
 def wait_for(
     moment: Moment, url: Path, process: subprocess.Popen[str], *, already: int = 0
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.breaking import CLIPS, arrays, finished
+from tests.faults.breaking import CLIPS, arrays, finished_here
 from tests.features.clips import write_numbered_clip
 from tests.flows import running
 
@@ -38,11 +38,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def whole(
-    prefect_api: str, clips: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, np.ndarray]:
-    """The arrays of a store that was made without interruption."""
+def whole_store(prefect_api: str, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that was made without interruption. To be copied, not changed."""
     url = tmp_path_factory.mktemp("whole") / "clips.zarr"
-    made = finished(clips, url)
+    made = finished_here(clips, url)
     assert made.status == 0, made.err
-    return arrays(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def whole(whole_store: Path) -> dict[str, np.ndarray]:
+    """The arrays of a store that was made without interruption."""
+    return arrays(whole_store)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import io
 import json
 import os
 import signal
@@ -103,3 +105,14 @@ def run(
 ) -> Finished:
     """`pixels-once WORDS…` from beginning to end."""
     return finish(start(*words, cwd=cwd, env=env, **options), timeout_s)
+
+
+def run_here(*words: str) -> Finished:
+    """`pixels-once WORDS…` in this process: for what does not depend on the process's end."""
+    from flows.cli import main
+
+    api_url()
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    return Finished(status=status, out=out.getvalue(), err=err.getvalue())
