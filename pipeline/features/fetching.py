@@ -34,14 +34,15 @@ class FetchingDecoders:
 
     A remote clip is copied to `folder` (default: a new one under `$PIXELS_ONCE_SCRATCH` or the
     system's temporary folder), decoded there and removed. At most `scratch_bytes` are there at a
-    time (a larger clip goes alone), in at most eight copies at once. Leaving the context removes
-    the folder; what a killed process left is removed by the next one.
+    time (a larger clip goes alone), in at most eight copies at once. The folder is there
+    only while clips are; what a killed process left is removed by the next one.
     """
 
     def __init__(self, decoders: _Decoders, *, scratch_bytes: int = _SCRATCH_BYTES) -> None:
         self._decoders = decoders
         self._limit = scratch_bytes
         self._held = 0
+        self._here = 0
         self._room = threading.Condition()
         self._closed = False
         self._folder: Path | None = None
@@ -56,7 +57,6 @@ class FetchingDecoders:
         with self._room:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
-                self._folder = self._new_folder()
         future: Future[ClipFrames] = Future()
         self._threads.submit(self._fetch, path, size_bytes, future)
         return future
@@ -77,10 +77,8 @@ class FetchingDecoders:
             self._room.notify_all()
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
+        with self._room:
+            self._remove_folder()
 
     def __enter__(self) -> Self:
         return self
@@ -100,16 +98,21 @@ class FetchingDecoders:
             if self._closed or future.cancelled():
                 future.cancel()
                 return
+            if self._folder is None:
+                self._folder = self._new_folder()
             self._held += wanted
-        assert self._folder is not None
-        ending = os.path.splitext(without_query(url))[1]
-        handle, name = tempfile.mkstemp(suffix=ending, dir=self._folder)
+            self._here += 1
+            stem, ending = os.path.splitext(os.path.basename(without_query(url)))
+            handle, name = tempfile.mkstemp(ending, stem[:80] + "-", self._folder)
         os.close(handle)
 
         def over() -> None:
             Path(name).unlink(missing_ok=True)
             with self._room:
                 self._held -= wanted
+                self._here -= 1
+                if not self._here:  # workers are often killed at the end: leave nothing to find
+                    self._remove_folder()
                 self._room.notify_all()
 
         try:
@@ -128,6 +131,14 @@ class FetchingDecoders:
             _hand_on(inner, future)
 
         inner.add_done_callback(decoded)
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _new_folder(self) -> Path:
         above = Path(os.environ.get(SCRATCH_VARIABLE) or tempfile.gettempdir())

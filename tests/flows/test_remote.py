@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import logging
 import os
 import signal
@@ -86,9 +87,12 @@ def test_a_killed_run_in_s3_resumes_to_the_same_store(
     import s3fs
 
     url = f"{s3}/killed.zarr"
-    process = start("features", "--videos", clips_in_s3, "--store", url, *FRAMES, cwd=tmp_path)
+    words = ("--videos", clips_in_s3, "--store", url, *FRAMES, "--timeout", "600")
+    # One clip hangs, so that the run is surely in its middle when it is killed.
+    hang = {"PIXELS_ONCE_FAULTS": json.dumps({"*g01_c01*": "hang"})}
+    process = start("features", *words, cwd=tmp_path, env=hang)
     fs, deadline = s3fs.S3FileSystem(use_listings_cache=False), time.monotonic() + 200
-    while not fs.glob(f"{url}/features/c/*") and process.poll() is None:
+    while not fs.glob(f"{url}/features/c.*") and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
