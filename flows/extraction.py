@@ -243,6 +243,7 @@ class Extraction:
             writer.mark(result.rows[chosen], code, np.array(result.reason, object)[chosen])
         if result.damaged:
             writer.mark(np.array(result.damaged), PENDING)
+            writer.set(np.array(result.damaged), frames_decoded=-1, digest=0)
             extracted.damaged += result.damaged
         extracted.ready += int((status == "ready").sum())
         extracted.failed += int((status == "failed").sum())

@@ -306,7 +306,8 @@ def _extract(
                 total.add(extraction.run(batches))
             if total.stopped_by:
                 break
-            rows = np.union1d(writer.check_batches(suspects | total.suspects), total.damaged)
+            again = np.array(total.damaged, dtype=np.int64)
+            rows = np.union1d(writer.check_batches(suspects | total.suspects), again)
             if not len(rows):
                 break
             progress.note(f"{len(rows)} rows do not match their digest and are made again")
