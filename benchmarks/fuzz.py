@@ -84,14 +84,16 @@ def run(scratch: Path) -> tuple[int, list[str]]:
     status = subprocess.run(
         command, cwd=scratch, env=environment, stdout=subprocess.DEVNULL
     ).returncode
-    left = []
+    children = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("FUZZ_MARK") == mark:
-                left.append(" ".join(process.cmdline()))
+                children.append(process)
         except psutil.Error:
             continue
-    return status, left
+    # Those that end with the run may take a moment to notice.
+    _, alive = psutil.wait_procs(children, timeout=20)
+    return status, [" ".join(process.cmdline()) for process in alive]
 
 
 def write_mutations(folder: Path, count: int, seed: int) -> None:
