@@ -113,7 +113,7 @@ def table(costs: dict[str, Any]) -> list[str]:
             _bytes(clips * costs["small_bytes_per_row"]),
             f"{requests:,}",
             _hours(batches * TASK_S / 3600),
-            f"{cores:.0f}",
+            f"{cores:.1f}",
         ]
         for gpus in GPUS:
             # One flow hands out the batches: its own work is the floor, whatever the GPUs do.

@@ -1,0 +1,100 @@
+"""`refresh`: clips are added, heads are retrained, the better one is accepted and the worse refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows import accepted
+from pipeline.errors import ConfigError
+from tests.features.clips import write_numbered_clip
+from tests.flows.running import Finished, run
+
+CONFIG = """
+[refresh]
+videos = "clips"
+store = "s.zarr"
+weights = "random:3"
+heads = "gru"
+[refresh.features]
+backbone = "mobilenet"
+frames = 4
+engine = "keras"
+[refresh.train]
+epochs = 2
+split = "grouped"
+[refresh.head.gru]
+units = "8"
+"""
+
+
+def refresh(cwd: Path, *words: str) -> Finished:
+    return run("refresh", "--config", "refresh.toml", "--json", *words, cwd=cwd)
+
+
+def add(folder: Path, group: int) -> None:
+    for label in ("Jump", "Walk"):
+        write_numbered_clip(folder / label / f"v_{label}_g{group:02d}_c01.mp4", frames=12 + group)
+
+
+@pytest.mark.long
+def test_new_clips_are_extracted_and_the_new_head_promoted_or_refused(
+    clips: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    (tmp_path / "refresh.toml").write_text(CONFIG, encoding="utf-8")
+    first = refresh(tmp_path)
+    assert first.status == 0, first.err
+    assert first.json["outcome"] == "promoted"
+    pointer = tmp_path / "runs" / "accepted"
+    began_with = pointer.resolve().name
+    assert began_with == first.json["run"]
+    assert refresh(tmp_path).json["outcome"] == "unchanged"
+
+    add(tmp_path / "clips", 4)
+    second = refresh(tmp_path, "--threshold", "1")
+    assert second.status == 0, second.err
+    assert (second.json["outcome"], second.json["extracted"]) == ("promoted", 2)
+    assert second.json["accepted"] == began_with
+    assert pointer.resolve().name == second.json["run"] != began_with
+    tested = [
+        set(
+            json.loads((tmp_path / "runs" / name / "config.json").read_text())["split"][part][
+                "video_ids"
+            ]
+        )
+        for name, part in ((began_with, "test"), (second.json["run"], "train"))
+    ]
+    assert not tested[0] & tested[1], "a test clip of the accepted run was trained on"
+
+    add(tmp_path / "clips", 5)
+    third = refresh(tmp_path, "--threshold", "-1.5")
+    assert third.status == 5, third.err
+    assert third.json["outcome"] == "refused"
+    assert pointer.resolve().name == second.json["run"], "the accepted run stays"
+
+
+def test_a_pointer_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    assert accepted.read(tmp_path) is None
+    (tmp_path / "accepted").symlink_to("gone")
+    with pytest.raises(ConfigError, match="leads to no run"):
+        accepted.read(tmp_path)
+
+
+def test_promoting_replaces_the_pointer_at_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        accepted.promote(tmp_path, tmp_path / name)
+        assert accepted.read(tmp_path) == (tmp_path / name).resolve()
+
+
+def test_a_mistake_in_the_config_is_said_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "refresh.toml").write_text(CONFIG.replace("epochs", "epoch"), encoding="utf-8")
+    wrong = refresh(tmp_path)
+    assert wrong.status == 1
+    assert "[refresh.train] has an unknown key epoch: did you mean epochs?" in wrong.err
+    assert not (tmp_path / "s.zarr").exists()

@@ -1,0 +1,156 @@
+"""`ui` and `serve`: a server that runs find by themselves, and a schedule that runs, rests and skips."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import store
+from flows.serving import next_runs, served_settings
+from flows.settings import FeaturesSettings, ServeSettings
+from pipeline.errors import ConfigError
+from tests.flows.running import finish, run, start
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of someone who has never used Prefect."""
+    folder = tmp_path_factory.mktemp("home")
+    return {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": ""}
+
+
+@pytest.fixture(scope="module")
+def ui(home: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address that `pixels-once ui` printed once its server answered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cwd = tmp_path_factory.mktemp("ui")
+    process = start("ui", "--port", str(port), "--json", cwd=cwd, env=home)
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+    yield str(said["ui"])
+    ended = stop(process)
+    assert "has ended" in ended
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    os.killpg(process.pid, signal.SIGINT)
+    return finish(process, timeout_s=60).err
+
+
+def ask(ui: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{ui}/api{path}",
+        data=json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
+def ended_runs(ui: str) -> list[dict[str, Any]]:
+    """Flow runs that have ended, the earliest first."""
+    runs = ask(
+        ui,
+        "/flow_runs/filter",
+        {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}},
+    )
+    return sorted(runs, key=lambda one: str(one["start_time"]))
+
+
+def until(what: Callable[[], object], most_s: float = 240) -> None:
+    deadline = time.monotonic() + most_s
+    while not what():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.2)
+
+
+@pytest.mark.long
+def test_a_schedule_runs_then_finds_nothing_to_do_then_skips_a_busy_store(
+    ui: str, home: dict[str, str], clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "features.toml").write_text('[features]\nbackbone = "frames"\n', encoding="utf-8")
+    url = tmp_path / "s.zarr"
+    words = ("--videos", str(clips), "--store", "s.zarr", "--settings", "features.toml")
+    serving = start("serve", *words, "--interval", "10", cwd=tmp_path, env=home)
+    until(lambda: len(ended_runs(ui)) >= 2)
+    first, second = ended_runs(ui)[:2]
+    assert (first["state"]["type"], second["state"]["type"]) == ("COMPLETED", "COMPLETED")
+    assert store.open(url).counts()["ready"] == 12
+    logs = ask(ui, "/logs/filter", {"logs": {"flow_run_id": {"any_": [second["id"]]}}})
+    assert any("nothing to do: all 12 clips" in line["message"] for line in logs)
+    with store.Writer.acquire(str(url), owner="someone else"):
+        until(lambda: ended_runs(ui)[-1]["state"]["name"] == "Skipped")
+    assert "someone else" in ended_runs(ui)[-1]["state"]["message"]
+    stop(serving)
+    (deployment,) = ask(ui, "/deployments/filter", {})
+    assert deployment["paused"] is False
+    assert all(schedule["active"] for schedule in deployment["schedules"])
+
+
+@pytest.mark.long
+def test_runs_find_the_server_of_ui_by_themselves_and_tell_it_the_whole_story(
+    ui: str, home: dict[str, str], clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clips").symlink_to(clips)
+    words = ("--videos", "clips", "--store", "story.zarr", "--backbone", "frames")
+    done = run("features", *words, cwd=tmp_path, env=home)
+    assert done.status == 0, done.err
+    assert f"watch: {ui}" in done.err
+    (made,) = ask(ui, "/flow_runs/filter", {"flow_runs": {"name": {"like_": "story"}}})
+    logs = ask(ui, "/logs/filter", {"logs": {"flow_run_id": {"any_": [made["id"]]}}})
+    assert any("12 ready (on tcp://" in line["message"] for line in logs), "the workers' logs"
+    artifacts = ask(ui, "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [made["id"]]}}})
+    by_key = {artifact["key"]: artifact for artifact in artifacts}
+    assert by_key.keys() >= {"summary-story", "progress-story", "dashboard-story"}
+    assert "data:image/png;base64," in by_key["summary-story"]["data"]
+    assert by_key["progress-story"]["data"] == 100.0
+
+
+def test_serving_without_a_server_says_what_to_do(clips: Path, tmp_path: Path) -> None:
+    nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    words = ("--videos", str(clips), "--store", "s.zarr", "--interval", "10")
+    refused = run("serve", *words, cwd=tmp_path, env=nowhere)
+    assert refused.status == 1
+    assert "no Prefect server answers" in refused.err
+
+
+def test_a_cron_line_is_parsed_and_its_next_runs_are_shown() -> None:
+    due = next_runs(ServeSettings(cron="0 2 * * *", timezone="Europe/Vienna"))
+    assert [(time.hour, time.minute) for time in due] == [(2, 0)] * 3
+    with pytest.raises(ConfigError, match="write five fields"):
+        next_runs(ServeSettings(cron="at two"))
+
+
+def test_a_served_run_skips_when_busy_and_stands_in_no_folder(tmp_path: Path) -> None:
+    found = served_settings(ServeSettings(videos="clips", store="s3://bucket/s.zarr"))
+    assert isinstance(found, FeaturesSettings)
+    assert found.if_busy == "skip"
+    assert Path(found.videos).is_absolute()
+    assert found.store == "s3://bucket/s.zarr"
+    with pytest.raises(ConfigError, match="videos is empty"):
+        served_settings(ServeSettings())
+
+
+def test_the_deployments_of_the_work_pools_name_flows_and_settings_that_exist() -> None:
+    yaml = pytest.importorskip("yaml")
+    from flows.features import features
+    from flows.refresh import refresh
+
+    root = Path(__file__).parents[2]
+    found = yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    flows = {"flows/features.py:features": features, "flows/refresh.py:refresh": refresh}
+    assert {one["entrypoint"] for one in found} == set(flows)
+    for one in found:
+        flows[one["entrypoint"]].validate_parameters(one["parameters"])
