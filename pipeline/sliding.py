@@ -45,10 +45,8 @@ class Pace:
         other rules have a pace of their own, and `window_s` 0 is their full length.
         """
         if sampling.rule == "uniform":
-            frames = max(1.0, window_s * fps)
-            return cls(
-                gap=max(1.0, frames / sampling.steps), steps=int(min(sampling.steps, frames))
-            )
+            frames = max(1, round(window_s * fps))
+            return cls(gap=max(1.0, frames / sampling.steps), steps=min(sampling.steps, frames))
         gap = {"stride": float(sampling.stride), "first": 1.0}.get(
             sampling.rule, max(1.0, fps / sampling.fps if sampling.fps else 1.0)
         )
