@@ -73,6 +73,8 @@ test-all: $(VENV)/.ready-dev ## the same with the tests that take minutes
 	$(BIN)/python -m pytest -m "" $(ARGS)
 format: $(VENV)/.ready-dev ## put the code in order
 	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
+docs: $(VENV)/.ready-dev ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
 venv: $(VENV)/.ready ## the environment in .venv (every target makes it when it is missing or stale)
 help: ## this table
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
@@ -89,4 +91,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
+.PHONY: docs doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help

@@ -27,9 +27,24 @@ def main() -> None:
             page.write_text(text, encoding="utf-8")
 
 
-def on_pre_build(config: Any) -> None:
-    """MkDocs' hook."""
+NAVIGATION = {
+    "Begin": ("index", "quickstart", "faq"),
+    "Use": ("cli", "heads", "results", "resume", "operations", "scale", "performance"),
+    "Understand": ("architecture", "format", "dependencies"),
+}
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs' hook: write the pages, and list those that are there, in the order of reading."""
     main()
+    docs = ROOT / "docs"
+    known = {name for names in NAVIGATION.values() for name in names}
+    more = tuple(sorted(page.stem for page in docs.glob("*.md") if page.stem not in known))
+    config["nav"] = [
+        {title: [f"{name}.md" for name in names if (docs / f"{name}.md").exists()]}
+        for title, names in (NAVIGATION | ({"More": more} if more else {})).items()
+    ]
+    return config
 
 
 def cli_page() -> str:

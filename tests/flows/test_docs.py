@@ -1,0 +1,144 @@
+"""The documentation holds: it builds, its commands exist and run, its pages follow the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import store
+from benchmarks import pages
+from flows.cli import EXAMPLES
+from flows.settings import COMMANDS
+from pipeline.spec import Sampling, Spec
+from tests.flows import running
+
+ROOT = running.ROOT
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+
+
+def commands_in(text: str, marks: str = r"[^\n]*") -> list[str]:
+    """The `pixels-once …` lines of the page's shell blocks whose opening line ends with `marks`."""
+    found = []
+    for block in re.findall(rf"^```sh{marks}\n(.*?)^```", text, re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.split("  #")[0].strip()
+            if line.startswith("pixels-once "):
+                found.append(line)
+    return found
+
+
+ALL = sorted({(page.name, line) for page in PAGES for line in commands_in(page.read_text())})
+
+
+@pytest.mark.parametrize(("page", "line"), ALL)
+def test_every_command_in_the_docs_exists_with_all_its_flags(page: str, line: str) -> None:
+    _, *words = shlex.split(line)
+    if words[0].startswith("-"):
+        return
+    known = {f"--{item.name.replace('_', '-')}" for item in fields(COMMANDS[words[0]])}
+    known |= {"--json", "--config", "--help", "--traceback"}
+    flags = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
+    negated = {f"--no-{flag[2:]}" for flag in known}
+    assert flags <= known | negated, f"{page}: {line}"
+
+
+def test_every_command_has_examples_and_a_section_in_the_reference() -> None:
+    page = pages.cli_page()
+    for name in COMMANDS:
+        assert name in EXAMPLES, name
+        assert f"\n## {name}\n" in page
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("quickstart", "cli", "format", "performance"):
+        assert (tmp_path / "site" / name / "index.html").exists()
+
+
+def test_the_performance_page_has_every_kept_figure() -> None:
+    page = pages.performance_page()
+    assert page.count("\n## ") == len(list(pages.RESULTS.glob("*.json")))
+
+
+def feature_store(url: Path) -> None:
+    """36 clips of three actions in six groups, as InceptionV3's features would be: no video needed."""
+    spec = Spec(
+        sampling=Sampling(steps=8), fit="crop", interpolation="area", size=299,
+        backbone="inception_v3", weights="random:0", view="plain", precision="float32",
+        dtype="float16", shape=(64,),
+    )  # fmt: skip
+    layout = store.Layout(steps=8, shape=(64,), batch=36)
+    store.create(url, layout=layout, spec=spec.to_dict(), fingerprint=spec.fingerprint, software={})
+    random = np.random.default_rng(0)
+    label = np.arange(36) % 3
+    centres = random.normal(size=(3, 64))
+    features = centres[label][:, None] + 0.3 * random.normal(size=(36, 8, 64))
+    table = pd.DataFrame(
+        {
+            "video_id": [f"a{n}/g{i // 3 % 6}-{i}.mp4" for i, n in enumerate(label)],
+            "label": [f"a{n}" for n in label],
+            "group": [f"g{i // 3 % 6}" for i in range(36)],
+        }
+    )
+    with store.Writer.acquire(str(url), owner="test") as writer:
+        writer.append(table)
+        digests = store.write_batch(str(url), 0, features.astype(np.float16), token=writer.token)
+        writer.set(np.arange(36), digest=digests, frames_decoded=8)
+        writer.put_steps(np.arange(36), np.ones(8, bool), np.arange(8), np.arange(8) / 25)
+        writer.mark(np.arange(36), store.READY)
+        writer.set_attributes(classes=["a0", "a1", "a2"])
+        writer.flush()
+
+
+@pytest.mark.long
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nbclient
+    import nbformat
+
+    feature_store(tmp_path / "demo.zarr")
+    monkeypatch.setenv("EPOCHS", "4")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / "retrain.ipynb", as_version=4)
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=250,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    )
+    client.execute()
+    assert (tmp_path / "runs" / "notebook-gru" / "metrics.json").exists()
+    said = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+    assert "top-1" in said
+
+
+@pytest.mark.long
+def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
+    """Each command of the story in its order, on the built-in clips; the Python of the format page."""
+    story = commands_in((ROOT / "docs" / "quickstart.md").read_text(), marks="")
+    assert len(story) >= 9
+    for line in story:
+        done = running.run(*shlex.split(line)[1:], cwd=tmp_path, timeout_s=900)
+        assert done.status == 0, f"{line}: {done.err}"
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "format.md").read_text(), re.M | re.S
+    )
+    assert blocks
+    for block in blocks:
+        subprocess.run(
+            [sys.executable, "-c", block], check=True, cwd=tmp_path, env=running.environment()
+        )
