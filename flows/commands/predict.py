@@ -34,6 +34,7 @@ def run(settings: PredictSettings, *, json: bool) -> int:
 
 
 def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
+    from flows.moved import moved_on
     from flows.worker import cache_folder
     from pipeline.features.catalog import discover
     from pipeline.heads.saved import load_run
@@ -44,7 +45,7 @@ def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
     first_stage, notes = open_predictor(
         head, weights=settings.weights, engine_name=settings.engine, cache=cache_folder()
     )
-    for note in notes:
+    for note in filter(None, [*notes, moved_on(head)]):
         print(note, file=sys.stderr)
     with first_stage:
         if settings.timeline:
