@@ -26,7 +26,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
-from benchmarks.alternating import compare, cpu_ratio, ratio, rates, save, serve, summary, table
+from benchmarks.alternating import compare, cpu_ratio, rates, ratio, save, serve, summary, table
 from benchmarks.features import real_features
 from pipeline import engine
 
@@ -133,7 +133,10 @@ def _npy(folder: Path, batch: int, *, xla: bool) -> Round:
     outputs = keras.layers.Dense(len(classes), activation="softmax")(x)
     model = keras.Model([features, mask], outputs)
     model.compile(
-        "adam", "categorical_crossentropy", metrics=["accuracy"], jit_compile="auto" if xla else False
+        "adam",
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile="auto" if xla else False,
     )
     steps = -(-len(files) // batch)
     source = generator()
@@ -166,9 +169,7 @@ def _ours(folder: Path, *, stream: bool) -> Round:
     def one_round() -> dict[str, float]:
         began = time.perf_counter()
         nobody = np.zeros(0, np.int64)
-        fit_head(
-            model, clips, train, nobody, config, batch=batch, lr=lr, statistics=statistics_
-        )
+        fit_head(model, clips, train, nobody, config, batch=batch, lr=lr, statistics=statistics_)
         return {"rate": len(train) / (time.perf_counter() - began), "load_s": load_s}
 
     one_round()

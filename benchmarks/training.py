@@ -85,7 +85,9 @@ def _prepare(way: str, url: str, units: int, batch: int) -> Round:
 
     clips = load_clips(store.open(url))
     features, mask = clips.gather(np.arange(batch) % len(clips))
-    labels = np.eye(len(clips.classes), dtype=np.float32)[clips.labels[np.arange(batch) % len(clips)]]
+    labels = np.eye(len(clips.classes), dtype=np.float32)[
+        clips.labels[np.arange(batch) % len(clips)]
+    ]
     policy = {"ours": head_policy("auto", wide=True), "keras16": "mixed_bfloat16"}
     model: Any = wide_lstm(
         clips,
