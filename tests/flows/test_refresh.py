@@ -32,7 +32,7 @@ units = "8"
 
 
 def refresh(cwd: Path, *words: str) -> Finished:
-    return run("refresh", "--config", "refresh.toml", "--json", *words, cwd=cwd)
+    return run("refresh", "--config", "refresh.toml", "--json", *words, cwd=cwd, timeout_s=600)
 
 
 def add(folder: Path, group: int) -> None:
@@ -41,6 +41,7 @@ def add(folder: Path, group: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_new_clips_are_extracted_and_the_new_head_promoted_or_refused(
     clips: Path, tmp_path: Path
 ) -> None:

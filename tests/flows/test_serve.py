@@ -77,6 +77,7 @@ def until(what: Callable[[], object], most_s: float = 240) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_schedule_runs_then_finds_nothing_to_do_then_skips_a_busy_store(
     ui: str, home: dict[str, str], clips: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_schedule_runs_then_finds_nothing_to_do_then_skips_a_busy_store(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_runs_find_the_server_of_ui_by_themselves_and_tell_it_the_whole_story(
     ui: str, home: dict[str, str], clips: Path, tmp_path: Path
 ) -> None:
