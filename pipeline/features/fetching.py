@@ -98,13 +98,13 @@ class FetchingDecoders:
             if self._closed or future.cancelled():
                 future.cancel()
                 return
-            if self._folder is None:
-                self._folder = self._new_folder()
+            try:
+                name = self._new_file(url)
+            except OSError as error:  # no room, or no right to write there
+                future.set_exception(error)
+                return
             self._held += wanted
             self._here += 1
-            stem, ending = os.path.splitext(os.path.basename(without_query(url)))
-            handle, name = tempfile.mkstemp(ending, stem[:80] + "-", self._folder)
-        os.close(handle)
 
         def over() -> None:
             Path(name).unlink(missing_ok=True)
@@ -131,6 +131,14 @@ class FetchingDecoders:
             _hand_on(inner, future)
 
         inner.add_done_callback(decoded)
+
+    def _new_file(self, url: str) -> str:
+        if self._folder is None:
+            self._folder = self._new_folder()
+        stem, ending = os.path.splitext(os.path.basename(without_query(url)))
+        handle, name = tempfile.mkstemp(ending, stem[:40] + "-", self._folder)
+        os.close(handle)
+        return name
 
     def _remove_folder(self) -> None:
         if self._folder is not None:
