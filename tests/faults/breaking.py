@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -115,13 +116,16 @@ def shared_memory() -> set[str]:
 
 def assert_no_shared_memory(before: set[str]) -> None:
     """Nothing new lies in /dev/shm that no living process uses (other programs may use theirs)."""
-    used = ""
+    new = {}
+    for name in shared_memory() - before:
+        with contextlib.suppress(FileNotFoundError):
+            new[name] = os.stat(f"/dev/shm/{name}").st_ino
+    used = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            used += maps.read_text()
-        except OSError:  # it ended while we looked
-            continue
-    left = {name for name in shared_memory() - before if f"/dev/shm/{name}" not in used}
+        with contextlib.suppress(OSError):  # it ended while we looked
+            # By inode: a semaphore is mapped under the name that it had before its own.
+            used |= {int(line.split()[4]) for line in maps.open() if "/dev/shm/" in line}
+    left = {name for name, inode in new.items() if inode not in used}
     assert not left & shared_memory()
 
 

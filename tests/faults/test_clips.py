@@ -49,7 +49,9 @@ def test_clips_that_crash_hang_or_eat_memory_become_failed_rows(clips, whole, tm
         names[22]: "eat_memory",
     }
     reasons = {3: "decoder_crashed", 4: "timed_out", 21: "timed_out", 22: "out_of_memory"}
-    process = features(clips, url, "--timeout", "25", env={"PIXELS_ONCE_FAULTS": json.dumps(faults)})
+    process = features(
+        clips, url, "--timeout", "25", env={"PIXELS_ONCE_FAULTS": json.dumps(faults)}
+    )
     everyone = family(process.pid)
     ended = running.finish(process)
     assert ended.status == 0, ended.err
