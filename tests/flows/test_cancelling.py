@@ -38,7 +38,8 @@ def flow_run(url: Path) -> dict[str, Any]:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_cancelled_run_stops_and_the_next_finishes_its_store(clips: Path, tmp_path: Path) -> None:
     url = tmp_path / "s.zarr"
     words = ("features", "--videos", str(clips), "--store", str(url), *FRAMES)

@@ -87,7 +87,8 @@ def single(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, o
     return contents(str(folder / "s.zarr"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_worker_killed_and_one_added_leave_the_same_store(
     dask: Dask, clips: Path, single: dict[str, object], tmp_path: Path
 ) -> None:
@@ -104,7 +105,8 @@ def test_a_worker_killed_and_one_added_leave_the_same_store(
     assert all(p.poll() is None for p in dask.processes if p is not first), "not ours to end"
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_gpu_asked_for_where_none_is_declared_is_said_at_once(
     dask: Dask, clips: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +120,8 @@ def test_a_gpu_asked_for_where_none_is_declared_is_said_at_once(
     assert done.status == 0, done.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_cluster_by_class_path_scales_by_itself(
     clips: Path, single: dict[str, object], tmp_path: Path
 ) -> None:
@@ -135,6 +138,8 @@ def test_a_cluster_by_class_path_scales_by_itself(
     assert contents(str(tmp_path / "s.zarr")) == single
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_cluster_or_scheduler_that_is_not_there_is_said_in_one_sentence(
     clips: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,8 @@ def comparable(url: str) -> dict[str, object]:
     return {name: value for name, value in contents(url).items() if name not in PLACE_BOUND}
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_clips_and_store_in_s3_equal_the_local_run(
     s3: str, clips_in_s3: str, local: dict[str, object], tmp_path: Path
 ) -> None:
@@ -81,6 +83,8 @@ def test_clips_and_store_in_s3_equal_the_local_run(
     assert "nothing to do: all 12 clips" in again.out
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_killed_run_in_s3_resumes_to_the_same_store(
     s3: str, clips_in_s3: str, local: dict[str, object], tmp_path: Path
 ) -> None:

@@ -1,0 +1,130 @@
+"""Remote clips: copied to a bounded scratch folder, decoded, removed; what fails costs one clip."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.features.catalog import discover
+from pipeline.features.catalog.remote import size_and_time, without_secrets
+from pipeline.features.fetching import FetchingDecoders
+
+
+class Reading:
+    """Decoders that read the file at once and remember how much lay in the scratch folder."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._lock = threading.Lock()
+        self.seen: list[str] = []
+        self.most_bytes = 0
+
+    def submit(self, path: str, size_bytes: int) -> Future[Any]:
+        with self._lock:
+            self.seen.append(path)
+            there = [f.stat().st_size for f in self._scratch.rglob("*.mp4")]
+            self.most_bytes = max(self.most_bytes, sum(there))
+        done: Future[Any] = Future()
+        done.set_result(Path(path).read_bytes())
+        return done
+
+
+@pytest.fixture
+def clips() -> list[str]:
+    """Twelve objects of 1000 bytes in memory."""
+    place = fsspec.filesystem("memory")
+    place.rm("/clips", recursive=True) if place.exists("/clips") else None
+    urls = [f"memory://clips/Jump/v_Jump_g{n:02d}_c01.mp4" for n in range(12)]
+    for number, url in enumerate(urls):
+        place.pipe_file(url, bytes([number]) * 1000)
+    return urls
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PIXELS_ONCE_SCRATCH", str(tmp_path / "scratch"))
+    return tmp_path / "scratch"
+
+
+def test_remote_clips_pass_through_a_bounded_folder_that_is_gone_afterwards(
+    clips: list[str], scratch: Path
+) -> None:
+    reading = Reading(scratch)
+    with FetchingDecoders(reading, scratch_bytes=2500) as fetching:
+        futures = [fetching.submit(url, 1000) for url in clips]
+        found: list[Any] = [future.result(timeout=60) for future in futures]
+        assert found == [bytes([n]) * 1000 for n in range(12)]
+        assert fetching.take_hash(clips[3]) == hashlib.sha256(found[3]).hexdigest()
+        assert fetching.take_hash(clips[3]) == "", "asked once"
+    assert reading.most_bytes <= 2500
+    assert fetching.held_bytes == 0
+    assert not list(scratch.iterdir())
+
+
+def test_a_larger_clip_than_the_folder_may_hold_goes_alone(clips: list[str], scratch: Path) -> None:
+    with FetchingDecoders(Reading(scratch), scratch_bytes=10) as fetching:
+        assert len(fetching.submit(clips[0], 1000).result(timeout=60)) == 1000  # type: ignore[arg-type]
+
+
+def test_a_clip_that_is_gone_or_unreachable_says_so(clips: list[str], scratch: Path) -> None:
+    with FetchingDecoders(Reading(scratch)) as fetching:
+        with pytest.raises(UnreadableClip, match="missing"):
+            fetching.submit("memory://clips/none.mp4").result(timeout=60)
+        with pytest.raises(UnreadableClip, match="unreachable"):
+            fetching.submit("nosuch://host/a.mp4").result(timeout=60)
+    assert not list(scratch.iterdir())
+
+
+def test_local_paths_go_straight_to_the_decoders(tmp_path: Path, scratch: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    reading = Reading(scratch)
+    with FetchingDecoders(reading) as fetching:
+        fetching.submit(str(tmp_path / "a.mp4")).result(timeout=60)
+        fetching.submit(f"file://{tmp_path}/a.mp4").result(timeout=60)
+    assert reading.seen == [str(tmp_path / "a.mp4")] * 2
+    assert not scratch.exists()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(clips: list[str], scratch: Path) -> None:
+    left = scratch / "pixels-once-clips-old"
+    left.mkdir(parents=True)
+    (left / ".lock").touch()
+    (left / "half.mp4").touch()
+    with FetchingDecoders(Reading(scratch)) as fetching:
+        fetching.submit(clips[0], 1000).result(timeout=60)
+    assert not left.exists()
+
+
+def test_a_remote_folder_lists_like_a_local_one(clips: list[str]) -> None:
+    catalog = discover("memory://clips")
+    assert catalog["video_id"].tolist() == [url.removeprefix("memory://clips/") for url in clips]
+    assert set(catalog["label"]) == {"Jump"}
+    assert catalog["group"].iloc[3] == "g03"
+    assert catalog["size_bytes"].tolist() == [1000] * 12
+    assert (catalog["mtime_ns"] > 0).all()
+    with pytest.raises(ConfigError, match="no clip under"):
+        discover("memory://nothing-here")
+
+
+def test_without_a_time_the_etag_tells_one_version_from_another() -> None:
+    one, other = ({"size": 5, "ETag": tag} for tag in ("a", "b"))
+    assert size_and_time(one) == size_and_time(dict(one))
+    assert size_and_time(one)[1] != size_and_time(other)[1]
+    assert max(size_and_time(one)[1], size_and_time(other)[1]) < 0, "never equal to a time"
+    assert np.iinfo(np.int64).min <= size_and_time(one)[1]
+    timed = {"size": 5, "ETag": "a", "LastModified": pd.Timestamp("2026-01-01", tz="UTC")}
+    assert size_and_time(timed)[1] == pd.Timestamp("2026-01-01", tz="UTC").value
+
+
+def test_messages_lose_signatures_and_passwords() -> None:
+    said = without_secrets("GET https://me:pw@host/a.mp4?sig=abc failed: 403")
+    assert said == "GET https://…@host/a.mp4?… failed: 403"
