@@ -18,24 +18,9 @@ import distributed
 import store
 from flows.server import answers
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.remote import is_remote, refuse_credentials, without_secrets
+from pipeline.features.catalog.remote import is_remote, without_secrets
 
 _REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
-
-
-def require_places(*, store_url: str, videos: str) -> None:
-    """Raise `ConfigError` for a store or clips where a run's workers could never be.
-
-    `memory://` lives in one process and the workers are others; a URL with a password in it would
-    end up in logs.
-    """
-    for url in (store_url, videos):
-        refuse_credentials(url)
-    if store_url.startswith("memory://") or videos.startswith("memory://"):
-        raise ConfigError(
-            "memory:// exists in one process only and the workers are others: use a folder or an "
-            "object store"
-        )
 
 
 @contextlib.contextmanager

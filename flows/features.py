@@ -20,7 +20,7 @@ from prefect.states import Cancelled, Completed
 import store
 from flows.artifacts import ProgressArtifact, publish_links, publish_summary
 from flows.cancelling import RunCancelled, end_open_tasks, watched_for_cancelling
-from flows.checks import require_places, workers_checked
+from flows.places import require_places
 from flows.planning import Plan, check_retry, follow_catalog, make_plan
 from flows.progress import Progress
 from flows.settings import FeaturesSettings
@@ -271,6 +271,7 @@ def _extract(
     """Run the batches on Dask, check what a dead run may have disturbed, and add up."""
     from prefect_dask import DaskTaskRunner
 
+    from flows.checks import workers_checked
     from flows.cluster import dask_cluster
     from flows.extraction import Extracted, Extraction, batches_of
 

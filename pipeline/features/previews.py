@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +27,8 @@ def preview_pictures(frames: NDArray[np.uint8]) -> tuple[bytes, ...]:
 
 def jpeg(frame: NDArray[np.uint8]) -> bytes:
     """One RGB frame as a JPEG file of at most `LARGEST_BYTES`, at most `SIDE` pixels wide."""
+    import cv2  # planning a run imports this module and needs no OpenCV
+
     if max(frame.shape[:2]) > SIDE:
         scale = SIDE / max(frame.shape[:2])
         size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
