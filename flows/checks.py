@@ -20,6 +20,7 @@ from flows.server import answers
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import is_remote, without_secrets
 
+_TRIES = 3  # a busy server may be slow to answer
 _REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
 
 
@@ -48,7 +49,7 @@ def workers_checked(
             f"{sum(map(len, by_problem.values()))} of {len(found)} workers cannot take part: {told}"
         )
     name = f"pixels-once-check-{uuid.uuid4().hex[:12]}"
-    client.register_plugin(WorkerCheck(check), name=name)
+    client.register_plugin(WorkerCheck(check, passed=set(found)), name=name)
     try:
         yield
     finally:
@@ -94,7 +95,7 @@ class Check:
                 f"it does not see the clip {without_secrets(self.clip)}: mount the clips there at "
                 "the same path, or give them by URL"
             )
-        if self.api_url and not answers(self.api_url):
+        if self.api_url and not any(answers(self.api_url) for _ in range(_TRIES)):
             return (
                 f"it does not reach the Prefect server {self.api_url}: start one that all machines "
                 "reach (make ui HOST=0.0.0.0) and set PREFECT_API_URL to it"
@@ -105,13 +106,14 @@ class Check:
 class WorkerCheck(distributed.WorkerPlugin):  # type: ignore[misc]
     """The same check on every worker that joins during the run; one that fails it does not join."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check, *, passed: set[str]) -> None:
         self.check = check
+        self.passed = passed
         self.until = time.time() + _REFUSES_FOR_S
 
     async def setup(self, worker: Any) -> None:
         """Raise, and so keep the worker out, where something stands in its way."""
-        if time.time() > self.until:
+        if worker.address in self.passed or time.time() > self.until:
             return
         problem = await asyncio.to_thread(self.check.problem)
         if problem:

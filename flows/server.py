@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError
 
 USUAL_URL = "http://127.0.0.1:4200/api"
 _START_TIMEOUT_S = 120.0
+_ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,9 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
 def answers(url: str) -> bool:
     """True if a Prefect API is healthy at this address."""
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=2) as reply:
+        with urllib.request.urlopen(
+            f"{url.rstrip('/')}/health", timeout=_ANSWER_TIMEOUT_S
+        ) as reply:
             return bool(reply.status == 200 and reply.read().strip() == b"true")
     except (OSError, ValueError, urllib.error.URLError):
         return False
