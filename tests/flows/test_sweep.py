@@ -78,11 +78,12 @@ def swept(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """A folder with a store and the runs of twelve trials, and what the command said."""
     folder = tmp_path_factory.mktemp("sweep")
     rising_or_falling(folder / "s.zarr")
-    words = ("--heads", HEADS, "--grid", "seed=0,1", "--epochs", "3", "--json")
-    return folder, run("sweep", "--store", "s.zarr", *words, cwd=folder, timeout_s=290)
+    words = ("--heads", HEADS, "--grid", "seed=0,1", "--epochs", "1", "--json")
+    return folder, run("sweep", "--store", "s.zarr", *words, cwd=folder, timeout_s=900)
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(960)
 def test_one_that_fails_stops_no_other(swept: tuple[Path, Finished]) -> None:
     folder, said = swept
     assert said.status == 0, said.err
@@ -94,7 +95,8 @@ def test_one_that_fails_stops_no_other(swept: tuple[Path, Finished]) -> None:
     assert len(list(folder.glob("runs/*/metrics.json"))) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(960)
 def test_every_trial_is_a_task_of_its_own_on_the_server(
     swept: tuple[Path, Finished], prefect_api: str
 ) -> None:
@@ -109,7 +111,8 @@ def test_every_trial_is_a_task_of_its_own_on_the_server(
     assert len({task["name"] for task in tasks}) == 12
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(960)
 def test_runs_are_ranked_with_their_lead_over_the_frame_average(
     swept: tuple[Path, Finished],
 ) -> None:
@@ -134,7 +137,8 @@ def test_runs_are_ranked_with_their_lead_over_the_frame_average(
     assert "nothing is ranked across them" in text.replace("\n", " ")
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(960)
 def test_an_export_says_the_same_as_the_head(swept: tuple[Path, Finished]) -> None:
     folder, _ = swept
     name = next(path.name for path in folder.glob("runs/gru-*"))
