@@ -21,6 +21,8 @@ from pipeline.errors import ConfigError
 from pipeline.timeline import Segment, overlap
 from tests.flows.running import run
 
+pytestmark = pytest.mark.timeout(600)
+
 COLOURS = {"Blue": (30, 40, 220), "Red": (220, 40, 30)}
 
 needs_web = pytest.mark.skipif(
