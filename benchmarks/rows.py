@@ -1,0 +1,151 @@
+"""A store of a million rows: open it, show its table, plan a run in which nothing has changed.
+
+The rows are written synthetically, their features left out (a chunk that was never written takes no
+bytes). Each step has a process of its own, which reports its seconds and its peak memory; the plan is
+the command `features --dry-run` on a manifest that gives sizes and times.
+
+    python benchmarks/rows.py [--rows 1000000] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import store
+from benchmarks.alternating import cpu_s, save
+
+STEPS = {
+    "open": "open the store",
+    "table": "open it and make its table",
+    "plan": "plan a run, nothing changed",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--step", choices=STEPS)
+    parser.add_argument("folder", nargs="?", default="")
+    arguments = parser.parse_args()
+    if arguments.step:
+        step = {"open": _open, "table": _table, "plan": _plan}[arguments.step]
+        print(json.dumps(_measured(step, Path(arguments.folder))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or scratch
+        began = time.perf_counter()
+        if not arguments.folder or not (Path(folder) / "many.zarr").exists():
+            write(Path(folder), arguments.rows)
+        write_s = time.perf_counter() - began
+        found = {step: [_run(step, folder) for _ in range(arguments.rounds)] for step in STEPS}
+    print(f"{arguments.rows:,} rows, written in {write_s:.0f} s\n")
+    print("| step | seconds (median, range) | CPU s | peak MiB |\n| --- | ---: | ---: | ---: |")
+    for step, rounds in found.items():
+        wall = [one["wall_s"] for one in rounds]
+        cpu = statistics.median(one["cpu_s"] for one in rounds)
+        peak = max(one["peak_mib"] for one in rounds)
+        print(
+            f"| {STEPS[step]} | {statistics.median(wall):.1f} ({min(wall):.1f}–{max(wall):.1f}) "
+            f"| {cpu:.1f} | {peak:,.0f} |"
+        )
+    save("rows", {"rows": arguments.rows, "write_s": write_s, "steps": found})
+
+
+def write(folder: Path, rows: int) -> None:
+    """A store in which all rows are ready, and the manifest that it was made from."""
+    from flows.settings import FeaturesSettings
+    from flows.specs import stage_of
+
+    numbers = np.arange(rows)
+    labels = np.array([f"Class{n:03d}" for n in range(101)], object)[numbers % 101]
+    ids = [
+        f"{label}/v_{label}_g{n % 25 + 1:02d}_c{n:07d}.mp4"
+        for n, label in zip(numbers.tolist(), labels.tolist(), strict=True)
+    ]
+    clips = pd.DataFrame(
+        {
+            "path": ids,
+            "label": labels,
+            "size_bytes": 100_000 + numbers % 997,
+            "mtime_ns": 1_700_000_000_000_000_000 + numbers,
+        }
+    )
+    clips.to_csv(folder / "manifest.csv", index=False)
+    url = str(folder / "many.zarr")
+    settings = FeaturesSettings(videos="manifest.csv", store=url, weights="random")
+    spec, stage, _ = stage_of(settings, None)
+    layout = store.Layout(steps=spec.sampling.steps, shape=spec.shape, dtype=spec.dtype)
+    store.create(url, layout=layout, spec=spec.to_dict(), fingerprint=spec.fingerprint, software={})
+    clips["group"] = [f"g{n % 25 + 1:02d}" for n in numbers.tolist()]
+    with store.Writer.acquire(url, owner="benchmark") as writer:
+        added = writer.append(clips.rename(columns={"path": "video_id"}))
+        writer.set(
+            added,
+            sha256=[f"{n:064x}" for n in numbers.tolist()],
+            decoder="opencv",
+            frames_decoded=100,
+            digest=numbers.astype(np.uint32),
+        )
+        writer.mark(added, store.READY)
+        writer.set_attributes(classes=sorted(set(labels)), first_stage={"weights": stage.weights})
+        writer.flush()
+
+
+def _run(step: str, folder: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--step", step, folder]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    answer: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    print(f"  {step}: {answer}", file=sys.stderr)
+    return answer
+
+
+def _measured(step: Callable[[Path], None], folder: Path) -> dict[str, float]:
+    cpu, began = cpu_s(), time.perf_counter()
+    step(folder)
+    return {
+        "wall_s": time.perf_counter() - began,
+        "cpu_s": cpu_s() - cpu,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _open(folder: Path) -> None:
+    repr(store.open(str(folder / "many.zarr")))
+
+
+def _table(folder: Path) -> None:
+    assert len(store.open(str(folder / "many.zarr")).table())
+
+
+def _plan(folder: Path) -> None:
+    from flows.features import dry_run, find_clips
+    from flows.settings import FeaturesSettings
+    from flows.specs import stage_of
+
+    settings = FeaturesSettings(
+        videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True
+    )
+    catalog, wanted, _ = find_clips(settings)
+    existing = store.open(settings.store)
+    spec, _, _ = stage_of(settings, existing)
+    summary = dry_run(settings, catalog, wanted, existing, spec)
+    assert (summary.clips, summary.planned) == (len(catalog), 0), summary
+
+
+if __name__ == "__main__":
+    main()
