@@ -1,0 +1,225 @@
+"""What a run costs besides its clips: with nothing to do, and per clip from 100 to 3,000 clips.
+
+`nothing` is a run that finds 1,000 clips done, beside the bare imports and an empty Prefect flow, in
+turn, each with a temporary server of its own in a home that is warm. `clips` runs 1, 100, 1,000 and
+3,000 short clips through the `frames` backbone: a line through them is start-up and cost per clip,
+and what a run's slope has over the extractor's alone is orchestration (Prefect, Dask, commit).
+CPU seconds count every process of a run.
+
+    python benchmarks/fixed.py [--rounds 5] [--clips 100,1000,3000] [--cnn-ms 30]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import store
+from benchmarks.alternating import cpu_s, save
+from pipeline.features.catalog import discover
+from pipeline.features.demo import write_demo_clips
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORTS = "import prefect, dask, zarr"
+FLOW = "from prefect import flow\n@flow\ndef empty():\n    pass\nempty()"
+SUBREAPER = 36  # prctl: orphans below this process become its children
+FRAMES = ["--backbone", "frames", "--frames", "4"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", default="100,1000,3000")
+    parser.add_argument("--done", type=int, default=1000)
+    parser.add_argument("--cnn-ms", type=float, default=30.0, help="CPU ms of the CNN per frame")
+    parser.add_argument("--only", choices=("nothing", "clips"), default="")
+    arguments = parser.parse_args()
+    ctypes.CDLL(None).prctl(SUBREAPER, 1)
+    sizes = [1, *map(int, arguments.clips.split(","))]
+    report: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        os.environ["PREFECT_HOME"] = str(folder / "home")
+        os.environ.pop("PREFECT_API_URL", None)
+        if arguments.only != "clips":
+            report["nothing"] = nothing_to_do(folder, arguments.done, arguments.rounds)
+        if arguments.only != "nothing":
+            report["clips"] = per_clip(folder, sizes, arguments.cnn_ms)
+    save("fixed", report)
+
+
+def nothing_to_do(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
+    """A run on clips that are done, beside imports + an empty flow, in turn."""
+    videos, url = folder / "done", str(folder / "done.zarr")
+    link_clips(videos, clips)
+    store_of_done(videos, url)
+    ways = {
+        "imports": [sys.executable, "-c", IMPORTS],
+        "empty flow": [sys.executable, "-c", FLOW],
+        "ours": [*_features(videos, url)],
+    }
+    for command in ways.values():  # a cold home and cold caches are not what is asked
+        spent(command)
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for way in list(ways) if number % 2 == 0 else list(ways)[::-1]:
+            found[way].append(spent(ways[way]))
+    ratios = {
+        kind: [
+            ours[kind] / (imports[kind] + empty[kind])
+            for imports, empty, ours in zip(*found.values(), strict=True)
+        ]
+        for kind in ("wall_s", "cpu_s")
+    }
+    print(f"a run with nothing to do on {clips:,} clips\n")
+    print("| what | wall s | range | CPU s |\n| --- | ---: | ---: | ---: |")
+    for way, values in found.items():
+        wall, cpu = ([one[kind] for one in values] for kind in ("wall_s", "cpu_s"))
+        print(
+            f"| {way} | {statistics.median(wall):.1f} | {min(wall):.1f}–{max(wall):.1f} "
+            f"| {statistics.median(cpu):.1f} |"
+        )
+    medians = {kind: statistics.median(values) for kind, values in ratios.items()}
+    print(
+        f"\nours takes {medians['wall_s']:.2f} times imports + empty flow "
+        f"(by CPU time {medians['cpu_s']:.2f})\n"
+    )
+    return {"clips": clips, "rounds": found, "ratios": ratios, "medians": medians}
+
+
+def per_clip(folder: Path, sizes: list[int], cnn_ms: float) -> dict[str, Any]:
+    """Runs of several sizes with the `frames` backbone; the cost of a clip without the start-up."""
+    runs = {}
+    link_clips(folder / "first", 1)
+    spent([*_features(folder / "first", str(folder / "first.zarr")), *FRAMES])  # warms the home
+    for size in sizes:
+        videos, url = folder / f"clips-{size}", str(folder / f"clips-{size}.zarr")
+        link_clips(videos, size)
+        runs[size] = spent([*_features(videos, url), *FRAMES])
+        print(f"  {size} clips: {runs[size]}", file=sys.stderr)
+    start = runs[sizes[0]]
+    alone = extractor_alone(folder / f"clips-{sizes[-1]}")
+    lines = ["| clips | wall s | CPU s | CPU ms per clip |", "| ---: | ---: | ---: | ---: |"]
+    costs = {}
+    for size in sizes[1:]:
+        costs[size] = {k: (runs[size][k] - start[k]) / (size - 1) * 1000 for k in start}
+        lines.append(
+            f"| {size:,} | {runs[size]['wall_s']:.1f} | {runs[size]['cpu_s']:.1f} "
+            f"| {costs[size]['cpu_s']:.1f} |"
+        )
+    print("\n".join(lines))
+    first, last = costs[sizes[1]]["cpu_s"], costs[sizes[-1]]["cpu_s"]
+    # Of the largest run, where a batch is full.
+    batch_cpu = 64 * (last / 1000 - alone)
+    share = batch_cpu / (64 * 40 * cnn_ms / 1000)
+    print(f"\na clip costs {last / first:.2f} of what it costs in the smallest run")
+    print(
+        f"orchestration: {batch_cpu:.2f} CPU s per batch of 64, {share:.1%} of its CNN time "
+        f"({cnn_ms:g} CPU ms a frame)\n"
+    )
+    return {
+        "runs": runs,
+        "ms_per_clip": costs,
+        "extractor_alone_s_per_clip": alone,
+        "orchestration_cpu_s_per_batch": batch_cpu,
+        "share_of_cnn": share,
+        "cnn_ms": cnn_ms,
+    }
+
+
+def extractor_alone(videos: Path) -> float:
+    """CPU seconds per clip of decoding, extraction and hashing, without flow, workers or commits."""
+    from flows.settings import FeaturesSettings
+    from flows.specs import stage_of
+    from pipeline.features.extraction import ClipSource
+    from pipeline.features.stage import FirstStage
+
+    clips = discover(str(videos))
+    settings = FeaturesSettings(videos=str(videos), store="unused", backbone="frames", frames=4)
+    _, stage, _ = stage_of(settings, None)
+    sources = [
+        ClipSource(path=path, size_bytes=size)
+        for path, size in zip(clips["path"], clips["size_bytes"], strict=True)
+    ]
+    with FirstStage.load(stage) as first:
+        first.extractor.extract(sources[:8])
+        began = cpu_s()
+        for start in range(0, len(sources), 64):
+            first.extractor.extract(sources[start : start + 64])
+        return (cpu_s() - began) / len(sources)
+
+
+def link_clips(folder: Path, count: int) -> None:
+    """One small generated clip under `count` names, in ten classes."""
+    seed = folder.parent / "one"
+    if not seed.is_dir():
+        write_demo_clips(seed, clips_per_class=1)
+    clip = sorted(seed.glob("*/*"))[0]
+    for number in range(count):
+        label = f"Class{number % 10}"
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        os.link(clip, folder / label / f"v_{label}_g{number % 25 + 1:02d}_c{number:05d}.mp4")
+
+
+def store_of_done(videos: Path, url: str) -> None:
+    """A store in which every clip of the folder is ready."""
+    from flows.settings import FeaturesSettings
+    from flows.specs import stage_of
+
+    spec, stage, _ = stage_of(
+        FeaturesSettings(videos=str(videos), store=url, weights="random"), None
+    )
+    layout = store.Layout(steps=spec.sampling.steps, shape=spec.shape, dtype=spec.dtype)
+    store.create(url, layout=layout, spec=spec.to_dict(), fingerprint=spec.fingerprint, software={})
+    clips = discover(str(videos))
+    with store.Writer.acquire(url, owner="benchmark") as writer:
+        rows = writer.append(clips.drop(columns="path"))
+        writer.set(rows, frames_decoded=np.full(len(rows), 4))
+        writer.mark(rows, store.READY)
+        writer.set_attributes(
+            classes=sorted(set(clips["label"])), first_stage={"weights": stage.weights}
+        )
+        writer.flush()
+
+
+def spent(command: list[str]) -> dict[str, float]:
+    """Wall and CPU seconds of a command with all that it starts."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
+        check=True,
+    )
+    wall = time.perf_counter() - began
+    # Decoders whose worker has gone are ours now; only who is waited for is counted.
+    with contextlib.suppress(ChildProcessError):
+        while time.perf_counter() - began < wall + 10:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.05)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall_s": wall, "cpu_s": cpu}
+
+
+def _features(videos: Path, url: str) -> list[str]:
+    return [sys.executable, "-m", "flows", "features", "--videos", str(videos), "--store", url]
+
+
+if __name__ == "__main__":
+    main()
