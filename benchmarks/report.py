@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -98,8 +99,14 @@ def measure(url: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "flows", "report", "--store", url, "--out", str(out), "--json"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     wall = time.monotonic() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     rows = json.loads(said)["rows"]
-    return {"rows": rows, "seconds": round(wall, 1), "mib": round(out.stat().st_size / 2**20, 1)}
+    return {
+        "rows": rows,
+        "seconds": round(wall, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "mib": round(out.stat().st_size / 2**20, 1),
+    }
 
 
 if __name__ == "__main__":

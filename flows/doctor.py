@@ -137,7 +137,7 @@ def _engine(settings: DoctorSettings) -> Iterator[Line]:
         area="engine",
         state="note" if slower else "ok",
         found=f"auto takes {chosen} in {precision}",
-        remedy="OpenVINO is not installed; it is 1.5 to 2 times as fast on a CPU: "
+        remedy="OpenVINO is not installed; it is about 1.4 times as fast on a CPU in bfloat16: "
         "pip install -c constraints.txt openvino scipy"
         if slower
         else "",

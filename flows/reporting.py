@@ -16,9 +16,7 @@ from flows.settings import ReportSettings
 from flows.vectors import ClipVectors, clip_vectors
 from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
-from pipeline.heads.compare import leaderboards
 from pipeline.heads.neighbours import look_alikes, project
-from pipeline.heads.saved import read_config
 from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
 from pipeline.report.pictures import middle
 
@@ -191,6 +189,10 @@ def _runs(
     settings: ReportSettings, source: Any, cards: _Cards
 ) -> tuple[list[pd.DataFrame], list[RunView], list[str]]:
     """The boards and runs of this store's features; other runs are counted, not shown."""
+    if not any(Path(settings.runs).glob("*/metrics.json")):
+        return [], [], []  # Keras' import takes seconds: not for a store without runs
+    from pipeline.heads.compare import leaderboards
+
     try:
         boards = [board.table for board in leaderboards(settings.runs)]
     except ConfigError:
@@ -221,6 +223,8 @@ def _of_this_store(
     """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
     if board["fingerprint"].iloc[0] != source.fingerprint[:12]:
         return False
+    from pipeline.heads.saved import read_config
+
     config = read_config(Path(settings.runs) / str(board["run"].iloc[0]))
     folds = config["folds"] or [config["split"]]
     tested = {video for fold in folds for video in fold["test"]["video_ids"]}

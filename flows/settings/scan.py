@@ -17,7 +17,9 @@ class ScanSettings:
     )
     frames: int = setting(40, "steps in every sequence, for the estimate", metavar="N")
     rate: float = setting(
-        0.0, "frames per second of the CNN, for the estimate (0: as measured here)", metavar="FPS"
+        0.0,
+        "frames per second of the CNN, for the estimate (0: as measured on CPUs, by their cores)",
+        metavar="FPS",
     )
     hash: bool = setting(True, "look for duplicates by content, which reads every byte")
     csv: str = setting("", "also write one line per clip here", metavar="FILE")
