@@ -67,6 +67,8 @@ results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=f
 	$(BIN)/python benchmarks/results_page.py $(flags)
 faults: $(VENV)/.ready-dev ## break runs for real: kills, full disks, damage (over half an hour)
 	$(BIN)/python -m pytest -m "" tests/faults $(ARGS)
+bench: $(VENV)/.ready-dev ## all benchmarks, with ratios; run it on a quiet machine   ARGS="--only engine,endtoend"
+	$(BIN)/python -m benchmarks $(ARGS)
 fuzz: $(VENV)/.ready-dev ## 300 mutated clips of five containers
 	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 test-all: $(VENV)/.ready-dev ## the same with the tests that take minutes
@@ -91,4 +93,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: docs doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
+.PHONY: bench docs doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help

@@ -1,0 +1,67 @@
+"""Runs the benchmarks one after the other, prints their tables and says how long each took.
+
+    python -m benchmarks [--rounds 5] [--only engine,endtoend]
+
+The figures go to `benchmarks/results/*.json`. Features that several of them read are made once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# In minutes, on two cores: sizes are smaller than each script's own where the ratio is the same.
+BENCHES: dict[str, tuple[str, list[str]]] = {
+    "engine": ("the CNN alone", ["--seconds", "3"]),
+    "endtoend": ("stage one end to end", ["--clips", "12"]),
+    "seeking": ("a long clip by seeking", ["--minutes", "20", "--pairs", "1"]),
+    "isolation": ("decoding in child processes", ["--pairs", "2"]),
+    "store": ("chunks, shards, compression", ["--rows", "256"]),
+    "rows": ("a million rows", ["--rounds", "1"]),
+    "fixed": ("what a run costs besides its clips", ["--clips", "100,3000"]),
+    "epoch": ("a GRU's epoch", ["--clips", "512"]),
+    "training": ("the wide LSTM", []),
+}
+ROUNDS = {"engine", "endtoend", "store", "fixed", "epoch", "training"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default=",".join(BENCHES))
+    arguments = parser.parse_args()
+    failed = []
+    with tempfile.TemporaryDirectory() as scratch:
+        if "BENCH_STORE" not in os.environ and _reads_features(arguments.only):
+            sys.path.insert(0, str(HERE.parent))
+            from benchmarks.features import real_features
+
+            print("features of real clips for the benchmarks that read them …", file=sys.stderr)
+            os.environ["BENCH_STORE"] = real_features(Path(scratch))
+        for name in arguments.only.split(","):
+            text, words = BENCHES[name]
+            rounds = ["--rounds", str(arguments.rounds)] if name in ROUNDS else []
+            print(f"\n## {name}: {text}\n", flush=True)
+            began = time.perf_counter()
+            ended = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *words, *rounds])
+            if ended.returncode:
+                failed.append(name)
+            print(f"\n({time.perf_counter() - began:.0f} s)", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _reads_features(only: str) -> bool:
+    return bool({"store", "epoch", "training"} & set(only.split(",")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
