@@ -17,7 +17,15 @@ from pipeline.errors import ConfigError
 from pipeline.features.catalog.folders import Found, by_folders, is_clip_name
 from pipeline.features.catalog.table import ABSENT
 
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "Last-Modified", "modified", "created")
+_TIMES = (
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "Last-Modified",
+    "modified",
+    "created",
+)
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
 _ASKED_AT_ONCE = 16
 
