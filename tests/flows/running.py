@@ -46,6 +46,12 @@ def api_url() -> str:
     from flows.server import _start_temporary, _stop, quiet_prefect
 
     quiet_prefect()
+    # Prefect's first configuration of logging closes the handlers that stand, and absl's (TensorFlow
+    # brings it) closes the stream that it found at its import unless that is sys.stderr now: so not
+    # under `run_here`'s redirection, where pytest's own capture would be closed.
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
     process, server = _start_temporary()
     os.environ["PREFECT_API_URL"] = server.url
     atexit.register(_stop, process)
