@@ -14,7 +14,6 @@ import numpy as np
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
-from prefect.logging.handlers import APILogWorker
 
 import store
 from flows.worker import first_stage, stop_event
@@ -193,7 +192,7 @@ def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
 
 
 def _log(batch: Batch, results: list[Any]) -> None:
-    """Write what came of the batch to the run's log, and send it before this worker can end."""
+    """Write what came of the batch to the run's log."""
     try:
         logger = get_run_logger()
     except MissingContextError:  # not in a run: a test calls the task's function directly
@@ -204,7 +203,6 @@ def _log(batch: Batch, results: list[Any]) -> None:
     for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
         row = batch.clips[result.index].row
         logger.warning("row %d failed: %s %s", row, result.reason, result.detail)
-    APILogWorker.drain_all(timeout=2)
 
 
 def _source(clip: Clip) -> Any:

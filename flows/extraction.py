@@ -25,7 +25,7 @@ from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
 from flows.cancelling import RunCancelled
 from flows.cluster import gpu_share
 from flows.progress import Progress
-from flows.worker import request_stop
+from flows.worker import request_stop, send_logs
 from pipeline.features.stage import Stage
 from store import FAILED, PENDING, READY, Writer
 
@@ -149,6 +149,7 @@ class Extraction:
         finally:
             self._flush()
             self._runner.client.unsubscribe_topic(topic(self._run))
+            self._send_logs()
         if self._signals_seen:
             self._extracted.stopped_by = signal.Signals(self._signals_seen[0]).name
         self._extracted.stage_seconds = _spent(self._seconds.values())
@@ -297,6 +298,11 @@ class Extraction:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _send_logs(self) -> None:
+        # A worker that has gone, or a scheduler, takes its last lines along: no reason to fail.
+        with contextlib.suppress(Exception):
+            self._runner.client.run(send_logs, on_error="ignore")
 
     def _stop_workers(self) -> None:
         self._runner.client.run(request_stop, self._run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -41,3 +43,15 @@ def stop_event(run: str) -> threading.Event:
 def request_stop(run: str) -> None:
     """Ask the batches of this run, in this process, to finish the clips in hand and return."""
     stop_event(run).set()
+
+
+async def send_logs() -> None:
+    """Send what this process has logged to the run's page; to be called once, before it can end.
+
+    Once, because Prefect keeps each service that was ever drained, with its HTTP clients and their
+    TLS contexts, until the process ends: after every batch that was 3 MiB a batch.
+    """
+    from prefect.logging.handlers import APILogHandler
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(APILogHandler.aflush(), timeout=2)

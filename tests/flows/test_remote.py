@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import logging
 import os
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import store
+from tests.buckets import bucket
 from tests.flows.running import Finished, run, start
 from tests.flows.sameness import contents
 
@@ -27,23 +26,9 @@ PLACE_BOUND = {"mtime_ns"}  # an object's time is its upload's
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The URL of a bucket behind a real HTTP endpoint; the environment alone has the credentials."""
-    server = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    _, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "someone")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-        s3fs.S3FileSystem().mkdir(bucket)
-        yield f"s3://{bucket}"
-    running.stop()
+    """The URL of a bucket behind a real HTTP endpoint."""
+    with bucket(SECRET) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.buckets import bucket
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="module")
 def s3_bucket() -> Iterator[str]:
-    """A bucket behind a real HTTP endpoint on this machine, known from the environment alone."""
-    server = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = server.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    _, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "test")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem().mkdir("clips")
-        yield "s3://clips"
-    running.stop()
+    """The URL of a bucket behind a real HTTP endpoint."""
+    with bucket() as url:
+        yield url
 
 
 @pytest.fixture
