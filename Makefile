@@ -60,7 +60,7 @@ demo: $(VENV)/.ready ## features, train and predict on the built-in clips
 test: $(VENV)/.ready-dev ## all tests, types and lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
 	$(BIN)/python -m pytest tests/heads/test_zoo.py $(ARGS)
 results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=

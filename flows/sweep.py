@@ -25,7 +25,7 @@ import store
 from flows.artifacts import key
 from flows.cluster import visible_gpus
 from flows.settings import SweepSettings
-from flows.training import Loaded, load_stores, make_config, store_warnings
+from flows.training import Loaded, epoch_hooks, load_stores, make_config, store_warnings
 from flows.trials import Trial, sweep_heads, trials
 from pipeline.errors import PixelsError
 from pipeline.heads.config import TrainConfig
@@ -98,6 +98,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
         folder,
         overwrite=settings.overwrite,
         resume=(folder / "config.json").exists() and not settings.overwrite,
+        on_epoch=epoch_hooks(settings, folder),
         first_stage=loaded.first_stage,
     )
     get_run_logger().info("%s: test top-1 %.3f", trial.name, metrics["test"]["top1"])

@@ -20,7 +20,7 @@ from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips, load_clips, with_views
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.fitting import EpochReport
+from pipeline.heads.fitting import EpochReport, OnEpoch
 from pipeline.heads.training import train
 from pipeline.heads.zoo import HEADS
 
@@ -53,7 +53,7 @@ def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
             folder,
             overwrite=settings.overwrite,
             resume=settings.resume,
-            on_epoch=print_epoch,
+            on_epoch=epoch_hooks(settings, folder, print_epoch),
             first_stage=loaded.first_stage,
         )
     return folder, metrics
@@ -193,6 +193,21 @@ def make_config(
     """The config of one head's training; `changes` win over the settings."""
     values = {name: getattr(settings, name) for name in TRAINING}
     return TrainConfig(head=head, options=options, **(values | changes))
+
+
+def epoch_hooks(settings: TrainingSettings, folder: Path, *others: OnEpoch) -> OnEpoch:
+    """What is called after each epoch: `others`, and TensorBoard's log where it is wanted."""
+    hooks = list(others)
+    if settings.tensorboard:
+        from pipeline.heads.tensorboard import log_epochs
+
+        hooks.append(log_epochs(folder / "tensorboard"))
+
+    def tell(report: EpochReport) -> None:
+        for hook in hooks:
+            hook(report)
+
+    return tell
 
 
 def print_epoch(report: EpochReport) -> None:

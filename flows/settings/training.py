@@ -49,4 +49,7 @@ class TrainingSettings:
         0, "how many steps a step may be swapped for a neighbour in training", metavar="N"
     )
     precision: str = setting("auto", "of the training", choices=("auto", "float32", "bfloat16"))
+    tensorboard: bool = setting(
+        False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"
+    )
     overwrite: bool = setting(False, "replace a run of this name")

@@ -27,8 +27,10 @@ FIRST_CHUNK = Moment(chunks=1, delay_s=0)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "server"),
-    [(signal.SIGINT, 130, "own"), (signal.SIGTERM, 143, "session's")],
-    ids=["Ctrl-C", "SIGTERM"],
+    [
+        pytest.param(signal.SIGINT, 130, "own", id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, "session's", id="SIGTERM", marks=pytest.mark.long),
+    ],
 )
 def test_once_finishes_the_clips_in_hand_and_says_what_is_left(
     clips, whole, tmp_path, number, status, server
@@ -56,7 +58,13 @@ def test_once_finishes_the_clips_in_hand_and_says_what_is_left(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+    ],
+)
 def test_twice_ends_at_once_and_still_whole(clips, whole, tmp_path, number):
     url = tmp_path / "clips.zarr"
     # A clip that never returns: once would wait for its time limit.

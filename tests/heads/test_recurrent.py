@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline import engine
 from pipeline.heads.initialisers import FastOrthogonal
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import GRU, LSTM
@@ -105,3 +106,22 @@ def test_fast_orthogonal_is_orthogonal_and_seeded(shape):
     np.testing.assert_allclose(small, np.eye(min(shape)), atol=1e-5)
     # Spread like a Gaussian's, not a few large entries.
     assert np.abs(first).max() * np.sqrt(max(shape)) < 6
+
+
+@pytest.mark.parametrize(("kind", "masked"), [(LSTM, True), (GRU, True), (LSTM, False)])
+def test_on_a_gpu_the_layer_takes_cudnn(kind, masked):
+    if engine.backend_name() != "tensorflow" or engine.device() != "gpu":
+        pytest.skip("no GPU that TensorFlow can use: cuDNN's kernels cannot be looked for")
+    import tensorflow as tf
+
+    features, mask = batch()
+    layer = kind(16)
+    right_padded = np.sort(mask, axis=1)[:, ::-1] if masked else None
+
+    @tf.function(jit_compile=False)
+    def call(values):
+        return layer(values, mask=None if right_padded is None else tf.constant(right_padded))
+
+    graph = call.get_concrete_function(tf.constant(features)).graph.as_graph_def()
+    nodes = [*graph.node, *(node for one in graph.library.function for node in one.node_def)]
+    assert any(node.op.startswith("CudnnRNN") for node in nodes)

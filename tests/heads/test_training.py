@@ -17,6 +17,7 @@ from pipeline.heads.clips import load_clips, with_views
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.saved import load_run
 from pipeline.heads.statistics import masked_statistics
+from pipeline.heads.tensorboard import log_epochs
 from pipeline.heads.training import auto_batch, train
 from tests.heads.sources import rising_or_falling
 
@@ -250,6 +251,31 @@ def test_views_are_drawn_in_training_and_averaged_in_testing(tmp_path):
 def test_every_option_trains(options, tmp_path):
     config = TrainConfig(head="gru", epochs=3, baselines=False, **options)
     assert train(rising_or_falling(), config, tmp_path / "run")["epochs"] >= 1
+
+
+def test_tensorboard_gets_the_epochs_of_every_fold(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    config = TrainConfig(head="gru", epochs=3, split="kfold", folds=2, baselines=False)
+    seen = []
+    log = log_epochs(tmp_path / "log")
+
+    def on_epoch(report):
+        seen.append(report)
+        log(report)
+
+    train(rising_or_falling(), config, tmp_path / "run", on_epoch=on_epoch)
+    for fold in (0, 1):
+        events = EventAccumulator(str(tmp_path / "log" / f"fold{fold + 1}"))
+        events.Reload()
+        found = {
+            event.step: float(make_ndarray(event.tensor_proto))
+            for event in events.Tensors("loss/validation")
+        }
+        told = {one.epoch: one.val_loss for one in seen if (one.fold, one.folds) == (fold, 2)}
+        assert found == pytest.approx(told)
 
 
 def test_pixel_heads_train_from_stored_frames(tmp_path):

@@ -1,0 +1,43 @@
+"""A training's epochs as TensorBoard sees them. Needs the extra `tensorboard`, and no TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.heads.fitting import EpochReport, OnEpoch
+
+
+def log_epochs(folder: Path) -> OnEpoch:
+    """A function that writes each epoch's figures under `folder`, every fold in one of its own.
+
+    Raises `ConfigError` where TensorBoard is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "--tensorboard needs TensorBoard: pip install 'pixels-once[tensorboard]', "
+            "or leave it out; history.csv has the same figures"
+        )
+    from tensorboard.summary import Writer
+
+    writers: dict[int, Any] = {}
+
+    def log(report: EpochReport) -> None:
+        if report.fold not in writers:
+            fold = folder / f"fold{report.fold + 1}" if report.folds > 1 else folder
+            writers[report.fold] = Writer(str(fold))
+        writer = writers[report.fold]
+        for name, value in (
+            ("loss/training", report.loss),
+            ("loss/validation", report.val_loss),
+            ("top1/training", report.top1),
+            ("top1/validation", report.val_top1),
+            ("lr", report.lr),
+            ("clips_per_second", report.clips_per_second),
+        ):
+            writer.add_scalar(name, value, report.epoch)
+        writer.flush()
+
+    return log
