@@ -67,6 +67,12 @@ def main() -> None:
     save("engine", {"unit": "frames/s", "ways": report})
 
 
+def cnn_cpu_ms(seconds: float = 5.0) -> float:
+    """CPU milliseconds that our engine spends on a frame in this process, all threads together."""
+    precision = "bfloat16" if "bfloat16" in engine.precisions() else "float32"
+    return _timed(_ours(precision), seconds)()["cpu_ms"]
+
+
 def _timed(run: Runner, seconds: float) -> Callable[[], dict[str, float]]:
     run()
 

@@ -2,7 +2,7 @@
 
 Both ways read the same clips and copy the frames into a batch; they alternate, `--pairs` times.
 CPU seconds are those of this process and of all its children, their start included. The share is
-of a whole run: decoding plus the CNN, at `--cnn-ms` CPU milliseconds a frame.
+of a whole run: decoding plus the CNN, whose CPU milliseconds a frame are measured first.
 
     python benchmarks/isolation.py [--videos FOLDER] [--pairs 5]
 """
@@ -25,6 +25,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.engine import cnn_cpu_ms
 from pipeline.features.catalog import discover
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import FramePlan, read_clip
@@ -38,14 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", default=str(REAL) if REAL.is_dir() else "")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--cnn-ms", type=float, default=25.0)
+    parser.add_argument("--cnn-ms", type=float, default=0.0, help="0: measured")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         videos = arguments.videos
         if not videos:
             videos = f"{scratch}/clips"
             write_demo_clips(Path(videos))
-        report = measure(discover(videos), arguments.pairs, arguments.cnn_ms)
+        report = measure(discover(videos), arguments.pairs, arguments.cnn_ms or cnn_cpu_ms())
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -69,7 +70,7 @@ def measure(clips: pd.DataFrame, pairs: int, cnn_ms: float) -> dict[str, object]
             f"   {there - here:+6.2f}   {shares[-1]:+.2%}"
         )
     median = statistics.median(shares)
-    print(f"{frames} frames; median {median:+.2%} of a whole run at {cnn_ms:g} ms of CNN a frame")
+    print(f"{frames} frames; median {median:+.2%} of a whole run at {cnn_ms:.1f} ms of CNN a frame")
     return {"clips": len(clips), "frames": frames, "cnn_ms": cnn_ms, "shares": shares}
 
 
