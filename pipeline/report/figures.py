@@ -28,7 +28,13 @@ def class_chart(table: pd.DataFrame) -> go.Figure:
         split=table["split"].where(table["split"] != "", "not split"),
     )
     counts = named.groupby(["label", "split"], observed=True).size().unstack(fill_value=0)
+    classes = len(counts)
     counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index].tail(MOST_CLASSES)
+    unit = (
+        "clips"
+        if classes == len(counts)
+        else f"clips, of the {len(counts)} largest of {classes} classes"
+    )
     figure = go.Figure()
     for number, split in enumerate(counts.columns):
         figure.add_bar(
@@ -39,7 +45,7 @@ def class_chart(table: pd.DataFrame) -> go.Figure:
             marker_color=COLOURS[number % len(COLOURS)],
             hovertemplate="%{y}: %{x} clips<extra>" + str(split) + "</extra>",
         )
-    figure.update_layout(barmode="stack", xaxis_title="clips", showlegend=len(counts.columns) > 1)
+    figure.update_layout(barmode="stack", xaxis_title=unit, showlegend=len(counts.columns) > 1)
     return finished(figure, height=max(220, 90 + 22 * len(counts)), yaxis={"automargin": True})
 
 
