@@ -1,6 +1,7 @@
 """300 mutated clips of five containers through a whole run: what becomes of each.
 
-Sound clips are written as mp4, mkv, avi, webm and mov, then broken by bit flips, cuts, swapped
+Real clips in mp4, mkv, avi, webm and mov (some put from one container into another, their packets
+unchanged; generated ones where no real ones are at hand) are broken by bit flips, cuts, swapped
 blocks and spliced headers, all by one seed. The run must end by itself with every row ready or
 failed with a known reason, and no child may be left. Ends with status 1 where that does not hold.
 
@@ -10,6 +11,7 @@ failed with a known reason, and no child may be left. Ends with status 1 where t
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -32,6 +34,7 @@ from pipeline.features.reasons import FAILURES
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
+REAL = ROOT.parent / "shared" / "clips"
 CONTAINERS = {
     "mp4": "libx264",
     "mkv": "libx264",
@@ -39,6 +42,8 @@ CONTAINERS = {
     "webm": "libvpx",
     "mov": "mpeg4",
 }
+
+EXACT = {"fflags": "bitexact"}  # no random ids, no dates: one seed makes the same bytes
 
 
 def main() -> int:
@@ -99,21 +104,53 @@ def run(scratch: Path) -> tuple[int, list[str]]:
 def write_mutations(folder: Path, count: int, seed: int) -> None:
     """`count` broken clips, in one folder per kind of mutation."""
     drawn = random.Random(seed)
-    sources = {kind: encode(kind, codec, folder) for kind, codec in CONTAINERS.items()}
+    folder.mkdir()
+    sources = real_clips(folder, drawn) if REAL.is_dir() else generated_clips(folder)
     for number in range(count):
         kind = list(CONTAINERS)[number % len(CONTAINERS)]
         name = list(MUTATIONS)[number // len(CONTAINERS) % len(MUTATIONS)]
-        others = [data for other, data in sources.items() if other != kind]
-        data = MUTATIONS[name](bytearray(sources[kind]), drawn, drawn.choice(others))
+        others = [data for other, clips in sources.items() if other != kind for data in clips]
+        data = bytearray(drawn.choice(sources[kind]))
+        data = MUTATIONS[name](data, drawn, drawn.choice(others))
         (folder / name).mkdir(exist_ok=True)
         (folder / name / f"{number:03d}.{kind}").write_bytes(data)
 
 
-def encode(kind: str, codec: str, folder: Path) -> bytes:
-    """A sound clip of 40 moving frames in this container."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"sound.{kind}"
-    with av.open(str(path), "w") as container:
+def real_clips(scratch: Path, drawn: random.Random) -> dict[str, list[bytes]]:
+    """Sound real clips by container: those that are in it, and six put into mkv and mov."""
+    with (REAL / "odd" / "expected.csv").open(encoding="utf-8") as file:
+        sound = [row["file"] for row in csv.DictReader(file) if row["status"] == "ready"]
+    found: dict[str, list[bytes]] = {kind: [] for kind in CONTAINERS}
+    for name in sound:
+        found[name.rsplit(".", 1)[1]].append((REAL / "odd" / name).read_bytes())
+    for path in drawn.sample(sorted((REAL / "fight").rglob("*.mp4")), 6):
+        found["mp4"].append(path.read_bytes())
+        for kind in ("mkv", "mov"):
+            found[kind].append(remuxed(path, scratch / f"sound.{kind}"))
+    return found
+
+
+def remuxed(source: Path, target: Path) -> bytes:
+    """The packets of a clip's video in another container."""
+    with av.open(str(source)) as given, av.open(str(target), "w", options=EXACT) as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    data = target.read_bytes()
+    target.unlink()
+    return data
+
+
+def generated_clips(scratch: Path) -> dict[str, list[bytes]]:
+    """A sound clip of each container, for where there are no real ones."""
+    return {kind: [encode(scratch / f"sound.{kind}", codec)] for kind, codec in CONTAINERS.items()}
+
+
+def encode(path: Path, codec: str) -> bytes:
+    """A sound clip of 40 moving frames."""
+    with av.open(str(path), "w", options=EXACT) as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         stream.codec_context.thread_count = 1
