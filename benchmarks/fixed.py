@@ -55,6 +55,8 @@ def main() -> None:
         folder = Path(scratch)
         os.environ["PREFECT_HOME"] = str(folder / "home")
         os.environ.pop("PREFECT_API_URL", None)
+        # Prefect's own server gives up after 20 s where the machine is busy; that is not asked here.
+        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
         if arguments.only != "clips":
             report["nothing"] = nothing_to_do(folder, arguments.done, arguments.rounds)
         if arguments.only != "nothing":

@@ -1,7 +1,8 @@
 """What 10 thousand, 1 million and 100 million clips cost: `python -m benchmarks.scale [--measure]`.
 
-`--measure` takes the per-clip costs on this machine (CPU seconds, so that a busy machine does not
-disturb them) into `results/scale.json`; without it the table of docs/scale.md is printed from there.
+`--measure` takes the per-clip costs on this machine into `results/scale.json` (CPU seconds, so that
+a busy machine does not disturb them; wall seconds of a Prefect task on Dask); without it the table of
+docs/scale.md is printed from there.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ STEPS, CHANNELS, BATCH, COMMIT_ROWS, COLUMNS = 40, 2048, 64, 4096, 22
 # Not measured here, for want of a GPU: about 4 % of an H100's dense bfloat16 peak at 11.4 GFLOP a
 # frame. Change it to your own `frames/s` of a run's summary, the rest follows.
 ASSUMED_GPU_FRAMES_PER_S = 3_000.0
-# Prefect's and Dask's own work per task, seen with a quiet machine (0.13 to 0.18 s).
-TASK_S = 0.15
+TASKS = 60
 
 
 def measure() -> dict[str, Any]:
@@ -87,7 +87,41 @@ def measure() -> dict[str, Any]:
         "small_bytes_per_row": small // COMMIT_ROWS,
         "write_cpu_s_per_batch": round(write_s, 4),
         "commit_cpu_s_per_4096_rows": round(commit_s, 4),
+        "task_s": round(_task_s(), 3),
     }
+
+
+def _task_s() -> float:
+    """Wall seconds of Prefect and Dask per task: empty tasks, four in work at once as in a run."""
+    from flows.server import prefect_server, quiet_prefect
+
+    quiet_prefect()
+    with prefect_server():
+        import distributed
+        from prefect import flow, task
+        from prefect_dask import DaskTaskRunner
+
+        @task
+        def nothing(number: int) -> int:
+            return number
+
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as cluster:
+
+            @flow(task_runner=DaskTaskRunner(address=cluster.scheduler_address))
+            def all_of_them() -> float:
+                nothing.submit(0).result()  # the worker loads Prefect
+                began, waiting = time.perf_counter(), []
+                for number in range(TASKS):
+                    waiting.append(nothing.submit(number))
+                    if len(waiting) == 4:
+                        waiting.pop(0).result()
+                for future in waiting:
+                    future.result()
+                return (time.perf_counter() - began) / TASKS
+
+            return all_of_them()
 
 
 def table(costs: dict[str, Any]) -> list[str]:
@@ -112,13 +146,13 @@ def table(costs: dict[str, Any]) -> list[str]:
             _bytes(clips * costs["row_bytes"]),
             _bytes(clips * costs["small_bytes_per_row"]),
             f"{requests:,}",
-            _hours(batches * TASK_S / 3600),
+            _hours(batches * costs["task_s"] / 3600),
             f"{cores:.1f}",
         ]
         for gpus in GPUS:
             # One flow hands out the batches: its own work is the floor, whatever the GPUs do.
             work = clips / (gpu_clips_per_s * gpus)
-            cells.append(_hours(max(work, batches * TASK_S) / 3600))
+            cells.append(_hours(max(work, batches * costs["task_s"]) / 3600))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

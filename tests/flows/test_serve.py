@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,7 +23,7 @@ import store
 from flows.serving import next_runs, served_settings
 from flows.settings import FeaturesSettings, ServeSettings
 from pipeline.errors import ConfigError
-from tests.flows.running import finish, run, start
+from tests.flows.running import ROOT, environment, finish, run, start
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,50 @@ def test_runs_find_the_server_of_ui_by_themselves_and_tell_it_the_whole_story(
     assert by_key.keys() >= {"summary-story", "progress-story", "dashboard-story"}
     assert "data:image/png;base64," in by_key["summary-story"]["data"]
     assert by_key["progress-story"]["data"] == 100.0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_automation_of_the_docs_tells_of_a_failed_run(
+    ui: str, home: dict[str, str], clips: Path, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (automation,) = [part for part in page.split("```yaml\n") if part.startswith("name: features")]
+    heard: list[str] = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["content-length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        make_block = (
+            "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Hook\n"
+            f"hook = Hook(name='hook', url='http://127.0.0.1:{listener.server_port}', "
+            "json_data={'text': '{{subject}} | {{body}}'})\n"
+            "print(hook.save('hook'))"
+        )
+        to_ui = environment(home | {"PREFECT_API_URL": f"{ui}/api"})
+        block = subprocess.check_output([sys.executable, "-c", make_block], env=to_ui, text=True)
+        own = automation.split("```")[0].replace(
+            "00000000-0000-0000-0000-000000000000", block.strip()
+        )
+        (tmp_path / "failed.yaml").write_text(own, encoding="utf-8")
+        command = [sys.executable, "-m", "prefect", "automation", "create", "--from-file"]
+        subprocess.run([*command, "failed.yaml"], cwd=tmp_path, env=to_ui, check=True)
+        shutil.copytree(clips, tmp_path / "clips")
+        (tmp_path / "clips" / "Jump" / "broken.mp4").write_bytes(b"no clip")
+        words = ("--videos", "clips", "--store", "told.zarr", "--backbone", "frames")
+        ended = run("features", *words, "--max-failed", "0", cwd=tmp_path, env=home)
+        assert ended.status == 3, ended.err
+        until(lambda: heard)
+        listener.shutdown()
+    assert "features: Failed" in heard[0]
 
 
 def test_serving_without_a_server_says_what_to_do(clips: Path, tmp_path: Path) -> None:
