@@ -72,7 +72,7 @@ def keep_test_clips(clips: Clips, accepted: Path | None) -> tuple[Clips, str]:
     if record["how"] != "stratified":
         groups = table["group"].astype(str)
         tested = set(groups[test]) - {""}
-        test |= groups.isin(tested).to_numpy()
+        test = test | groups.isin(tested).to_numpy()
     table["split"] = np.where(test, "test", "train")
     return replace(clips, table=table), "given"
 

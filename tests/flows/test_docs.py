@@ -103,7 +103,7 @@ def feature_store(url: Path) -> None:
         writer.flush()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +127,7 @@ def test_the_notebook_runs_from_top_to_bottom(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     """Each command of the story in its order, on the built-in clips; the Python of the format page."""
     story = commands_in((ROOT / "docs" / "quickstart.md").read_text(), marks="")
