@@ -162,9 +162,10 @@ def _pairs(
         compared = f"every pair of {len(at):,} random clips was compared"
     count = f"{len(found):,}{'+' if len(found) == 2000 else ''}"
     suspects = sum(1 for one in why if one)
+    pairs_have = "pair has" if count == "1" else "pairs have"
     note = (
-        f"{count} pairs have a similarity of {settings.near:g} or more ({compared}); "
-        f"{suspects:,} of them are of different splits, groups or labels"
+        f"{count} {pairs_have} a similarity of {settings.near:g} or more ({compared}); "
+        f"{suspects:,} of them of different splits, groups or labels"
         f"{f'; {len(order)} are shown' if len(order) < len(found) else ''}. "
         "Such clips on both sides of a split flatter the test."
     )
