@@ -29,7 +29,7 @@ HEADS = (
     "frame_average gru lstm:units=512 gru:preset=wide bilstm stacked mlp late_fusion early_fusion "
     "attention transformer tcn"
 )
-DEMO_HEADS = "frame_average gru:preset=wide lstm:units=64 mlp attention tcn"
+DEMO_HEADS = "frame_average gru:preset=wide lstm:units=64 lstm:units=256 mlp attention tcn"
 PIXEL_HEADS = "convlstm lrcn conv3d"
 RIVAL = "frame_average"
 
@@ -63,6 +63,7 @@ SETS = (
         title="The built-in demo clips, 6 classes in pairs that differ only in the order of time",
         heads=DEMO_HEADS,
         features=("--weights", "random:0"),
+        training=("--epochs", "80", "--patience", "20"),
     ),
     DataSet(
         name="fight-frames",
