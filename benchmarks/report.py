@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import store
 from pipeline.features.previews import preview_pictures
 from pipeline.spec import Sampling, Spec
