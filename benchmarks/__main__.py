@@ -28,6 +28,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "fixed": ("what a run costs besides its clips", ["--clips", "100,3000"]),
     "epoch": ("a GRU's epoch", ["--clips", "512"]),
     "training": ("the wide LSTM", []),
+    "similar": ("the nearest of a million clips", ["--rounds", "3"]),
     "memory": ("memory over 1,000 clips", []),
     "report": ("the report of 10,000 rows", []),
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),

@@ -7,7 +7,10 @@ which any two clips look alike.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +22,7 @@ from pipeline.heads.source import Rows, SequenceSource
 
 Vectors = npt.NDArray[Any]
 
+_IN_CACHE = 64  # vectors compared at a time: a core's cache holds them through every step of it
 _BLOCK = 4096  # vectors that are made float32 at a time: bounds memory, whatever the store's size
 
 
@@ -77,9 +81,12 @@ class Scaling:
 
     def unit(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """The scaled vectors (n, channels) at length 1; a vector at the mean stays 0."""
-        scaled = (np.asarray(vectors, np.float32) - self.mean) * self.scale
-        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
-        return np.asarray(scaled / np.maximum(lengths, 1e-12), np.float32)
+        scaled = np.array(vectors, np.float32)
+        scaled -= self.mean
+        scaled *= self.scale
+        lengths = np.sqrt(np.einsum("nc,nc->n", scaled, scaled))[:, None]
+        scaled /= np.maximum(lengths, 1e-12)
+        return scaled
 
 
 def nearest(
@@ -92,9 +99,15 @@ def nearest(
     """
     target = scaling.unit(query[None])[0]
     cosines = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), _BLOCK):
-        block = scaling.unit(vectors[start : start + _BLOCK])
-        cosines[start : start + _BLOCK] = block @ target
+
+    def compare(first: int) -> None:
+        for start in range(first, min(first + _BLOCK, len(vectors)), _IN_CACHE):
+            part = slice(start, min(start + _IN_CACHE, first + _BLOCK))
+            cosines[part] = scaling.unit(vectors[part]) @ target
+
+    # NumPy lets other threads work: a search takes every core.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        deque(threads.map(compare, range(0, len(vectors), _BLOCK)), maxlen=0)
     if leave_out >= 0:
         cosines[leave_out] = -np.inf
     order = np.argsort(-cosines, kind="stable")[: max(0, count)]

@@ -1,0 +1,61 @@
+"""The nearest of a million clips, exactly: the search behind `similar`, on vectors from a file.
+
+Random vectors of InceptionV3's width in a file as `similar` keeps them (4 GB of float16 at a
+million). The file is in the page cache, as it is at the second search of a day.
+
+    python benchmarks/similar.py [--clips 1000000] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.heads.neighbours import Scaling, nearest
+
+RESULTS = Path(__file__).parent / "results" / "similar.json"
+CHANNELS = 2048
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    random = np.random.default_rng(0)
+    some = random.random((1000, CHANNELS), np.float32).astype(np.float16)
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = np.lib.format.open_memmap(
+            f"{folder}/vectors.npy", "w+", np.float16, (arguments.clips, CHANNELS)
+        )
+        for start in range(0, arguments.clips, len(some)):
+            part = vectors[start : start + len(some)]
+            # Shifted copies: every row is another vector, and a million are written in seconds.
+            part[:] = np.roll(some[: len(part)], start // len(some), axis=1)
+        scaling = Scaling.of(some)
+        seconds = []
+        for number in range(arguments.rounds):
+            wanted = arguments.clips * (2 * number + 1) // (2 * arguments.rounds)
+            began = time.perf_counter()
+            places, _ = nearest(
+                vectors, np.asarray(vectors[wanted], np.float32), count=5, scaling=scaling
+            )
+            seconds.append(round(time.perf_counter() - began, 2))
+            assert places[0] == wanted
+    report = {"clips": arguments.clips, "seconds": statistics.median(seconds), "all": seconds}
+    print(json.dumps(report))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
