@@ -60,7 +60,7 @@ def test_damaged_small_columns_are_rebuilt(clips, whole, url):
     assert_equal(url, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_column_that_comes_from_the_clips_has_them_read_again(clips, whole, url):
     flip_bit(url / "frame_index" / "c.0.0", 300)
     refused = finished_here(clips, url)

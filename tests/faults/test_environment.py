@@ -164,7 +164,7 @@ def test_a_right_that_is_taken_away_from_an_unprivileged_user(clips, whole, pref
         shutil.rmtree(home)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_dies_again_and_again_ends_the_run(clips, whole, tmp_path):
     url = tmp_path / "clips.zarr"
     killer = tmp_path / "site"
@@ -187,7 +187,7 @@ def test_a_worker_that_dies_again_and_again_ends_the_run(clips, whole, tmp_path)
     assert_equal(url, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_scheduler_that_goes_away_ends_the_run(clips, prefect_api, tmp_path):
     url = tmp_path / "clips.zarr"
     code = (
