@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -94,8 +95,13 @@ def test_a_late_writer_on_an_external_worker_whose_client_died_is_fenced_off(
         process = features(clips, url, "--scheduler", address)
         wait_for(Moment(chunks=1, delay_s=0), url, process)
         late = workers(cluster.pid)
-        for worker in late:
-            worker.suspend()
+        suspended(late)
+        while any((url / "features").glob("*.partial")):
+            # Past the fence already: such a write ends when it goes on, and is what digests are for.
+            for worker in late:
+                worker.resume()
+            time.sleep(0.01)
+            suspended(late)
         before = chunks(url)
         process.kill()
         process.communicate()
@@ -113,6 +119,13 @@ def test_a_late_writer_on_an_external_worker_whose_client_died_is_fenced_off(
     finally:
         cluster.kill()
         cluster.communicate()
+
+
+def suspended(processes: list[psutil.Process]) -> None:
+    """Returns when all of them stand still."""
+    for process in processes:
+        process.suspend()
+    wait_until(lambda: all(p.status() == psutil.STATUS_STOPPED for p in processes))
 
 
 def quiet(worker: psutil.Process) -> bool:
