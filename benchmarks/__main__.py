@@ -54,7 +54,9 @@ def main() -> int:
             rounds = ["--rounds", str(arguments.rounds)] if name in ROUNDS else []
             print(f"\n## {name}: {text}\n", flush=True)
             began = time.perf_counter()
-            ended = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *words, *rounds])
+            # As a module: a script's own folder would come first, and has a store.py of its own.
+            command = [sys.executable, "-m", f"benchmarks.{name}", *words, *rounds]
+            ended = subprocess.run(command, cwd=HERE.parent)
             if ended.returncode:
                 failed.append(name)
             print(f"\n({time.perf_counter() - began:.0f} s)", flush=True)
