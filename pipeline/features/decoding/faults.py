@@ -12,6 +12,8 @@ import json
 import os
 import time
 
+import numpy as np
+
 VARIABLE = "PIXELS_ONCE_FAULTS"
 
 
@@ -43,7 +45,7 @@ def _eat_memory() -> None:
     # The limit is on what is asked for: pages that are never touched count, and cost no time.
     eaten = []
     while True:
-        eaten.append(bytearray(16 << 20))
+        eaten.append(np.empty(16 << 20, np.uint8))
 
 
 _FAULTS = {
