@@ -35,9 +35,10 @@ def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
     """
     h = ops.zeros_like(ops.cast(projected[0, :, : recurrent.shape[0]], "float32"))
     states = []
-    for t in range(int(projected.shape[0])):
+    # Unstacked, not indexed: the gradient of an index is a zero of the whole sequence, every step.
+    for t, step in enumerate(ops.unstack(ops.cast(projected, "float32"), axis=0)):
         inner = ops.cast(ops.matmul(ops.cast(h, recurrent.dtype), recurrent) + bias, "float32")
-        xz, xr, xh = ops.split(ops.cast(projected[t], "float32"), 3, axis=-1)
+        xz, xr, xh = ops.split(step, 3, axis=-1)
         hz, hr, hh = ops.split(inner, 3, axis=-1)
         z, r = ops.sigmoid(xz + hz), ops.sigmoid(xr + hr)
         new = z * h + (1 - z) * ops.tanh(xh + r * hh)

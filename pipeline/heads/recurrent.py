@@ -43,18 +43,25 @@ class _Projected:
         """Inputs (steps, batch, channels) · kernel + bias in compute dtype, mask (steps, batch, 1)."""
         layer: Any = self
         dtype = layer.compute_dtype
-        x = ops.transpose(ops.cast(sequences, dtype), (1, 0, 2))
+        x = ops.cast(sequences, dtype)
         if mask is None:
             mask = ops.ones_like(sequences[:, :, 0], dtype="bool")
         real = ops.expand_dims(ops.transpose(ops.cast(mask, "float32"), (1, 0)), -1)
-        if layer.go_backwards:
-            x, real = ops.flip(x, axis=0), ops.flip(real, axis=0)
-        steps, channels = int(x.shape[0]), int(x.shape[2])
-        flat = ops.matmul(ops.reshape(x, (-1, channels)), _as(layer.cell.kernel, dtype))
+        steps, channels = int(x.shape[1]), int(x.shape[2])
         units = int(layer.cell.kernel.shape[1])
+        # The narrower side is turned to steps first: it is a copy, and 2048 channels are many.
+        if channels < units:
+            x = ops.transpose(x, (1, 0, 2))
+        flat = ops.matmul(ops.reshape(x, (-1, channels)), _as(layer.cell.kernel, dtype))
         bias = _as(layer.cell.bias, dtype)
-        projected = flat + (bias if len(bias.shape) == 1 else bias[0])
-        return ops.reshape(projected, (steps, -1, units)), real
+        flat = flat + (bias if len(bias.shape) == 1 else bias[0])
+        if channels < units:
+            projected = ops.reshape(flat, (steps, -1, units))
+        else:
+            projected = ops.transpose(ops.reshape(flat, (-1, steps, units)), (1, 0, 2))
+        if layer.go_backwards:
+            projected, real = ops.flip(projected, axis=0), ops.flip(real, axis=0)
+        return projected, real
 
     def _returned(self, states: Any) -> Any:
         """States (steps, batch, units) as the layer's output."""
