@@ -25,7 +25,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "isolation": ("decoding in child processes", ["--pairs", "2"]),
     "store": ("chunks, shards, compression", ["--rows", "256"]),
     "rows": ("a million rows", ["--rounds", "1"]),
-    "fixed": ("what a run costs besides its clips", ["--clips", "100,3000"]),
+    "fixed": ("what a run costs besides its clips", []),
     "epoch": ("a GRU's epoch", ["--clips", "512"]),
     "training": ("the wide LSTM", []),
     "similar": ("the nearest of a million clips", ["--rounds", "3"]),

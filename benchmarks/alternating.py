@@ -110,6 +110,8 @@ def table(report: Mapping[str, Any], ways: Mapping[str, str], unit: str, ours: s
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for way, text in ways.items():
+        if way not in report:
+            continue
         values = rates(report, way)
         lines.append(
             f"| {text} | {statistics.median(values):.1f} | {min(values):.1f}–{max(values):.1f} "
@@ -135,21 +137,12 @@ def _by_cpu(report: Mapping[str, Any], way: str) -> list[float]:
     return [a["rate"] * a["wall_s"] / a["cpu_s"] for a in report[way]["rounds"]]
 
 
-def summary(report: Mapping[str, Any], ours: str) -> dict[str, dict[str, Any]]:
-    """By way: the median rate, its range, and ours over it, by the wall's clock and by the CPU's."""
-    return {
-        way: {
-            "median": statistics.median(rates(report, way)),
-            "range": [min(rates(report, way)), max(rates(report, way))],
-            "ours_times": ratio(report, ours, way),
-            "ours_times_by_cpu": cpu_ratio(report, ours, way),
-        }
-        for way in report
-    }
-
-
 def save(name: str, report: Mapping[str, Any]) -> None:
-    """Write `results/NAME.json`, with the machine and the versions beside the figures."""
+    """Write `results/NAME.json`, with the machine and the versions beside the figures.
+
+    Every benchmark has a `shown(report)` that makes Markdown of what was kept, for the terminal and
+    for `docs/performance.md` alike.
+    """
     from pipeline import engine
     from pipeline.features.backbones.openvino_cache import openvino_software
 

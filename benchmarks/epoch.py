@@ -26,7 +26,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
-from benchmarks.alternating import compare, cpu_ratio, rates, ratio, save, serve, summary, table
+from benchmarks.alternating import compare, rates, save, serve, table
 from benchmarks.features import real_features
 from pipeline import engine
 
@@ -53,24 +53,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_both(Path(folder), arguments.clips)
         report = compare(__file__, WAYS, [folder], arguments.rounds)
-    print(f"{arguments.clips} clips, {engine.cores()} cores, {arguments.rounds} rounds\n")
-    print(table(report, WAYS, "clips/s", "ours"))
-    for peer in ("npy", "npy64"):
-        print(
-            f"\nours is {ratio(report, 'ours', peer):.2f} times {WAYS[peer]} "
-            f"(by CPU time {cpu_ratio(report, 'ours', peer):.2f})"
-        )
+    figures = {"clips": arguments.clips, "ways": report}
+    print(shown(figures))
+    save("epoch", figures)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The table of ways, and what reading the store costs once."""
+    report = figures["ways"]
     load_s = statistics.median(rates(report, "ours", "load_s"))
-    print(f"\nthe store was read once, in {load_s:.2f} s")
-    save(
-        "epoch",
-        {
-            "unit": "clips/s",
-            "clips": arguments.clips,
-            "load_s": load_s,
-            "summary": summary(report, "ours"),
-            "ways": report,
-        },
+    return "\n\n".join(
+        [
+            f"{figures['clips']} clips, {len(report['ours']['rounds'])} rounds",
+            table(report, WAYS, "clips/s", "ours"),
+            f"the store is read once, in {load_s:.2f} s",
+        ]
     )
 
 

@@ -1,9 +1,9 @@
 """What a run costs besides its clips: with nothing to do, and per clip from 100 to 3,000 clips.
 
 `nothing` is a run that finds 1,000 clips done, beside the bare imports and an empty Prefect flow, in
-turn, each with a temporary server of its own in a home that is warm. `clips` runs 1, 100, 1,000 and
-3,000 short clips through the `frames` backbone: a line through them is start-up and cost per clip,
-and what a run's slope has over the extractor's alone is orchestration (Prefect, Dask, commit).
+turn, each with a temporary server of its own in a home that is warm. `clips` runs 100, 1,000 and
+3,000 short clips through the `frames` backbone: from one size to the next is what a clip costs, free
+of start-up, and what it has over the extractor's alone is orchestration (Prefect, Dask, commit).
 CPU seconds count every process of a run.
 
     python benchmarks/fixed.py [--rounds 5] [--clips 100,1000,3000] [--cnn-ms 30]
@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import itertools
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,6 +39,11 @@ ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = "import prefect, dask, zarr"
 FLOW = "from prefect import flow\n@flow\ndef empty():\n    pass\nempty()"
 SUBREAPER = 36  # prctl: orphans below this process become its children
+WAYS = {
+    "imports": f"`{IMPORTS}`",
+    "empty flow": "an empty Prefect flow",
+    "ours": "ours, nothing to do",
+}
 FRAMES = ["--backbone", "frames", "--frames", "4"]
 
 
@@ -49,7 +56,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("nothing", "clips"), default="")
     arguments = parser.parse_args()
     ctypes.CDLL(None).prctl(SUBREAPER, 1)
-    sizes = [1, *map(int, arguments.clips.split(","))]
+    sizes = [*map(int, arguments.clips.split(","))]
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -60,8 +67,46 @@ def main() -> None:
         if arguments.only != "clips":
             report["nothing"] = nothing_to_do(folder, arguments.done, arguments.rounds)
         if arguments.only != "nothing":
-            report["clips"] = per_clip(folder, sizes, arguments.cnn_ms)
+            report["clips"] = per_clip(folder, sizes, arguments.cnn_ms, arguments.rounds)
+    print(shown(report))
     save("fixed", report)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """A run with nothing to do, then what a clip costs from size to size."""
+    parts = []
+    if nothing := figures.get("nothing"):
+        lines = ["| what | wall s | range | CPU s |", "| --- | ---: | ---: | ---: |"]
+        for way, values in nothing["rounds"].items():
+            wall, cpu = ([one[kind] for one in values] for kind in ("wall_s", "cpu_s"))
+            lines.append(
+                f"| {WAYS[way]} | {statistics.median(wall):.1f} | {min(wall):.1f}–{max(wall):.1f} "
+                f"| {statistics.median(cpu):.1f} |"
+            )
+        parts += [
+            "\n".join(lines),
+            f"a run that finds {nothing['clips']:,} clips done takes "
+            f"{nothing['medians']['wall_s']:.2f} times the imports and an empty flow together",
+        ]
+    if clips := figures.get("clips"):
+        lines = [
+            "| clips | wall s | CPU s | CPU ms for each further clip |",
+            "| ---: | ---: | ---: | ---: |",
+        ]
+        for size, rounds in clips["runs"].items():
+            wall, cpu = (statistics.median(one[k] for one in rounds) for k in ("wall_s", "cpu_s"))
+            cost = clips["ms_per_clip"].get(size, {}).get("cpu_s")
+            lines.append(
+                f"| {int(size):,} | {wall:.1f} | {cpu:.1f} | {f'{cost:.1f}' if cost else '–'} |"
+            )
+        first, *_, last = [cost["cpu_s"] for cost in clips["ms_per_clip"].values()]
+        parts += [
+            "\n".join(lines),
+            f"in the last thousands a clip costs {last / first:.2f} of what it costs before; "
+            f"orchestration is {clips['orchestration_cpu_s_per_batch']:.2f} CPU s a batch of 64, "
+            f"{clips['share_of_cnn']:.1%} of its CNN time ({clips['cnn_ms']:g} CPU ms a frame)",
+        ]
+    return "\n\n".join(parts)
 
 
 def nothing_to_do(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
@@ -87,55 +132,44 @@ def nothing_to_do(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
         ]
         for kind in ("wall_s", "cpu_s")
     }
-    print(f"a run with nothing to do on {clips:,} clips\n")
-    print("| what | wall s | range | CPU s |\n| --- | ---: | ---: | ---: |")
-    for way, values in found.items():
-        wall, cpu = ([one[kind] for one in values] for kind in ("wall_s", "cpu_s"))
-        print(
-            f"| {way} | {statistics.median(wall):.1f} | {min(wall):.1f}–{max(wall):.1f} "
-            f"| {statistics.median(cpu):.1f} |"
-        )
     medians = {kind: statistics.median(values) for kind, values in ratios.items()}
-    print(
-        f"\nours takes {medians['wall_s']:.2f} times imports + empty flow "
-        f"(by CPU time {medians['cpu_s']:.2f})\n"
-    )
     return {"clips": clips, "rounds": found, "ratios": ratios, "medians": medians}
 
 
-def per_clip(folder: Path, sizes: list[int], cnn_ms: float) -> dict[str, Any]:
-    """Runs of several sizes with the `frames` backbone; the cost of a clip without the start-up."""
-    runs = {}
+def per_clip(folder: Path, sizes: list[int], cnn_ms: float, rounds: int) -> dict[str, Any]:
+    """Runs of several sizes with the `frames` backbone: what a clip costs from size to size.
+
+    The difference of two runs that have started all they need holds no start-up, whatever it is.
+    """
+    runs: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
     link_clips(folder / "first", 1)
     spent([*_features(folder / "first", str(folder / "first.zarr")), *FRAMES])  # warms the home
     for size in sizes:
-        videos, url = folder / f"clips-{size}", str(folder / f"clips-{size}.zarr")
-        link_clips(videos, size)
-        runs[size] = spent([*_features(videos, url), *FRAMES])
-        print(f"  {size} clips: {runs[size]}", file=sys.stderr)
-    start = runs[sizes[0]]
+        link_clips(folder / f"clips-{size}", size)
+    for number in range(rounds):
+        for size in sizes if number % 2 == 0 else sizes[::-1]:
+            url = folder / f"clips-{size}-{number}.zarr"
+            runs[size].append(spent([*_features(folder / f"clips-{size}", str(url)), *FRAMES]))
+            print(f"  {size} clips: {runs[size][-1]}", file=sys.stderr)
+            shutil.rmtree(url)
     alone = extractor_alone(folder / f"clips-{sizes[-1]}")
-    lines = ["| clips | wall s | CPU s | CPU ms per clip |", "| ---: | ---: | ---: | ---: |"]
-    costs = {}
-    for size in sizes[1:]:
-        costs[size] = {k: (runs[size][k] - start[k]) / (size - 1) * 1000 for k in start}
-        lines.append(
-            f"| {size:,} | {runs[size]['wall_s']:.1f} | {runs[size]['cpu_s']:.1f} "
-            f"| {costs[size]['cpu_s']:.1f} |"
-        )
-    print("\n".join(lines))
-    first, last = costs[sizes[1]]["cpu_s"], costs[sizes[-1]]["cpu_s"]
-    # Of the largest run, where a batch is full.
-    batch_cpu = 64 * (last / 1000 - alone)
+    medians = {
+        size: {kind: statistics.median(one[kind] for one in found) for kind in found[0]}
+        for size, found in runs.items()
+    }
+    costs = {
+        size: {
+            kind: (medians[size][kind] - medians[before][kind]) / (size - before) * 1000
+            for kind in medians[size]
+        }
+        for before, size in itertools.pairwise(sizes)
+    }
+    batch_cpu = 64 * (costs[sizes[-1]]["cpu_s"] / 1000 - alone)
     share = batch_cpu / (64 * 40 * cnn_ms / 1000)
-    print(f"\na clip costs {last / first:.2f} of what it costs in the smallest run")
-    print(
-        f"orchestration: {batch_cpu:.2f} CPU s per batch of 64, {share:.1%} of its CNN time "
-        f"({cnn_ms:g} CPU ms a frame)\n"
-    )
     return {
-        "runs": runs,
-        "ms_per_clip": costs,
+        # Keys as JSON will have them, so that what was kept is shown as it was at first.
+        "runs": {str(size): found for size, found in runs.items()},
+        "ms_per_clip": {str(size): cost for size, cost in costs.items()},
         "extractor_alone_s_per_clip": alone,
         "orchestration_cpu_s_per_batch": batch_cpu,
         "share_of_cnn": share,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import random
 import subprocess
@@ -22,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -30,10 +30,10 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
+from benchmarks.alternating import save
 from pipeline.features.reasons import FAILURES
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 REAL = ROOT.parent / "shared" / "clips"
 CONTAINERS = {
     "mp4": "libx264",
@@ -73,10 +73,27 @@ def main() -> int:
         "by mutation": by_kind(table),
         "faults": faults,
     }
-    print(json.dumps(report, indent=1))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    print(shown(report))
+    save("fuzz", report)
     return 1 if faults else 0
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """What became of the clips, by the kind of damage and by reason."""
+    states, reasons = figures["states"], figures["reasons"]
+    lines = ["| damage | ready | failed |", "| --- | ---: | ---: |"]
+    for kind, one in figures["by mutation"].items():
+        lines.append(f"| {kind} | {one.get('ready', 0)} | {one.get('failed', 0)} |")
+    failed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    lines += [
+        "",
+        f"{figures['clips']} clips: {states.get('ready', 0)} ready ({figures['warned']} of them with a "
+        f"warning), {states.get('failed', 0)} failed ({failed}); the run ended by itself, and no "
+        "process was left"
+        if not figures["faults"]
+        else "; ".join(figures["faults"]),
+    ]
+    return "\n".join(lines)
 
 
 def run(scratch: Path) -> tuple[int, list[str]]:

@@ -10,7 +10,6 @@ of a whole run: decoding plus the CNN, whose CPU milliseconds a frame are measur
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -19,19 +18,20 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.alternating import save
 from benchmarks.engine import cnn_cpu_ms
 from pipeline.features.catalog import discover
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import FramePlan, read_clip
 from pipeline.features.demo import write_demo_clips
 
-RESULTS = Path(__file__).parent / "results" / "isolation.json"
 REAL = Path(__file__).resolve().parents[2] / "shared" / "clips" / "fight"
 
 
@@ -47,14 +47,23 @@ def main() -> None:
             videos = f"{scratch}/clips"
             write_demo_clips(Path(videos))
         report = measure(discover(videos), arguments.pairs, arguments.cnn_ms or cnn_cpu_ms())
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    print(shown(report))
+    save("isolation", report)
 
 
-def measure(clips: pd.DataFrame, pairs: int, cnn_ms: float) -> dict[str, object]:
-    """Run the pairs, print a table, return the figures."""
-    print(f"{len(clips)} clips, {os.cpu_count()} cores, CPU seconds (wall seconds)")
-    print("pair   in this process    in children      more   of a whole run")
+def shown(figures: dict[str, Any]) -> str:
+    """What child processes cost, of a whole run's CPU seconds."""
+    shares = figures["shares"]
+    return (
+        f"{figures['clips']} clips, {len(shares)} pairs, {figures['cnn_ms']:.0f} CPU ms of CNN a frame: "
+        f"decoding in children costs {statistics.median(shares):+.2%} of a whole run's CPU seconds "
+        f"({min(shares):+.2%} to {max(shares):+.2%})"
+    )
+
+
+def measure(clips: pd.DataFrame, pairs: int, cnn_ms: float) -> dict[str, Any]:
+    """Run the pairs, print a line each, return the figures."""
+    print("pair   in this process    in children      more   of a whole run  (CPU, wall s)")
     shares, frames = [], 0
     for pair in range(pairs):
         ways = [in_this_process, in_children]
@@ -69,8 +78,6 @@ def measure(clips: pd.DataFrame, pairs: int, cnn_ms: float) -> dict[str, object]
             f"{pair + 1:4}   {here:6.2f} ({here_wall:6.2f})   {there:6.2f} ({there_wall:6.2f})"
             f"   {there - here:+6.2f}   {shares[-1]:+.2%}"
         )
-    median = statistics.median(shares)
-    print(f"{frames} frames; median {median:+.2%} of a whole run at {cnn_ms:.1f} ms of CNN a frame")
     return {"clips": len(clips), "frames": frames, "cnn_ms": cnn_ms, "shares": shares}
 
 

@@ -13,27 +13,18 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import engine
+from benchmarks.alternating import save
 
-engine.prepare()  # before Keras is imported
+if TYPE_CHECKING:
+    from pipeline.heads.clips import Clips
 
-import store  # noqa: E402
-from benchmarks.alternating import save  # noqa: E402
-from benchmarks.features import real_features  # noqa: E402
-from benchmarks.wide import wide_lstm  # noqa: E402
-from pipeline.heads.clips import Clips, load_clips  # noqa: E402
-from pipeline.heads.config import TrainConfig  # noqa: E402
-from pipeline.heads.fitting import compile_head, fit_head  # noqa: E402
-from pipeline.heads.splits import make_split  # noqa: E402
-from pipeline.heads.statistics import masked_statistics  # noqa: E402
-from pipeline.heads.training import auto_batch, head_policy  # noqa: E402
-
+WAYS = {"ours": "ours", "keras": "Keras' layer, float32"}
 LR = 1e-4
 """The wide LSTM's own rate in the zoo."""
 
@@ -46,20 +37,31 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=0, help="clips; 0: as training chooses")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        clips = load_clips(store.open(arguments.store or real_features(Path(scratch))))
-        losses = {way: best_losses(clips, way, arguments) for way in ("ours", "keras")}
-    report = judged(losses["ours"], losses["keras"])
-    print("\n| way | best validation loss over the seeds | mean |\n| --- | --- | ---: |")
-    for way, text in (("ours", "ours"), ("keras", "Keras' layer, float32")):
-        shown = " ".join(f"{loss:.4f}" for loss in losses[way])
-        print(f"| {text} | {shown} | {statistics.mean(losses[way]):.4f} |")
-    print(
-        f"\nthe means differ by {report['difference']:+.4f}: "
-        f"{report['in_standard_errors']:.2f} standard errors ({report['standard_error']:.4f})"
-    )
+    losses = all_losses(arguments)
     sizes = {name: getattr(arguments, name) for name in ("units", "batch", "epochs", "seeds")}
-    save("losses", sizes | {"losses": losses} | report)
+    figures = sizes | {"losses": losses} | judged(losses["ours"], losses["keras"])
+    print(shown(figures))
+    save("losses", figures)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """Every seed's best loss, and how far the means are apart."""
+    lines = [
+        f"an LSTM of {figures['units']}, {figures['epochs']} epochs, {figures['seeds']} seeds",
+        "",
+        "| way | best validation loss over the seeds | mean |",
+        "| --- | --- | ---: |",
+    ]
+    for way, text in WAYS.items():
+        losses = figures["losses"][way]
+        listed = " ".join(f"{loss:.4f}" for loss in losses)
+        lines.append(f"| {text} | {listed} | {statistics.mean(losses):.4f} |")
+    lines += [
+        "",
+        f"the means differ by {figures['difference']:+.4f}: {figures['in_standard_errors']:.2f} "
+        f"standard errors ({figures['standard_error']:.4f})",
+    ]
+    return "\n".join(lines)
 
 
 def judged(ours: list[float], theirs: list[float]) -> dict[str, float]:
@@ -73,8 +75,30 @@ def judged(ours: list[float], theirs: list[float]) -> dict[str, float]:
     }
 
 
+def all_losses(asked: argparse.Namespace) -> dict[str, list[float]]:
+    """By way, the best validation loss of each seed."""
+    # Not at the top: the pages of the documentation read this module and need no Keras.
+    from pipeline import engine
+
+    engine.prepare()
+    import store
+    from benchmarks.features import real_features
+    from pipeline.heads.clips import load_clips
+
+    with tempfile.TemporaryDirectory() as scratch:
+        clips = load_clips(store.open(asked.store or real_features(Path(scratch))))
+        return {way: best_losses(clips, way, asked) for way in WAYS}
+
+
 def best_losses(clips: Clips, way: str, asked: argparse.Namespace) -> list[float]:
-    """The best validation loss of each seed."""
+    """One way's best validation loss of each seed."""
+    from benchmarks.wide import wide_lstm
+    from pipeline.heads.config import TrainConfig
+    from pipeline.heads.fitting import compile_head, fit_head
+    from pipeline.heads.splits import make_split
+    from pipeline.heads.statistics import masked_statistics
+    from pipeline.heads.training import auto_batch, head_policy
+
     split = make_split(clips.table, how="auto", seed=0, fractions=(0.7, 0.15, 0.15))
     train, validation = clips.positions(split.train), clips.positions(split.validation)
     statistics_ = masked_statistics(clips, train)

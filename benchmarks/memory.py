@@ -11,7 +11,6 @@ end than after the first 200 clips.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -20,15 +19,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.alternating import save
 from pipeline.features.demo import write_demo_clips
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results" / "memory.json"
 SETTLED = 200
 ALLOWED = 1.10
 
@@ -45,14 +45,16 @@ def main() -> int:
         print("{clips:5} {flow:11.0f} {worker:12.0f} {decoders:14.0f}".format(**point))
     settled = next(point for point in curve if point["clips"] >= SETTLED)
     shares = {name: curve[-1][name] / settled[name] for name in ("flow", "worker")}
-    print(
-        " · ".join(
-            f"{name}: {share - 1:+.1%} since clip {SETTLED}" for name, share in shares.items()
-        )
-    )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"clips": arguments.clips, "shares": shares}, indent=1) + "\n")
+    figures = {"clips": arguments.clips, "shares": shares}
+    print(shown(figures))
+    save("memory", figures)
     return 0 if max(shares.values()) <= ALLOWED else 1
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """How much each process has grown since the run had settled."""
+    grown = ", ".join(f"the {name} {share - 1:+.1%}" for name, share in figures["shares"].items())
+    return f"memory at clip {figures['clips']:,}, beside clip {SETTLED}: {grown}"
 
 
 def copies(scratch: Path, count: int) -> Path:

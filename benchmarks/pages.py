@@ -1,16 +1,18 @@
-"""Writes the two pages of the documentation that follow from other files.
+"""Writes what follows from other files: two pages of the documentation, one table of the README.
 
-    python benchmarks/pages.py
+    python -m benchmarks.pages
 
-`docs/cli.md` from the settings of every command, `docs/performance.md` from
-`benchmarks/results/*.json` with the words that stand at the head of each benchmark. MkDocs calls this
-before every build.
+`docs/cli.md` from the settings of every command; `docs/performance.md` and the README's table from
+`benchmarks/results/*.json`, with the words at the head of each benchmark. MkDocs calls this before
+every build.
 """
 
 from __future__ import annotations
 
-import ast
+import importlib
 import json
+import re
+import statistics
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -20,9 +22,21 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end -->)", re.DOTALL)
+"""The README's table, between two comments."""
+
+
 def main() -> None:
-    for name, text in {"cli.md": cli_page(), "performance.md": performance_page()}.items():
-        page = ROOT / "docs" / name
+    sys.path.insert(0, str(ROOT))
+    table = "\n".join(glance()) + "\n"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = {
+        "docs/cli.md": cli_page(),
+        "docs/performance.md": performance_page(),
+        "README.md": FIGURES.sub(lambda _: table, readme),
+    }
+    for name, text in made.items():
+        page = ROOT / name
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
 
@@ -49,7 +63,6 @@ def on_config(config: Any) -> Any:
 
 def cli_page() -> str:
     """Every command, its examples and settings, from the code that parses them."""
-    sys.path.insert(0, str(ROOT))
     from flows.cli import EXAMPLES
     from flows.settings import COMMANDS
 
@@ -97,82 +110,149 @@ def _cell(text: str) -> str:
 
 
 def performance_page() -> str:
-    """One section per measured benchmark: what was compared, and the figures as they were kept."""
+    """At a glance, then a section per benchmark that was run: what it compares, and its figures."""
     lines = [
         "# Performance",
         "",
         "Measured, not estimated: every figure below comes from a file in `benchmarks/results`, written "
-        "by the benchmark of the same name. Run it on your machine with `python benchmarks/NAME.py`. "
-        "The kept figures are from two cores of a shared machine without a GPU, where other programs "
-        "ran at the same time: read ratios rather than rates, and CPU ratios rather than wall ones.",
+        "by the benchmark of the same name. `make bench` runs them all on your machine, "
+        "`python -m benchmarks.NAME` one of them. What stands beside ours is written in the benchmark, "
+        "and runs in the same conditions, in turn with ours. The kept figures are from two cores of a "
+        "shared machine without a GPU: read ratios rather than rates.",
+        "",
+        "## At a glance",
+        "",
+        *glance(),
         "",
     ]
-    for path in sorted(RESULTS.glob("*.json")):
-        try:
-            figures = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            continue
-        if isinstance(figures, dict):
-            lines += _section(path.stem, figures)
+    for title, names in CHAPTERS.items():
+        parts = [line for name in names if _kept(name) for line in _section(name)]
+        lines += [f"## {title}", "", *parts] if parts else []
     return "\n".join(lines)
 
 
-def _section(name: str, figures: dict[str, Any]) -> list[str]:
-    source = ROOT / "benchmarks" / f"{name}.py"
-    text = ""
-    if source.exists():
-        text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    told = [part.replace("\n", " ") for part in text.split("\n\n") if not part.startswith(" ")]
-    title, *rest = told or [name]
-    lines = [f"## {title.rstrip('.')}", "", *[line for part in rest for line in (_cell(part), "")]]
-    summary = figures.get("summary")
-    if isinstance(summary, dict) and all(isinstance(v, dict) for v in summary.values()):
-        unit = str(figures.get("unit", ""))
-        lines += [f"| way | median, {unit} | range | ours is faster by | by CPU time |",
-                  "| --- | ---: | --- | ---: | ---: |"]  # fmt: skip
-        for way, one in summary.items():
-            low, high = one.get("range", ("", ""))
-            times, cpu = (_times(one.get(key)) for key in ("ours_times", "ours_times_by_cpu"))
-            span = f"{_number(low)} to {_number(high)}"
-            lines.append(f"| {way} | {_number(one.get('median'))} | {span} | {times} | {cpu} |")
-        lines.append("")
-    plain = [(key, value) for key, value in figures.items() if _is_plain(value)]
-    if plain:
-        lines += ["| figure | value |", "| --- | ---: |"]
-        lines += [f"| {key.replace('_', ' ')} | {_value(value)} |" for key, value in plain]
-        lines.append("")
-    machine = figures.get("machine")
-    if isinstance(machine, dict):
-        words = ", ".join(f"{key.replace('_', ' ')} {_number(v)}" for key, v in machine.items())
+CHAPTERS = {
+    "Stage one": ("endtoend", "engine", "seeking", "isolation", "fixed", "memory"),
+    "Stage two": ("epoch", "training", "losses"),
+    "The store": ("store", "rows", "similar", "report"),
+    "Damage": ("fuzz",),
+}
+
+
+def glance() -> list[str]:
+    """The table of the README and of the performance page, from the figures that were kept."""
+    from benchmarks import endtoend, engine
+    from benchmarks.alternating import rates, ratio
+
+    def median(ways: dict[str, Any], way: str) -> float:
+        return statistics.median(rates(ways, way))
+
+    rows = []
+    if figures := _kept("endtoend"):
+        ways = figures["ways"]
+        rows.append(
+            f"| stage one, clips to store | {median(ways, 'ours'):.0f} frames/s | a loop of `predict` "
+            f"per frame: {median(ways, 'tutorial'):.1f} ({ratio(ways, 'ours', 'tutorial'):.1f} ×); "
+            f"decode, then `tf.function`: {median(ways, 'plain'):.1f} "
+            f"({ratio(ways, 'ours', 'plain'):.1f} ×); decoding alone + CNN alone: "
+            f"ours takes {endtoend.of_sum(ways):.2f} of that | `endtoend` |"
+        )
+    if figures := _kept("engine"):
+        ways = figures["ways"]
+        best = engine.best_float32(ways)
+        rows.append(
+            f"| the CNN alone | {median(ways, 'ours'):.0f} frames/s in bfloat16 | TensorFlow's best "
+            f"float32: {median(ways, best):.0f} ({ratio(ways, 'ours', best):.1f} ×); the bare engine: "
+            f"{median(ways, 'bare'):.0f} | `engine` |"
+        )
+    if figures := _kept("seeking"):
+        rows.append(
+            f"| 40 frames of a clip of {figures['frames']:,} | "
+            f"{statistics.median(figures['ratios']):.0%} of reading it through | the same frames, "
+            "pixel for pixel | `seeking` |"
+        )
+    if figures := _kept("fixed"):
+        nothing, clips = figures["nothing"], figures["clips"]
+        ours = statistics.median(one["wall_s"] for one in nothing["rounds"]["ours"])
+        rows.append(
+            f"| a run that finds {nothing['clips']:,} clips done | {ours:.0f} s | importing Prefect, "
+            f"Dask and Zarr and running an empty flow: ours takes {nothing['medians']['wall_s']:.2f} "
+            "of that | `fixed` |"
+        )
+        rows.append(
+            f"| Prefect, Dask and commits | {clips['share_of_cnn']:.1%} of a batch's CNN time | | "
+            "`fixed` |"
+        )
+    if figures := _kept("training"):
+        ways = figures["ways"]
+        rows.append(
+            f"| training an LSTM of {figures['units']} | {median(ways, 'ours'):.1f} clips/s | Keras' "
+            f"default `fit`: {median(ways, 'default'):.1f} ({ratio(ways, 'ours', 'default'):.1f} ×); "
+            f"Keras' layer at our batch: {median(ways, 'keras32'):.1f} "
+            f"({ratio(ways, 'ours', 'keras32'):.1f} ×) | `training` |"
+        )
+    if figures := _kept("epoch"):
+        ways = figures["ways"]
+        rows.append(
+            f"| an epoch of the GRU from the store | {median(ways, 'ours'):,.0f} clips/s | a `.npy` per "
+            f"clip and a generator: {median(ways, 'npy'):.0f} ({ratio(ways, 'ours', 'npy'):.1f} ×) | "
+            "`epoch` |"
+        )
+    if figures := _kept("rows"):
+        seconds = {
+            step: statistics.median(one["wall_s"] for one in rounds)
+            for step, rounds in figures["steps"].items()
+        }
+        rows.append(
+            f"| a store of {figures['rows']:,} rows | opens in {seconds['open']:.1f} s, its table in "
+            f"{seconds['table']:.0f} s | a run is planned in {seconds['plan']:.0f} s | `rows` |"
+        )
+    if figures := _kept("similar"):
+        rows.append(
+            f"| the nearest of {figures['clips']:,} clips | "
+            f"{statistics.median(figures['seconds']):.0f} s, exactly | | `similar` |"
+        )
+    if figures := _kept("fuzz"):
+        states = figures["states"]
+        rows.append(
+            f"| {figures['clips']} broken clips | {states['ready']} ready, {states['failed']} failed "
+            "with a reason | the run ends by itself | `fuzz` |"
+        )
+    if figures := _kept("memory"):
+        rows.append(
+            f"| {figures['clips']:,} clips in one run | a worker's memory "
+            f"{figures['shares']['worker'] - 1:+.1%} since clip 200 | | `memory` |"
+        )
+    return ["| | ours | beside | `python -m benchmarks.` |", "| --- | --- | --- | --- |", *rows]
+
+
+def _section(name: str) -> list[str]:
+    module = importlib.import_module(f"benchmarks.{name}")
+    told = [
+        part.replace("\n", " ")
+        for part in (module.__doc__ or name).strip().split("\n\n")
+        if not part.startswith(" ")
+    ]
+    figures = _kept(name)
+    lines = [f"### {told[0].rstrip('.')}", ""]
+    lines += [line for part in told[1:] for line in (_cell(part), "")]
+    for part in module.shown(figures).split("\n\n"):
+        # What a terminal shows without a capital and a full stop is a sentence on a page.
+        lines += [part if part.startswith("|") else f"{part[0].upper()}{part[1:]}.", ""]
+    if machine := figures.get("machine"):
+        words = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in machine.items())
         lines += [f"Measured with: {words}.", ""]
     return lines
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return 0 < len(value) <= 12 and all(isinstance(one, int | float) for one in value)
-    if isinstance(value, dict):
-        return 0 < len(value) <= 8 and all(isinstance(one, int | float) for one in value.values())
-    return isinstance(value, int | float | bool | str)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_number(one) for one in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_number(one)}" for key, one in value.items())
-    return _number(value)
-
-
-def _times(value: Any) -> str:
-    return f"{value:.2f} ×" if isinstance(value, int | float) else ""
+def _kept(name: str) -> dict[str, Any]:
+    """What a benchmark has left in its file; empty where it was never run."""
+    path = RESULTS / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return figures
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

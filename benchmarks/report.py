@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
+from benchmarks.alternating import save
 from pipeline.features.previews import preview_pictures
 from pipeline.spec import Sampling, Spec
 
-RESULTS = Path(__file__).parent / "results" / "report.json"
 CLASSES = 50
 
 
@@ -41,9 +42,16 @@ def main() -> None:
         if not store.exists(url):
             make(url, options.rows)
         figures = measure(url, folder)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures))
+    print(shown(figures))
+    save("report", figures)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """What the page costs to write, and its size."""
+    return (
+        f"the report of {figures['rows']:,} rows is written in {figures['seconds']:.0f} s "
+        f"({figures['cpu_seconds']:.0f} CPU s) and has {figures['mib']:.0f} MiB"
+    )
 
 
 def make(url: str, rows: int) -> None:

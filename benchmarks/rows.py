@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,17 +53,28 @@ def main() -> None:
             write(Path(folder), arguments.rows)
         write_s = time.perf_counter() - began
         found = {step: [_run(step, folder) for _ in range(arguments.rounds)] for step in STEPS}
-    print(f"{arguments.rows:,} rows, written in {write_s:.0f} s\n")
-    print("| step | seconds (median, range) | CPU s | peak MiB |\n| --- | ---: | ---: | ---: |")
-    for step, rounds in found.items():
+    figures = {"rows": arguments.rows, "write_s": write_s, "steps": found}
+    print(shown(figures))
+    save("rows", figures)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """Seconds and memory of every step."""
+    lines = [
+        f"{figures['rows']:,} rows",
+        "",
+        "| step | seconds (median, range) | CPU s | peak MiB |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for step, rounds in figures["steps"].items():
         wall = [one["wall_s"] for one in rounds]
         cpu = statistics.median(one["cpu_s"] for one in rounds)
         peak = max(one["peak_mib"] for one in rounds)
-        print(
+        lines.append(
             f"| {STEPS[step]} | {statistics.median(wall):.1f} ({min(wall):.1f}–{max(wall):.1f}) "
             f"| {cpu:.1f} | {peak:,.0f} |"
         )
-    save("rows", {"rows": arguments.rows, "write_s": write_s, "steps": found})
+    return "\n".join(lines)
 
 
 def write(folder: Path, rows: int) -> None:

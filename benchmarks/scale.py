@@ -124,8 +124,8 @@ def _task_s() -> float:
             return all_of_them()
 
 
-def table(costs: dict[str, Any]) -> list[str]:
-    """The lines of the table in docs/scale.md."""
+def shown(costs: dict[str, Any]) -> str:
+    """The table in docs/scale.md."""
     lines = [
         "| clips | batches (Prefect tasks) | objects | features | small columns | store requests |"
         " scheduling | decoding, cores to keep one GPU busy | 1 GPU | 8 GPUs | 64 GPUs |",
@@ -154,7 +154,7 @@ def table(costs: dict[str, Any]) -> list[str]:
             work = clips / (gpu_clips_per_s * gpus)
             cells.append(_hours(max(work, batches * costs["task_s"]) / 3600))
         lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return "\n".join(lines)
 
 
 def _bytes(count: float) -> str:
@@ -178,7 +178,7 @@ def main() -> None:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
     costs = json.loads(RESULTS.read_text(encoding="utf-8"))
     print(json.dumps(costs))
-    print("\n".join(table(costs)))
+    print(shown(costs))
 
 
 if __name__ == "__main__":

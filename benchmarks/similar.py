@@ -9,20 +9,20 @@ million). The file is in the page cache, as it is at the second search of a day.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.alternating import save
 from pipeline.heads.neighbours import Scaling, nearest
 
-RESULTS = Path(__file__).parent / "results" / "similar.json"
 CHANNELS = 2048
 
 
@@ -51,10 +51,18 @@ def main() -> None:
             )
             seconds.append(round(time.perf_counter() - began, 2))
             assert places[0] == wanted
-    report = {"clips": arguments.clips, "seconds": statistics.median(seconds), "all": seconds}
-    print(json.dumps(report))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"clips": arguments.clips, "seconds": seconds}
+    print(shown(report))
+    save("similar", report)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """How long one exact search takes."""
+    seconds = figures["seconds"]
+    return (
+        f"the five nearest of {figures['clips']:,} clips by {CHANNELS} features are found in "
+        f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
+    )
 
 
 if __name__ == "__main__":

@@ -62,20 +62,29 @@ def main() -> None:
                 layouts[name].append(measured(folder / "array.zarr", features, LAYOUTS[name]))
             print(f"  round {number + 1} of {arguments.rounds}", file=sys.stderr)
         threads = readers(folder, features, made.mask[chosen], arguments.rounds)
-    size = features.nbytes / 2**20
-    print(f"{arguments.rows} rows of {features.shape[1:]} {features.dtype}, {size:.0f} MiB\n")
-    print("| layout | size | write MB/s | load MB/s | shuffled epoch rows/s | random rows/s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name, rounds in layouts.items():
+    figures = {"rows": arguments.rows, "layouts": layouts, "reader_threads": threads}
+    print(shown(figures))
+    save("store", figures)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """Layouts side by side, then our reader by its threads."""
+    lines = [
+        f"{figures['rows']:,} rows of features",
+        "",
+        "| layout | size | write MB/s | load MB/s | shuffled epoch rows/s | random rows/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rounds in figures["layouts"].items():
         median = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-        print(
+        lines.append(
             f"| {name} | {median['share']:.0%} | {median['write']:,.0f} | {median['load']:,.0f} "
             f"| {median['epoch']:,.0f} | {median['rows']:,.0f} |"
         )
-    print("\n| our reader, threads | load MB/s |\n| ---: | ---: |")
-    for count, rates in threads.items():
-        print(f"| {count} | {statistics.median(rates):,.0f} |")
-    save("store", {"rows": arguments.rows, "layouts": layouts, "reader_threads": threads})
+    lines += ["", "| our reader, threads | load MB/s |", "| ---: | ---: |"]
+    for count, rates in figures["reader_threads"].items():
+        lines.append(f"| {count} | {statistics.median(rates):,.0f} |")
+    return "\n".join(lines)
 
 
 def measured(path: Path, features: np.ndarray, layout: dict[str, Any]) -> dict[str, float]:

@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
-from benchmarks.alternating import compare, cpu_ratio, ratio, save, serve, summary, table
+from benchmarks.alternating import compare, save, serve, table
 from benchmarks.features import real_features
 from pipeline import engine
 
@@ -54,23 +54,19 @@ def main() -> None:
         url = real_features(Path(scratch))
         sizes = ["--units", str(arguments.units), "--batch", str(arguments.batch)]
         report = compare(__file__, ways, [*sizes, url], arguments.rounds)
-    print(f"LSTM of {arguments.units}, our batch {arguments.batch}, {engine.cores()} cores\n")
-    print(table(report, ways, "clips/s", "ours"))
-    for peer in ways:
-        if peer != "ours":
-            print(
-                f"\nours is {ratio(report, 'ours', peer):.2f} times {ways[peer]} "
-                f"(by CPU time {cpu_ratio(report, 'ours', peer):.2f})"
-            )
-    save(
-        "training",
-        {
-            "unit": "clips/s",
-            "units": arguments.units,
-            "batch": arguments.batch,
-            "summary": summary(report, "ours"),
-            "ways": report,
-        },
+    figures = {"units": arguments.units, "batch": arguments.batch, "ways": report}
+    print(shown(figures))
+    save("training", figures)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The table of ways, and what was trained."""
+    rounds = len(figures["ways"]["ours"]["rounds"])
+    return "\n\n".join(
+        [
+            f"an LSTM of {figures['units']}, our batch {figures['batch']}, {rounds} rounds",
+            table(figures["ways"], WAYS, "clips/s", "ours"),
+        ]
     )
 
 

@@ -70,7 +70,14 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 def test_the_performance_page_has_every_kept_figure() -> None:
     page = pages.performance_page()
-    assert page.count("\n## ") == len(list(pages.RESULTS.glob("*.json")))
+    kept = {path.stem for path in pages.RESULTS.glob("*.json")} - {"heads", "scale"}
+    assert page.count("\n### ") == len(kept)  # heads and scale have pages of their own
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = pages.FIGURES.findall(readme)
+    assert [part.splitlines() for part in shown] == [pages.glance()]
 
 
 def feature_store(url: Path) -> None:
