@@ -153,17 +153,7 @@ def per_clip(folder: Path, sizes: list[int], cnn_ms: float, rounds: int) -> dict
             print(f"  {size} clips: {runs[size][-1]}", file=sys.stderr)
             shutil.rmtree(url)
     alone = extractor_alone(folder / f"clips-{sizes[-1]}")
-    medians = {
-        size: {kind: statistics.median(one[kind] for one in found) for kind in found[0]}
-        for size, found in runs.items()
-    }
-    costs = {
-        size: {
-            kind: (medians[size][kind] - medians[before][kind]) / (size - before) * 1000
-            for kind in medians[size]
-        }
-        for before, size in itertools.pairwise(sizes)
-    }
+    costs = ms_per_clip(runs)
     batch_cpu = 64 * (costs[sizes[-1]]["cpu_s"] / 1000 - alone)
     share = batch_cpu / (64 * 40 * cnn_ms / 1000)
     return {
@@ -174,6 +164,24 @@ def per_clip(folder: Path, sizes: list[int], cnn_ms: float, rounds: int) -> dict
         "orchestration_cpu_s_per_batch": batch_cpu,
         "share_of_cnn": share,
         "cnn_ms": cnn_ms,
+    }
+
+
+def ms_per_clip(runs: dict[int, list[dict[str, float]]]) -> dict[int, dict[str, float]]:
+    """By size, what each clip beyond the next smaller size costs: the median over the rounds.
+
+    Runs of one round stand next to each other in time, so that a machine that slows down for a
+    minute slows both.
+    """
+    return {
+        size: {
+            kind: statistics.median(
+                (more[kind] - less[kind]) / (size - before) * 1000
+                for less, more in zip(runs[before], runs[size], strict=True)
+            )
+            for kind in runs[size][0]
+        }
+        for before, size in itertools.pairwise(sorted(runs))
     }
 
 
