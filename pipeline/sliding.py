@@ -2,6 +2,7 @@
 
 Frames are taken at the pace of the run's training clips. Their features are computed in one pass;
 a window is a slice of them, so windows may overlap as much as they like at no cost for the CNN.
+Where the video cuts, windows end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipeline.features.decoding.through import Source
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.sampling import ASSUMED_FPS
 from pipeline.heads.saved import Run
+from pipeline.shots import shots
 from pipeline.spec import Sampling, Spec
 from pipeline.timeline import Timeline, rolling_average
 
@@ -66,14 +68,15 @@ def make_timeline(
     window_s: float = 0.0,
     hop: int = 0,
     smooth: int = 5,
+    cuts: bool = True,
     on_frames: Callable[[int], None] | None = None,
 ) -> Timeline:
     """Slide the head over a video.
 
     window_s: seconds in a window (0: what the run's training clips lasted, or what the sampling
     rule says). hop: steps from window to window (0: an eighth of a window). smooth: how many
-    windows the rolling average takes, itself in the middle; 1 is none. on_frames: called with the
-    number of frames computed so far.
+    windows the rolling average takes, itself in the middle; 1 is none. cuts: no window and no
+    average reaches across a cut. on_frames: called with the number of frames computed so far.
 
     Raises `UnreadableClip` for a video without frames, `ConfigError` for a window that is not
     positive.
@@ -93,20 +96,27 @@ def make_timeline(
         features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
     if not len(features):
         raise UnreadableClip("no_frames", f"{path} gave no frame")
-    width = min(pace.steps, len(features))
-    starts = np.arange(0, len(features) - width + 1, hop or max(1, width // 8))
-    if starts[-1] != len(features) - width:
-        starts = np.append(starts, len(features) - width)
-    times = np.array(walk.times)
-    ends = np.append(times[1:], walk.duration_s)
+    times, probabilities = [], []
+    ends = np.append(walk.times[1:], walk.duration_s)
+    for first, last in shots(features, max(1, pace.steps // 4)) if cuts else [(0, len(features))]:
+        width = min(pace.steps, last - first)
+        starts = np.arange(first, last - width + 1, hop or max(1, pace.steps // 8))
+        if starts[-1] != last - width:
+            starts = np.append(starts, last - width)
+        middles = (np.array(walk.times)[starts] + ends[starts + width - 1]) / 2
+        said = rolling_average(_said(run, features, starts, width), smooth)
+        # What is said at a shot's edges holds up to the cut, and not a moment further.
+        times.append(np.concatenate([[walk.times[first]], middles, [ends[last - 1]]]))
+        probabilities.append(np.concatenate([said[:1], said, said[-1:]]))
     return Timeline(
-        times=(times[starts] + ends[starts + width - 1]) / 2,
-        probabilities=rolling_average(_said(run, features, starts, width), smooth),
+        times=np.concatenate(times),
+        probabilities=np.concatenate(probabilities),
         classes=tuple(run.classes),
-        window_s=width * pace.gap / fps,
+        window_s=min(pace.steps, len(features)) * pace.gap / fps,
         duration_s=walk.duration_s,
         frames=len(features),
         decoded=walk.decoded,
+        cuts=tuple(float(one[0]) for one in times[1:]),
     )
 
 

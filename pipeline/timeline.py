@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 class Timeline:
     """Probabilities through a video.
 
-    times: (windows,) seconds of the windows' middles · probabilities: (windows, classes), smoothed
-    · window_s: the span of one window · duration_s: of the video · frames: how many were computed
-    · decoded: how many the video has.
+    times: (n,) seconds, the windows' middles and the edges of every shot · probabilities: (n,
+    classes), smoothed · window_s: the span of one window · duration_s: of the video · frames: how
+    many were computed · decoded: how many the video has · cuts: seconds where a shot ends.
     """
 
     times: NDArray[np.float64]
@@ -28,15 +28,21 @@ class Timeline:
     duration_s: float
     frames: int
     decoded: int
+    cuts: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         return (
-            f"Timeline(windows={self.probabilities.shape}, {self.duration_s:.1f} s, "
+            f"Timeline({self.windows} windows, {len(self.cuts)} cuts, {self.duration_s:.1f} s, "
             f"window {self.window_s:.2f} s, {self.frames} of {self.decoded} frames computed)"
         )
 
+    @property
+    def windows(self) -> int:
+        """How many windows there are: each shot has two edges beside its own."""
+        return len(self.times) - 2 * (len(self.cuts) + 1)
+
     def at(self, time_s: float) -> NDArray[np.float32]:
-        """(classes,) probabilities at a moment, linear between the windows' middles."""
+        """(classes,) probabilities at a moment, linear between windows and steep at a cut."""
         right = int(np.searchsorted(self.times, time_s))
         if right == 0 or right == len(self.times):
             edge: NDArray[np.float32] = self.probabilities[min(right, len(self.times) - 1)]

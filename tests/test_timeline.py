@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.errors import ConfigError
 from pipeline.features.sampling import sample_indices
 from pipeline.overlay import write_gif, write_overlay
+from pipeline.shots import shots
 from pipeline.sliding import Pace, make_timeline
 from pipeline.spec import Sampling, Spec
 from pipeline.timeline import Segment, Timeline, overlap, rolling_average, segments
@@ -121,7 +122,8 @@ def test_every_frame_is_computed_once_however_much_windows_overlap(
     assert backbone.frames == found.frames == 240
     assert found.decoded == 600
     assert told[-1] == 240
-    assert len(found.times) == len(found.probabilities) >= 232 // hop
+    assert len(found.times) == len(found.probabilities)
+    assert found.windows >= 200 // hop
     assert found.duration_s == pytest.approx(60, abs=0.05)
     assert found.window_s == pytest.approx(2.0)
 
@@ -130,9 +132,31 @@ def test_segments_lie_where_the_classes_are(video: tuple[str, list[Segment]]) ->
     path, true = video
     found = segments(make_timeline(head(), Channels(), path))
     assert [part.label for part in found] == [part.label for part in true]
-    assert min(overlap(found, true).values()) > 0.95
+    assert min(overlap(found, true).values()) > 0.98
     assert found[0].start_s == 0
     assert found[-1].end_s == pytest.approx(60, abs=0.05)
+
+
+def test_without_looking_for_cuts_windows_reach_across_them(
+    video: tuple[str, list[Segment]],
+) -> None:
+    path, true = video
+    found = make_timeline(head(), Channels(), path, cuts=False)
+    assert found.cuts == ()
+    assert min(overlap(segments(found), true).values()) > 0.9
+    middle = found.at(14)  # half of its window is red, half green
+    assert middle.max() < 0.9
+
+
+def test_cuts_are_jumps_that_stand_alone() -> None:
+    random = np.random.default_rng(0)
+    scenes = np.repeat(random.random((3, 64)), [30, 20, 50], axis=0)
+    walking = np.cumsum(random.normal(0, 0.02, (100, 64)), axis=0)
+    assert shots(scenes + walking, 5) == [(0, 30), (30, 50), (50, 100)]
+    assert shots(1 + walking * 5, 5) == [(0, 100)]  # all move, none jumps
+    assert shots(np.ones((100, 64)) + random.normal(0, 1e-3, (100, 64)), 5) == [(0, 100)]
+    assert shots(random.random((1, 64)), 5) == [(0, 1)]
+    assert shots(np.repeat(random.random((2, 64)), [97, 3], axis=0), 5) == [(0, 100)]  # too short
 
 
 def test_the_overlay_plays_and_the_animation_moves(
@@ -169,7 +193,7 @@ def test_a_video_shorter_than_a_window_is_one_window(
 ) -> None:
     path, _ = video
     found = make_timeline(head(steps=400, clip_seconds=600), Channels(), path)
-    assert found.probabilities.shape == (1, 3)
+    assert found.windows == 1
     assert len(segments(found)) == 1
 
 

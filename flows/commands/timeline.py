@@ -37,6 +37,7 @@ def run_timeline(
         window_s=settings.window,
         hop=settings.hop,
         smooth=settings.smooth,
+        cuts=settings.cuts,
         on_frames=tell,
     )
     if shown:
@@ -56,15 +57,17 @@ def run_timeline(
                 "out": str(out),
                 "duration_s": found.duration_s,
                 "window_s": found.window_s,
-                "windows": len(found.times),
+                "windows": found.windows,
+                "cuts": list(found.cuts),
                 "frames": found.frames,
                 "segments": [asdict(part) for part in parts],
             }
         )
         return 0
     print_table(
-        f"{video.name} · {found.duration_s:.1f} s · {len(found.times)} windows of "
-        f"{found.window_s:.2f} s · {found.frames:,} frames, each through the CNN once",
+        f"{video.name} · {found.duration_s:.1f} s · {found.windows} windows of "
+        f"{found.window_s:.2f} s · {len(found.cuts)} cuts · {found.frames:,} frames, each computed "
+        "once",
         ("from", "to", "label", "probability"),
         [
             (_clock(part.start_s), _clock(part.end_s), part.label, f"{part.probability:.1%}")

@@ -35,6 +35,9 @@ class PredictSettings:
     smooth: int = setting(
         5, "for --timeline: windows that the rolling average takes; 1 is none", metavar="WINDOWS"
     )
+    cuts: bool = setting(
+        True, "for --timeline: end windows where the picture cuts, so that none sees two scenes"
+    )
     least: float = setting(
         0.0, "for --timeline: the shortest segment in seconds (0: half a window)", metavar="S"
     )
