@@ -133,7 +133,7 @@ def performance_page() -> str:
 
 CHAPTERS = {
     "Stage one": ("endtoend", "engine", "seeking", "isolation", "fixed", "memory"),
-    "Stage two": ("epoch", "training", "losses"),
+    "Stage two": ("epoch", "training", "losses", "timeline"),
     "The store": ("store", "rows", "similar", "report"),
     "Damage": ("fuzz",),
 }
