@@ -223,6 +223,14 @@ def glance() -> list[str]:
             f"| {figures['clips']:,} clips in one run | a worker's memory "
             f"{figures['shares']['worker'] - 1:+.1%} since clip 200 | | `memory` |"
         )
+    if figures := _kept("heads").get("demo"):
+        best = figures["lines"][0]
+        plain = next(line for line in figures["lines"] if line["head"] == "frame_average")
+        rows.append(
+            f"| built-in clips, told apart only by the order of time | {best['top1']:.2f} top-1 by "
+            f"`{best['head']}`, three folds | an average over frames: {plain['top1']:.2f} | "
+            "`results_page` |"
+        )
     return ["| | ours | beside | `python -m benchmarks.` |", "| --- | --- | --- | --- |", *rows]
 
 

@@ -180,7 +180,7 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
         figure.add_vline(
             x=float(base.median()),
             line_dash="dot",
-            annotation_text="frame average",
+            annotation={"text": "frame average", "y": 1, "yanchor": "bottom"},
             line_color="#888",
         )
     figure.update_layout(
