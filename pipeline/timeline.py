@@ -144,7 +144,8 @@ def write_segments(path: Path, parts: Sequence[Segment]) -> None:
 
 
 def _within(timeline: Timeline, start_s: float, end_s: float) -> NDArray[np.float32]:
-    inside = (timeline.times >= start_s) & (timeline.times <= end_s)
+    # At a cut stands what was said on both sides of it: neither is inside.
+    inside = (timeline.times > start_s) & (timeline.times < end_s)
     if inside.any():
         return timeline.probabilities[inside]
     return timeline.at((start_s + end_s) / 2)[None]

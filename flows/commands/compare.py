@@ -59,22 +59,23 @@ def _rival(table: pd.DataFrame, against: str) -> str:
 def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
     first = lines[0]
     which = f"board {number} of {boards} · " if boards > 1 else ""
-    columns = {
-        "run": [line["run"] for line in lines],
-        "top-1": [f"{line['top1']:.3f}" for line in lines],
-        "±": ["" if pd.isna(line["spread"]) else f"{line['spread']:.3f}" for line in lines],
-        "top-5": [f"{line['top5']:.3f}" for line in lines],
-        "macro-F1": [f"{line['macro_f1']:.3f}" for line in lines],
-        "against": [_difference(line.get("against")) for line in lines],
-        "parameters": [line["parameters"] for line in lines],
-        "train s": [f"{line['train_seconds']:.0f}" for line in lines],
-        "clips/s": [f"{line['inference_clips_per_second']:,.0f}" for line in lines],
-    }
-    told = {title: cells for title, cells in columns.items() if any(cells)}
     print_table(
         f"{which}{first['clips']} test clips · split {first['split']} · spec {first['fingerprint']}",
-        tuple(told),
-        list(zip(*told.values(), strict=True)),
+        ("run", "top-1", "±", "top-5", "macro-F1", "against", "parameters", "train s", "clips/s"),
+        [
+            (
+                line["run"],
+                f"{line['top1']:.3f}",
+                "" if pd.isna(line["spread"]) else f"{line['spread']:.3f}",
+                f"{line['top5']:.3f}",
+                f"{line['macro_f1']:.3f}",
+                _difference(line.get("against")),
+                line["parameters"],
+                f"{line['train_seconds']:.0f}",
+                f"{line['inference_clips_per_second']:,.0f}",
+            )
+            for line in lines
+        ],
     )
     held = next((line["against"]["run"] for line in lines if "against" in line), "")
     if held:
