@@ -57,22 +57,22 @@ demo: $(VENV)/.ready ## features, train and predict on the built-in clips
 	$(call run,demo)
 
 ##@ work on it
-test: $(VENV)/.ready-dev ## all tests, types and lint
+test: $(VENV)/.ready-dev ## lint, types, and the tests but for those that take minutes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+test-all: $(VENV)/.ready-dev ## every test, those that take minutes too
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
 	$(BIN)/python -m pytest tests/heads/test_zoo.py $(ARGS)
 results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
-	$(BIN)/python benchmarks/results_page.py $(flags)
+	$(BIN)/python -m benchmarks.results_page $(flags)
 faults: $(VENV)/.ready-dev ## break runs for real: kills, full disks, damage (a quarter of an hour)
 	$(BIN)/python -m pytest -n 2 -m "" tests/faults $(ARGS)
 bench: $(VENV)/.ready-dev ## all benchmarks, with ratios; run it on a quiet machine   ARGS="--only engine,endtoend"
 	$(BIN)/python -m benchmarks $(ARGS)
 fuzz: $(VENV)/.ready-dev ## 300 mutated clips of five containers
-	$(BIN)/python benchmarks/fuzz.py $(ARGS)
-test-all: $(VENV)/.ready-dev ## the same with the tests that take minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
+	$(BIN)/python -m benchmarks.fuzz $(ARGS)
 format: $(VENV)/.ready-dev ## put the code in order
 	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 docs: $(VENV)/.ready-dev ## build the documentation into site/

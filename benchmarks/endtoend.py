@@ -69,8 +69,8 @@ def main() -> None:
         paths = chosen(arguments.clips, Path(scratch))
         report = compare(__file__, WAYS, paths, arguments.rounds)
     figures = {"clips": len(paths), "ways": report}
-    print(shown(figures))
     save("endtoend", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -54,8 +54,8 @@ def main() -> None:
         write_both(Path(folder), arguments.clips)
         report = compare(__file__, WAYS, [folder], arguments.rounds)
     figures = {"clips": arguments.clips, "ways": report}
-    print(shown(figures))
     save("epoch", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -73,8 +73,8 @@ def main() -> int:
         "by mutation": by_kind(table),
         "faults": faults,
     }
-    print(shown(report))
     save("fuzz", report)
+    print(shown(report))
     return 1 if faults else 0
 
 

@@ -47,8 +47,8 @@ def main() -> None:
             videos = f"{scratch}/clips"
             write_demo_clips(Path(videos))
         report = measure(discover(videos), arguments.pairs, arguments.cnn_ms or cnn_cpu_ms())
-    print(shown(report))
     save("isolation", report)
+    print(shown(report))
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -40,8 +40,8 @@ def main() -> None:
     losses = all_losses(arguments)
     sizes = {name: getattr(arguments, name) for name in ("units", "batch", "epochs", "seeds")}
     figures = sizes | {"losses": losses} | judged(losses["ours"], losses["keras"])
-    print(shown(figures))
     save("losses", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -46,8 +46,8 @@ def main() -> int:
     settled = next(point for point in curve if point["clips"] >= SETTLED)
     shares = {name: curve[-1][name] / settled[name] for name in ("flow", "worker")}
     figures = {"clips": arguments.clips, "shares": shares}
-    print(shown(figures))
     save("memory", figures)
+    print(shown(figures))
     return 0 if max(shares.values()) <= ALLOWED else 1
 
 

@@ -42,8 +42,8 @@ def main() -> None:
         if not store.exists(url):
             make(url, options.rows)
         figures = measure(url, folder)
-    print(shown(figures))
     save("report", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

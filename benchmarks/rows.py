@@ -54,8 +54,8 @@ def main() -> None:
         write_s = time.perf_counter() - began
         found = {step: [_run(step, folder) for _ in range(arguments.rounds)] for step in STEPS}
     figures = {"rows": arguments.rows, "write_s": write_s, "steps": found}
-    print(shown(figures))
     save("rows", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -39,8 +39,8 @@ def main() -> None:
         if not arguments.clip:
             make_clip(clip, round(arguments.minutes * 60 * RATE))
         report = measure(clip, arguments.pairs)
-    print(shown(report))
     save("seeking", report)
+    print(shown(report))
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -52,8 +52,8 @@ def main() -> None:
             seconds.append(round(time.perf_counter() - began, 2))
             assert places[0] == wanted
     report = {"clips": arguments.clips, "seconds": seconds}
-    print(shown(report))
     save("similar", report)
+    print(shown(report))
 
 
 def shown(figures: dict[str, Any]) -> str:

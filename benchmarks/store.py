@@ -63,8 +63,8 @@ def main() -> None:
             print(f"  round {number + 1} of {arguments.rounds}", file=sys.stderr)
         threads = readers(folder, features, made.mask[chosen], arguments.rounds)
     figures = {"rows": arguments.rows, "layouts": layouts, "reader_threads": threads}
-    print(shown(figures))
     save("store", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

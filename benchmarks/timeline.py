@@ -5,7 +5,7 @@ overlap (intersection over union of time) of the labels and of the kinds of moti
 directions differ only in the order of time, with windows that end at cuts and with windows that do
 not. The run is one of a head on the demo clips: `make demo` trains one.
 
-    python -m benchmarks.timeline [--run runs/lstm-demo] [--clips 60]
+    python -m benchmarks.timeline [--run runs/demo-lstm] [--clips 60]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WAYS = {"cuts": "windows that end at cuts", "through": "windows through cuts"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", default="runs/lstm-demo")
+    parser.add_argument("--run", default="runs/demo-lstm")
     parser.add_argument("--clips", type=int, default=60)
     arguments = parser.parse_args()
     # Not at the top: the pages of the documentation read this module and need no Keras.
@@ -55,21 +55,21 @@ def main() -> None:
             report[way] = {
                 "labels": overlap(parts, true),
                 "kinds": overlap(kinds(parts), kinds(true)),
-                "windows": found.windows,
+                "windows": len(found.times),
                 "frames": found.frames,
                 "decoded": found.decoded,
                 "seconds": found.duration_s,
             }
-    print(shown(report))
     save("timeline", report)
+    print(shown(report))
 
 
 def shown(figures: dict[str, Any]) -> str:
     """The overlap of every label and kind, by the way of windowing."""
     ours = figures["cuts"]
     lines = [
-        f"{figures['clips']} clips in {ours['seconds']:.0f} s, {ours['decoded']:,} frames of which "
-        f"{ours['frames']:,} were computed, each once, for {ours['windows']} windows",
+        f"{figures['clips']} clips in {ours['seconds']:.0f} s, {ours['decoded']:,} frames, "
+        f"{ours['frames']:,} of them computed, each once, for {ours['windows']} windows",
         "",
         f"| overlap with the truth | {' | '.join(WAYS.values())} |",
         "| --- | ---: | ---: |",

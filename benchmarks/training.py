@@ -55,8 +55,8 @@ def main() -> None:
         sizes = ["--units", str(arguments.units), "--batch", str(arguments.batch)]
         report = compare(__file__, ways, [*sizes, url], arguments.rounds)
     figures = {"units": arguments.units, "batch": arguments.batch, "ways": report}
-    print(shown(figures))
     save("training", figures)
+    print(shown(figures))
 
 
 def shown(figures: dict[str, Any]) -> str:

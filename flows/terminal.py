@@ -33,9 +33,7 @@ def print_json(values: Mapping[str, Any]) -> None:
 def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table: text to the left, numbers to the right, columns with nothing in them left out."""
     rows = [list(row) for row in rows]
-    told = [
-        i for i in range(len(head)) if not rows or any(row[i] not in ("", None) for row in rows)
-    ]
+    told = [i for i in range(len(head)) if not rows or any(_cell(row[i]) for row in rows)]
     head, rows = [head[i] for i in told], [[row[i] for i in told] for row in rows]
     table = Table(header_style="bold")
     for column, name in enumerate(head):

@@ -26,8 +26,8 @@ def fetch(url: str, folder: Path) -> Path:
     """
     if importlib.util.find_spec("yt_dlp") is None:
         raise ConfigError(
-            'a URL needs yt-dlp, which is not installed: pip install "pixels-once[web]", or '
-            "download the clip yourself"
+            'a URL needs yt-dlp, which is not installed: pip install -e ".[web]" in the '
+            "project's folder, or download the clip yourself"
         )
     yt_dlp = importlib.import_module("yt_dlp")
     options: dict[str, Any] = {

@@ -76,7 +76,8 @@ def make_timeline(
     window_s: seconds in a window (0: what the run's training clips lasted, or what the sampling
     rule says). hop: steps from window to window (0: an eighth of a window). smooth: how many
     windows the rolling average takes, itself in the middle; 1 is none. cuts: no window and no
-    average reaches across a cut. on_frames: called with the number of frames computed so far.
+    average reaches across a cut; a scene shorter than half a window stays with its neighbour.
+    on_frames: called with the number of frames computed so far.
 
     Raises `UnreadableClip` for a video without frames, `ConfigError` for a window that is not
     positive.
@@ -96,28 +97,36 @@ def make_timeline(
         features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
     if not len(features):
         raise UnreadableClip("no_frames", f"{path} gave no frame")
-    times, probabilities = [], []
-    ends = np.append(walk.times[1:], walk.duration_s)
-    for first, last in shots(features, max(1, pace.steps // 4)) if cuts else [(0, len(features))]:
-        width = min(pace.steps, last - first)
-        starts = np.arange(first, last - width + 1, hop or max(1, pace.steps // 8))
-        if starts[-1] != last - width:
-            starts = np.append(starts, last - width)
-        middles = (np.array(walk.times)[starts] + ends[starts + width - 1]) / 2
-        said = rolling_average(_said(run, features, starts, width), smooth)
-        # What is said at a shot's edges holds up to the cut, and not a moment further.
-        times.append(np.concatenate([[walk.times[first]], middles, [ends[last - 1]]]))
-        probabilities.append(np.concatenate([said[:1], said, said[-1:]]))
+    spans = shots(features, max(1, pace.steps // 2)) if cuts else [(0, len(features))]
+    starts, widths = zip(*(_windows(span, pace, hop) for span in spans), strict=True)
+    start, width = np.concatenate(starts), np.concatenate(widths)
+    begins, ends = np.array(walk.times), np.append(walk.times[1:], walk.duration_s)
+    said = _said(run, features, start, width)
+    borders = np.cumsum([len(one) for one in starts])[:-1]
     return Timeline(
-        times=np.concatenate(times),
-        probabilities=np.concatenate(probabilities),
+        times=(begins[start] + ends[start + width - 1]) / 2,
+        probabilities=np.concatenate(
+            [rolling_average(part, smooth) for part in np.split(said, borders)]
+        ),
         classes=tuple(run.classes),
         window_s=min(pace.steps, len(features)) * pace.gap / fps,
         duration_s=walk.duration_s,
         frames=len(features),
         decoded=walk.decoded,
-        cuts=tuple(float(one[0]) for one in times[1:]),
+        cuts=tuple(float(begins[first]) for first, _ in spans[1:]),
     )
+
+
+def _windows(
+    span: tuple[int, int], pace: Pace, hop: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First steps and widths of the windows over a shot; the last ends where the shot does."""
+    first, last = span
+    width = min(pace.steps, last - first)
+    starts = np.arange(first, last - width + 1, hop or max(1, pace.steps // 8))
+    if starts[-1] != last - width:
+        starts = np.append(starts, last - width)
+    return starts, np.full(len(starts), width)
 
 
 @contextlib.contextmanager
@@ -202,16 +211,16 @@ def _computed(
 
 
 def _said(
-    run: Run, features: NDArray[Any], starts: NDArray[np.int64], width: int
+    run: Run, features: NDArray[Any], starts: NDArray[np.int64], widths: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """(windows, classes): what the head says of each window, padded to its steps."""
     said = []
     for at in range(0, len(starts), _WINDOWS_AT_ONCE):
-        some = starts[at : at + _WINDOWS_AT_ONCE]
-        windows = np.zeros((len(some), run.steps, *run.shape), features.dtype)
-        for i, start in enumerate(some):
+        some = slice(at, at + _WINDOWS_AT_ONCE)
+        windows = np.zeros((len(starts[some]), run.steps, *run.shape), features.dtype)
+        mask = np.zeros((len(starts[some]), run.steps), bool)
+        for i, (start, width) in enumerate(zip(starts[some], widths[some], strict=True)):
             windows[i, :width] = features[start : start + width]
-        mask = np.zeros((len(some), run.steps), bool)
-        mask[:, :width] = True
+            mask[i, :width] = True
         said.append(run.predict(windows, mask))
     return np.concatenate(said)

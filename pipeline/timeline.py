@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import itertools
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 class Timeline:
     """Probabilities through a video.
 
-    times: (n,) seconds, the windows' middles and the edges of every shot · probabilities: (n,
-    classes), smoothed · window_s: the span of one window · duration_s: of the video · frames: how
-    many were computed · decoded: how many the video has · cuts: seconds where a shot ends.
+    times: (windows,) seconds of the windows' middles · probabilities: (windows, classes), smoothed
+    · window_s: the span of one window · duration_s: of the video · frames: how many were computed
+    · decoded: how many the video has · cuts: seconds at which a shot ends and the next begins;
+    between two of them stands at least one window's middle.
     """
 
     times: NDArray[np.float64]
@@ -32,26 +34,21 @@ class Timeline:
 
     def __repr__(self) -> str:
         return (
-            f"Timeline({self.windows} windows, {len(self.cuts)} cuts, {self.duration_s:.1f} s, "
+            f"Timeline({len(self.times)} windows, {len(self.cuts)} cuts, {self.duration_s:.1f} s, "
             f"window {self.window_s:.2f} s, {self.frames} of {self.decoded} frames computed)"
         )
 
-    @property
-    def windows(self) -> int:
-        """How many windows there are: each shot has two edges beside its own."""
-        return len(self.times) - 2 * (len(self.cuts) + 1)
-
     def at(self, time_s: float) -> NDArray[np.float32]:
-        """(classes,) probabilities at a moment, linear between windows and steep at a cut."""
-        right = int(np.searchsorted(self.times, time_s))
-        if right == 0 or right == len(self.times):
-            edge: NDArray[np.float32] = self.probabilities[min(right, len(self.times) - 1)]
-            return edge
-        left = right - 1
-        share = (time_s - self.times[left]) / (self.times[right] - self.times[left])
-        between: NDArray[np.float32] = (
-            self.probabilities[left] * (1 - share) + self.probabilities[right] * share
-        )
+        """(classes,) probabilities at a moment, linear between the windows of its shot."""
+        shot = bisect.bisect_right(self.cuts, time_s)
+        edges = [-np.inf, *self.cuts, np.inf]
+        first, last = np.searchsorted(self.times, edges[shot : shot + 2])
+        times, said = self.times[first:last], self.probabilities[first:last]
+        right = int(np.clip(np.searchsorted(times, time_s), 0, len(times) - 1))
+        left = max(right - 1, 0)
+        span = times[right] - times[left]
+        share = np.clip((time_s - times[left]) / span, 0, 1) if span > 0 else 1.0
+        between: NDArray[np.float32] = said[left] * (1 - share) + said[right] * share
         return between
 
 
@@ -78,14 +75,14 @@ def rolling_average(values: NDArray[np.float32], width: int) -> NDArray[np.float
 def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
     """The video as consecutive stretches of one label, from 0 to its end.
 
-    A stretch begins halfway between the windows where the likeliest label changes. One shorter
+    A stretch begins halfway between the windows where the likeliest label changes, or at the cut
+    between them. One shorter
     than `least_s` (0: half a window) goes to its longer neighbour, the shortest first.
     """
     least_s = least_s or timeline.window_s / 2
     said = timeline.probabilities.argmax(axis=1)
     changes = np.flatnonzero(np.diff(said)) + 1
-    middles = (timeline.times[changes - 1] + timeline.times[changes]) / 2
-    borders = [0.0, *middles.tolist(), timeline.duration_s]
+    borders = [0.0, *(_border(timeline, int(i)) for i in changes), timeline.duration_s]
     labels = [int(said[i]) for i in (0, *changes)]
     while len(labels) > 1:
         spans = np.diff(borders)
@@ -143,9 +140,17 @@ def write_segments(path: Path, parts: Sequence[Segment]) -> None:
             )
 
 
+def _border(timeline: Timeline, window: int) -> float:
+    """Where a window's label begins: at the cut before it, else halfway from the one before."""
+    before, after = timeline.times[window - 1 : window + 1]
+    cut = bisect.bisect(timeline.cuts, before)
+    if cut < len(timeline.cuts) and timeline.cuts[cut] <= after:
+        return timeline.cuts[cut]
+    return float(before + after) / 2
+
+
 def _within(timeline: Timeline, start_s: float, end_s: float) -> NDArray[np.float32]:
-    # At a cut stands what was said on both sides of it: neither is inside.
-    inside = (timeline.times > start_s) & (timeline.times < end_s)
+    inside = (timeline.times >= start_s) & (timeline.times <= end_s)
     if inside.any():
         return timeline.probabilities[inside]
     return timeline.at((start_s + end_s) / 2)[None]

@@ -123,7 +123,7 @@ def test_every_frame_is_computed_once_however_much_windows_overlap(
     assert found.decoded == 600
     assert told[-1] == 240
     assert len(found.times) == len(found.probabilities)
-    assert found.windows >= 200 // hop
+    assert len(found.times) >= 200 // hop
     assert found.duration_s == pytest.approx(60, abs=0.05)
     assert found.window_s == pytest.approx(2.0)
 
@@ -159,6 +159,36 @@ def test_cuts_are_jumps_that_stand_alone() -> None:
     assert shots(np.ones((100, 64)) + random.normal(0, 1e-3, (100, 64)), 5) == [(0, 100)]
     assert shots(random.random((1, 64)), 5) == [(0, 1)]
     assert shots(np.repeat(random.random((2, 64)), [97, 3], axis=0), 5) == [(0, 100)]  # too short
+    flash = np.ones((100, 64))
+    flash[50, :32] = 9
+    assert shots(flash, 5) == [(0, 100)]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_repeated_frames_are_no_cuts(times: int) -> None:
+    random = np.random.default_rng(0)
+    walking = 1 + np.cumsum(random.normal(0, 0.05, (60, 64)), axis=0)
+    walking[30:] += 4 * random.random(64)  # one cut, by which both halves go on walking
+    shown = np.repeat(walking, times, axis=0)
+    assert shots(shown, 5) == [(0, 30 * times), (30 * times, 60 * times)]
+
+
+def test_at_a_cut_the_new_shot_has_begun() -> None:
+    timeline = Timeline(
+        times=np.array([1.0, 2.0, 5.0]),
+        probabilities=np.array([[0.2, 0.8], [0.4, 0.6], [1.0, 0.0]], np.float32),
+        classes=("a", "b"),
+        window_s=2,
+        duration_s=6,
+        frames=6,
+        decoded=6,
+        cuts=(4.0,),
+    )
+    np.testing.assert_allclose(timeline.at(0)[0], 0.2)
+    np.testing.assert_allclose(timeline.at(1.5)[0], 0.3)
+    np.testing.assert_allclose(timeline.at(3.9)[0], 0.4)
+    np.testing.assert_allclose(timeline.at(4.0)[0], 1.0)
+    assert [part.end_s for part in segments(timeline)] == [4.0, 6.0]
 
 
 def test_the_overlay_plays_and_the_animation_moves(
@@ -195,7 +225,7 @@ def test_a_video_shorter_than_a_window_is_one_window(
 ) -> None:
     path, _ = video
     found = make_timeline(head(steps=400, clip_seconds=600), Channels(), path)
-    assert found.windows == 1
+    assert len(found.times) == 1
     assert len(segments(found)) == 1
 
 

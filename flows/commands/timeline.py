@@ -57,7 +57,7 @@ def run_timeline(
                 "out": str(out),
                 "duration_s": found.duration_s,
                 "window_s": found.window_s,
-                "windows": found.windows,
+                "windows": len(found.times),
                 "cuts": list(found.cuts),
                 "frames": found.frames,
                 "segments": [asdict(part) for part in parts],
@@ -65,7 +65,7 @@ def run_timeline(
         )
         return 0
     print_table(
-        f"{video.name} · {found.duration_s:.1f} s · {found.windows} windows of "
+        f"{video.name} · {found.duration_s:.1f} s · {len(found.times)} windows of "
         f"{found.window_s:.2f} s · {len(found.cuts)} cuts · {found.frames:,} frames, each computed "
         "once",
         ("from", "to", "label", "probability"),

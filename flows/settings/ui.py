@@ -18,6 +18,7 @@ class UiSettings:
     database: str = setting(
         "",
         "where it keeps its history: postgresql+asyncpg://USER@HOST/NAME (default: SQLite in the "
-        "Prefect home); a password is better put in PREFECT_API_DATABASE_PASSWORD",
+        "Prefect home); a password is read from the environment where the URL says "
+        "USER:${PREFECT_SERVER_DATABASE_PASSWORD}@HOST",
         metavar="URL",
     )

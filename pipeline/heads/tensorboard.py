@@ -17,8 +17,8 @@ def log_epochs(folder: Path) -> OnEpoch:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "--tensorboard needs TensorBoard: pip install 'pixels-once[tensorboard]', "
-            "or leave it out; history.csv has the same figures"
+            "--tensorboard needs TensorBoard: pip install -e '.[tensorboard]' in the project's "
+            "folder, or leave it out; history.csv has the same figures"
         )
     from tensorboard.summary import Writer
 

@@ -25,10 +25,11 @@ ROOT = running.ROOT
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
-def commands_in(text: str, marks: str = r"[^\n]*") -> list[str]:
-    """The `pixels-once …` lines of the page's shell blocks whose opening line ends with `marks`."""
+def commands_in(text: str, *, marked: bool = True) -> list[str]:
+    """The `pixels-once …` lines of the page's shell blocks, with those marked `{.sh .some-mark}`."""
     found = []
-    for block in re.findall(rf"^```sh{marks}\n(.*?)^```", text, re.M | re.S):
+    opening = r"(?:sh|\{\.sh [^}\n]*\})" if marked else "sh"
+    for block in re.findall(rf"^```{opening}\n(.*?)^```", text, re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             line = line.split("  #")[0].strip()
             if line.startswith("pixels-once "):
@@ -137,7 +138,7 @@ def test_the_notebook_runs_from_top_to_bottom(
 @pytest.mark.timeout(1800)
 def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
     """Each command of the story in its order, on the built-in clips; the Python of the format page."""
-    story = commands_in((ROOT / "docs" / "quickstart.md").read_text(), marks="")
+    story = commands_in((ROOT / "docs" / "quickstart.md").read_text(), marked=False)
     assert len(story) >= 9
     for line in story:
         done = running.run(*shlex.split(line)[1:], cwd=tmp_path, timeout_s=900)

@@ -84,7 +84,7 @@ def choose_engine(wanted: str = "auto") -> Literal["keras", "openvino"]:
         if not available():
             raise ConfigError(
                 "engine is 'openvino', which is not installed: "
-                'install it with pip install "pixels-once[cpu]", or use engine keras'
+                'pip install -e ".[cpu]" in the project\'s folder, or use engine keras'
             )
         return "openvino"
     if wanted != "auto":

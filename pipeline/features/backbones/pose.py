@@ -136,7 +136,7 @@ def load_pose(spec: Spec, weights: Weights, *, threads: int = 0) -> PoseBackbone
     if importlib.util.find_spec("ai_edge_litert") is None:
         raise ConfigError(
             "backbone pose needs LiteRT, which is not installed: "
-            'install it with pip install "pixels-once[pose]"'
+            'pip install -e ".[pose]" in the project\'s folder'
         )
     if spec.precision != "float32":
         raise ConfigError(f"pose computes in float32, not in {spec.precision}: use float32")
