@@ -76,7 +76,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_late_writer_on_an_external_worker_whose_client_died_is_fenced_off(
     clips, whole, tmp_path
 ):
