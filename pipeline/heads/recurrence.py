@@ -52,11 +52,11 @@ def _lstm_forward(projected: Any, recurrent: Any, real: Any) -> tuple[Any, list[
     h = ops.zeros_like(ops.cast(projected[0, :, : recurrent.shape[0]], "float32"))
     c = h
     states, kept = [], []
-    for t, step in enumerate(ops.unstack(projected, axis=0)):
+    for t in range(int(projected.shape[0])):
         narrow = ops.cast(h, recurrent.dtype)
         # The first state is 0: its product would be wasted.
         inner = ops.matmul(narrow, recurrent) if t else 0
-        z = ops.cast(step + inner, "float32")
+        z = ops.cast(projected[t] + inner, "float32")
         zi, zf, zg, zo = ops.split(z, 4, axis=-1)
         i, f, g, o = ops.sigmoid(zi), ops.sigmoid(zf), ops.tanh(zg), ops.sigmoid(zo)
         new_c = f * c + i * g
