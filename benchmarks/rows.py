@@ -150,7 +150,7 @@ def _table(folder: Path) -> None:
 
 
 def _plan(folder: Path) -> None:
-    from flows.features import dry_run, find_clips
+    from flows.preparing import dry_run, find_clips
     from flows.settings import FeaturesSettings
     from flows.specs import stage_of
 

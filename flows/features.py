@@ -21,21 +21,25 @@ import store
 from flows.artifacts import ProgressArtifact, publish_links, publish_summary
 from flows.cancelling import RunCancelled, end_open_tasks, watched_for_cancelling
 from flows.places import require_places
-from flows.planning import Plan, check_retry, follow_catalog, make_plan
+from flows.planning import check_retry
+from flows.preparing import (
+    DEMO_CLIPS,
+    dry_run,
+    find_clips,
+    plan_run,
+    prepare,
+    retried_reasons,
+    send_back,
+)
 from flows.progress import Progress
 from flows.settings import FeaturesSettings
 from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
 from pipeline.errors import ConfigError, PixelsError
-from pipeline.features.catalog import discover, narrow
-from pipeline.features.catalog.remote import is_remote
 from pipeline.features.stage import Stage
-from pipeline.features.weights import file_hash
 from pipeline.spec import Spec
 from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
 
-DEMO_CLIPS = "demo-clips"
-MOST_GONE = 0.2
 _PASSES = 3  # a chunk found damaged by a late writer is made again, but not for ever
 
 
@@ -62,7 +66,7 @@ def features(settings: FeaturesSettings) -> Summary:
     logger = get_run_logger()
     settings = with_store(settings)
     require_places(store_url=settings.store, videos=settings.videos)
-    check_retry(_reasons(settings))
+    check_retry(retried_reasons(settings))
     started = time.monotonic()
     catalog, wanted, demo = find_clips(settings)
     logger.info("%d clips under %s", len(catalog), settings.videos or "the built-in demo")
@@ -99,8 +103,8 @@ def features(settings: FeaturesSettings) -> Summary:
         writer.set_attributes(clips=_absolute(settings.videos or DEMO_CLIPS))  # for `verify`
         if settings.previews:
             writer.keep_previews()
-        plan = _plan(settings, catalog, wanted, writer.table)
-        rows, paths = _prepare(catalog, plan, writer)
+        plan = plan_run(settings, catalog, wanted, writer.table)
+        rows, paths = prepare(catalog, plan, writer)
         logger.info("%r", plan)
         summary = Summary(
             store=settings.store,
@@ -141,122 +145,8 @@ def features(settings: FeaturesSettings) -> Summary:
     return summary
 
 
-def find_clips(settings: FeaturesSettings) -> tuple[pd.DataFrame, np.ndarray, bool]:
-    """The catalog, which of its clips are wanted (bool per clip), and whether it is the demo."""
-    demo = not settings.videos
-    if demo and not Path(DEMO_CLIPS).is_dir():
-        from pipeline.features.demo import write_demo_clips
-
-        write_demo_clips(Path(DEMO_CLIPS))
-    catalog = discover(settings.videos or DEMO_CLIPS, ucf_splits=settings.ucf_splits or None)
-    wanted = narrow(
-        catalog,
-        classes=[c for c in settings.classes.split(",") if c],
-        limit=settings.limit,
-        per_class=settings.per_class,
-    )
-    return catalog, wanted, demo
-
-
-def dry_run(
-    settings: FeaturesSettings,
-    catalog: pd.DataFrame,
-    wanted: np.ndarray,
-    existing: Any | None,
-    spec: Spec,
-) -> Summary:
-    """What a run would do and about how long it may take; nothing is written."""
-    table = existing.table() if existing is not None else None
-    plan = None if table is None else _plan(settings, catalog, wanted, table)
-    planned = int(wanted.sum()) if plan is None else len(plan)
-    rate = 0.0
-    if existing is not None:
-        rate = float(existing.attributes.get("last_run", {}).get("frames_per_second", 0.0))
-    # Without a run to learn from: what two cores did with InceptionV3 when this was measured.
-    estimate = planned * spec.sampling.steps / (rate or 35.0)
-    row_bytes = int(np.prod(spec.shape)) * spec.sampling.steps * np.dtype(spec.dtype).itemsize
-    return Summary(
-        store=settings.store,
-        outcome="dry run",
-        clips=len(catalog),
-        planned=planned,
-        gone=0 if plan is None else len(plan.gone),
-        why={} if plan is None else plan.why,
-        fingerprint=spec.fingerprint,
-        weights=spec.weights,
-        estimate_s=estimate,
-        estimate_bytes=planned * row_bytes,
-    )
-
-
-def _plan(
-    settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray, table: pd.DataFrame
-) -> Plan:
-    plan = make_plan(
-        catalog,
-        table,
-        wanted=wanted,
-        retry=_reasons(settings),
-        same_bytes=_same_bytes,
-    )
-    if len(table) and len(plan.gone) > MOST_GONE * len(table) and not settings.allow_gone:
-        raise ConfigError(
-            f"{len(plan.gone)} of the {len(table)} rows of {settings.store} have no clip under "
-            f"{settings.videos or DEMO_CLIPS}: check --videos, or pass --allow-gone to mark them gone"
-        )
-    return plan
-
-
-def _same_bytes(path: str, sha256: str) -> bool:
-    if is_remote(path):  # to fetch it costs what is to be saved
-        return False
-    try:
-        return file_hash(Path(path)) == f"sha256:{sha256}"
-    except OSError:  # listed, but not to be read: the extraction says why
-        return False
-
-
 def _absolute(videos: str) -> str:
     return videos if "://" in videos else str(Path(videos).absolute())
-
-
-def _reasons(settings: FeaturesSettings) -> list[str]:
-    return [reason.strip() for reason in settings.retry.split(",") if reason.strip()]
-
-
-def _prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarray, Any]:
-    """Bring the store's table up to the catalog; returns the rows to make and row → path."""
-    table = writer.table
-    # First of all: a row that is still ready when the size and time of its new bytes are committed
-    # would, after a kill in between, pass for made from them.
-    _send_back(writer, plan.make)
-    for name, (rows, values) in follow_catalog(catalog, table, plan).items():
-        writer.set(rows, **{name: values})
-    writer.mark(plan.gone, GONE, table["reason"].to_numpy()[plan.gone])
-    writer.mark(plan.returned, READY, table["reason"].to_numpy()[plan.returned])
-    appended = np.zeros(0, int)
-    if len(plan.new):
-        appended = writer.append(catalog.iloc[plan.new].drop(columns="path"))
-    classes = sorted(set(catalog["label"]) - {""})
-    if classes != writer.attributes.get("classes"):
-        writer.set_attributes(classes=classes)
-    writer.flush()
-    path_of = catalog["path"].to_numpy()
-    position = dict(zip(appended.tolist(), plan.new.tolist(), strict=True))
-    position |= dict(zip(plan.known.tolist(), plan.known_positions.tolist(), strict=True))
-    rows = np.concatenate([plan.make, appended])
-    return rows, lambda row: str(path_of[position[row]])
-
-
-def _send_back(writer: Writer, rows: np.ndarray) -> None:
-    """Commit these rows as pending, and forget what would make them ready again unmade.
-
-    (A gone row whose bytes come back is ready at once if it has frames: a row that leaves before it
-    is made anew must not be.)
-    """
-    writer.mark(rows, PENDING)
-    writer.flush()
-    writer.set(rows, frames_decoded=-1, digest=0)
 
 
 def _extract(
@@ -312,7 +202,7 @@ def _extract(
             if not len(rows):
                 break
             progress.note(f"{len(rows)} rows do not match their digest and are made again")
-            _send_back(writer, rows)
+            send_back(writer, rows)
             suspects, total.suspects, total.damaged = set(), set(), []
         tell(min(1.0, progress.done / max(1, progress.total)), progress.text)
     seconds = {**total.stage_seconds, "write": total.write_s, "commit": total.commit_s}

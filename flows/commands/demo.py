@@ -47,7 +47,7 @@ def run(settings: DemoSettings, *, json: bool) -> int:
 def _test_clip(folder: Path) -> Path:
     import json as json_format
 
-    from flows.features import DEMO_CLIPS
+    from flows.preparing import DEMO_CLIPS
 
     config = json_format.loads((folder / "config.json").read_text())
     return Path(DEMO_CLIPS) / str(config["split"]["test"]["video_ids"][0])
