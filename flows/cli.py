@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`| head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # one that has no status is ours, and goes on to its traceback
         status = exit_status(error)
         if status is None or traceback:
             raise

@@ -144,7 +144,7 @@ class DecoderPool:
                 continue
             try:
                 clip = self._child(number).read(job.path, job.size_bytes, slot)
-            except BaseException as error:
+            except BaseException as error:  # handed to whoever waits for the clip, never swallowed
                 self._slots.take_back(slot)
                 self._drop_unusable(number)
                 job.future.set_exception(CancelledError() if self._closed else error)
