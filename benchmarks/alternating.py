@@ -165,3 +165,10 @@ def save(name: str, report: Mapping[str, Any]) -> None:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine, **report}, indent=1) + "\n")
     print(f"written to {path}", file=sys.stderr)
+
+
+def kept(name: str) -> dict[str, Any]:
+    """What a benchmark has left in its file; empty where it was never run."""
+    path = RESULTS / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return figures

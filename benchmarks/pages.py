@@ -3,16 +3,14 @@
     python -m benchmarks.pages
 
 `docs/cli.md` from the settings of every command; `docs/performance.md` and the README's table from
-`benchmarks/results/*.json`, with the words at the head of each benchmark. MkDocs calls this before
-every build.
+`benchmarks/results/*.json`, with the words at the head of each benchmark. MkDocs has the pages written
+before every build, and leaves the README alone.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
-import statistics
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -27,16 +25,23 @@ FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT))
-    table = "\n".join(glance()) + "\n"
+    write_pages()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    made = {
-        "docs/cli.md": cli_page(),
-        "docs/performance.md": performance_page(),
-        "README.md": FIGURES.sub(lambda _: table, readme, count=1),
-    }
-    for name, text in made.items():
-        page = ROOT / name
+    (ROOT / "README.md").write_text(with_figures(readme), encoding="utf-8")
+
+
+def with_figures(readme: str) -> str:
+    """The README with its table made anew."""
+    from benchmarks.glance import glance
+
+    table = "\n".join(glance()) + "\n"
+    return FIGURES.sub(lambda _: table, readme, count=1)
+
+
+def write_pages() -> None:
+    """The two pages of the documentation, where they have changed."""
+    for name, text in {"cli.md": cli_page(), "performance.md": performance_page()}.items():
+        page = ROOT / "docs" / name
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
 
@@ -50,7 +55,7 @@ NAVIGATION = {
 
 def on_config(config: Any) -> Any:
     """MkDocs' hook: write the pages, and list those that are there, in the order of reading."""
-    main()
+    write_pages()
     docs = ROOT / "docs"
     known = {name for names in NAVIGATION.values() for name in names}
     more = tuple(sorted(page.stem for page in docs.glob("*.md") if page.stem not in known))
@@ -63,6 +68,7 @@ def on_config(config: Any) -> Any:
 
 def cli_page() -> str:
     """Every command, its examples and settings, from the code that parses them."""
+    sys.path.insert(0, str(ROOT))
     from flows.cli import EXAMPLES
     from flows.settings import COMMANDS
 
@@ -111,6 +117,10 @@ def _cell(text: str) -> str:
 
 def performance_page() -> str:
     """At a glance, then a section per benchmark that was run: what it compares, and its figures."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.alternating import kept
+    from benchmarks.glance import glance
+
     lines = [
         "# Performance",
         "",
@@ -126,7 +136,7 @@ def performance_page() -> str:
         "",
     ]
     for title, names in CHAPTERS.items():
-        parts = [line for name in names if _kept(name) for line in _section(name)]
+        parts = [line for name in names if kept(name) for line in _section(name)]
         lines += [f"## {title}", "", *parts] if parts else []
     return "\n".join(lines)
 
@@ -139,113 +149,16 @@ CHAPTERS = {
 }
 
 
-def glance() -> list[str]:
-    """The table of the README and of the performance page, from the figures that were kept."""
-    from benchmarks import endtoend, engine, results_page
-    from benchmarks.alternating import rates, ratio
-
-    def median(ways: dict[str, Any], way: str) -> float:
-        return statistics.median(rates(ways, way))
-
-    # Rows are of whole runs: one with `--only` or of fewer ways has no peer to stand beside.
-    rows = []
-    if figures := _kept("endtoend"):
-        ways = figures["ways"]
-        rows.append(
-            f"| stage one, clips to store | {median(ways, 'ours'):.0f} frames/s | a loop of `predict` "
-            f"per frame: {median(ways, 'tutorial'):.1f} ({ratio(ways, 'ours', 'tutorial'):.1f} ×); "
-            f"decode, then `tf.function`: {median(ways, 'plain'):.1f} "
-            f"({ratio(ways, 'ours', 'plain'):.1f} ×); decoding alone, then the "
-            f"CNN alone: ours takes {endtoend.of_sum(ways):.2f} of that time | `endtoend` |"
-        )
-    if figures := _kept("engine"):
-        ways = figures["ways"]
-        best, ours = engine.best_float32(ways), engine.ours_of(ways)
-        precision = "bfloat16" if ours == "ours" else "float32"
-        bare = f"; OpenVINO without our code: {median(ways, 'bare'):.0f}" if "bare" in ways else ""
-        rows.append(
-            f"| the CNN alone | {median(ways, ours):.0f} frames/s in {precision} | TensorFlow's best "
-            f"float32: {median(ways, best):.0f} ({ratio(ways, ours, best):.1f} ×){bare} | `engine` |"
-        )
-    if figures := _kept("seeking"):
-        rows.append(
-            f"| 40 frames of a clip of {figures['frames']:,} | "
-            f"{statistics.median(figures['ratios']):.0%} of the CPU time of reading it through | "
-            f"{'the same' if figures['same'] else 'other'} frames, pixel for pixel | `seeking` |"
-        )
-    if nothing := _kept("fixed").get("nothing"):
-        seconds = statistics.median(one["wall_s"] for one in nothing["rounds"]["ours"])
-        rows.append(
-            f"| a run that finds {nothing['clips']:,} clips done | {seconds:.0f} s | importing Prefect, "
-            f"Dask and Zarr and running an empty flow: ours takes {nothing['medians']['wall_s']:.2f} "
-            "of that (most of either is Prefect's temporary server) | `fixed` |"
-        )
-    if clips := _kept("fixed").get("clips"):
-        rows.append(
-            f"| Prefect, Dask and commits | {clips['share_of_cnn']:.1%} of a batch's CNN time | | "
-            "`fixed` |"
-        )
-    figures = _kept("training")
-    if set(figures.get("ways", ())) >= {"ours", "default", "keras32"}:
-        ways = figures["ways"]
-        rows.append(
-            f"| training an LSTM of {figures['units']} | {median(ways, 'ours'):.1f} clips/s | Keras' "
-            f"default `fit`: {median(ways, 'default'):.1f} ({ratio(ways, 'ours', 'default'):.1f} ×); "
-            f"Keras' layer at our batch: {median(ways, 'keras32'):.1f} "
-            f"({ratio(ways, 'ours', 'keras32'):.1f} ×) | `training` |"
-        )
-    if figures := _kept("epoch"):
-        ways = figures["ways"]
-        rows.append(
-            f"| an epoch of the GRU from the store | {median(ways, 'ours'):,.0f} clips/s | a `.npy` per "
-            f"clip and a generator: {median(ways, 'npy'):.0f} ({ratio(ways, 'ours', 'npy'):.1f} ×) | "
-            "`epoch` |"
-        )
-    if figures := _kept("rows"):
-        steps = {
-            step: statistics.median(one["wall_s"] for one in rounds)
-            for step, rounds in figures["steps"].items()
-        }
-        rows.append(
-            f"| a store of {figures['rows']:,} rows | opens in {steps['open']:.1f} s, its table in "
-            f"{steps['table']:.0f} s | a run is planned in {steps['plan']:.0f} s | `rows` |"
-        )
-    if figures := _kept("similar"):
-        rows.append(
-            f"| the nearest of {figures['clips']:,} clips | "
-            f"{statistics.median(figures['seconds']):.0f} s, exactly | | `similar` |"
-        )
-    if figures := _kept("fuzz"):
-        states = figures["states"]
-        rows.append(
-            f"| {figures['clips']} broken clips | {states.get('ready', 0)} ready, "
-            f"{states.get('failed', 0)} failed with a reason | "
-            f"{'; '.join(figures['faults']) or 'the run ends by itself'} | `fuzz` |"
-        )
-    if figures := _kept("memory"):
-        rows.append(
-            f"| {figures['clips']:,} clips in one run | memory since clip 200: a worker's "
-            f"{figures['shares']['worker'] - 1:+.1%}, the flow's {figures['shares']['flow'] - 1:+.1%} "
-            "| | `memory` |"
-        )
-    if figures := _kept("heads").get("demo"):
-        best, plain = results_page.best_and_plain(figures["lines"])
-        rows.append(
-            "| built-in clips, in pairs that differ only in the order of time | "
-            f"{best['top1']:.2f} top-1 by {results_page.name_of(best)}, chosen on validation | an "
-            f"average over frames: {plain['top1']:.2f} | `results_page` |"
-        )
-    return ["| | ours | beside | `python -m benchmarks.` |", "| --- | --- | --- | --- |", *rows]
-
-
 def _section(name: str) -> list[str]:
+    from benchmarks.alternating import kept
+
     module = importlib.import_module(f"benchmarks.{name}")
     told = [
         part.replace("\n", " ")
         for part in (module.__doc__ or name).strip().split("\n\n")
         if not part.startswith(" ")
     ]
-    figures = _kept(name)
+    figures = kept(name)
     lines = [f"### {told[0].rstrip('.')}", ""]
     lines += [line for part in told[1:] for line in (_cell(part), "")]
     for part in module.shown(figures).split("\n\n"):
@@ -255,13 +168,6 @@ def _section(name: str) -> list[str]:
         words = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in machine.items())
         lines += [f"Measured with: {words}.", ""]
     return lines
-
-
-def _kept(name: str) -> dict[str, Any]:
-    """What a benchmark has left in its file; empty where it was never run."""
-    path = RESULTS / f"{name}.json"
-    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return figures
 
 
 def _number(value: Any) -> str:

@@ -68,8 +68,8 @@ def shown(figures: dict[str, Any]) -> str:
     """The overlap of every label and kind, by the way of windowing."""
     ours = figures["cuts"]
     lines = [
-        f"{figures['clips']} clips in {ours['seconds']:.0f} s, {ours['decoded']:,} frames, "
-        f"{ours['frames']:,} of them computed, each once, for {ours['windows']} windows",
+        f"head {figures['run']}, {figures['clips']} clips in {ours['seconds']:.0f} s, "
+        f"{ours['decoded']:,} frames, {ours['frames']:,} of them computed, each once, for {ours['windows']} windows",
         "",
         f"| overlap with the truth | {' | '.join(WAYS.values())} |",
         "| --- | ---: | ---: |",
