@@ -69,7 +69,8 @@ def shown(figures: dict[str, Any]) -> str:
     ours = figures["cuts"]
     lines = [
         f"head {figures['run']}, {figures['clips']} clips in {ours['seconds']:.0f} s, "
-        f"{ours['decoded']:,} frames, {ours['frames']:,} of them computed, each once, for {ours['windows']} windows",
+        f"{ours['decoded']:,} frames, {ours['frames']:,} of them computed, each once, for "
+        f"{ours['windows']} windows",
         "",
         f"| overlap with the truth | {' | '.join(WAYS.values())} |",
         "| --- | ---: | ---: |",
