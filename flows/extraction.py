@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -24,6 +24,7 @@ import store
 from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
 from flows.cancelling import RunCancelled
 from flows.cluster import gpu_share
+from flows.extracted import Extracted
 from flows.progress import Progress
 from flows.worker import request_stop, send_logs
 from pipeline.features.stage import Stage
@@ -37,36 +38,6 @@ _PREFETCH = 1  # batches that wait at a worker, so that it never waits for the f
 
 class BatchLost(RuntimeError):
     """A batch's worker died again and again: the environment is at fault, not a clip."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Extracted:
-    """What came of a run's batches. `rows` counts by outcome; `stopped` rows wait for the next run."""
-
-    ready: int = 0
-    failed: int = 0
-    stopped: int = 0
-    frames: int = 0
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    write_s: float = 0.0
-    commit_s: float = 0.0
-    suspects: set[int] = field(default_factory=set)  # resubmitted: a late writer may come yet
-    damaged: list[int] = field(default_factory=list)
-    stopped_by: str = ""  # SIGINT or SIGTERM, where the user has ended the run
-    software: dict[str, str] = field(default_factory=dict)
-
-    def add(self, other: Extracted) -> None:
-        """Take in what another pass did."""
-        for name in ("ready", "failed", "stopped", "frames", "write_s", "commit_s"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.failures += other.failures
-        for name, value in other.stage_seconds.items():
-            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
-        self.suspects |= other.suspects
-        self.damaged += other.damaged
-        self.stopped_by = self.stopped_by or other.stopped_by
-        self.software |= other.software
 
 
 def batches_of(

@@ -163,7 +163,8 @@ def _extract(
 
     from flows.checks import workers_checked
     from flows.cluster import dask_cluster
-    from flows.extraction import Extracted, Extraction, batches_of
+    from flows.extracted import Extracted
+    from flows.extraction import Extraction, batches_of
 
     artifact = ProgressArtifact(settings.store)
     run = secrets.token_hex(8)

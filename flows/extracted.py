@@ -1,0 +1,36 @@
+"""What came of a run's batches, added up over its passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Extracted:
+    """What came of a run's batches. `rows` counts by outcome; `stopped` rows wait for the next run."""
+
+    ready: int = 0
+    failed: int = 0
+    stopped: int = 0
+    frames: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    write_s: float = 0.0
+    commit_s: float = 0.0
+    suspects: set[int] = field(default_factory=set)  # resubmitted: a late writer may come yet
+    damaged: list[int] = field(default_factory=list)
+    stopped_by: str = ""  # SIGINT or SIGTERM, where the user has ended the run
+    software: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Extracted) -> None:
+        """Take in what another pass did."""
+        for name in ("ready", "failed", "stopped", "frames", "write_s", "commit_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failures += other.failures
+        for name, value in other.stage_seconds.items():
+            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
+        self.suspects |= other.suspects
+        self.damaged += other.damaged
+        self.stopped_by = self.stopped_by or other.stopped_by
+        self.software |= other.software
