@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,3 +35,12 @@ class Extracted:
         self.damaged += other.damaged
         self.stopped_by = self.stopped_by or other.stopped_by
         self.software |= other.software
+
+
+def spent(workers: Iterable[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
+    """Seconds by stage over all workers, each from its first account to its last."""
+    total: dict[str, float] = {}
+    for began, ended in workers:
+        for name, value in ended.items():
+            total[name] = total.get(name, 0.0) + value - began[name]
+    return total

@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -24,7 +24,7 @@ import store
 from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
 from flows.cancelling import RunCancelled
 from flows.cluster import gpu_share
-from flows.extracted import Extracted
+from flows.extracted import Extracted, spent
 from flows.progress import Progress
 from flows.worker import request_stop, send_logs
 from pipeline.features.stage import Stage
@@ -123,7 +123,7 @@ class Extraction:
             self._send_logs()
         if self._signals_seen:
             self._extracted.stopped_by = signal.Signals(self._signals_seen[0]).name
-        self._extracted.stage_seconds = _spent(self._seconds.values())
+        self._extracted.stage_seconds = spent(self._seconds.values())
         return self._extracted
 
     def _room(self) -> bool:
@@ -286,14 +286,6 @@ def _worker_died(error: BaseException) -> bool:
     from distributed.comm import CommClosedError
 
     return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)
-
-
-def _spent(workers: Iterable[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for began, ended in workers:
-        for name, value in ended.items():
-            total[name] = total.get(name, 0.0) + value - began[name]
-    return total
 
 
 def _least(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
