@@ -8,6 +8,7 @@ from pipeline.heads.clips import Clips
 from pipeline.heads.initialisers import FastOrthogonal
 from pipeline.heads.layers import Standardise
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics
 from pipeline.heads.zoo import build_head
 from pipeline.heads.zoo.lstm import LstmConfig
@@ -31,17 +32,18 @@ def wide_lstm(
         return build_head(
             "lstm", *shape_of(shape), classes, config, statistics, precision=policy, seed=seed
         )
-    keras.utils.set_random_seed(seed)
+    seeded = SeededLayers(seed, "lstm")
     keras.config.set_dtype_policy(policy)
     features = keras.Input(shape, name="features", dtype="float32")
     mask = keras.Input(shape[:1], name="mask", dtype="bool")
     x = Standardise(statistics.mean.tolist(), statistics.scale.tolist())(features, mask)
     # Keras' own start weights would take its QR decomposition a minute and a half.
-    x = layers.LSTM(units, recurrent_initializer=FastOrthogonal())(x, mask=mask)
-    x = layers.Dropout(config.dropout)(x)
-    x = layers.Dense(config.dense, activation="relu")(x)
-    x = layers.Dropout(config.dropout)(x)
-    outputs = layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(layers.LSTM, units, recurrent_initializer=FastOrthogonal())(x, mask=mask)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    x = seeded(layers.Dense, config.dense, activation="relu")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    last = {"activation": "softmax", "dtype": "float32", "name": "probabilities"}
+    outputs = seeded(layers.Dense, classes, **last)(x)
     keras.config.set_dtype_policy("float32")
     return keras.Model({"features": features, "mask": mask}, outputs, name="lstm")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.heads.initialisers import PACKAGE
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import derived_seed, seeded_initialiser
 
 ops = keras.ops
 
@@ -105,11 +106,19 @@ class MaskedMax(_MaskAware):
 class Positions(_MaskAware):
     """A learned vector for every place in the sequence, added."""
 
+    def __init__(self, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.seed = seed
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration with the start weights' seed."""
+        return {**super().get_config(), "seed": self.seed}
+
     def build(self, x_shape: Any) -> None:
         """One weight `places` (steps, width)."""
         self.places = self.add_weight(
             shape=tuple(x_shape[1:]),
-            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            initializer=keras.initializers.RandomNormal(stddev=0.02, seed=self.seed),
             name="places",
         )
 
@@ -126,10 +135,20 @@ class Positions(_MaskAware):
 class AttentionPool(_MaskAware):
     """The steps' mean under weights that softmax makes of a learned score of each step."""
 
+    def __init__(self, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.seed = seed
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration with the start weights' seed."""
+        return {**super().get_config(), "seed": self.seed}
+
     def build(self, x_shape: Any) -> None:
         """One weight `score` (width, 1)."""
         self.score = self.add_weight(
-            shape=(x_shape[-1], 1), initializer="glorot_uniform", name="score"
+            shape=(x_shape[-1], 1),
+            initializer=keras.initializers.GlorotUniform(seed=self.seed),
+            name="score",
         )
 
     def call(self, x: Any, mask: Any) -> Any:
@@ -142,6 +161,25 @@ class AttentionPool(_MaskAware):
     def compute_output_spec(self, x: Any, mask: Any) -> Any:
         """The shape of `x` without its steps."""
         return keras.KerasTensor((x.shape[0], x.shape[2]), dtype=x.dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MultiHeadAttention(keras.layers.MultiHeadAttention):  # type: ignore[misc]
+    """`keras.layers.MultiHeadAttention` whose projections start apart under one seed.
+
+    Keras gives each of them a copy of the kernel's initialiser, so that with a seed queries, keys
+    and values would start with equal weights.
+    """
+
+    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
+        """Keras' own weights; each projection's kernel from a seed of its own."""
+        super().build(query_shape, value_shape, key_shape)
+        start = self._kernel_initializer
+        seed = start.get_config()["seed"] or 0
+        for name in ("query", "key", "value", "output"):
+            kernel = getattr(self, f"{name}_dense").kernel
+            own = seeded_initialiser(start, derived_seed(seed, name))
+            kernel.assign(own(kernel.shape, dtype=kernel.dtype))
 
 
 def expand_mask(mask: Any, rank: int) -> Any:

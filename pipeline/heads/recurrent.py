@@ -25,6 +25,11 @@ WIDE = 1024
 class _Projected:
     """What both layers share: when to take over from Keras, and how inputs and masks are laid."""
 
+    @staticmethod
+    def start_weights(units: int) -> dict[str, Any]:
+        """The initialisers that differ from Keras' own, for a layer of this width."""
+        return {"recurrent_initializer": FastOrthogonal()} if units >= WIDE else {}
+
     def _takes_over(self, sequences: Any, initial_state: Any, training: Any) -> bool:
         layer: Any = self
         plain = (
@@ -75,8 +80,7 @@ class LSTM(_Projected, keras.layers.LSTM):  # type: ignore[misc]
     """`keras.layers.LSTM`, faster on a CPU and under JAX; see the module."""
 
     def __init__(self, units: int, **options: Any) -> None:
-        options.setdefault("recurrent_initializer", _orthogonal(units))
-        super().__init__(units, **options)
+        super().__init__(units, **(self.start_weights(units) | options))
 
     def call(
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
@@ -96,8 +100,7 @@ class GRU(_Projected, keras.layers.GRU):  # type: ignore[misc]
     """`keras.layers.GRU`, faster on a CPU and under JAX; see the module."""
 
     def __init__(self, units: int, **options: Any) -> None:
-        options.setdefault("recurrent_initializer", _orthogonal(units))
-        super().__init__(units, **options)
+        super().__init__(units, **(self.start_weights(units) | options))
 
     def call(
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
@@ -116,7 +119,3 @@ class GRU(_Projected, keras.layers.GRU):  # type: ignore[misc]
 
 def _as(variable: Any, dtype: str) -> Any:
     return ops.cast(ops.convert_to_tensor(variable), dtype)
-
-
-def _orthogonal(units: int) -> Any:
-    return FastOrthogonal() if units >= WIDE else "orthogonal"

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.layers import Standardise
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
 from pipeline.heads.zoo import (
     attention,
@@ -84,22 +85,20 @@ def build_head(
     statistics: Statistics | None = None,
     *,
     precision: str = "float32",
-    seed: int | None = None,
+    seed: int = 0,
 ) -> Any:
     """A fresh Keras model of this head: {"features", "mask"} → (batch, classes) probabilities.
 
     `config` is the head's config or a mapping of options. Normalisation by `statistics` (default:
     none) and the mask are inside the model. `precision` is a Keras dtype policy for the layers
     (`mixed_bfloat16` halves the wide ones' cost where the CPU has the instructions); inputs,
-    normalisation and probabilities are float32 always. `seed` makes the weights repeatable; it
-    sets the random state of Keras, numpy and Python.
+    normalisation and probabilities are float32 always. Start weights and dropout follow
+    from `seed` alone: equal arguments give equal models, whatever else draws random numbers.
     """
     kind = head_kind(name)
     require_readable(kind, shape)
     if config is None or isinstance(config, Mapping):
         config = kind.configure(config or {})
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     statistics = statistics or Statistics.neutral(channels_of(shape))
     with _policy(precision):
         features = keras.Input((steps, *shape), name="features", dtype="float32")
@@ -110,7 +109,7 @@ def build_head(
             # Landmarks × coordinates: a vector per step to every head.
             flat = keras.layers.Reshape((steps, channels_of(shape)))(features)
         x = normalise(flat, mask)
-        outputs = kind.build(x, mask, classes, config)
+        outputs = kind.build(x, mask, classes, config, SeededLayers(seed, name))
     return keras.Model({"features": features, "mask": mask}, outputs, name=name)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import AttentionPool, Positions
+from pipeline.heads.layers import AttentionPool, MultiHeadAttention, Positions
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -21,18 +22,20 @@ class AttentionConfig:
     dropout: float = 0.4
 
 
-def build(x: Any, mask: Any, classes: int, config: AttentionConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: AttentionConfig, seeded: SeededLayers) -> Any:
     """Dense per step + learned positions → self-attention (added) → attention pool → softmax."""
-    x = layers.Dense(config.units)(x)
-    x = layers.Dropout(config.dropout)(Positions()(x))
+    x = seeded(layers.Dense, config.units)(x)
+    x = seeded(layers.Dropout, config.dropout)(seeded(Positions)(x))
     width = max(config.units // config.heads, 1)
     y = layers.LayerNormalization()(x)
     keys = layers.Reshape((1, x.shape[1]))(mask)
-    y = layers.MultiHeadAttention(config.heads, width)(y, y, attention_mask=keys)
+    y = seeded(MultiHeadAttention, config.heads, width)(y, y, attention_mask=keys)
     x = layers.LayerNormalization()(layers.Add()([x, y]))
-    x = AttentionPool()(x, mask)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(AttentionPool)(x, mask)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import LSTM
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -21,13 +22,18 @@ class BilstmConfig:
     dropout: float = 0.5
 
 
-def build(x: Any, mask: Any, classes: int, config: BilstmConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: BilstmConfig, seeded: SeededLayers) -> Any:
     """Both directions' last states side by side → dropout → dense → dropout → softmax."""
-    x = layers.Bidirectional(LSTM(config.units))(x, mask=mask)
-    x = layers.Dropout(config.dropout)(x)
-    x = layers.Dense(config.dense, activation="relu")(x)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    # Both by hand: Keras would copy the first, its seeds too, and both directions would start equal.
+    forward = seeded(LSTM, config.units)
+    backward = seeded(LSTM, config.units, go_backwards=True)
+    x = layers.Bidirectional(forward, backward_layer=backward)(x, mask=mask)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    x = seeded(layers.Dense, config.dense, activation="relu")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

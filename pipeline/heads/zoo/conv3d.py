@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.layers import MaskedMean, ZeroPadding
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -21,10 +22,12 @@ class Conv3dConfig:
     dropout: float = 0.3
 
 
-def build(x: Any, mask: Any, classes: int, config: Conv3dConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: Conv3dConfig, seeded: SeededLayers) -> Any:
     """(Conv 3×3×3 → pool) per block, time halved from the second on → mean → dense → softmax."""
     for level, filters in enumerate(config.filters):
-        x = layers.Conv3D(filters, 3, padding="same", activation="relu")(ZeroPadding()(x, mask))
+        x = seeded(layers.Conv3D, filters, 3, padding="same", activation="relu")(
+            ZeroPadding()(x, mask)
+        )
         x = ZeroPadding()(x, mask)
         time = 1 if level == 0 else 2
         x = layers.MaxPooling3D((time, 2, 2), padding="same")(x)
@@ -32,9 +35,11 @@ def build(x: Any, mask: Any, classes: int, config: Conv3dConfig) -> Any:
         mask = mask[:, ::time]
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
     x = MaskedMean()(x, mask)
-    x = layers.Dense(config.dense, activation="relu")(x)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(layers.Dense, config.dense, activation="relu")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

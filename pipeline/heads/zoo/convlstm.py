@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.heads.layers import ZeroPadding
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -24,18 +25,24 @@ class ConvlstmConfig:
     recurrent_dropout: float = 0.2
 
 
-def build(x: Any, mask: Any, classes: int, config: ConvlstmConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: ConvlstmConfig, seeded: SeededLayers) -> Any:
     """(ConvLSTM 3×3 → pool 2×2 → dropout) per block, the last without dropout → flatten → softmax."""
     for level, filters in enumerate(config.filters):
-        recurrent = layers.ConvLSTM2D(
-            filters, 3, return_sequences=True, recurrent_dropout=config.recurrent_dropout
+        recurrent = seeded(
+            layers.ConvLSTM2D,
+            filters,
+            3,
+            return_sequences=True,
+            recurrent_dropout=config.recurrent_dropout,
         )
         x = ZeroPadding()(recurrent(x, mask=mask), mask)
         x = layers.MaxPooling3D((1, 2, 2), padding="same")(x)
         if level + 1 < len(config.filters):
-            x = layers.Dropout(config.dropout)(x)
+            x = seeded(layers.Dropout, config.dropout)(x)
     x = layers.Flatten()(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.layers import MaskedMean, ZeroPadding
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -22,31 +23,33 @@ class EarlyFusionConfig:
     dropout: float = 0.4
 
 
-def build(x: Any, mask: Any, classes: int, config: EarlyFusionConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: EarlyFusionConfig, seeded: SeededLayers) -> Any:
     """One convolution over time first, then layers without time, then the mean of the steps."""
     if len(x.shape) == 5:
-        x = _pixels(x, mask, config)
+        x = _pixels(x, mask, config, seeded)
     else:
-        x = layers.Conv1D(config.units, config.window, padding="same", activation="relu")(x)
-        x = layers.Dropout(config.dropout)(x)
-        x = layers.Dense(config.units, activation="relu")(x)
+        x = seeded(layers.Conv1D, config.units, config.window, padding="same", activation="relu")(x)
+        x = seeded(layers.Dropout, config.dropout)(x)
+        x = seeded(layers.Dense, config.units, activation="relu")(x)
     x = MaskedMean()(x, mask)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
-def _pixels(x: Any, mask: Any, config: EarlyFusionConfig) -> Any:
+def _pixels(x: Any, mask: Any, config: EarlyFusionConfig, seeded: SeededLayers) -> Any:
     """(batch, steps, height, width, channel) → (batch, steps, filters)."""
     n = config.filters
     kernel = (config.window, 5, 5)
-    x = layers.Conv3D(n, kernel, strides=(1, 2, 2), padding="same", activation="relu")(x)
+    x = seeded(layers.Conv3D, n, kernel, strides=(1, 2, 2), padding="same", activation="relu")(x)
     for filters in (2 * n, 4 * n):
         x = ZeroPadding()(x, mask)
-        x = layers.Conv3D(filters, (1, 3, 3), padding="same", activation="relu")(x)
+        x = seeded(layers.Conv3D, filters, (1, 3, 3), padding="same", activation="relu")(x)
         x = layers.MaxPooling3D((1, 2, 2), padding="same")(x)
     # The mean over height and width of every step.
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
-    return layers.Dropout(config.dropout)(x)
+    return seeded(layers.Dropout, config.dropout)(x)
 
 
 HEAD = HeadKind(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.layers import MaskedMean
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -19,10 +20,10 @@ class FrameAverageConfig:
     dropout: float = 0.2
 
 
-def build(x: Any, mask: Any, classes: int, config: FrameAverageConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: FrameAverageConfig, seeded: SeededLayers) -> Any:
     """Dropout → softmax per step → mean over the real steps."""
-    x = layers.Dropout(config.dropout)(x)
-    x = layers.Dense(classes, activation="softmax", dtype="float32", name="per_step")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    x = seeded(layers.Dense, classes, activation="softmax", dtype="float32", name="per_step")(x)
     return MaskedMean(dtype="float32", name="probabilities")(x, mask)
 
 

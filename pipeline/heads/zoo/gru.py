@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import GRU
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -22,13 +23,15 @@ class GruConfig:
     dropout: float = 0.4
 
 
-def build(x: Any, mask: Any, classes: int, config: GruConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: GruConfig, seeded: SeededLayers) -> Any:
     """GRU → GRU → dropout → dense → softmax, the mask to both GRUs."""
-    x = GRU(config.units, return_sequences=True)(x, mask=mask)
-    x = GRU(config.second_units)(x, mask=mask)
-    x = layers.Dropout(config.dropout)(x)
-    x = layers.Dense(config.dense, activation="relu")(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(GRU, config.units, return_sequences=True)(x, mask=mask)
+    x = seeded(GRU, config.second_units)(x, mask=mask)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    x = seeded(layers.Dense, config.dense, activation="relu")(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.heads.seeds import SeededLayers
 
-Build = Callable[[Any, Any, int, Any], Any]
-"""(normalised x (batch, steps, *shape), mask (batch, steps), classes, config) → probabilities."""
+Build = Callable[[Any, Any, int, Any, SeededLayers], Any]
+"""(normalised x (batch, steps, *shape), mask (batch, steps), classes, config, what makes its layers
+with seeds of their own) → probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

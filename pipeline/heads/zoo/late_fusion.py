@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.layers import ZeroPadding
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -21,14 +22,16 @@ class LateFusionConfig:
     dropout: float = 0.4
 
 
-def build(x: Any, mask: Any, classes: int, config: LateFusionConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: LateFusionConfig, seeded: SeededLayers) -> Any:
     """Dense per step → flatten → dense over all steps → softmax."""
-    x = layers.Dense(config.units, activation="relu")(x)
-    x = layers.Dropout(config.dropout)(x)
+    x = seeded(layers.Dense, config.units, activation="relu")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
     x = layers.Flatten()(ZeroPadding()(x, mask))
-    x = layers.Dense(config.fusion, activation="relu", name="fusion")(x)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(layers.Dense, config.fusion, activation="relu", name="fusion")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import LSTM
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -25,17 +26,19 @@ class LrcnConfig:
     dropout: float = 0.25
 
 
-def build(x: Any, mask: Any, classes: int, config: LrcnConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: LrcnConfig, seeded: SeededLayers) -> Any:
     """(Conv 3×3 → pool → dropout) per block on each frame → flatten → LSTM → softmax."""
     for level, (filters, pool) in enumerate(zip(config.filters, config.pools, strict=True)):
         # A kernel of one step is the same 2D convolution on every frame.
-        x = layers.Conv3D(filters, (1, 3, 3), padding="same", activation="relu")(x)
+        x = seeded(layers.Conv3D, filters, (1, 3, 3), padding="same", activation="relu")(x)
         x = layers.MaxPooling3D((1, pool, pool))(x)
         if level + 1 < len(config.filters):
-            x = layers.Dropout(config.dropout)(x)
+            x = seeded(layers.Dropout, config.dropout)(x)
     x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3] * x.shape[4]))(x)
-    x = LSTM(config.units)(x, mask=mask)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(LSTM, config.units)(x, mask=mask)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

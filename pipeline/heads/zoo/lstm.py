@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import LSTM
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -21,13 +22,15 @@ class LstmConfig:
     dropout: float = 0.5
 
 
-def build(x: Any, mask: Any, classes: int, config: LstmConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: LstmConfig, seeded: SeededLayers) -> Any:
     """LSTM → dropout → dense → dropout → softmax."""
-    x = LSTM(config.units)(x, mask=mask)
-    x = layers.Dropout(config.dropout)(x)
-    x = layers.Dense(config.dense, activation="relu")(x)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(LSTM, config.units)(x, mask=mask)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    x = seeded(layers.Dense, config.dense, activation="relu")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.layers import ZeroPadding
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -21,13 +22,15 @@ class MlpConfig:
     dropout: float = 0.5
 
 
-def build(x: Any, mask: Any, classes: int, config: MlpConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: MlpConfig, seeded: SeededLayers) -> Any:
     """Padding zeroed → flatten → dense → dropout → dense → dropout → softmax."""
     x = layers.Flatten()(ZeroPadding()(x, mask))
     for units in (config.units, config.second_units):
-        x = layers.Dense(units, activation="relu")(x)
-        x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+        x = seeded(layers.Dense, units, activation="relu")(x)
+        x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

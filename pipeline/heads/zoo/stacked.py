@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import LSTM
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -22,14 +23,16 @@ class StackedConfig:
     dropout: float = 0.5
 
 
-def build(x: Any, mask: Any, classes: int, config: StackedConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: StackedConfig, seeded: SeededLayers) -> Any:
     """LSTM → dropout, `depth` times, then dense → dropout → softmax; the mask to every LSTM."""
     for level in range(config.depth):
-        x = LSTM(config.units, return_sequences=level + 1 < config.depth)(x, mask=mask)
-        x = layers.Dropout(config.dropout)(x)
-    x = layers.Dense(config.dense, activation="relu")(x)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+        x = seeded(LSTM, config.units, return_sequences=level + 1 < config.depth)(x, mask=mask)
+        x = seeded(layers.Dropout, config.dropout)(x)
+    x = seeded(layers.Dense, config.dense, activation="relu")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.heads.layers import MaskedMean, ZeroPadding
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -22,22 +23,25 @@ class TcnConfig:
     dropout: float = 0.3
 
 
-def build(x: Any, mask: Any, classes: int, config: TcnConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: TcnConfig, seeded: SeededLayers) -> Any:
     """Dense per step → `depth` residual blocks, padding zeroed before each → mean → softmax."""
-    x = layers.Dense(config.units)(x)
+    x = seeded(layers.Dense, config.units)(x)
     for level in range(config.depth):
         y = layers.LayerNormalization()(x)
-        y = layers.Conv1D(
+        y = seeded(
+            layers.Conv1D,
             config.units,
             config.kernel,
             dilation_rate=2**level,
             padding="same",
             activation="relu",
         )(ZeroPadding()(y, mask))
-        x = layers.Add()([x, layers.Dropout(config.dropout)(y)])
+        x = layers.Add()([x, seeded(layers.Dropout, config.dropout)(y)])
     x = MaskedMean()(layers.LayerNormalization()(x), mask)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
 HEAD = HeadKind(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import MaskedMax, Positions
+from pipeline.heads.layers import MaskedMax, MultiHeadAttention, Positions
 from pipeline.heads.lean import keras
+from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import HeadKind
 
 layers = keras.layers
@@ -23,28 +24,30 @@ class TransformerConfig:
     dropout: float = 0.3
 
 
-def build(x: Any, mask: Any, classes: int, config: TransformerConfig) -> Any:
+def build(x: Any, mask: Any, classes: int, config: TransformerConfig, seeded: SeededLayers) -> Any:
     """Dense + positions → `depth` pre-norm encoder blocks → maximum over real steps → softmax."""
-    x = layers.Dense(config.units)(x)
-    x = layers.Dropout(config.dropout)(Positions()(x))
+    x = seeded(layers.Dense, config.units)(x)
+    x = seeded(layers.Dropout, config.dropout)(seeded(Positions)(x))
     keys = layers.Reshape((1, x.shape[1]))(mask)
     for _ in range(config.depth):
-        x = _block(x, keys, config)
+        x = _block(x, keys, config, seeded)
     x = layers.LayerNormalization()(x)
     x = MaskedMax()(x, mask)
-    x = layers.Dropout(config.dropout)(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(x)
+    x = seeded(layers.Dropout, config.dropout)(x)
+    return seeded(
+        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+    )(x)
 
 
-def _block(x: Any, keys: Any, config: TransformerConfig) -> Any:
+def _block(x: Any, keys: Any, config: TransformerConfig, seeded: SeededLayers) -> Any:
     width = max(config.units // config.heads, 1)
     y = layers.LayerNormalization()(x)
-    y = layers.MultiHeadAttention(config.heads, width)(y, y, attention_mask=keys)
-    x = layers.Add()([x, layers.Dropout(config.dropout)(y)])
+    y = seeded(MultiHeadAttention, config.heads, width)(y, y, attention_mask=keys)
+    x = layers.Add()([x, seeded(layers.Dropout, config.dropout)(y)])
     y = layers.LayerNormalization()(x)
-    y = layers.Dense(config.inner, activation="gelu")(y)
-    y = layers.Dense(config.units)(y)
-    return layers.Add()([x, layers.Dropout(config.dropout)(y)])
+    y = seeded(layers.Dense, config.inner, activation="gelu")(y)
+    y = seeded(layers.Dense, config.units)(y)
+    return layers.Add()([x, seeded(layers.Dropout, config.dropout)(y)])
 
 
 HEAD = HeadKind(

@@ -1,0 +1,79 @@
+"""Seeds as values: every random choice of a run has one of its own, derived from the run's by name.
+
+Keras draws a seed that is left out from Python's process-wide generator, which other threads
+(Prefect's websocket, Dask's `sizeof`) draw from too. So nothing here leaves one out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections import Counter
+from typing import Any
+
+from pipeline.heads.lean import keras
+
+BITS = 31
+"""Some backends hold a seed as a signed 32-bit number."""
+
+
+def derived_seed(seed: int, *names: str) -> int:
+    """The seed of what these names say, under a run's `seed`: 0 to 2³¹ − 1, from their SHA-256."""
+    words = "\0".join([str(int(seed)), *names])
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> (32 - BITS)
+
+
+class SeededLayers:
+    """Makes the layers of one head. What is random in them draws from seeds of their own.
+
+    A layer's seeds follow from the run's seed, the head, the layer's name and what the seed is for
+    (`kernel_initializer`, …, `seed` for dropout). A layer without a name gets the one that Keras
+    gives in a fresh process: `dense`, `dense_1`, ….
+    """
+
+    def __init__(self, seed: int, head: str) -> None:
+        self.seed = seed
+        self.head = head
+        self._made: Counter[str] = Counter()
+
+    def __call__(self, kind: type[Any], *arguments: Any, **options: Any) -> Any:
+        """The layer `kind(*arguments, **options)` with a seed wherever it takes one."""
+        name = options.setdefault("name", self._next_name(kind))
+        starts = kind.start_weights(*arguments) if hasattr(kind, "start_weights") else {}
+        for parameter, default in _parameters(kind).items():
+            seed = derived_seed(self.seed, self.head, name, parameter)
+            if parameter == "seed":
+                options["seed"] = seed
+            elif parameter.endswith("_initializer"):
+                start = options.get(parameter, starts.get(parameter, default))
+                options[parameter] = seeded_initialiser(start, seed)
+        return kind(*arguments, **options)
+
+    def _next_name(self, kind: type[Any]) -> str:
+        stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind.__name__).lower()
+        number = self._made[stem]
+        self._made[stem] += 1
+        return f"{stem}_{number}" if number else stem
+
+
+def seeded_initialiser(initialiser: Any, seed: int) -> Any:
+    """The same initialiser (a name or an instance) with this seed; as it is where it draws nothing."""
+    if isinstance(initialiser, str):
+        # Not `initializers.get`: it makes an instance first, whose seed comes from Python's generator.
+        kind = getattr(keras.initializers, "".join(initialiser.title().split("_")))
+        return kind(seed=seed) if "seed" in inspect.signature(kind).parameters else kind()
+    config = initialiser.get_config()
+    return (
+        type(initialiser).from_config({**config, "seed": seed}) if "seed" in config else initialiser
+    )
+
+
+def _parameters(kind: type[Any]) -> dict[str, Any]:
+    """Name → default of everything that a layer's constructor takes, those it hands on included."""
+    parameters: dict[str, Any] = {}
+    for parent in reversed(kind.__mro__):
+        if "__init__" in vars(parent):
+            signature = inspect.signature(vars(parent)["__init__"]).parameters.values()
+            parameters |= {one.name: one.default for one in signature}
+    return parameters
