@@ -95,9 +95,9 @@ def best_losses(clips: Clips, way: str, asked: argparse.Namespace) -> list[float
     from benchmarks.wide import wide_lstm
     from pipeline.heads.config import TrainConfig
     from pipeline.heads.fitting import compile_head, fit_head
+    from pipeline.heads.resolved import auto_batch, head_policy
     from pipeline.heads.splits import make_split
     from pipeline.heads.statistics import masked_statistics
-    from pipeline.heads.training import auto_batch, head_policy
 
     split = make_split(clips.table, how="auto", seed=0, fractions=(0.7, 0.15, 0.15))
     train, validation = clips.positions(split.train), clips.positions(split.validation)

@@ -76,8 +76,8 @@ def _prepare(way: str, url: str, units: int, batch: int) -> Round:
     from pipeline.heads.clips import load_clips
     from pipeline.heads.fitting import compile_head
     from pipeline.heads.lean import keras
+    from pipeline.heads.resolved import head_policy
     from pipeline.heads.statistics import masked_statistics
-    from pipeline.heads.training import head_policy
 
     clips = load_clips(store.open(url))
     features, mask = clips.gather(np.arange(batch) % len(clips))

@@ -29,8 +29,10 @@ from flows.training import Loaded, epoch_hooks, load_stores, make_config, store_
 from flows.trials import Trial, sweep_heads, trials
 from pipeline.errors import PixelsError
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.plan import require_same_run
 from pipeline.heads.run_folder import DONE
 from pipeline.heads.training import train
+from pipeline.heads.work_folder import RunState, claim_folder, run_state
 
 _loaded: dict[str, Loaded] = {}
 
@@ -81,28 +83,51 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     """Train one head in this process from the store that it keeps."""
     from prefect import get_run_logger
 
+    outcome = run_trial(trial, settings, _kept(settings.store))
+    if outcome.skipped:
+        get_run_logger().info("%s is finished already", outcome.name)
+    else:
+        get_run_logger().info("%s: test top-1 %.3f", trial.name, outcome.metrics["test"]["top1"])
+    return outcome
+
+
+def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
+    """Train one head in this process, go on with it, or find that it was done.
+
+    A run of this name is taken over only if it has the identity of the trial: the same clips with
+    the same features and labels, split, head and settings. Raises `ConfigError`, which names every
+    difference, where it has another.
+    """
     folder = Path(settings.runs) / trial.name
-    if (folder / DONE).exists() and not settings.overwrite:
-        get_run_logger().info("%s is finished already", folder)
-        return Outcome(name=trial.name, head=trial.head, metrics=_metrics(folder), skipped=True)
-    if settings.store not in _loaded:
-        _loaded[settings.store] = load_stores(settings.store)
-    loaded = _loaded[settings.store]
     # The frame average is a run of the sweep itself: not once more beside every other head.
     baselines = "frame_average" not in [
         head for head, _ in sweep_heads(settings.heads, loaded.clips.shape)
     ]
+    config = _config(settings, trial, baselines)
+    state = run_state(folder)
+    if state in (RunState.FINISHED, RunState.UNFINISHED) and not settings.overwrite:
+        require_same_run(folder, loaded.clips, config)
+        if state is RunState.FINISHED:
+            return Outcome(name=trial.name, head=trial.head, metrics=_metrics(folder), skipped=True)
+    resume = state is RunState.UNFINISHED and not settings.overwrite
+    work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)
     metrics = train(
         loaded.clips,
-        _config(settings, trial, baselines),
+        config,
         folder,
         overwrite=settings.overwrite,
-        resume=(folder / "config.json").exists() and not settings.overwrite,
-        on_epoch=epoch_hooks(settings, folder),
+        resume=resume,
+        on_epoch=epoch_hooks(settings, work.path),
         first_stage=loaded.first_stage,
     )
-    get_run_logger().info("%s: test top-1 %.3f", trial.name, metrics["test"]["top1"])
     return Outcome(name=trial.name, head=trial.head, metrics=metrics)
+
+
+def _kept(stores: str) -> Loaded:
+    """The clips of these stores, read once by this process."""
+    if stores not in _loaded:
+        _loaded[stores] = load_stores(stores)
+    return _loaded[stores]
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pipeline.heads.clips import Clips, load_clips, with_views
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import EpochReport, OnEpoch
 from pipeline.heads.training import train
+from pipeline.heads.work_folder import claim_folder
 from pipeline.heads.zoo import HEADS
 
 TRAINING = (
@@ -45,6 +46,7 @@ TRAINING = (
 def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
     """Train one head from a store, without Prefect; returns the run's folder and its metrics."""
     folder = Path(settings.runs) / run_name(settings)
+    work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
     with store_warnings():
         loaded = load_stores(settings.store)
         metrics = train(
@@ -53,9 +55,16 @@ def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
             folder,
             overwrite=settings.overwrite,
             resume=settings.resume,
-            on_epoch=epoch_hooks(settings, folder, print_epoch),
+            on_epoch=epoch_hooks(settings, work.path, print_epoch),
             first_stage=loaded.first_stage,
         )
+    if work.replaces and metrics["stopped"]:
+        print(
+            f"{folder} is as it was; what was trained of its replacement is in {work.path}, and "
+            "--resume goes on with it",
+            file=sys.stderr,
+        )
+        return work.path, metrics
     return folder, metrics
 
 

@@ -12,10 +12,13 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.heads.fitting import EpochReport, Progress
@@ -23,12 +26,40 @@ from pipeline.heads.fitting import EpochReport, Progress
 COST = 10.0
 
 
-class Checkpoint:
-    """Saves `model` and `Progress` into `folder` after epochs, within the time budget above."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class State:
+    """A training at the end of an epoch: every variable, the best weights, and what led there."""
 
-    def __init__(self, folder: Path) -> None:
+    variables: list[npt.NDArray[Any]]
+    best_weights: list[npt.NDArray[Any]]
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: Any, progress: Progress) -> Self:
+        """A copy of a model's and its optimizer's variables, which training goes on changing."""
+        return cls(
+            variables=[np.array(np.asarray(v)) for v in _variables(model)],
+            best_weights=list(progress.best_weights),
+            values={
+                "history": [dataclasses.asdict(report) for report in progress.history],
+                "best_loss": progress.best_loss,
+                "best_epoch": progress.best_epoch,
+                "lr": progress.lr,
+            },
+        )
+
+
+class Checkpoint:
+    """The state of the last whole epoch: in memory, and in `folder` within the time budget above.
+
+    `identity` is of the run that it belongs to: the state of another is never taken over.
+    """
+
+    def __init__(self, folder: Path, identity: str = "") -> None:
         self.folder = folder
+        self.identity = identity
         self._next = 0.0
+        self._held: State | None = None
 
     @property
     def exists(self) -> bool:
@@ -36,39 +67,41 @@ class Checkpoint:
         return (self.folder / "progress.json").exists()
 
     def after_epoch(self, model: Any, progress: Progress) -> None:
-        """Save, unless the last save is too recent for its cost."""
+        """Keep this epoch's state; write it, unless the last write is too recent for its cost."""
+        self._held = State.of(model, progress)
         if time.monotonic() >= self._next:
-            self.save(model, progress)
+            self.save()
 
-    def save(self, model: Any, progress: Progress) -> None:
-        """Write the model's and optimizer's variables, the best weights and the history."""
-        started = time.monotonic()
+    def save(self) -> None:
+        """Write the state of the last whole epoch, if there is one that was not written."""
+        state, started = self._held, time.monotonic()
+        if state is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
-        arrays |= {f"best_{i}": w for i, w in enumerate(progress.best_weights)}
-        name = f"state-{progress.epoch}.npz"
+        arrays = {f"variable_{i}": v for i, v in enumerate(state.variables)}
+        arrays |= {f"best_{i}": w for i, w in enumerate(state.best_weights)}
+        name = f"state-{len(state.values['history'])}.npz"
         with (self.folder / f".{name}").open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(self.folder / f".{name}", self.folder / name)
         # The JSON names its arrays: whoever reads it sees one moment, even after a kill.
-        values = {
-            "state": name,
-            "history": [dataclasses.asdict(report) for report in progress.history],
-            "best_loss": progress.best_loss,
-            "best_epoch": progress.best_epoch,
-            "lr": progress.lr,
-        }
+        values = {"identity": self.identity, "state": name, **state.values}
         temporary = self.folder / ".progress.json"
         temporary.write_text(json.dumps(values), encoding="utf-8")
         os.replace(temporary, self.folder / "progress.json")
         for old in self.folder.glob("*state-*.npz"):
             if old.name != name:
                 old.unlink(missing_ok=True)
+        self._held = None
         self._next = time.monotonic() + COST * (time.monotonic() - started)
 
     def load(self, model: Any) -> Progress:
         """Put the saved state into a compiled model of the same head and return its progress."""
         values = json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
+        if values.get("identity", "") != self.identity:
+            raise ConfigError(
+                f"{self.folder} holds the state of another run: start over with --overwrite"
+            )
         model.optimizer.build(model.trainable_variables)
         with np.load(self.folder / values["state"], allow_pickle=False) as arrays:
             variables = _variables(model)

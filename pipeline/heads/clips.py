@@ -27,7 +27,8 @@ class Clips:
     `features` (n, steps, *shape) as stored, or None where they are streamed; `mask` likewise;
     `labels` (n,) int64 index into `classes`; `rows` (n,) int64; `table` the source's columns of
     these rows; `digests` (n,) uint32; `views` other sources of the same clips, each with the
-    positions (n,) of these clips in it. Several trainings may share one: nothing writes to it.
+    positions (n,) of these clips in it; `stored` (n,) int64 where the source has them, if that is
+    in other rows now than when a run began. Several trainings may share one: nothing writes to it.
     """
 
     source: SequenceSource
@@ -44,6 +45,12 @@ class Clips:
     shape: tuple[int, ...]
     left_out: Mapping[str, int]
     views: tuple[tuple[Clips, Rows], ...] = field(default=())
+    stored: Rows | None = None
+
+    @property
+    def stored_rows(self) -> Rows:
+        """The row of each clip in the source, (n,) int64; `rows` unless a run was resumed."""
+        return self.rows if self.stored is None else self.stored
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,11 +108,13 @@ class Clips:
         if self.features is not None and self.mask is not None:
             return self.features[positions], self.mask[positions]
         distinct, back = np.unique(positions, return_inverse=True)
-        read = self.source.load(self.rows[distinct])
+        wanted = self.stored_rows[distinct]
+        read = self.source.load(wanted)
         if len(read.rows) != len(distinct):
-            lost = sorted(set(self.rows[distinct].tolist()) - set(np.asarray(read.rows).tolist()))
+            lost = sorted(set(wanted.tolist()) - set(np.asarray(read.rows).tolist()))
             raise ConfigError(f"rows {lost[:5]} were damaged while training: verify the store")
-        order = np.argsort(np.asarray(read.rows), kind="stable")[back]
+        order = np.argsort(np.asarray(read.rows), kind="stable")
+        order = order[np.searchsorted(np.asarray(read.rows)[order], wanted)][back]
         return np.asarray(read.features)[order], np.asarray(read.mask, dtype=bool)[order]
 
     def _streamed(

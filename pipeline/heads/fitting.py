@@ -140,10 +140,11 @@ def fit_head(
                 folds=fold[1],
             )
             progress.history.append(report)
-            if on_epoch is not None:
-                on_epoch(report)
+            # First: a hook may be where Ctrl-C arrives.
             if after_epoch is not None:
                 after_epoch(model, progress)
+            if on_epoch is not None:
+                on_epoch(report)
     except KeyboardInterrupt:
         progress.stopped = True
         raise

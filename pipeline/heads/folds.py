@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.errors import ConfigError
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.evaluation import confident_mistakes, run_metrics
 from pipeline.heads.fitting import EpochReport, OnEpoch, Stop
 from pipeline.heads.measures import bootstrap_interval, confusion, per_class
+from pipeline.heads.plan import Plan
 from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
@@ -28,30 +30,30 @@ from pipeline.heads.run_folder import (
 from pipeline.heads.splits import Split, group_names
 from pipeline.heads.training import Fitted, fit_split, save_model
 
+MARK = "fold.json"
+"""Names the run that a fold's folder belongs to."""
 AVERAGED = ("top1", "top5", "loss", "macro_f1", "ece")
 
 
 def train_folds(
-    clips: Clips,
-    config: TrainConfig,
-    out: Path,
-    splits: Sequence[Split],
-    on_epoch: OnEpoch | None,
-    stop: Stop | None,
+    plan: Plan, out: Path, on_epoch: OnEpoch | None, stop: Stop | None
 ) -> dict[str, Any]:
     """Train every fold, then `model.keras` on all clips for the folds' median best epoch.
 
     A fold that is finished (its folder has `metrics.json`) is not trained again, so an interrupted
-    cross-validation goes on with the fold that it was at.
+    cross-validation goes on with the fold that it was at. Raises `ConfigError` where a fold's folder
+    is of another run than this.
     """
     started = time.perf_counter()
-    for split in splits:
-        folder = out / "folds" / f"{split.fold:02d}"
-        if not (folder / DONE).exists():
-            _train_fold(clips, split, config, folder, on_epoch, stop)
+    clips, config, splits = plan.clips, plan.settings, plan.splits
     folders = [out / "folds" / f"{split.fold:02d}" for split in splits]
+    for folder in folders:
+        _require_own(folder, plan.identity.hash)
+    for split, folder in zip(splits, folders, strict=True):
+        if not (folder / DONE).exists():
+            _train_fold(plan, split, folder, on_epoch, stop)
     done = [json.loads((folder / DONE).read_text(encoding="utf-8")) for folder in folders]
-    refitted = _refit(clips, config, out, done, on_epoch, stop, len(splits))
+    refitted = _refit(clips, config, done, on_epoch, stop, len(splits))
     metrics = _summary(clips, splits, done)
     predictions = _write(out, clips, folders, refitted)
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
@@ -62,20 +64,27 @@ def train_folds(
     return metrics
 
 
+def _require_own(folder: Path, identity: str) -> None:
+    """Raise `ConfigError` if a finished fold was not trained by the run of this identity."""
+    if not (folder / DONE).exists():
+        return
+    mark = folder / MARK
+    if not mark.exists() or json.loads(mark.read_text(encoding="utf-8"))["identity"] != identity:
+        raise ConfigError(f"{folder} is a fold of another run: start over with --overwrite")
+
+
 def _train_fold(
-    clips: Clips,
-    split: Split,
-    config: TrainConfig,
-    folder: Path,
-    on_epoch: OnEpoch | None,
-    stop: Stop | None,
+    plan: Plan, split: Split, folder: Path, on_epoch: OnEpoch | None, stop: Stop | None
 ) -> None:
+    clips, config = plan.clips, plan.settings
     folder.mkdir(parents=True, exist_ok=True)
     split.save(folder / "split.json")
-    checkpoint = Checkpoint(folder / CHECKPOINT)
+    write_json(folder / MARK, {"identity": plan.identity.hash, "fold": split.fold})
+    checkpoint = Checkpoint(folder / CHECKPOINT, f"{plan.identity.hash} fold {split.fold}")
     fitted = fit_split(clips, split, config, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop)
     if fitted.progress.stopped:
         # Half a fold would spoil the mean: keep its state and go on with it another time.
+        checkpoint.save()
         raise KeyboardInterrupt(f"stopped in fold {split.fold + 1} of {split.folds}: resume later")
     save_model(fitted.model, folder / "model.keras")
     write_history(folder / "history.csv", fitted.progress.history)
@@ -89,7 +98,6 @@ def _train_fold(
 def _refit(
     clips: Clips,
     config: TrainConfig,
-    out: Path,
     done: Sequence[dict[str, Any]],
     on_epoch: OnEpoch | None,
     stop: Stop | None,

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and who may write there."""
+"""What a run leaves in its folder."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import csv
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.fitting import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks
@@ -24,36 +22,7 @@ FORMAT = "pixels-once/run"
 FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint"
 DONE = "metrics.json"
-"""Written last: a folder with it holds a finished run."""
-
-
-def prepare_folder(out: Path, *, overwrite: bool, resume: bool) -> None:
-    """Make an empty folder for a run, or leave one that is to be resumed.
-
-    A folder that exists is refused (`ConfigError`) unless `overwrite` or `resume`; overwriting
-    deletes only what is recognisably a run.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        return
-    # A training that was stopped has figures of its best model so far, and a state to go on from.
-    unfinished = (out / CHECKPOINT).is_dir() or (
-        (out / "config.json").exists() and not (out / DONE).exists()
-    )
-    if resume and unfinished:
-        (out / DONE).unlink(missing_ok=True)
-        return
-    if not overwrite:
-        if unfinished:
-            raise ConfigError(
-                f"the run {out} holds an unfinished training: --resume goes on with it, "
-                "--overwrite replaces it"
-            )
-        raise ConfigError(f"the run {out} exists: choose another name or pass --overwrite")
-    if not ((out / "config.json").exists() or unfinished):
-        raise ConfigError(f"{out} is not a run, so it is not overwritten: choose another name")
-    shutil.rmtree(out)
-    out.mkdir(parents=True)
+"""A folder with it holds the figures of a trained head; pictures may come after it."""
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

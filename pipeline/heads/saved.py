@@ -67,7 +67,7 @@ class Run:
         """Nothing, or `SpecMismatch` where a source's features are not what this head knows."""
         if source.fingerprint == self.fingerprint:
             return
-        mine, theirs = _flat(self.spec), _flat(source.spec)
+        mine, theirs = flat(self.spec), flat(source.spec)
         names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
         shown = ", ".join(f"{k} {mine.get(k)} against {theirs.get(k)}" for k in names[:4])
         raise SpecMismatch(
@@ -158,11 +158,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested spec as one mapping of dotted names."""
+    found: dict[str, Any] = {}
     for key, value in spec.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

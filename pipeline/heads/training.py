@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipeline import engine
 from pipeline.errors import ConfigError
@@ -25,25 +22,16 @@ from pipeline.heads.fitting import (
     predict_batch,
     predict_probabilities,
 )
+from pipeline.heads.identity import FILE, Identity
 from pipeline.heads.measures import Probabilities
-from pipeline.heads.run_folder import (
-    CHECKPOINT,
-    DONE,
-    FORMAT,
-    FORMAT_VERSION,
-    prepare_folder,
-    recorded_splits,
-    split_record,
-    write_history,
-    write_json,
-)
+from pipeline.heads.plan import FOLDED, Plan, plan_training, run_config
+from pipeline.heads.resolved import auto_batch, head_policy, is_wide
+from pipeline.heads.run_folder import CHECKPOINT, DONE, write_history, write_json
 from pipeline.heads.source import Rows, SequenceSource
-from pipeline.heads.splits import Split, make_folds, make_split, resolve_way
+from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics, masked_statistics
-from pipeline.heads.zoo import build_head, config_dict, head_kind, require_readable
-
-WIDE = 512
-"""From this recurrent width on, bfloat16 products and larger batches pay on a CPU."""
+from pipeline.heads.work_folder import claim_folder
+from pipeline.heads.zoo import build_head, head_kind, require_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,33 +69,44 @@ def train(
     """
     out = Path(out)
     kind = head_kind(config.head)
-    head = kind.configure(config.options)
+    kind.configure(config.options)
     require_readable(kind, source.shape)
+    work = claim_folder(out, overwrite=overwrite, resume=resume)
     clips = source if isinstance(source, Clips) else load_clips(source)
-    how = resolve_way(clips.table, config.split)
-    prepare_folder(out, overwrite=overwrite, resume=resume)
-    # A store may have grown since: a resumed training keeps to the clips it began with.
-    splits = recorded_splits(out) or _splits(clips, config, how)
     engine.prepare()
+    plan = plan_training(clips, config, work.path if work.resumed else None)
     started = time.perf_counter()
-    write_json(
-        out / "config.json", run_config(out, clips, config, head, splits, first_stage or {}, source)
-    )
-    if how in ("kfold", "leave_one_group_out"):
+    before = Identity.load(out) if work.replaces else None
+    work.begin()
+    if not plan.resumed:
+        plan.identity.save(work.path / FILE)
+        write_json(work.path / "config.json", run_config(out.name, plan, first_stage or {}, before))
+    try:
+        metrics = _train(plan, work.path, started, on_epoch, stop)
+    except Exception:
+        work.give_up()
+        raise
+    if not metrics["stopped"]:
+        work.finish()
+    return metrics
+
+
+def _train(
+    plan: Plan, folder: Path, started: float, on_epoch: OnEpoch | None, stop: Stop | None
+) -> dict[str, Any]:
+    if plan.settings.split in FOLDED:
         from pipeline.heads.folds import train_folds
 
-        return train_folds(clips, config, out, splits, on_epoch, stop)
-    splits[0].save(out / "split.json")
-    checkpoint = Checkpoint(out / CHECKPOINT)
+        return train_folds(plan, folder, on_epoch, stop)
+    split = plan.splits[0]
+    split.save(folder / "split.json")
+    checkpoint = Checkpoint(folder / CHECKPOINT, plan.identity.hash)
     fitted = fit_split(
-        clips, splits[0], config, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop
+        plan.clips, split, plan.settings, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop
     )
     if fitted.progress.stopped:
-        checkpoint.save(fitted.model, fitted.progress)
-    metrics = finish_run(out, clips, splits[0], config, fitted, started)
-    if not fitted.progress.stopped:
-        checkpoint.remove()
-    return metrics
+        checkpoint.save()
+    return finish_run(folder, plan.clips, split, plan.settings, fitted, started)
 
 
 def fit_split(
@@ -122,8 +121,8 @@ def fit_split(
 ) -> Fitted:
     """Train one head on one split; the test clips are looked at once, at the end.
 
-    Goes on from `checkpoint` where it holds a state. After Ctrl-C the state is saved there and the
-    best model so far is what the checkpoint holds.
+    Goes on from `checkpoint` where it holds a state. After Ctrl-C the head is the best so far, and
+    `checkpoint` has the state of the last whole epoch, for the caller to save.
     """
     started = time.perf_counter()
     train_at, validation_at = clips.positions(split.train), clips.positions(split.validation)
@@ -191,7 +190,7 @@ def compiled_head(
     """(compiled model, training batch in clips, learning rate) for these clips and settings."""
     kind = head_kind(config.head)
     head = kind.configure(config.options)
-    wide = getattr(head, "units", 0) >= WIDE
+    wide = is_wide(head)
     lr = config.lr or kind.lr
     model = build_head(
         config.head,
@@ -205,24 +204,6 @@ def compiled_head(
     )
     compile_head(model, lr, config.label_smoothing)
     return model, config.train_batch or auto_batch(training_clips, wide), lr
-
-
-def head_policy(precision: str, wide: bool) -> str:
-    """The Keras dtype policy of a head: `auto` is bfloat16 for wide ones where it is in hardware.
-
-    float16 would need loss scaling and gains nothing over bfloat16 or float32 for a head.
-    """
-    if precision == "auto":
-        fast = engine.auto_precision() == "bfloat16"
-        precision = "bfloat16" if wide and fast else "float32"
-    return "float32" if precision == "float32" else f"mixed_{precision}"
-
-
-def auto_batch(training_clips: int, wide: bool) -> int:
-    """Clips per training step: as many as the machine likes, but at least eight steps an epoch."""
-    most = 128 if wide else 64
-    few = max(training_clips // 8, 1)
-    return int(min(most, max(8, 2 ** int(np.log2(few)))))
 
 
 def finish_run(
@@ -246,50 +227,3 @@ def save_model(model: Any, path: Path) -> None:
     temporary = temporary.with_suffix(".keras")
     model.save(temporary, include_optimizer=False)
     temporary.replace(path)
-
-
-def run_config(
-    out: Path,
-    clips: Clips,
-    config: TrainConfig,
-    head: Any,
-    splits: list[Split],
-    first_stage: Mapping[str, Any],
-    source: Any,
-) -> dict[str, Any]:
-    """Everything that decided a run, as plain JSON values: what `config.json` holds."""
-    packages = ("keras", "numpy", "pixels-once")
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "name": out.name,
-        "head": {"name": config.head, "config": config_dict(head)},
-        "train": config.to_dict(),
-        "store": {"url": str(getattr(clips.source, "url", "")), "fingerprint": clips.fingerprint},
-        "fingerprint": clips.fingerprint,
-        "spec": dict(clips.spec),
-        "classes": list(clips.classes),
-        "steps": clips.steps,
-        "shape": list(clips.shape),
-        "first_stage": dict(first_stage),
-        "left_out": dict(clips.left_out),
-        "backend": engine.backend_name(),
-        "software": {name: _version(name) for name in packages} | engine.software(),
-        "split": split_record(clips, splits[0]),
-        "folds": [split_record(clips, split) for split in splits] if len(splits) > 1 else [],
-    }
-
-
-def _splits(clips: Clips, config: TrainConfig, how: str) -> list[Split]:
-    if how in ("kfold", "leave_one_group_out"):
-        return make_folds(
-            clips.table, how=how, seed=config.seed, fractions=config.fractions, folds=config.folds
-        )
-    return [make_split(clips.table, how=how, seed=config.seed, fractions=config.fractions)]
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -15,10 +15,11 @@ import pytest
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import load_clips, with_views
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.resolved import auto_batch
 from pipeline.heads.saved import load_run
 from pipeline.heads.statistics import masked_statistics
 from pipeline.heads.tensorboard import log_epochs
-from pipeline.heads.training import auto_batch, train
+from pipeline.heads.training import train
 from tests.heads.sources import rising_or_falling
 
 QUICK = TrainConfig(head="gru", epochs=3, baselines=False)
@@ -29,6 +30,7 @@ WRITTEN = {
     "confusion.png",
     "curves.png",
     "history.csv",
+    "identity.json",
     "leakage.csv",
     "metrics.json",
     "mistakes.csv",

@@ -1,0 +1,85 @@
+"""Which clips came, went or changed between two runs: as lists to record, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+NAMED = ("label", "group", "split")
+
+Renamed = tuple[tuple[str, str, str], ...]
+"""(clip's id, what it was, what it is now), …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipChanges:
+    """Ids of clips that `came`, are `gone`, or have other `features`; and what was renamed."""
+
+    came: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    label: Renamed = ()
+    group: Renamed = ()
+    split: Renamed = ()
+
+    @classmethod
+    def between(cls, before: pd.DataFrame, now: pd.DataFrame) -> ClipChanges:
+        """The changes between two tables as `Identity.clips` holds them."""
+        both = before.index.intersection(now.index, sort=False)
+        old, new = before.loc[both], now.loc[both]
+        other = np.zeros(len(both), dtype=bool)
+        for name in old.columns.intersection(new.columns):
+            if name == "digest" or str(name).startswith("view_"):
+                other |= old[name].to_numpy() != new[name].to_numpy()
+        return cls(
+            came=tuple(now.index.difference(before.index, sort=False)),
+            gone=tuple(before.index.difference(now.index, sort=False)),
+            features=tuple(both[other]),
+            **{name: _renamed(old[name], new[name]) for name in NAMED},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, without what did not change."""
+        return {name: [*value] for name, value in asdict(self).items() if value}
+
+    def phrases(self, *, came: bool = True) -> list[str]:
+        """A phrase for each kind of change, with the first clip's id; `came`: those too."""
+        found = []
+        if self.gone:
+            found.append(
+                f"{_clips(self.gone, 'is', 'are')} gone ({self.gone[0]}{_more(self.gone)})"
+            )
+        if self.features:
+            found.append(
+                f"{_clips(self.features, 'has', 'have')} other features "
+                f"({self.features[0]}{_more(self.features)})"
+            )
+        for name in NAMED:
+            renamed: Renamed = getattr(self, name)
+            if renamed:
+                clip, old, new = renamed[0]
+                found.append(
+                    f"{_clips(renamed, 'has', 'have')} another {name} "
+                    f"({clip}{_more(renamed)}: {old or 'none'}, now {new or 'none'})"
+                )
+        if came and self.came:
+            found.append(f"{_clips(self.came, 'is', 'are')} new ({self.came[0]}{_more(self.came)})")
+        return found
+
+
+def _renamed(old: pd.Series[Any], new: pd.Series[Any]) -> Renamed:
+    other = old.to_numpy(dtype=str) != new.to_numpy(dtype=str)
+    ids = old.index[other].tolist()
+    return tuple(zip(ids, old[other].tolist(), new[other].tolist(), strict=True))
+
+
+def _clips(some: Sequence[Any], one: str, several: str) -> str:
+    return f"{len(some)} clip{'' if len(some) == 1 else 's'} {one if len(some) == 1 else several}"
+
+
+def _more(some: Sequence[Any]) -> str:
+    return " for one" if len(some) > 1 else ""

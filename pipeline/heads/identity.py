@@ -1,0 +1,260 @@
+"""A run's identity: everything that decides which head comes out of a training, as one value.
+
+Whoever would take something over from an earlier run (a resumed training its weights and its split,
+a sweep a finished run, a comparison the clips that were tested) asks here, and nowhere else, whether
+it belongs. `identity.json` holds it, written before anything else of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from pipeline import engine
+from pipeline.errors import ConfigError
+from pipeline.heads.changes import ClipChanges
+from pipeline.heads.clips import Clips
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.saved import flat
+from pipeline.heads.splits import Split
+from pipeline.heads.zoo import config_dict, head_kind
+
+FORMAT = "pixels-once/identity"
+FORMAT_VERSION = 1
+FILE = "identity.json"
+NOT_COMPARED = ("head", "options", "baselines")
+"""Settings that are compared elsewhere (the head), or that no weight depends on."""
+PARTS = {"train": "t", "validation": "v", "test": "s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Identity:
+    """What a run was, or would be, made of.
+
+    `clips` has a line per usable clip, indexed by `video_id`: row, digest, label, group, split (as
+    the data gives it) and one `view_N` per further view, the digest of the clip there. `parts` has a
+    text per fold, a letter per clip: t(rain), v(alidation), s (test), - (unused). `settings` are
+    resolved: no 0 or `auto` is left. Row numbers are recorded and not compared.
+    """
+
+    spec: Mapping[str, Any]
+    fingerprint: str
+    views: tuple[str, ...]
+    backend: str
+    head: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    classes: tuple[str, ...]
+    clips: pd.DataFrame
+    parts: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"Identity({self.hash[:12]}: head={self.head['name']}, clips={len(self.clips)}, "
+            f"classes={len(self.classes)}, folds={len(self.parts)}, spec={self.fingerprint[:12]})"
+        )
+
+    @classmethod
+    def of(cls, clips: Clips, splits: Sequence[Split], settings: TrainConfig) -> Self:
+        """The identity of a training of these clips; `settings` as `resolve` gives them."""
+        values = settings.to_dict()
+        return cls(
+            spec=clips.spec,
+            fingerprint=clips.fingerprint,
+            views=tuple(view.fingerprint for view, _ in clips.views),
+            backend=engine.backend_name(),
+            head={
+                "name": settings.head,
+                "config": config_dict(head_kind(settings.head).configure(settings.options)),
+            },
+            settings={k: v for k, v in values.items() if k not in NOT_COMPARED},
+            classes=clips.classes,
+            clips=_clips_table(clips),
+            parts=tuple(_letters(clips, split) for split in splits),
+        )
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all of it but the row numbers, in hexadecimal."""
+        order = np.argsort(self.clips.index.to_numpy(dtype=str), kind="stable")
+        table = self.clips.drop(columns="row").iloc[order]
+        parts = ["".join(np.array(list(part), dtype=str)[order]) for part in self.parts]
+        values = self._values() | {"clips": _columns(table), "parts": parts}
+        text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        from pipeline.heads.run_folder import write_json
+
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "hash": self.hash}
+        write_json(
+            path, head | self._values() | {"clips": _columns(self.clips), "parts": [*self.parts]}
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """What a run recorded, or None where it was begun before identities were recorded.
+
+        Raises `ConfigError` where the record is damaged or of a newer format.
+        """
+        try:
+            values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise ConfigError(f"{folder / FILE} is damaged: train again with --overwrite") from None
+        if values.get("format") != FORMAT or values.get("format_version", 0) > FORMAT_VERSION:
+            raise ConfigError(
+                f"{folder / FILE} is not an identity of format {FORMAT_VERSION} or older: "
+                "update pixels-once"
+            )
+        columns = values["clips"]
+        found = cls(
+            spec=values["spec"],
+            fingerprint=values["fingerprint"],
+            views=tuple(values["views"]),
+            backend=values["backend"],
+            head=values["head"],
+            settings=values["settings"],
+            classes=tuple(values["classes"]),
+            clips=pd.DataFrame(columns).set_index("video_id"),
+            parts=tuple(values["parts"]),
+        )
+        if found.hash != values["hash"]:
+            raise ConfigError(f"{folder / FILE} was changed by hand: train again with --overwrite")
+        return found
+
+    def align(self, clips: Clips, run: str) -> Clips:
+        """These clips as the run that recorded this identity had them: by id, in its rows.
+
+        Clips that came since are left out; the store may hold the others in other rows. Raises
+        `ConfigError` where one is gone, or has other features, another label, group or split.
+        """
+        problems = _features(self, clips.fingerprint, clips.spec, _views(clips))
+        changes = ClipChanges.between(self.clips, _clips_table(clips))
+        problems += changes.phrases(came=False)
+        self._refuse(problems, run)
+        places = pd.Series(np.arange(len(clips)), index=clips.table["video_id"].astype(str))
+        at = places[self.clips.index].to_numpy(dtype=np.int64)
+        rows = self.clips["row"].to_numpy(dtype=np.int64)
+        if np.array_equal(at, np.arange(len(clips))) and np.array_equal(rows, clips.rows):
+            return clips
+        return _taken(clips, at, rows, self.classes)
+
+    def differences(self, now: Identity) -> list[str]:
+        """What a training would have otherwise now, a phrase each, named; empty where nothing."""
+        found = _features(self, now.fingerprint, now.spec, now.views)
+        if self.backend != now.backend:
+            found.append(f"Keras' backend {self.backend}, now {now.backend}")
+        if self.head["name"] != now.head["name"]:
+            found.append(f"head {self.head['name']}, now {now.head['name']}")
+        else:
+            found += _changed_values(self.head["config"], now.head["config"])
+        found += _changed_values(self.settings, now.settings)
+        found += ClipChanges.between(self.clips, now.clips).phrases()
+        if not found and self.classes != now.classes:
+            found.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")
+        return found or self._other_parts(now)
+
+    def require(self, now: Identity, run: str) -> None:
+        """Raise `ConfigError`, which names every difference, unless `now` is this identity."""
+        self._refuse(self.differences(now), run)
+
+    def _refuse(self, problems: Sequence[str], run: str) -> None:
+        if problems:
+            raise ConfigError(
+                f"{run} was trained with something else ({'; '.join(problems)}): "
+                "bring that back, choose another name, or start over with --overwrite"
+            )
+
+    def _other_parts(self, now: Identity) -> list[str]:
+        places = pd.Series(np.arange(len(now.clips)), index=now.clips.index)
+        at = places[self.clips.index].to_numpy(dtype=np.int64)
+        for fold, (mine, theirs) in enumerate(zip(self.parts, now.parts, strict=True)):
+            moved = np.array(list(mine)) != np.array(list(theirs))[at]
+            if moved.any():
+                which = f"the split of fold {fold + 1}" if len(self.parts) > 1 else "the split"
+                first = self.clips.index[moved][0]
+                return [f"{which} puts {int(moved.sum())} clips elsewhere now ({first} for one)"]
+        return []
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "spec": dict(self.spec),
+            "fingerprint": self.fingerprint,
+            "views": list(self.views),
+            "backend": self.backend,
+            "head": dict(self.head),
+            "settings": dict(self.settings),
+            "classes": list(self.classes),
+        }
+
+
+def _clips_table(clips: Clips) -> pd.DataFrame:
+    table = clips.table
+    columns: dict[str, Any] = {"row": clips.rows, "digest": clips.digests.astype(np.int64)}
+    for name in ("label", "group", "split"):
+        columns[name] = table[name].astype(str).to_numpy(dtype=object)
+    for number, (view, places) in enumerate(clips.views, start=1):
+        columns[f"view_{number}"] = view.digests[places].astype(np.int64)
+    return pd.DataFrame(columns, index=pd.Index(table["video_id"].astype(str), name="video_id"))
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    names = {"video_id": table.index.tolist()}
+    return names | {str(name): table[name].tolist() for name in table.columns}
+
+
+def _letters(clips: Clips, split: Split) -> str:
+    letters = np.full(len(clips), "-")
+    for name, letter in PARTS.items():
+        letters[clips.positions(getattr(split, name))] = letter
+    return "".join(letters.tolist())
+
+
+def _views(clips: Clips) -> tuple[str, ...]:
+    return tuple(view.fingerprint for view, _ in clips.views)
+
+
+def _features(
+    before: Identity, fingerprint: str, spec: Mapping[str, Any], views: tuple[str, ...]
+) -> list[str]:
+    found = []
+    if before.fingerprint != fingerprint:
+        found += _changed_values(flat(before.spec), flat(spec)) or ["another spec of features"]
+    if before.views != views:
+        found.append(f"{len(before.views)} further views, now {len(views)} or others")
+    return found
+
+
+def _changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {before.get(name)}, now {now.get(name)}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _taken(clips: Clips, at: Any, rows: Any, classes: tuple[str, ...]) -> Clips:
+    """The clips at these positions under these row numbers, which must ascend."""
+    table = clips.table.iloc[at].set_axis(pd.Index(rows, name=clips.table.index.name), axis=0)
+    index = {name: i for i, name in enumerate(classes)}
+    return replace(
+        clips,
+        features=None if clips.features is None else clips.features[at],
+        mask=None if clips.mask is None else clips.mask[at],
+        labels=np.array([index[name] for name in table["label"].astype(str)], dtype=np.int64),
+        rows=rows,
+        stored=clips.stored_rows[at],
+        digests=clips.digests[at],
+        table=table,
+        classes=classes,
+        views=tuple((view, places[at]) for view, places in clips.views),
+    )
