@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError
 from pipeline.heads.lean import keras
 from pipeline.heads.saved import Run
+from pipeline.openvino_runtime import openvino, write_openvino
 
 FORMATS = ("saved_model", "onnx", "openvino")
 TOLERANCE = 1e-4
@@ -46,8 +47,11 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     features, mask = _probe(run)
     wanted = np.asarray(model.predict_on_batch({"features": features, "mask": mask}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = "tf_saved_model" if format == "saved_model" else format
-    model.export(str(path), format=kind, verbose=False)
+    if format == "openvino":
+        write_openvino(model, path)
+    else:
+        kind = "tf_saved_model" if format == "saved_model" else format
+        model.export(str(path), format=kind, verbose=False)
     got = _READERS[format](path, features, mask)
     difference = float(np.abs(got - wanted).max())
     if not difference <= TOLERANCE:
@@ -113,11 +117,9 @@ def _read_onnx(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
 
 
 def _read_openvino(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
-    import openvino
-
     # Float32 on purpose: some CPUs' default is bfloat16, which is not this comparison.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(str(path), "CPU", settings)
+    model = openvino().Core().compile_model(str(path), "CPU", settings)
     by_rank = {len(entry.partial_shape): entry for entry in model.inputs}
     result = model({by_rank[features.ndim]: features, by_rank[2]: mask})
     return np.asarray(result[model.outputs[0]])

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from pipeline.features.weights import Weights
     from pipeline.spec import Spec
 
-# Part of the cache's key: raise it when `keras_model` builds another graph from the same weights.
-_GRAPH_VERSION = 1
+# Part of the cache's key: raise it when `keras_model` builds another graph from the
+# same weights, or when it is written by other means.
+_GRAPH_VERSION = 2
 _XML = "model.xml"
 
 
@@ -71,11 +72,16 @@ def _key(spec: Spec, weights: Weights) -> str:
         "backbone": spec.backbone,
         "size": spec.size,
         "weights": weights.hash,
-        "software": engine.software() | openvino_software(),
+        # The Python too: what one can export another may not, and a model in the cache would hide it.
+        "software": engine.software() | openvino_software() | {"python": _python()},
         "graph": _GRAPH_VERSION,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{spec.backbone}-{digest[:16]}"
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def openvino_software() -> dict[str, str]:
@@ -125,8 +131,8 @@ def _export(spec: Spec, weights: Weights, entry: Path) -> None:
         "xml": str(temporary / _XML),
     }
     command = [sys.executable, "-m", "pipeline.features.backbones.openvino_export"]
-    # CI keeps OpenVINO's converter from reporting home; the path lets a source tree find itself.
-    environment = os.environ | {"CI": "true", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # The path lets a source tree find itself.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         answer = subprocess.run(
             [*command, json.dumps(order)],

@@ -16,6 +16,7 @@ from pipeline.features.backbones.openvino_cache import (
     openvino_software,
 )
 from pipeline.features.backbones.protocol import check_frames, padded
+from pipeline.openvino_runtime import openvino
 
 if TYPE_CHECKING:
     from pipeline.features.weights import Weights
@@ -101,9 +102,7 @@ def load_openvino(
 
 
 def _compile(xml: Path, precision: Precision, batch: int, threads: int, streams: int) -> Any:
-    import openvino as ov
-
-    core = ov.Core()
+    core = openvino().Core()
     model = core.read_model(xml)
     size = model.inputs[0].partial_shape[1].get_length()
     model.reshape([batch, size, size, 3])

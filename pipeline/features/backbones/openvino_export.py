@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.errors import PixelsError
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.features.weights import Weights
+from pipeline.openvino_runtime import write_openvino
 
 
 def export(order: str) -> None:
@@ -26,7 +27,7 @@ def export(order: str) -> None:
     model = build_model(
         wanted["backbone"], size=wanted["size"], weights=weights, precision="float32"
     )
-    model.export(wanted["xml"], format="openvino", verbose=False)
+    write_openvino(model, Path(wanted["xml"]))
 
 
 if __name__ == "__main__":
