@@ -91,7 +91,8 @@ def frame(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> pd.Da
         )
     status = np.asarray(data["status"])
     data["status"] = pd.Series(status.astype(np.int8), index=rows)
-    codes = np.where(status < len(STATUS_NAMES), status, -1).astype(np.int8)
+    # Signed before -1 goes in: NumPy 2.5 no longer takes it beside unsigned numbers.
+    codes = np.where(status < len(STATUS_NAMES), status.astype(np.int8), np.int8(-1))
     data["state"] = pd.Series(
         pd.Categorical.from_codes(codes, categories=list(STATUS_NAMES)),  # type: ignore[call-overload]
         index=rows,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import store
+from store import columns
 from store.sequences import CHUNKS_IN_WINDOW, windows
 from tests.store.stores import child, features_of, filled, put_batch
 
@@ -134,3 +135,10 @@ def test_a_reader_during_a_run_sees_only_whole_ready_rows(local):
     assert process.returncode == 0, errors
     assert len(seen) > 1
     assert len(store.open(local).load()) == 10
+
+
+def test_every_status_has_its_word_and_one_that_no_store_writes_has_none():
+    status = np.array([0, 1, 2, 3, 4, 127, 128, 255], np.uint8)
+    table = columns.frame({"status": status}, np.arange(8))
+    assert table["state"].astype(object).tolist()[:4] == ["pending", "ready", "failed", "gone"]
+    assert table["state"][4:].isna().all()
