@@ -14,6 +14,9 @@ from pipeline.errors import UnreadableClip
 from pipeline.features.decoding.fit import Picture, turn_upright
 from pipeline.features.decoding.opencv import MOST_FRAMES, check_size, sane_fps
 
+# Tags that are no UTF-8 must not end the reading; from PyAV 19 they never do, and the word is gone.
+_READING = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 
 class Pictures:
     """Turns PyAV's frames into upright BGR pictures, by the conversion that OpenCV uses."""
@@ -41,7 +44,7 @@ def open_video(path: str) -> tuple[Any, Any]:
     Raises `UnreadableClip`: `unreadable`, `no_video`, `codec_unsupported` or `out_of_memory`.
     """
     try:
-        container = av.open(path, metadata_errors="replace")
+        container = av.open(path, **_READING)
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
