@@ -11,17 +11,21 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import ConfigError
 
 USUAL_URL = "http://127.0.0.1:4200/api"
-_START_TIMEOUT_S = 120.0
+# A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
+_START_TIMEOUT_S = 900.0
+_SHOW_WAIT_EVERY_S = 10.0
 _ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
 
 
@@ -150,54 +154,75 @@ def _profile_url() -> str:
 
 
 def _start_temporary() -> tuple[subprocess.Popen[bytes], Server]:
-    # The port is taken between our look and the server's bind once in a blue moon: then again.
-    for _ in range(3):
+    for attempt in range(3):
         port = _free_port()
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "flows.guard",
-                str(os.getpid()),
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "--factory",
-                "prefect.server.api.server:create_app",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--log-level",
-                "error",
-                "--lifespan",
-                "on",
-            ],
-            env={
-                **os.environ,
-                "PREFECT_UI_ENABLED": "0",
-                "PREFECT__SERVER_EPHEMERAL": "1",
-                "PREFECT__SERVER_FINAL": "1",
-                "PREFECT_LOGGING_LEVEL": "CRITICAL",
-                "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Out of reach of what a terminal sends to our group: the run ends it, or its own end.
-            start_new_session=True,
-        )
         server = Server(url=f"http://127.0.0.1:{port}/api", temporary=True)
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < deadline:
-            if answers(server.url):
-                return process, server
-            time.sleep(0.05)
-        _stop(process)
-    raise ConfigError(
-        "the temporary Prefect server did not start: run `prefect server start` to see why, "
-        "or set PREFECT_API_URL to a server that runs"
+        with tempfile.TemporaryFile() as log:
+            process = _spawn(port, log)
+            try:
+                if _await_answer(process, server.url):
+                    return process, server
+            except BaseException:  # Ctrl-C while it starts
+                _stop(process)
+                raise
+            last = _last_lines(log)
+            if process.poll() is None:
+                _stop(process)
+                raise ConfigError(
+                    f"the temporary Prefect server gave no answer in {_START_TIMEOUT_S:.0f} s{last}: "
+                    "run `prefect server start` to see why, or set PREFECT_API_URL to one that runs"
+                )
+            # Rarely the port is taken between our look and the server's bind: once more.
+            if "address already in use" not in last or attempt == 2:
+                raise ConfigError(
+                    f"the temporary Prefect server ended with status {process.returncode}{last}: "
+                    "run `prefect server start` to see more, or set PREFECT_API_URL to one that runs"
+                )
+    raise AssertionError("unreachable")
+
+
+def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    options = ["--log-level", "error", "--lifespan", "on"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.guard", str(os.getpid()), *program, *address, *options],
+        env={
+            **os.environ,
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",  # why it ended, if it does
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        # Out of reach of what a terminal sends to our group: the run ends it, or its own end.
+        start_new_session=True,
     )
+
+
+def _await_answer(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until the server answers, its end, or the limit; true if it answers. The wait is shown."""
+    begun = time.monotonic()
+    shown = 0.0
+    while process.poll() is None and (waited := time.monotonic() - begun) < _START_TIMEOUT_S:
+        if answers(url):
+            return True
+        if waited - shown >= _SHOW_WAIT_EVERY_S:
+            shown = waited
+            print(f"the temporary Prefect server is starting: {waited:.0f} s", file=sys.stderr)
+        time.sleep(0.05)
+    return False
+
+
+def _last_lines(log: IO[bytes]) -> str:
+    """The words "(what the server wrote last)" after a space, or nothing."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
+    words = " · ".join([line for line in lines if line][-3:])
+    return f" ({words[-500:]})" if words else ""
 
 
 def _free_port() -> int:
