@@ -63,6 +63,8 @@ test: $(VENV)/.ready-dev ## lint, types, and the tests but for those that take m
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 test-all: $(VENV)/.ready-dev ## every test, those that take minutes too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
+test-fresh: ## a fresh Debian: the README's commands, then the newest of every dependency (as root, half an hour)
+	tests/fresh/run.sh $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
 	$(BIN)/python -m pytest tests/heads/test_zoo.py $(ARGS)
 results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
@@ -84,7 +86,9 @@ help: ## this table
 	@printf '\nEach variable is the flag of the same name: make features VIDEOS=clips is\n  pixels-once features --videos clips\n'
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] >= (3, 14))' || \
+	  { echo "make: $(PYTHON) is Python 3.14 or later, for which TensorFlow has no release yet: pass PYTHON=python3.13, say" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
 	  { echo "make: $(PYTHON) is not Python 3.11 to 3.13: pass PYTHON=python3.12, say" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3]"
@@ -93,4 +97,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: bench docs doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
+.PHONY: bench test-fresh docs doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
