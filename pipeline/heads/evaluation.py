@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.digest import head_digest
 from pipeline.heads.leakage import near_identical
 from pipeline.heads.measures import (
     bootstrap_interval,
@@ -67,6 +68,7 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
         "seconds": fitted.seconds,
         "clips_per_second": progress.clips_per_second,
         "head": config.head,
+        "digest": head_digest(fitted.model, clips.classes),
         "parameters": int(fitted.model.count_params()),
         "classes": len(clips.classes),
         "train_clips": len(train_at),

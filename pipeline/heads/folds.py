@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.digest import head_digest
 from pipeline.heads.evaluation import confident_mistakes, run_metrics
 from pipeline.heads.fitting import EpochReport, OnEpoch, Stop
 from pipeline.heads.measures import bootstrap_interval, confusion, per_class
@@ -59,6 +60,7 @@ def train_folds(
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
     metrics["test"]["top1_interval"] = list(bootstrap_interval(hits, group_names(predictions)))
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
+    metrics["digest"] = head_digest(refitted.model, clips.classes)
     metrics["seconds"] = time.perf_counter() - started
     write_json(out / DONE, metrics)
     return metrics

@@ -13,8 +13,12 @@ import numpy.typing as npt
 
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads.run_folder import FORMAT, FORMAT_VERSION
+from pipeline.heads.digest import head_digest
+from pipeline.heads.run_folder import DONE, FORMAT, FORMAT_VERSION
 from pipeline.heads.source import SequenceSource
+
+NEEDED = ("classes", "fingerprint", "head", "shape", "spec", "split", "steps")
+"""What a run's `config.json` cannot be without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,7 +114,9 @@ class Run:
 def load_run(folder: Path | str) -> Run:
     """Read a finished run. The model is loaded in Keras' safe mode: nothing is unpickled.
 
-    Raises `ConfigError` where the folder is no finished run or of a newer format.
+    Raises `ConfigError` where the folder is no finished run or of a newer format, and where its
+    files do not belong together: the model is damaged, its outputs are not the classes, or classes
+    or weights are not those of the digest in `metrics.json` (runs made before have none).
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -121,9 +127,17 @@ def load_run(folder: Path | str) -> Run:
     import pipeline.heads.zoo  # noqa: F401
     from pipeline.heads.lean import keras
 
-    model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
-    done = folder / "metrics.json"
-    metrics = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    try:
+        model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file fails in zipfile, HDF5, JSON or Keras alike
+        raise ConfigError(
+            f"{folder}/model.keras cannot be loaded ({_first_line(error)}): "
+            "restore the file or train again"
+        ) from None
+    metrics = _read_metrics(folder)
+    _hold_to_its_claims(folder, model, config, metrics)
     return Run(
         folder=folder,
         model=model,
@@ -155,6 +169,11 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has run format {config['format_version']}, newer than {FORMAT_VERSION}: "
             "update pixels-once"
         )
+    lost = [name for name in NEEDED if not config.get(name)]
+    if lost:
+        raise ConfigError(
+            f"{folder}/config.json has no {', '.join(lost)}: restore the file or train again"
+        )
     return config
 
 
@@ -167,3 +186,41 @@ def flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    done = folder / DONE
+    try:
+        found: dict[str, Any] = json.loads(done.read_text("utf-8")) if done.exists() else {}
+    except ValueError:
+        raise ConfigError(f"{done} is damaged: restore the file or train again") from None
+    return found
+
+
+def _hold_to_its_claims(
+    folder: Path, model: Any, config: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> None:
+    """Raises `ConfigError` where the model is not the one that the folder's files speak of."""
+    classes, outputs = config["classes"], int(model.output_shape[-1])
+    if len(classes) != outputs or len(set(classes)) != outputs:
+        raise ConfigError(
+            f"{folder} names {len(set(classes))} classes and its model has {outputs} outputs: "
+            "restore config.json and model.keras of one training, or train again"
+        )
+    wanted = (int(config["steps"]), *config["shape"])
+    reads = next((tuple(x.shape[1:]) for x in model.inputs if x.name == "features"), ())
+    if reads != wanted:
+        raise ConfigError(
+            f"{folder} says that its head reads sequences of shape {wanted}, and its model reads "
+            f"{reads}: restore config.json and model.keras of one training, or train again"
+        )
+    claimed = metrics.get("digest")
+    if claimed and claimed != head_digest(model, classes):
+        raise ConfigError(
+            f"the classes or weights in {folder} are not those that were trained (digest "
+            f"{claimed[:12]} in {DONE}): restore config.json and model.keras, or train again"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

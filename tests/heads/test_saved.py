@@ -1,0 +1,104 @@
+"""A saved head is held against what its folder claims: one sentence where they do not agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.digest import head_digest
+from pipeline.heads.saved import load_run
+from pipeline.heads.training import train
+from tests.heads.sources import rising_or_falling
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs of one head, `first` and `other`."""
+    folder = tmp_path_factory.mktemp("runs")
+    source = rising_or_falling()
+    for seed, name in enumerate(("first", "other")):
+        train(source, TrainConfig(head="mlp", options={"units": 4, "second_units": 4}, epochs=1,
+                                  seed=seed, baselines=False), folder / name)  # fmt: skip
+    return folder
+
+
+def edit(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / name
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def cut_in_half(folder: Path) -> None:
+    data = (folder / "model.keras").read_bytes()
+    (folder / "model.keras").write_bytes(data[: len(data) // 2])
+
+
+def empty(folder: Path) -> None:
+    (folder / "model.keras").write_bytes(b"")
+
+
+def without_classes(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config.pop("classes"))
+
+
+def one_class_fewer(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config["classes"].pop())
+
+
+def one_class_twice(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config.update(classes=["fall", "fall"]))
+
+
+def classes_swapped(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config["classes"].reverse())
+
+
+def weights_of_another_run(folder: Path) -> None:
+    shutil.copy(folder.parent / "other.keras", folder / "model.keras")
+
+
+def other_steps(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config.update(steps=9))
+
+
+def broken_metrics(folder: Path) -> None:
+    (folder / "metrics.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (cut_in_half, "model.keras cannot be loaded"),
+        (empty, "model.keras cannot be loaded"),
+        (without_classes, "config.json has no classes"),
+        (one_class_fewer, "names 1 classes and its model has 2 outputs"),
+        (one_class_twice, "names 1 classes and its model has 2 outputs"),
+        (classes_swapped, "classes or weights in .* are not those that were trained"),
+        (weights_of_another_run, "classes or weights in .* are not those that were trained"),
+        (other_steps, r"shape \(9, 6\), and its model reads \(8, 6\)"),
+        (broken_metrics, "metrics.json is damaged"),
+    ],
+)
+def test_a_head_that_is_not_what_it_claims_is_refused(damage, says, runs, tmp_path):
+    shutil.copytree(runs / "first", tmp_path / "run")
+    shutil.copy(runs / "other" / "model.keras", tmp_path / "other.keras")
+    damage(tmp_path / "run")
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_run(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_digest_is_of_what_was_saved_and_runs_without_one_still_load(runs, tmp_path):
+    run = load_run(runs / "first")
+    assert run.metrics["digest"] == head_digest(run.model, run.classes)
+    shutil.copytree(runs / "first", tmp_path / "before")
+    edit(tmp_path / "before", "metrics.json", lambda metrics: metrics.pop("digest"))
+    assert load_run(tmp_path / "before").classes == ["fall", "rise"]
