@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from prefect.exceptions import MissingContextError
 import store
 from flows.worker import first_stage, stop_event
 from pipeline.features.catalog.remote import is_remote
+from pipeline.features.files import sha256
 from pipeline.features.stage import Stage
 
 _LOGGED_FAILURES = 20
@@ -213,8 +213,9 @@ def _source(clip: Clip) -> Any:
 
 def _sha256(path: str) -> str:
     # A clip that vanished since it was listed has failed as `missing`: no hash is its right value.
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    # (One that does not answer fails as `unreachable`, and what is no file as `unreadable`.)
+    with contextlib.suppress(OSError):
+        return sha256(path)
     return ""
 
 

@@ -5,39 +5,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-import os
+import itertools
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import distributed
+import numpy as np
 
 import store
 from flows.server import answers
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.remote import is_remote, without_secrets
+from pipeline.features.catalog.remote import is_remote, local_path, without_secrets
+from pipeline.features.files import is_reachable
 
 _TRIES = 3  # a busy server may be slow to answer
+_TRIED_CLIPS, _SAMPLED_CLIPS = 16, 4
 _REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
 
 
 @contextlib.contextmanager
 def workers_checked(
-    client: distributed.Client, *, store_url: str, clip: str, say: Callable[[str], None]
+    client: distributed.Client,
+    *,
+    store_url: str,
+    clips: Sequence[str],
+    say: Callable[[str], None],
 ) -> Iterator[None]:
     """Wait for a first worker, check all that are there, and those that join inside the block.
 
-    clip: path or URL of one clip of the run (empty: none is looked for). `say` is told of waiting.
+    clips: paths or URLs of the run's clips; a few that this process can read are looked for.
+    say: is told of waiting.
     Raises `ConfigError` that names every worker which does not run our version, or does not reach
     the store, the clip or the Prefect server. A later one of that kind does not get to join.
     """
     from prefect.settings import PREFECT_API_URL
 
     _first_worker(client, say)
-    check = Check(store_url=store_url, clip=clip, api_url=PREFECT_API_URL.value() or "")
+    check = Check(
+        store_url=store_url, clips=readable_sample(clips), api_url=PREFECT_API_URL.value() or ""
+    )
     found = client.run(check.problem, on_error="return")
     by_problem: dict[str, list[str]] = defaultdict(list)
     for worker, answer in found.items():
@@ -71,12 +80,25 @@ def _first_worker(client: distributed.Client, say: Callable[[str], None]) -> Non
             client.wait_for_workers(1, timeout=2)
 
 
-class Check:
-    """What a worker is asked: `problem` gives a sentence, or nothing where all is well."""
+def readable_sample(clips: Sequence[str]) -> list[str]:
+    """A few of the clips that this process can read, from all over the run; empty where none is.
 
-    def __init__(self, *, store_url: str, clip: str, api_url: str) -> None:
+    What is missing here is the clip's fault, not a worker's: it fails as a row of its own.
+    """
+    spread = np.linspace(0, len(clips) - 1, min(len(clips), _TRIED_CLIPS)).round().astype(int)
+    readable = (clips[i] for i in np.unique(spread) if reaches(clips[i]))
+    return list(itertools.islice(readable, _SAMPLED_CLIPS))
+
+
+class Check:
+    """What a worker is asked: `problem` gives a sentence, or nothing where all is well.
+
+    clips: some that the flow itself can read; a worker that can read none of them lacks the mount.
+    """
+
+    def __init__(self, *, store_url: str, clips: Sequence[str], api_url: str) -> None:
         self.store_url = store_url
-        self.clip = clip
+        self.clips = list(clips)
         self.api_url = api_url
         self.versions = _versions()
 
@@ -90,10 +112,10 @@ class Check:
                 )
         if not store.exists(self.store_url):
             return f"it does not see the store {self.store_url}: mount it there, or use a URL"
-        if self.clip and not _reaches(self.clip):
+        if self.clips and not any(reaches(clip) for clip in self.clips):
             return (
-                f"it does not see the clip {without_secrets(self.clip)}: mount the clips there at "
-                "the same path, or give them by URL"
+                f"it does not see the clip {without_secrets(self.clips[0])}: mount the clips there "
+                "at the same path, or give them by URL"
             )
         if self.api_url and not any(answers(self.api_url) for _ in range(_TRIES)):
             return (
@@ -125,9 +147,10 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _reaches(clip: str) -> bool:
+def reaches(clip: str) -> bool:
+    """Whether this process can read a clip."""
     if not is_remote(clip):
-        return os.access(Path(clip), os.R_OK)
+        return is_reachable(local_path(clip))
     import fsspec
 
     try:

@@ -183,7 +183,7 @@ def _extract(
         workers_checked(
             runner.client,
             store_url=writer.url,
-            clip=paths(int(rows[0])) if len(rows) else "",
+            clips=[paths(int(row)) for row in rows],
             say=progress.note,
         ),
         watched_for_cancelling() as cancelled,

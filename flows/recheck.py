@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def _unchanged(clip: Any, row: Any) -> bool:
     if clip["mtime_ns"] == row["mtime_ns"]:
         return True
     try:
-        return file_hash(clip["path"]) == f"sha256:{row['sha256']}"
+        return file_hash(Path(clip["path"])) == f"sha256:{row['sha256']}"
     except OSError:
         return False
 

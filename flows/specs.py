@@ -13,6 +13,8 @@ from pipeline.features.stage import Stage
 from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import Sampling, Spec
 
+DEFAULT_BACKBONE = "inception_v3"
+
 
 def stage_of(
     settings: FeaturesSettings, existing: Any | None, *, demo: bool = False
@@ -20,10 +22,12 @@ def stage_of(
     """The spec of a run, and how its batches are extracted.
 
     existing: the open store, or None where a new one will be made. Where the user said nothing of
-    weights or precision, the store's own are meant. Raises `SpecMismatch`, with both specs and the
-    way out, where the store holds another.
+    the backbone, its weights or precision, the store's own are meant.
+    Raises `SpecMismatch`, with both specs and the way out, where the store holds another.
     """
     stored = Spec.from_dict(existing.spec) if existing is not None else None
+    if not settings.backbone:
+        settings = replace(settings, backbone=stored.backbone if stored else DEFAULT_BACKBONE)
     remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
     kind = describe(settings.backbone)
     setting, weights = _weights(settings, stored, remembered, demo=demo)

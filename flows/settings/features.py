@@ -43,8 +43,9 @@ class FeaturesSettings:
         "plain", "plain, or mirror for a mirrored second store", choices=("plain", "mirror")
     )
     backbone: str = setting(
-        "inception_v3",
-        "the first stage: inception_v3, another keras.applications model, frames or pose",
+        "",
+        "the first stage: inception_v3, another keras.applications model, frames or pose "
+        "(default: the store's own, else inception_v3)",
         metavar="NAME",
     )
     precision: str = setting(

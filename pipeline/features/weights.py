@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, WeightsNotFound
 from pipeline.features.backbones.keras_models import KERAS_MODELS, KerasModel
 from pipeline.features.backbones.kinds import describe
 from pipeline.features.backbones.pose_files import pose_files
+from pipeline.features.files import sha256
 
 WEIGHTS_SITE = "https://storage.googleapis.com/"
 _CONNECT_S = 15.0
@@ -86,9 +87,8 @@ def _pose_weights(weights: str) -> Weights:
 
 
 def file_hash(path: Path) -> str:
-    """`sha256:<hex>` of a file's bytes."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    """`sha256:<hex>` of a regular file's bytes; raises `OSError`."""
+    return f"sha256:{sha256(str(path))}"
 
 
 def _seed(weights: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -140,16 +141,17 @@ def test_a_manifest_with_sizes_touches_no_file(
 ) -> None:
     listed = manifest(tmp_path, "path,size_bytes,mtime_ns\na.mp4,5,7\nb.mp4,6,8\n")
 
-    def stat(path: object, **_: object) -> os.stat_result:
-        raise AssertionError(f"{path} was looked at")
+    real = os.stat
+    touched: list[object] = []
+
+    def stat(path: object, **options: object) -> os.stat_result:
+        touched.append(path)
+        return real(path, **options)  # type: ignore[call-overload,no-any-return]
 
     with monkeypatch.context() as patch:
-        from pipeline.features.catalog import manifest as module
-
-        patch.setattr(module.os, "stat", stat)
-        patch.setattr(os.path, "isdir", lambda _: False)
-        patch.setattr(os.path, "exists", lambda _: True)
+        patch.setattr(os, "stat", stat)
         catalog = discover(listed)
+    assert not [path for path in touched if str(path).endswith(".mp4")]
     assert told(catalog, "size_bytes", "mtime_ns") == [(5, 7), (6, 8)]
 
 
@@ -172,7 +174,7 @@ def test_paths_outside_the_manifests_folder_keep_the_id_they_were_given(tmp_path
         ("path,mtime_ns\na.mp4,99999999999999999999\n", "whole number"),
         ("path,video_name\na.mp4,b\n", "both path and video_name"),
         ("path\n", "lists no clip"),
-        ("", "cannot be read"),
+        ("", "no column path"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -248,3 +250,85 @@ def test_real_clips_are_all_listed() -> None:
     assert set(fight["label"]) == {"Fight", "NoFight"}
     assert fight["group"].str.fullmatch(r"g\d+").all()
     assert len(discover(str(CLIPS / "odd"))) == 22
+
+
+def test_folders_nested_deeply_are_listed(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(1100):  # deeper than Python's own stack
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(os.open("a.mp4", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    finally:
+        os.close(here)
+    assert discover(str(tmp_path))["video_id"].tolist() == ["d/" * 1100 + "a.mp4"]
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # too deep for shutil
+
+
+def test_links_in_a_circle_are_rows_or_passed_over_and_never_followed_for_ever(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "a/clip.mp4")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "x.mp4").symlink_to(tmp_path / "y.mp4")
+    (tmp_path / "y.mp4").symlink_to(tmp_path / "x.mp4")
+    catalog = discover(str(tmp_path))
+    assert told(catalog, "video_id", "size_bytes") == [
+        ("a/clip.mp4", 1),
+        ("x.mp4", -1),
+        ("y.mp4", -1),
+    ]
+
+
+def test_folders_that_all_link_to_each_other_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    names = [f"d{number}" for number in range(6)]
+    for name in names:
+        touch(tmp_path, f"{name}/a.mp4")
+        for other in names:
+            (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    with pytest.raises(ConfigError, match="in more than 64 ways"):
+        discover(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("path,label\na.mp4,x,\nb.mp4,y,\n", [("a.mp4", "x"), ("b.mp4", "y")]),
+        ("path,label,\na.mp4,x,,\nb.mp4,y\n", [("a.mp4", "x"), ("b.mp4", "y")]),
+        ('path,label\n"a, b.mp4",x\n', [("a, b.mp4", "x")]),
+    ],
+)
+def test_commas_at_a_lines_end_shift_no_column(
+    tmp_path: Path, text: str, rows: list[tuple[str, str]]
+) -> None:
+    assert told(discover(manifest(tmp_path, text)), "video_id", "label") == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na, b.mp4,x\n", "3 values for 2 columns in line 2"),
+        ("path\na\0.mp4\n", "NUL character in line 2"),
+        ('path\n"a.mp4\n', "cannot be read as a manifest"),
+        ("path,path\na,b\n", "two columns path"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        discover(manifest(tmp_path, text))
+
+
+def test_a_file_url_in_a_manifest_is_that_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    catalog = discover(manifest(tmp_path, f"path\nfile://{tmp_path}/a.mp4\n"))
+    assert told(catalog, "video_id", "size_bytes") == [("a.mp4", 1)]
+
+
+def test_a_fifo_in_a_manifest_is_a_row_and_one_in_a_folder_is_not(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    os.mkfifo(tmp_path / "fifo.mp4")
+    listed = discover(manifest(tmp_path, "path\nfifo.mp4\na.mp4\n"))
+    assert listed["video_id"].tolist() == ["fifo.mp4", "a.mp4"]
+    assert discover(str(tmp_path))["video_id"].tolist() == ["a.mp4"]

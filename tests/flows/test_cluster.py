@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import store
-from flows.checks import Check
+from flows.checks import Check, readable_sample
 from flows.cluster import require_scheduler
 from pipeline.errors import ConfigError
 from tests.flows.running import environment, finish, run, start
@@ -153,13 +153,26 @@ def test_a_cluster_or_scheduler_that_is_not_there_is_said_in_one_sentence(
 
 
 def test_a_worker_says_what_it_lacks(tmp_path: Path) -> None:
-    here = Check(store_url=str(tmp_path / "s.zarr"), clip="", api_url="")
+    here = Check(store_url=str(tmp_path / "s.zarr"), clips=[], api_url="")
     assert "does not see the store" in here.problem()
     store.create(here.store_url, layout=store.Layout(), spec={}, fingerprint="0" * 64, software={})
     assert here.problem() == ""
-    here.clip = str(tmp_path / "clip.mp4")
+    here.clips = [str(tmp_path / "clip.mp4"), str(tmp_path / "other.mp4")]
     assert "does not see the clip" in here.problem()
-    here.clip, here.api_url = "", "http://127.0.0.1:9/api"
+    (tmp_path / "other.mp4").write_bytes(b"x")
+    assert here.problem() == ""  # one that it reads shows that the mount is there
+    here.clips, here.api_url = [], "http://127.0.0.1:9/api"
     assert "does not reach the Prefect server" in here.problem()
     here.versions = here.versions | {"zarr": "0.1"}
     assert "this run 0.1: install the same version" in here.problem()
+
+
+def test_workers_are_asked_only_for_clips_that_the_flow_can_read(tmp_path: Path) -> None:
+    clips = [str(tmp_path / f"{number}.mp4") for number in range(40)]
+    assert readable_sample(clips) == []
+    Path(clips[0]).symlink_to(tmp_path / "nowhere")
+    for clip in clips[20:]:
+        Path(clip).write_bytes(b"x")
+    sample = readable_sample(clips)
+    assert len(sample) > 1
+    assert set(sample) <= set(clips[20:])

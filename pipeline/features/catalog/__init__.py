@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,6 +21,7 @@ from pipeline.features.catalog.remote import (
 )
 from pipeline.features.catalog.table import CATALOG_COLUMNS
 from pipeline.features.catalog.ucf import apply_ucf_splits
+from pipeline.features.files import NoAnswer, answered
 
 __all__ = ["CATALOG_COLUMNS", "discover", "narrow"]
 
@@ -49,15 +51,14 @@ def discover(
     path = videos
     if not is_remote(videos):
         path = os.path.abspath(os.path.expanduser(local_path(videos)))
+        state = _state_of(path, videos)
     if path.lower().endswith(MANIFEST_ENDINGS) and is_remote(path):
         catalog = list_manifest(path)
     elif is_remote(path):
         one = is_clip_name(without_query(path).rsplit("/", 1)[-1])
         catalog = list_remote_clip(path) if one else list_remote_folder(path)
-    elif os.path.isdir(path):
+    elif stat.S_ISDIR(state.st_mode):
         catalog = list_folder(path)
-    elif not os.path.exists(path):
-        raise ConfigError(f"there is no file or folder {videos!r}: look at the path")
     elif path.lower().endswith(MANIFEST_ENDINGS):
         catalog = list_manifest(path)
     else:
@@ -68,3 +69,16 @@ def discover(
         chosen = narrow(catalog, classes=classes, limit=limit, per_class=per_class)
         catalog = catalog[chosen].reset_index(drop=True)
     return catalog
+
+
+def _state_of(path: str, videos: str) -> os.stat_result:
+    try:
+        return answered(path, lambda: os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(f"there is no file or folder {videos!r}: look at the path") from None
+    except NoAnswer as error:
+        raise ConfigError(f"{videos!r} cannot be read ({error.strerror}): mend the mount") from None
+    except ValueError:  # a NUL in the name
+        raise ConfigError(f"{videos!r} is no path: it holds a NUL character") from None
+    except OSError as error:
+        raise ConfigError(f"{videos!r} cannot be read ({error.strerror}): look at it") from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog
 from pipeline.features.catalog.ucf import ucf_group
+from pipeline.features.files import NoAnswer, NotRegular, answered, read_start
 
 CLIP_ENDINGS = frozenset(
     f".{ending}"
@@ -23,6 +26,10 @@ CLIP_ENDINGS = frozenset(
     for ending in line.split()
 )
 """File name endings, in lower case, by which a file in a folder counts as a clip."""
+
+MOST_WAYS = 64
+"""A folder that links reach in more ways than this ends the listing: ten folders that link to each
+other would otherwise be listed a million times."""
 
 _NOT_OURS = {"lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX"}
 
@@ -44,7 +51,7 @@ def list_folder(root: str) -> pd.DataFrame:
     passed over, links are followed but never in a circle.
     Raises `ConfigError` where there is no clip or a folder may not be listed.
     """
-    found = sorted(_walk(root, "", frozenset()))
+    found = sorted(_walk(root))
     if not found:
         endings = " ".join(sorted(CLIP_ENDINGS))
         raise ConfigError(
@@ -72,8 +79,17 @@ def by_folders(found: Sequence[Found]) -> pd.DataFrame:
 
 
 def list_one(path: str) -> pd.DataFrame:
-    """The catalog of one file, whatever its name ends in; its id is its name."""
-    state = os.stat(path)
+    """The catalog of one file, whatever its name ends in; its id is its name.
+
+    Raises `ConfigError` for what is no regular file, or does not answer.
+    """
+    try:
+        read_start(path)
+        state = os.stat(path)
+    except (NotRegular, NoAnswer) as error:
+        raise ConfigError(f"{path!r} cannot be a clip: {error.strerror}") from None
+    except OSError as error:
+        raise ConfigError(f"{path!r} cannot be read: {error.strerror}") from None
     name = os.path.basename(path)
     return make_catalog(
         {
@@ -93,43 +109,92 @@ def is_clip_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in CLIP_ENDINGS
 
 
-def _walk(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[Found]:
-    """The clips of a folder and those below it; `above` are the folders that lead here."""
-    state = os.stat(folder)
-    here = (state.st_dev, state.st_ino)
-    if here in above:
-        return  # a link back to where we come from
-    try:
+class _Entry(NamedTuple):
+    name: str
+    is_folder: bool
+    state: tuple[int, int] | None  # (size, mtime); None for what is no regular file
+
+
+class _Folder(NamedTuple):
+    path: str
+    prefix: str  # of the ids of what lies in it
+    above: frozenset[tuple[int, int]]  # the folders that lead here, by device and inode
+
+
+def _walk(root: str) -> Iterator[Found]:
+    """The clips of a folder and of those below it, in no order."""
+    pending = [_Folder(root, "", frozenset())]
+    visits: Counter[tuple[int, int]] = Counter()
+    while pending:
+        folder = pending.pop()
+        here, entries = _list(folder.path)
+        if here in folder.above:
+            continue  # a link back to where we come from
+        visits[here] += 1
+        if visits[here] > MOST_WAYS:
+            raise ConfigError(
+                f"links lead to the folder {folder.path!r} in more than {MOST_WAYS} ways: "
+                "remove the links, or list the clips in a manifest"
+            )
+        for entry in entries:
+            path = os.path.join(folder.path, entry.name)
+            if not _is_text(entry.name):
+                warnings.warn(
+                    f"{path!r} is left out: its name is not UTF-8; rename it", stacklevel=2
+                )
+            elif entry.is_folder:
+                if not entry.name.endswith(".zarr"):
+                    prefix = f"{folder.prefix}{entry.name}/"
+                    pending.append(_Folder(path, prefix, folder.above | {here}))
+            elif is_clip_name(entry.name) and entry.state is not None:
+                yield Found(folder.prefix + entry.name, path, *entry.state)
+
+
+def _list(folder: str) -> tuple[tuple[int, int], list[_Entry]]:
+    """(device and inode, entries that are not hidden) of a folder.
+
+    Raises `ConfigError` where it may not be listed or entered, or does not answer.
+    """
+
+    def touch() -> tuple[tuple[int, int], list[_Entry]]:
+        state = os.stat(folder)
         with os.scandir(folder) as entries:
-            listing = list(entries)
+            seen = [
+                _look(entry)
+                for entry in entries
+                if not entry.name.startswith(".") and entry.name not in _NOT_OURS
+            ]
+        return (state.st_dev, state.st_ino), seen
+
+    try:
+        return answered(os.path.join(folder, ""), touch)
+    except NoAnswer as error:
+        raise ConfigError(
+            f"the folder {folder!r} cannot be listed ({error.strerror}): mend the mount"
+        ) from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(
+                f"the folder {folder[:200]!r}… lies too deep to be listed: move it up"
+            ) from None
         raise ConfigError(
             f"the folder {folder!r} cannot be listed ({error.strerror}): "
-            "give the right to read it, or move it away"
+            "give the right to read and enter it, or move it away"
         ) from None
-    for entry in listing:
-        if entry.name.startswith(".") or entry.name in _NOT_OURS:
-            continue
-        if not _is_text(entry.name):
-            warnings.warn(
-                f"{entry.path!r} is left out: its name is not UTF-8; rename it", stacklevel=2
-            )
-        elif entry.is_dir():
-            if not entry.name.endswith(".zarr"):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {here})
-        elif is_clip_name(entry.name):
-            size_and_time = _state(entry)
-            if size_and_time is not None:
-                yield Found(prefix + entry.name, entry.path, *size_and_time)
 
 
-def _state(entry: os.DirEntry[str]) -> tuple[int, int] | None:
-    """(size, mtime) of a file, `ABSENT` for a dangling link, None for what is no file at all."""
+def _look(entry: os.DirEntry[str]) -> _Entry:
+    """An entry's name and state; `ABSENT` for a link that dangles or leads round in a circle."""
     try:
         state = entry.stat()
+    except PermissionError:
+        raise  # the folder may be listed, but not entered
     except OSError:
-        return ABSENT
-    return (state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
+        return _Entry(entry.name, False, ABSENT)
+    if stat.S_ISDIR(state.st_mode):
+        return _Entry(entry.name, True, None)
+    size_and_time = (state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
+    return _Entry(entry.name, False, size_and_time)
 
 
 def _is_text(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,12 +15,15 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import (
     is_remote,
+    local_path,
     refuse_credentials,
     states_of,
     without_query,
+    without_secrets,
 )
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog
 from pipeline.features.catalog.ucf import ucf_group
+from pipeline.features.files import read_start, stat_all
 
 MANIFEST_ENDINGS = (".csv", ".tsv")
 
@@ -44,7 +49,8 @@ def list_manifest(manifest: str) -> pd.DataFrame:
         raise ConfigError(f"{manifest} lists no clip: add a row for each")
     refuse_credentials(manifest)
     given = [
-        os.path.normpath(p) if not is_remote(p) and ("./" in p or "//" in p) else p for p in given
+        os.path.normpath(p) if not is_remote(p) and ("./" in p or "//" in p) else p
+        for p in map(local_path, given)
     ]
     if "" in given:
         raise ConfigError(f"{manifest} has no path in row {given.index('') + 2}: fill it in")
@@ -71,20 +77,66 @@ def list_manifest(manifest: str) -> pd.DataFrame:
 
 
 def _read(manifest: str) -> pd.DataFrame:
+    """The known columns of the file as text; a row for each that is not blank.
+
+    A row may end in commas behind its last value; any other surplus value means that a comma stands
+    unquoted somewhere before it, so that every value behind that comma is in the wrong column.
+    """
+    tab = manifest.lower().endswith(".tsv")
+    rows = csv.reader(
+        io.StringIO(_text(manifest), newline=""),
+        delimiter="\t" if tab else ",",
+        skipinitialspace=True,
+        strict=True,
+    )
     try:
-        table = pd.read_csv(
-            manifest,
-            sep="\t" if manifest.lower().endswith(".tsv") else ",",
-            dtype=object,
-            usecols=lambda name: name.strip() in _COLUMNS,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-        )
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise ConfigError(f"{manifest} cannot be read as a manifest: {error}") from None
-    table.columns = pd.Index([name.strip() for name in table.columns])
-    return table
+        names = [name.strip() for name in next(rows, [])]
+        at = {name: i for i, name in enumerate(names) if name in _COLUMNS}
+        doubled = sorted(name for name in at if names.count(name) > 1)
+        if doubled:
+            raise ConfigError(f"{manifest} has two columns {doubled[0]}: keep one")
+        columns: dict[str, list[str]] = {name: [] for name in at}
+        for row in rows:
+            if not any(row):
+                continue
+            if any(value.strip() for value in row[len(names) :]):
+                mark = "tab" if tab else "comma"
+                raise ConfigError(
+                    f"{manifest} has {len(row)} values for {len(names)} columns in line "
+                    f"{rows.line_num}: put values that hold a {mark} in double quotes"
+                )
+            if any("\0" in value for value in row):
+                raise ConfigError(
+                    f"{manifest} has a NUL character in line {rows.line_num}: save it as UTF-8 text"
+                )
+            for name, i in at.items():
+                columns[name].append(row[i] if i < len(row) else "")
+    except csv.Error as error:
+        raise ConfigError(
+            f"{manifest} cannot be read as a manifest: line {rows.line_num}: {error}"
+        ) from None
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _text(manifest: str) -> str:
+    try:
+        if is_remote(manifest):
+            import fsspec
+
+            with fsspec.open(manifest, "rb") as file:
+                data = bytes(file.read())
+        else:
+            data = read_start(manifest, -1)
+    except Exception as error:  # each service raises its own kinds
+        detail = getattr(error, "strerror", None) or without_secrets(str(error))
+        raise ConfigError(f"{without_secrets(manifest)} cannot be read: {detail}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{manifest} cannot be read as a manifest: byte {error.start} is no UTF-8: "
+            "save it as UTF-8 text"
+        ) from None
 
 
 def _one_of(table: pd.DataFrame, what: str, manifest: str) -> list[str] | None:
@@ -151,15 +203,12 @@ def _sizes(
     far = [row for row in ask if is_remote(paths[row])]
     for row, state in zip(far, states_of([paths[row] for row in far]), strict=True):
         sizes[row], times[row] = state
-    for row in ask:
-        if is_remote(paths[row]):
-            continue
-        try:
-            file = os.stat(paths[row])
-        except OSError:
-            sizes[row], times[row] = ABSENT
-        else:
+    near = [row for row in ask if not is_remote(paths[row])]
+    for row, file in zip(near, stat_all([paths[row] for row in near]), strict=True):
+        if isinstance(file, os.stat_result):
             sizes[row], times[row] = file.st_size, file.st_mtime_ns
+        else:
+            sizes[row], times[row] = ABSENT
     return sizes, times
 
 
