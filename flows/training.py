@@ -18,10 +18,12 @@ from flows.artifacts import key
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError
-from pipeline.heads.clips import Clips, load_clips, with_views
+from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import EpochReport, OnEpoch
+from pipeline.heads.notes import split_notes
 from pipeline.heads.training import train
+from pipeline.heads.views import with_views
 from pipeline.heads.work_folder import claim_folder
 from pipeline.heads.zoo import HEADS
 
@@ -33,6 +35,7 @@ TRAINING = (
     "lr",
     "schedule",
     "split",
+    "test_set",
     "folds",
     "class_weights",
     "label_smoothing",
@@ -41,6 +44,8 @@ TRAINING = (
     "precision",
 )
 """Settings that a training takes as they are."""
+ACCEPTED = "accepted"
+"""The link in a folder of runs to the run that `refresh` has accepted."""
 
 
 def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
@@ -49,6 +54,7 @@ def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
     work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
     with store_warnings():
         loaded = load_stores(settings.store)
+        print_notes(loaded.clips, settings)
         metrics = train(
             loaded.clips,
             train_config(settings),
@@ -66,6 +72,12 @@ def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
         )
         return work.path, metrics
     return folder, metrics
+
+
+def print_notes(clips: Clips, settings: TrainingSettings) -> None:
+    """Say what a user should know of the split, a sentence each, on standard error."""
+    for note in split_notes(clips.table, settings.split, clips.holdouts, settings.test_set):
+        print(note, file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +161,10 @@ def run_name(settings: TrainSettings) -> str:
         if "/" in settings.name or settings.name in (".", ".."):
             raise ConfigError(
                 f"name is {settings.name!r}: give a plain folder name; RUNS says where runs live"
+            )
+        if settings.name == ACCEPTED:
+            raise ConfigError(
+                f"the name {ACCEPTED} is kept for the run that refresh has accepted: choose another"
             )
         return settings.name
     return f"{settings.head}-{store_name(settings.store)}"

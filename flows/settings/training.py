@@ -14,7 +14,7 @@ class TrainingSettings:
     store: str = setting(
         "features.zarr",
         "the store to train from; several with commas are views of the same clips: training draws "
-        "among them, testing averages over them",
+        "among them, testing reads the first, as predict does",
         metavar="PATH",
     )
     units: str = setting(
@@ -38,6 +38,12 @@ class TrainingSettings:
         "auto",
         "who trains and who tests; auto: given by the data, else whole groups, else stratified",
         choices=("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out"),
+    )
+    test_set: str = setting(
+        "",
+        "the test set of the store to test on (see freeze); every test set's clips, with their "
+        "groups and equal bytes, stay out of every training",
+        metavar="NAME",
     )
     folds: int = setting(5, "for --split kfold", metavar="N")
     class_weights: bool = setting(False, "weigh classes by how rare they are")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads.source import READY, Rows, SequenceSource, usable
+from pipeline.errors import ConfigError
+from pipeline.heads.holdout import Holdout, holdouts_of
+from pipeline.heads.source import READY, Rows, SequenceSource, normalised, usable
 
 MEMORY_SHARE = 0.5
 """Sequences that take more than this share of the free memory are streamed."""
@@ -27,8 +28,9 @@ class Clips:
     `features` (n, steps, *shape) as stored, or None where they are streamed; `mask` likewise;
     `labels` (n,) int64 index into `classes`; `rows` (n,) int64; `table` the source's columns of
     these rows; `digests` (n,) uint32; `views` other sources of the same clips, each with the
-    positions (n,) of these clips in it; `stored` (n,) int64 where the source has them, if that is
-    in other rows now than when a run began. Several trainings may share one: nothing writes to it.
+    positions (n,) of these clips in it; `holdouts` the named test sets that the source keeps;
+    `stored` (n,) int64 where the source has them, if that is in other rows now than when a run
+    began. Several trainings may share one: nothing writes to it.
     """
 
     source: SequenceSource
@@ -45,6 +47,7 @@ class Clips:
     shape: tuple[int, ...]
     left_out: Mapping[str, int]
     views: tuple[tuple[Clips, Rows], ...] = field(default=())
+    holdouts: tuple[Holdout, ...] = field(default=())
     stored: Rows | None = None
 
     @property
@@ -144,7 +147,7 @@ def load_clips(
 
     Raises `ConfigError` where nothing is left or a ready row's features are not finite.
     """
-    table = source.table()
+    table = normalised(source.table())
     good = usable(table)
     if not len(good):
         raise ConfigError(_nothing_usable(table))
@@ -157,7 +160,8 @@ def load_clips(
     if not stream:
         features, mask, rows, lost = _read(source, rows)
         _refuse_non_finite(features, mask, table, rows)
-    chosen = table.loc[rows]
+    digests = np.asarray(source.digests(rows), dtype=np.uint32)
+    chosen = table.loc[rows].assign(digest=digests)
     names = tuple(classes) if classes else tuple(sorted(set(chosen["label"].astype(str))))
     index = {name: i for i, name in enumerate(names)}
     strange = sorted(set(chosen["label"].astype(str)) - set(names))
@@ -171,7 +175,7 @@ def load_clips(
         mask=mask,
         labels=np.array([index[name] for name in chosen["label"].astype(str)], dtype=np.int64),
         rows=rows,
-        digests=np.asarray(source.digests(rows), dtype=np.uint32),
+        digests=digests,
         table=chosen,
         classes=names,
         fingerprint=source.fingerprint,
@@ -179,31 +183,8 @@ def load_clips(
         steps=int(source.steps),
         shape=tuple(int(n) for n in source.shape),
         left_out=_left_out(table, good, lost),
+        holdouts=holdouts_of(source),
     )
-
-
-def with_views(clips: Clips, others: Sequence[Clips]) -> Clips:
-    """The same clips with other views of them: training draws among all, testing averages.
-
-    Raises `SpecMismatch` for another shape or length, and where a view lacks some of the clips.
-    """
-    views = []
-    for other in others:
-        if (other.steps, other.shape) != (clips.steps, clips.shape):
-            raise SpecMismatch(
-                f"a view has steps of {other.shape} × {other.steps}, the first store "
-                f"{clips.shape} × {clips.steps}: make both with one backbone and one FRAMES"
-            )
-        place = {str(v): i for i, v in enumerate(other.table["video_id"])}
-        found = np.array([place.get(str(v), -1) for v in clips.table["video_id"]], dtype=np.int64)
-        if not (found >= 0).all():
-            absent = clips.table["video_id"].iloc[int(np.argmin(found))]
-            raise SpecMismatch(
-                f"a view lacks {int((found < 0).sum())} of {len(clips)} clips (such as {absent}): "
-                "run `features` for it on the same clips"
-            )
-        views.append((other, found))
-    return replace(clips, views=tuple(views))
 
 
 def _read(

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads.measures import bootstrap_interval
 from pipeline.heads.run_folder import DONE, read_predictions
 from pipeline.heads.saved import read_config
-from pipeline.heads.splits import group_names
+from pipeline.heads.units import group_names
 
 COLUMNS = [
     "run",

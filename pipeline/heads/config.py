@@ -18,6 +18,8 @@ class TrainConfig:
     """How one head is trained. 0 (or `auto`) means: what suits the head and the machine.
 
     `options` are the head's own (`units`, `dropout`, `preset`, …). `train_batch` counts clips.
+    `test_set` names a test set of the store (`pipeline.heads.holdout`) to test on; without it the
+    test is cut by `split` too.
     `patience` epochs without a better validation loss end the training. `folds` is read by
     `split=kfold`. `feature_dropout` is the share of channels silenced for a clip, `step_jitter`
     how far (in steps) a step may be replaced by a neighbour; both act in training only.
@@ -32,6 +34,7 @@ class TrainConfig:
     lr: float = 0.0
     schedule: str = "constant"
     split: str = "auto"
+    test_set: str = ""
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     folds: int = 3
     class_weights: bool = False
@@ -56,8 +59,13 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a share from 0 up to 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
+        """The settings as plain JSON values; `test_set` only where one is named.
+
+        (So that a run without one has the identity that it had before there were test sets.)
+        """
         values = asdict(self)
+        if not self.test_set:
+            del values["test_set"]
         return {**values, "options": dict(self.options), "fractions": list(self.fractions)}
 
 

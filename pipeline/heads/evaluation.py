@@ -5,21 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.digest import head_digest
-from pipeline.heads.leakage import near_identical
+from pipeline.heads.fitting import predict_views
+from pipeline.heads.gate import straddling
+from pipeline.heads.leakage import leakage_table, near_identical
 from pipeline.heads.measures import (
+    Probabilities,
     bootstrap_interval,
     confusion,
     measure,
     per_class,
 )
+from pipeline.heads.record import left_out
 from pipeline.heads.run_folder import predictions_table
-from pipeline.heads.splits import Split, group_names
+from pipeline.heads.source import Rows
+from pipeline.heads.splits import Split
+from pipeline.heads.units import group_names
 
 if TYPE_CHECKING:
     from pipeline.heads.training import Fitted
@@ -42,7 +49,7 @@ def evaluate_run(
     pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
     per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
     confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
-    near_identical(clips, split).to_csv(out / "leakage.csv", index=False)
+    leakage_table(clips, split).to_csv(out / "leakage.csv", index=False)
     progress = fitted.progress
     plot_curves(progress.history, out / "curves.png", best_epoch=progress.best_epoch)
     plot_confusion(counts, names, out / "confusion.png")
@@ -77,10 +84,36 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
         "stopped": progress.stopped,
         "split": split.how,
         "fingerprint": clips.fingerprint,
-        "left_out": dict(clips.left_out),
+        "left_out": left_out(clips, np.concatenate([split.train, split.validation, split.test])),
         "inference_clips_per_second": fitted.inference_clips_per_second,
         "leakage": len(near_identical(clips, split)),
+        "straddling": len(straddling(clips, split)),
+        **_beside(clips, split, fitted),
     }
+
+
+def _beside(clips: Clips, split: Split, fitted: Fitted) -> dict[str, Any]:
+    """Figures that only some runs have: of a named test set, and of views averaged.
+
+    With views, `test` and `validation` are the first store's alone, which is what `predict` reads;
+    `test_views` is the mean of the probabilities over all of them.
+    """
+    found: dict[str, Any] = {}
+    if split.test_set:
+        found["test_set"] = figures_of_test_set(clips, split.test_set, fitted.parts["test"])
+    if clips.views:
+        at, _ = fitted.parts["test"]
+        average = predict_views(fitted.model, clips, at)
+        found["test_views"] = measure(average, clips.labels[at]) | {"views": 1 + len(clips.views)}
+    return found
+
+
+def figures_of_test_set(
+    clips: Clips, name: str, part: tuple[Rows, Probabilities]
+) -> dict[str, Any]:
+    """The figures on the clips of a named test set, with its name."""
+    at, probabilities = part
+    return {"name": name, **measure(probabilities, clips.labels[at])}
 
 
 def confident_mistakes(predictions: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:

@@ -155,19 +155,23 @@ def fit_head(
 
 
 def predict_probabilities(model: Any, clips: Clips, positions: Rows, batch: int = 64) -> Any:
-    """(n, classes) float32 of the clips at `positions`, in their order; the mean over their views.
+    """(n, classes) float32 of the clips at `positions`, in their order, by the first store alone.
 
-    Every call has one shape (the last batch is filled up), so nothing is compiled twice.
+    That is what `predict` reads of a clip, with views or without. Every call has one shape (the last
+    batch is filled up), so nothing is compiled twice.
     """
     total = np.zeros((len(clips), len(clips.classes)), np.float32)
-    views = [(clips, np.arange(len(clips))), *clips.views]
-    for view, places in views:
-        wanted = places[positions]
-        back = {int(place): int(at) for place, at in zip(wanted, positions, strict=True)}
-        for features, mask, at in view.batches(wanted, batch):
-            own = np.array([back[int(i)] for i in at], dtype=np.int64)
-            total[own] += predict_batch(model, features, mask, batch)
-    return total[positions] / len(views)
+    for features, mask, at in clips.batches(positions, batch):
+        total[at] = predict_batch(model, features, mask, batch)
+    return total[positions]
+
+
+def predict_views(model: Any, clips: Clips, positions: Rows, batch: int = 64) -> Any:
+    """The same, as the mean over all views of each clip."""
+    total = predict_probabilities(model, clips, positions, batch)
+    for view, places in clips.views:
+        total = total + predict_probabilities(model, view, places[positions], batch)
+    return total / (1 + len(clips.views))
 
 
 def predict_batch(

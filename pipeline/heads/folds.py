@@ -16,10 +16,12 @@ from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.digest import head_digest
-from pipeline.heads.evaluation import confident_mistakes, run_metrics
+from pipeline.heads.evaluation import confident_mistakes, figures_of_test_set, run_metrics
 from pipeline.heads.fitting import EpochReport, OnEpoch, Stop
+from pipeline.heads.leakage import leakage_table
 from pipeline.heads.measures import bootstrap_interval, confusion, per_class
 from pipeline.heads.plan import Plan
+from pipeline.heads.record import left_out
 from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
@@ -28,8 +30,9 @@ from pipeline.heads.run_folder import (
     write_history,
     write_json,
 )
-from pipeline.heads.splits import Split, group_names
+from pipeline.heads.splits import Split, rows_of_test_set
 from pipeline.heads.training import Fitted, fit_split, save_model
+from pipeline.heads.units import group_names
 
 MARK = "fold.json"
 """Names the run that a fold's folder belongs to."""
@@ -54,8 +57,10 @@ def train_folds(
         if not (folder / DONE).exists():
             _train_fold(plan, split, folder, on_epoch, stop)
     done = [json.loads((folder / DONE).read_text(encoding="utf-8")) for folder in folders]
-    refitted = _refit(clips, config, done, on_epoch, stop, len(splits))
+    refitted = _refit(clips, config, splits, done, on_epoch, stop)
     metrics = _summary(clips, splits, done)
+    if config.test_set:
+        metrics["test_set"] = figures_of_test_set(clips, config.test_set, refitted.parts["test"])
     predictions = _write(out, clips, folders, refitted)
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
     metrics["test"]["top1_interval"] = list(bootstrap_interval(hits, group_names(predictions)))
@@ -93,6 +98,7 @@ def _train_fold(
     table = predictions_table(clips, {"test": fitted.parts["test"]})
     table.insert(4, "fold", split.fold)
     table.to_csv(folder / "predictions.csv", index=False)
+    leakage_table(clips, split).to_csv(folder / "leakage.csv", index=False)
     write_json(folder / DONE, run_metrics(clips, split, config, fitted))
     checkpoint.remove()
 
@@ -100,21 +106,22 @@ def _train_fold(
 def _refit(
     clips: Clips,
     config: TrainConfig,
+    splits: Sequence[Split],
     done: Sequence[dict[str, Any]],
     on_epoch: OnEpoch | None,
     stop: Stop | None,
-    folds: int,
 ) -> Fitted:
+    """The run's own head, fitted on the clips of all folds and tested on the named test set."""
     epochs = max(1, round(float(np.median([fold["best_epoch"] for fold in done]))))
-    none = np.zeros(0, dtype=np.int64)
     everything = Split(
-        train=clips.rows,
-        validation=none,
-        test=none,
+        train=np.sort(np.concatenate([split.test for split in splits])),
+        validation=np.zeros(0, dtype=np.int64),
+        test=rows_of_test_set(clips.table, clips.holdouts, config.test_set),
         how="all",
         seed=config.seed,
-        fold=folds,
-        folds=folds,
+        fold=len(splits),
+        folds=len(splits),
+        test_set=config.test_set,
     )
     fitted = fit_split(clips, everything, config, on_epoch=on_epoch, stop=stop, last_epoch=epochs)
     if fitted.progress.stopped:
@@ -150,11 +157,11 @@ def _summary(
             np.median([fold["inference_clips_per_second"] for fold in done])
         ),
         "classes": first["classes"],
-        "train_clips": len(clips),
+        "train_clips": sum(len(split.test) for split in splits),
         "stopped": False,
         "split": splits[0].how,
         "fingerprint": clips.fingerprint,
-        "left_out": dict(clips.left_out),
+        "left_out": left_out(clips, np.concatenate([split.test for split in splits])),
         "leakage": sum(fold.get("leakage", 0) for fold in done),
     }
 
@@ -175,6 +182,13 @@ def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -
     pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
     per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
     confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
+    leaks = [
+        pd.read_csv(f / "leakage.csv", keep_default_na=False).assign(fold=f.name)
+        for f in folders
+        if (f / "leakage.csv").exists()
+    ]
+    if leaks:
+        pd.concat(leaks, ignore_index=True).to_csv(out / "leakage.csv", index=False)
     history: list[EpochReport] = refitted.progress.history
     write_history(out / "history.csv", history)
     plot_curves(history, out / "curves.png", best_epoch=refitted.progress.best_epoch)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.heads.clips import Clips
+from pipeline.heads.gate import straddling
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import channels_of, masked_statistics
@@ -48,6 +49,16 @@ def near_identical(clips: Clips, split: Split, *, near: float = NEAR) -> pd.Data
         return pd.DataFrame(columns=["test", "other", "part", "similarity"])
     table = pd.concat(tables, ignore_index=True)
     return table.sort_values("similarity", ascending=False, ignore_index=True)
+
+
+def leakage_table(clips: Clips, split: Split) -> pd.DataFrame:
+    """What `leakage.csv` holds: `near_identical` clips, and test clips whose group is trained on.
+
+    Columns test, other, part, similarity, why (`near identical` or `same group`).
+    """
+    near = near_identical(clips, split).assign(why="near identical")
+    straddle = straddling(clips, split)
+    return pd.concat([near, straddle], ignore_index=True) if len(straddle) else near
 
 
 def _pooled(clips: Clips, training: Rows) -> npt.NDArray[np.float32]:

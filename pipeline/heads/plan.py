@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from pipeline.errors import ConfigError
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.gate import require_apart
 from pipeline.heads.identity import Identity
+from pipeline.heads.notes import split_notes
 from pipeline.heads.resolved import resolve
 from pipeline.heads.run_folder import (
     CHECKPOINT,
@@ -58,6 +60,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         )
     if resumed is None or recorded is None:
         splits = _splits(clips, config)
+        _require_apart(clips, splits)
         settings = resolve(config, splits)
         return Plan(
             clips=clips,
@@ -70,6 +73,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
     name = f"the run {resumed}"
     clips = recorded.align(clips, name)
     splits = tuple(recorded_splits(resumed))
+    _require_apart(clips, splits)
     asked = resolve_way(clips.table, config.split)
     settings = resolve(config, splits, how=asked)
     recorded.require(Identity.of(clips, splits, settings), name)
@@ -125,6 +129,7 @@ def run_config(
         "shape": list(clips.shape),
         "first_stage": dict(first_stage),
         "left_out": dict(clips.left_out),
+        "notes": split_notes(clips.table, plan.asked.split, clips.holdouts, plan.asked.test_set),
         "since": {}
         if before is None
         else ClipChanges.between(before.clips, plan.identity.clips).to_dict(),
@@ -137,17 +142,20 @@ def run_config(
 
 def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
     how = resolve_way(clips.table, config.split)
+    options: dict[str, Any] = {
+        "how": how,
+        "seed": config.seed,
+        "fractions": config.fractions,
+        "holdouts": clips.holdouts,
+    }
     if how in FOLDED:
-        return tuple(
-            make_folds(
-                clips.table,
-                how=how,
-                seed=config.seed,
-                fractions=config.fractions,
-                folds=config.folds,
-            )
-        )
-    return (make_split(clips.table, how=how, seed=config.seed, fractions=config.fractions),)
+        return tuple(make_folds(clips.table, folds=config.folds, **options))
+    return (make_split(clips.table, test_set=config.test_set, **options),)
+
+
+def _require_apart(clips: Clips, splits: Sequence[Split]) -> None:
+    for split in splits:
+        require_apart(clips, split)
 
 
 def _has_state(folder: Path) -> bool:

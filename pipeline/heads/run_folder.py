@@ -97,6 +97,7 @@ def split_record(clips: Clips, split: Split) -> dict[str, Any]:
         "seed": split.seed,
         "fold": split.fold,
         "folds": split.folds,
+        "test_set": split.test_set,
     }
     for name in ("train", "validation", "test"):
         at = clips.positions(getattr(split, name))

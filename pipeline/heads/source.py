@@ -65,3 +65,9 @@ class SequenceSource(Protocol):
 def usable(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that a head can learn from: ready, and with a label."""
     return table[(table["status"] == READY) & (table["label"].astype(str) != "")]
+
+
+def normalised(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with labels and groups as text without blanks around them: `Serve ` is `Serve`."""
+    clean = {name: table[name].astype(str).str.strip() for name in ("label", "group")}
+    return table.assign(**clean)

@@ -1,7 +1,7 @@
 """Who trains, who decides when to stop, and who tests: pure functions of a table and a seed.
 
 A group (clips cut from one source video) never straddles a split, except where the data's own
-split or `stratified` says so.
+split or `stratified` says so; clips of equal bytes never do (`pipeline.heads.gate` holds both).
 """
 
 from __future__ import annotations
@@ -13,29 +13,26 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.grouping import assign_groups
-from pipeline.heads.source import Rows, usable
+from pipeline.heads import cuts
+from pipeline.heads.given import given_parts, given_split
+from pipeline.heads.holdout import Holdout, kept_out, named
+from pipeline.heads.source import Rows, normalised, usable
+from pipeline.heads.units import group_names
 
 WAYS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
-NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""What the `split` column may say, and which part it means."""
+GROUPED = ("grouped", "kfold", "leave_one_group_out")
+"""Ways to split that keep groups whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
-    """Row numbers of the three parts, ascending int64, with how they were chosen."""
+    """Row numbers of the three parts, ascending int64, with how they were chosen.
+
+    `test_set` names the store's test set that `test` is; empty where it was cut by `how` too.
+    """
 
     train: Rows
     validation: Rows
@@ -44,6 +41,7 @@ class Split:
     seed: int
     fold: int = 0
     folds: int = 1
+    test_set: str = ""
 
     def __repr__(self) -> str:
         return (
@@ -60,6 +58,7 @@ class Split:
             "seed": self.seed,
             "fold": self.fold,
             "folds": self.folds,
+            "test_set": self.test_set,
         }
 
     @classmethod
@@ -76,6 +75,7 @@ class Split:
             seed=int(values["seed"]),
             fold=int(values["fold"]),
             folds=int(values["folds"]),
+            test_set=str(values.get("test_set", "")),
         )
 
     def save(self, path: Path) -> None:
@@ -96,29 +96,48 @@ def make_split(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     folds: int = 3,
     fold: int = 0,
+    holdouts: Sequence[Holdout] = (),
+    test_set: str = "",
 ) -> Split:
     """Split the usable clips of a table (as `SequenceSource.table`) into three parts.
 
     `auto` is `given` where the `split` column names test clips, else `grouped` where groups are
     known, else `stratified`. For `kfold` and `leave_one_group_out` this is fold number `fold`;
-    `make_folds` gives all of them. Equal tables and seeds give equal splits.
+    `make_folds` gives all of them. Clips that one of the `holdouts` keeps out take no part, but
+    those of the one named `test_set`, which are the test. Equal tables and seeds give equal splits.
 
     Raises `ConfigError` where there are too few classes, clips or groups for it.
     """
     resolved = resolve_way(table, how)
     if resolved in ("kfold", "leave_one_group_out"):
-        every = make_folds(table, how=resolved, seed=seed, fractions=fractions, folds=folds)
+        every = make_folds(
+            table, how=resolved, seed=seed, fractions=fractions, folds=folds, holdouts=holdouts
+        )
         if not 0 <= fold < len(every):
             raise ConfigError(f"fold is {fold}: give a number from 0 to {len(every) - 1}")
         return every[fold]
     clips = _checked(table, fractions)
+    tested = rows_of_test_set(clips, holdouts, test_set)
+    free = clips[~kept_out(holdouts, clips)]
+    share = fractions[1] / (fractions[0] + fractions[1])
     if resolved == "given":
-        return _given(clips, seed, fractions)
-    if resolved == "grouped":
-        parts = _by_groups(clips, seed, fractions)
+        where = given_split(free, seed, share, test=not test_set)
     else:
-        parts = _stratified(clips, seed, fractions)
-    return _as_split(clips, parts, resolved, seed)
+        shares = (1 - share, share) if test_set else tuple(fractions)
+        if resolved == "grouped":
+            _require_groups(free, sum(part > 0 for part in shares))
+        cut = cuts.by_groups if resolved == "grouped" else cuts.stratified
+        where = cut(free, shares, seed)
+    rows = free.index.to_numpy(dtype=np.int64)
+    split = Split(
+        train=rows[where == 0],
+        validation=rows[where == 1],
+        test=tested if test_set else rows[where == 2],
+        how=resolved,
+        seed=seed,
+        test_set=test_set,
+    )
+    return _as_split(clips, split)
 
 
 def make_folds(
@@ -128,52 +147,84 @@ def make_folds(
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     folds: int = 3,
+    holdouts: Sequence[Holdout] = (),
 ) -> list[Split]:
     """Every fold: each clip tests exactly once, always apart from its whole group.
 
     The validation part of each fold is cut, by whole groups, from what that fold does not test,
-    in the proportion of `fractions`. `leave_one_group_out` has as many folds as groups.
+    in the proportion of `fractions`. `leave_one_group_out` has as many folds as groups. Clips that
+    one of the `holdouts` keeps out are in no fold.
     """
     clips = _checked(table, fractions)
-    groups = group_names(clips)
-    distinct = len(set(groups))
+    clips = clips[~kept_out(holdouts, clips)]
+    tested_in, names = pd.factorize(group_names(clips), sort=True)
     if how == "leave_one_group_out":
-        _, tested_in = np.unique(groups, return_inverse=True)
-        folds = distinct
+        folds = len(names)
+    elif folds < 2 or folds > len(names):
+        raise ConfigError(
+            f"{folds} folds cannot be made of {len(names)} groups: ask for 2 to {len(names)}"
+        )
     else:
-        if folds < 2 or folds > distinct:
-            raise ConfigError(
-                f"{folds} folds cannot be made of {distinct} groups: ask for 2 to {distinct}"
-            )
-        tested_in = assign_groups(groups, _labels(clips), np.full(folds, 1 / folds), seed)
-    if distinct < 3:
+        tested_in = cuts.by_groups(clips, [1 / folds] * folds, seed)
+    if len(names) < 3:
         raise ConfigError(
             f"{how} needs at least 3 groups (train, validation, test), these clips have "
-            f"{distinct}: use split=stratified or add source videos"
+            f"{len(names)}: use split=stratified or add source videos"
         )
     share = fractions[1] / (fractions[0] + fractions[1])
-    return [_fold(clips, groups, tested_in, f, folds, share, how, seed) for f in range(folds)]
+    rows = clips.index.to_numpy(dtype=np.int64)
+    splits = []
+    for fold in range(folds):
+        where = np.full(len(clips), 2, dtype=np.int64)
+        rest = tested_in != fold
+        where[rest] = cuts.by_groups(clips[rest], (1 - share, share), seed + fold)
+        train, validation, test = (rows[where == part] for part in range(3))
+        split = Split(
+            train=train,
+            validation=validation,
+            test=test,
+            how=how,
+            seed=seed,
+            fold=fold,
+            folds=folds,
+        )
+        splits.append(_as_split(clips, split))
+    return splits
 
 
 def resolve_way(table: pd.DataFrame, how: str) -> str:
-    """The way to split that `how` means for this table; `auto` becomes a definite one."""
+    """The way to split that `how` means for this table; `auto` becomes a definite one.
+
+    A clip without a group is a group of its own, so `auto` is `grouped` as soon as groups are
+    known. Raises `ConfigError` for a way that is not known, and for a `split` column that names
+    parts and something else beside them.
+    """
     if how not in WAYS:
         raise ConfigError(f"split {how!r} is not known: use {', '.join(WAYS)}")
     if how != "auto":
         return how
-    clips = usable(table)
-    given = clips["split"].astype(str).str.lower().map(NAMES)
-    if (given == "test").any() and (given == "train").any():
+    clips = usable(normalised(table))
+    if {"train", "test"} <= set(given_parts(clips)):
         return "given"
-    known = clips["group"].astype(str)
-    return "grouped" if known.ne("").all() and known.nunique() >= 3 else "stratified"
+    known = clips["group"].ne("")
+    return "grouped" if known.any() and len(set(group_names(clips))) >= 3 else "stratified"
 
 
-def group_names(clips: pd.DataFrame) -> npt.NDArray[np.str_]:
-    """Each clip's group; a clip without one is a group of its own."""
-    group = clips["group"].astype(str).to_numpy(dtype=str)
-    alone = "clip:" + clips["video_id"].astype(str)
-    return np.where(group == "", alone.to_numpy(dtype=str), group)
+def rows_of_test_set(clips: pd.DataFrame, holdouts: Sequence[Holdout], test_set: str) -> Rows:
+    """The rows of the clips in the test set of this name, ascending; none for an empty name.
+
+    Raises `ConfigError` where there is no such set, or none of its clips can be used.
+    """
+    if not test_set:
+        return np.zeros(0, dtype=np.int64)
+    holdout = named(holdouts, test_set)
+    rows = clips.index.to_numpy(dtype=np.int64)[holdout.tested(clips)]
+    if not len(rows):
+        raise ConfigError(
+            f"none of the {len(holdout.video_ids)} clips of the test set {test_set} can be used: "
+            "bring them back, or make another set with `pixels-once freeze`"
+        )
+    return np.sort(rows)
 
 
 def _checked(table: pd.DataFrame, fractions: Sequence[float]) -> pd.DataFrame:
@@ -181,8 +232,8 @@ def _checked(table: pd.DataFrame, fractions: Sequence[float]) -> pd.DataFrame:
         raise ConfigError(
             f"fractions are {tuple(fractions)}: give three shares for train, validation and test"
         )
-    clips = usable(table).sort_index()
-    classes = sorted(set(clips["label"].astype(str)))
+    clips = usable(normalised(table)).sort_index()
+    classes = sorted(set(clips["label"]))
     if len(classes) < 2:
         raise ConfigError(
             f"the {len(clips)} usable clips have {len(classes)} class"
@@ -191,107 +242,52 @@ def _checked(table: pd.DataFrame, fractions: Sequence[float]) -> pd.DataFrame:
     return clips
 
 
-def _labels(clips: pd.DataFrame) -> Rows:
-    _, labels = np.unique(clips["label"].astype(str).to_numpy(dtype=str), return_inverse=True)
-    return labels.astype(np.int64)
-
-
-def _given(clips: pd.DataFrame, seed: int, fractions: Sequence[float]) -> Split:
-    part = clips["split"].astype(str).str.lower().map(NAMES)
-    missing = [name for name in ("train", "test") if not (part == name).any()]
-    if missing:
+def _require_groups(clips: pd.DataFrame, parts: int) -> None:
+    distinct = len(set(group_names(clips)))
+    if distinct < parts:
         raise ConfigError(
-            f"the data's own split has no {' and no '.join(missing)} clips: "
-            "use split=grouped or split=stratified"
-        )
-    numbers = {"train": 0, "validation": 1, "test": 2}
-    where: Rows = np.fromiter((numbers.get(str(p), -1) for p in part), np.int64, len(part))
-    if not (where == 1).any():
-        # No validation part is given: cut one from the training clips, never from the test.
-        training = clips[where == 0]
-        share = fractions[1] / (fractions[0] + fractions[1])
-        where[where == 0] = _train_or_validation(training, share, seed)
-    return _as_split(clips, where, "given", seed)
-
-
-def _train_or_validation(training: pd.DataFrame, share: float, seed: int) -> Rows:
-    """0 (train) or 1 (validation) for each clip, by whole groups where there are enough."""
-    groups = group_names(training)
-    _, sizes = np.unique(groups, return_counts=True)
-    if len(sizes) >= 4 and sizes.max() <= len(training) / 2:
-        return assign_groups(groups, _labels(training), np.array([1 - share, share]), seed)
-    return _stratified(training, seed, (1 - share, share))
-
-
-def _by_groups(clips: pd.DataFrame, seed: int, fractions: Sequence[float]) -> Rows:
-    groups = group_names(clips)
-    distinct = len(set(groups))
-    wanted = sum(f > 0 for f in fractions)
-    if distinct < wanted:
-        raise ConfigError(
-            f"{wanted} parts need at least {wanted} groups, these clips have {distinct}: "
+            f"{parts} parts need at least {parts} groups, these clips have {distinct}: "
             "use split=stratified or add source videos"
         )
-    return assign_groups(groups, _labels(clips), np.asarray(fractions, dtype=float), seed)
 
 
-def _stratified(clips: pd.DataFrame, seed: int, fractions: Sequence[float]) -> Rows:
-    """Each class cut in the same proportions; the first part takes what rounding leaves."""
-    rng = np.random.default_rng(seed)
-    labels, where = _labels(clips), np.zeros(len(clips), dtype=np.int64)
-    shares = np.asarray(fractions, dtype=float) / sum(fractions)
-    for label in range(labels.max() + 1):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        counts = np.floor(shares * len(members) + 0.5).astype(int)
-        counts[1:] = np.where(shares[1:] > 0, np.maximum(counts[1:], 1), 0)
-        while counts[1:].sum() > max(len(members) - 1, 0):
-            counts[1 + int(np.argmax(counts[1:]))] -= 1
-        stops = np.cumsum(counts[1:])
-        for part, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True), start=1):
-            where[members[start:stop]] = part
-    return where
-
-
-def _fold(
-    clips: pd.DataFrame,
-    groups: npt.NDArray[np.str_],
-    tested_in: Rows,
-    fold: int,
-    folds: int,
-    share: float,
-    how: str,
-    seed: int,
-) -> Split:
-    where = np.full(len(clips), 2, dtype=np.int64)
-    rest = tested_in != fold
-    parts = np.array([1 - share, share])
-    where[rest] = assign_groups(groups[rest], _labels(clips)[rest], parts, seed + fold)
-    return _as_split(clips, where, how, seed, fold=fold, folds=folds)
-
-
-def _as_split(
-    clips: pd.DataFrame, where: Rows, how: str, seed: int, *, fold: int = 0, folds: int = 1
-) -> Split:
-    rows = clips.index.to_numpy(dtype=np.int64)
-    parts = [rows[where == part] for part in range(3)]
-    for name, part in zip(("train", "validation", "test"), parts, strict=True):
-        if not len(part):
+def _as_split(clips: pd.DataFrame, split: Split) -> Split:
+    """The split, if every part has clips and every class that is asked of a head is trained."""
+    labels = clips["label"].astype(str)
+    sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
+    for name, size in sizes.items():
+        if not size:
             raise ConfigError(
-                f"the {how} split of {len(rows)} clips leaves no clip for {name}: "
+                f"the {split.how} split of {len(clips)} clips leaves no clip for {name}: "
                 "add clips or choose another split"
             )
-    absent = sorted(set(clips["label"].astype(str)) - set(clips.loc[parts[0], "label"].astype(str)))
-    if absent:
-        raise ConfigError(
-            f"the {how} split leaves no training clip of {absent[0]}: "
-            "its clips share too few groups; add some or use split=stratified"
+    trained = set(labels[clips.index.isin(split.train)])
+    asked = {
+        name: set(labels[clips.index.isin(getattr(split, name))]) - trained
+        for name in ("test", "validation")
+    }
+    for name, absent in asked.items():
+        if absent:
+            label = min(absent)
+            raise ConfigError(_untrained(split, name, label, clips[labels == label]))
+    return split
+
+
+def _untrained(split: Split, part: str, label: str, clips: pd.DataFrame) -> str:
+    """Why no clip of a class is trained on, and what to do about it."""
+    whose = "data's own" if split.how == "given" else split.how
+    fact = f"the {whose} split has {label} in its {part} clips only"
+    if split.test_set and part == "test":
+        return (
+            f"{label} is in the test set {split.test_set} only: add training clips of {label}, of "
+            "other groups"
         )
-    return Split(
-        train=parts[0],
-        validation=parts[1],
-        test=parts[2],
-        how=how,
-        seed=seed,
-        fold=fold,
-        folds=folds,
+    if split.how == "given":
+        return f"{fact}: give it training clips, or take its clips out"
+    if split.how == "stratified":
+        return f"{fact}, it has {len(clips)}: add clips of {label}"
+    groups = len(set(group_names(clips)))
+    return (
+        f"{fact}: its {len(clips)} clips are of {groups} group{'s' * (groups != 1)}; add some of "
+        "other groups, or use split=stratified"
     )

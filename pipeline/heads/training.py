@@ -22,13 +22,15 @@ from pipeline.heads.fitting import (
     predict_batch,
     predict_probabilities,
 )
+from pipeline.heads.gate import require_apart
 from pipeline.heads.identity import FILE, Identity
 from pipeline.heads.measures import Probabilities
 from pipeline.heads.plan import FOLDED, Plan, plan_training, run_config
+from pipeline.heads.record import write_clips
 from pipeline.heads.resolved import auto_batch, head_policy, is_wide
 from pipeline.heads.run_folder import CHECKPOINT, DONE, write_history, write_json
 from pipeline.heads.source import Rows, SequenceSource
-from pipeline.heads.splits import Split
+from pipeline.heads.splits import Split, rows_of_test_set
 from pipeline.heads.statistics import Statistics, masked_statistics
 from pipeline.heads.work_folder import claim_folder
 from pipeline.heads.zoo import build_head, head_kind, require_readable
@@ -81,6 +83,8 @@ def train(
     if not plan.resumed:
         plan.identity.save(work.path / FILE)
         write_json(work.path / "config.json", run_config(out.name, plan, first_stage or {}, before))
+    tested = rows_of_test_set(plan.clips.table, plan.clips.holdouts, config.test_set)
+    write_clips(work.path, plan.clips, plan.splits, tested)
     try:
         metrics = _train(plan, work.path, started, on_epoch, stop)
     except Exception:
@@ -122,8 +126,10 @@ def fit_split(
     """Train one head on one split; the test clips are looked at once, at the end.
 
     Goes on from `checkpoint` where it holds a state. After Ctrl-C the head is the best so far, and
-    `checkpoint` has the state of the last whole epoch, for the caller to save.
+    `checkpoint` has the state of the last whole epoch, for the caller to save. Raises `LeakError`
+    for a split whose test or validation clips are also trained on.
     """
+    require_apart(clips, split)
     started = time.perf_counter()
     train_at, validation_at = clips.positions(split.train), clips.positions(split.validation)
     statistics = masked_statistics(clips, train_at)

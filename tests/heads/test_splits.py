@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
+from pipeline.heads.notes import split_notes
 from pipeline.heads.splits import Split, make_folds, make_split, resolve_way
 
 PARTS = ("train", "validation", "test")
@@ -126,8 +127,8 @@ def test_only_ready_and_labelled_rows_take_part():
 
 def test_unknown_groups_are_groups_of_their_own():
     frame = table(["a", "b"] * 10, ["g1", "g1"] + [""] * 18)
-    assert resolve_way(frame, "auto") == "stratified"
-    split = make_split(frame, how="grouped")
+    assert resolve_way(frame, "auto") == "grouped"
+    split = make_split(frame)
     assert len(split.train) > 10
 
 
@@ -143,5 +144,82 @@ def test_unknown_groups_are_groups_of_their_own():
     ],
 )
 def test_refuses_what_cannot_be_in_one_sentence(frame, how, message):
+    with pytest.raises(ConfigError, match=message):
+        make_split(frame, how=how)
+
+
+def test_one_clip_without_a_group_keeps_the_split_grouped():
+    frame = ucf(classes=3, groups=10, clips=2)
+    frame.loc[0, "group"] = ""
+    split = make_split(frame)
+    assert split.how == "grouped"
+    seen = [set(frame.loc[getattr(split, part), "group"]) - {""} for part in PARTS]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+    assert split_notes(frame, "auto") == [
+        "1 of 60 clips have no group: each counts as a group of its own"
+    ]
+
+
+def test_blanks_and_case_of_the_split_column_do_not_count():
+    frame = ucf()
+    frame["split"] = np.select(
+        [frame["group"] < "g05", frame["group"] < "g09", frame["group"] < "g15"],
+        [" TEST", "dev", "Train "],
+        "training",
+    )
+    split = make_split(frame)
+    assert split.how == "given"
+    assert sum(len(getattr(split, part)) for part in PARTS) == len(frame)
+    assert set(frame.loc[split.validation, "split"]) == {"dev"}
+
+
+def test_a_split_name_that_is_not_known_is_refused_with_its_number():
+    frame = ucf()
+    frame["split"] = np.where(frame["group"] < "g07", "test", "train")
+    frame.loc[:9, "split"] = "trian"
+    with pytest.raises(ConfigError, match=r"'trian' on 10 of 500 clips.*use train, validation"):
+        make_split(frame)
+    assert make_split(frame, how="grouped").how == "grouped"
+
+
+def test_clips_without_a_split_are_counted_and_never_used():
+    frame = ucf()
+    frame["split"] = np.where(frame["group"] < "g07", "test", "train")
+    frame.loc[490:, "split"] = " "
+    split = make_split(frame)
+    used = np.concatenate([getattr(split, part) for part in PARTS])
+    assert not set(used) & set(range(490, 500))
+    (note,) = split_notes(frame, "auto")
+    assert note.startswith("10 of 500 clips have no split")
+
+
+def test_a_split_column_that_names_no_part_is_said_to_be_unused():
+    frame = ucf()
+    frame["split"] = "fold1"
+    assert make_split(frame).how == "grouped"
+    assert split_notes(frame, "auto") == [
+        "the split column of these clips is not used: split is grouped"
+    ]
+
+
+def test_labels_and_groups_do_not_differ_by_blanks():
+    frame = ucf(classes=2, groups=6, clips=2)
+    frame.loc[0, ["label", "group"]] = ["c0 ", " g00"]
+    split = make_split(frame)
+    where = next(part for part in PARTS if 0 in getattr(split, part))
+    assert 1 in getattr(split, where)  # the other clip of its group
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("given", "the data's own split has only-tested in its test clips only: give it training"),
+        ("kfold", "kfold split has only-tested in its test clips only: its 2 clips are of 1 group"),
+    ],
+)
+def test_a_class_without_training_clips_is_refused_for_its_true_reason(how, message):
+    frame = ucf(classes=2, groups=6, clips=2)
+    frame["split"] = np.where(frame["group"] == "g00", "test", "train")
+    frame.loc[[0, 1], "label"] = "only-tested"
     with pytest.raises(ConfigError, match=message):
         make_split(frame, how=how)

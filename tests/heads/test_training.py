@@ -13,18 +13,20 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads.clips import load_clips, with_views
+from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.resolved import auto_batch
 from pipeline.heads.saved import load_run
 from pipeline.heads.statistics import masked_statistics
 from pipeline.heads.tensorboard import log_epochs
 from pipeline.heads.training import train
+from pipeline.heads.views import with_views
 from tests.heads.sources import rising_or_falling
 
 QUICK = TrainConfig(head="gru", epochs=3, baselines=False)
 WRITTEN = {
     "classes.csv",
+    "clips.csv",
     "config.json",
     "confusion.csv",
     "confusion.png",
@@ -224,9 +226,9 @@ def test_a_streamed_source_trains_like_a_loaded_one(tmp_path):
     assert train(streamed, config, tmp_path / "run")["test"]["top1"] >= 0.8
 
 
-def test_views_are_drawn_in_training_and_averaged_in_testing(tmp_path):
+def test_views_are_drawn_in_training_and_their_average_stands_beside_the_test(tmp_path):
     plain, mirror = rising_or_falling(), rising_or_falling(seed=9)
-    mirror.mask[:] = plain.mask
+    mirror.mask[:], mirror.fingerprint = plain.mask, "0" * 64
     clips = with_views(load_clips(plain), [load_clips(mirror)])
     drawn = np.concatenate([f for f, _, _ in clips.training_batches(np.arange(64), 16, 0, 0)])
     order = np.concatenate([at for _, _, at in clips.training_batches(np.arange(64), 16, 0, 0)])
@@ -234,7 +236,8 @@ def test_views_are_drawn_in_training_and_averaged_in_testing(tmp_path):
     from_mirror = (drawn == mirror.features[order]).all(axis=(1, 2)).sum()
     assert from_plain + from_mirror == 64
     assert min(from_plain, from_mirror) > 16
-    assert train(clips, QUICK, tmp_path / "run")["test"]["clips"] > 0
+    metrics = train(clips, QUICK, tmp_path / "run")
+    assert metrics["test"]["clips"] == metrics["test_views"]["clips"] > 0
     mirror.frame["video_id"] = [f"other/{i}" for i in range(64)]
     with pytest.raises(SpecMismatch, match="lacks 64 of 64 clips"):
         with_views(load_clips(plain), [load_clips(mirror)])

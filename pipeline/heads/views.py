@@ -1,0 +1,103 @@
+"""Several stores as views of the same clips: what must be the same in them, and what may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import SpecMismatch
+from pipeline.heads.clips import Clips
+from pipeline.heads.source import Rows
+
+MAY_DIFFER = frozenset({"view", "fit", "interpolation", "precision", "sampling.offset"})
+"""What one view of a clip may have other than another: how its frames are looked at, and which
+frame of a segment. What a number of a step means (backbone, weights, rule, dtype) may not."""
+
+
+def with_views(clips: Clips, others: Sequence[Clips]) -> Clips:
+    """The same clips with other views of them: training draws among all of them.
+
+    Raises `SpecMismatch` for another first stage, length or dtype, for a view that lacks clips or
+    has other labels or other bytes under their ids, and for one store given twice.
+    """
+    seen = {clips.fingerprint}
+    holdouts = {holdout.name: holdout for holdout in clips.holdouts}
+    views = []
+    for other in others:
+        name = _name(other)
+        if other.fingerprint in seen:
+            raise SpecMismatch(
+                f"{name} holds the same features as a store named before it (spec "
+                f"{other.fingerprint[:12]}): name each view once"
+            )
+        seen.add(other.fingerprint)
+        _require_same_meaning(clips, other, name)
+        views.append((other, _places(clips, other, name)))
+        for holdout in other.holdouts:
+            if holdouts.setdefault(holdout.name, holdout).video_ids != holdout.video_ids:
+                raise SpecMismatch(
+                    f"{name} has other clips in its test set {holdout.name} than the first store: "
+                    "freeze one of them under another name"
+                )
+    kept = tuple(holdouts[name] for name in sorted(holdouts))
+    return replace(clips, views=tuple(views), holdouts=kept)
+
+
+def _require_same_meaning(clips: Clips, other: Clips, name: str) -> None:
+    if (other.steps, other.shape) != (clips.steps, clips.shape):
+        raise SpecMismatch(
+            f"{name} has steps of {other.shape} × {other.steps}, the first store "
+            f"{clips.shape} × {clips.steps}: make both with one backbone and one FRAMES"
+        )
+    mine, theirs = _flat(clips.spec), _flat(other.spec)
+    names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    strange = [f"{k} {theirs.get(k)} against {mine.get(k)}" for k in names if k not in MAY_DIFFER]
+    if strange:
+        raise SpecMismatch(
+            f"{name} is no view of the first store's clips, its steps mean something else "
+            f"({', '.join(strange[:4])}): only {', '.join(sorted(MAY_DIFFER))} may differ"
+        )
+
+
+def _places(clips: Clips, other: Clips, name: str) -> Rows:
+    """Where the clips stand in the view, (n,) int64, if they are the same clips there."""
+    ids = clips.table["video_id"].astype(str).to_numpy(dtype=object)
+    place = {str(v): i for i, v in enumerate(other.table["video_id"])}
+    found = np.array([place.get(str(v), -1) for v in ids], dtype=np.int64)
+    _refuse(ids, found < 0, f"{name} lacks", "run `features` for it on the same clips")
+    for column, what, remedy in (
+        ("label", "has other labels for", "run `features` for both on the same clips"),
+        ("sha256", "was made from other bytes of", "run `features` for both on the same clips"),
+    ):
+        if column in clips.table and column in other.table:
+            mine = clips.table[column].astype(str).to_numpy(dtype=object)
+            theirs = other.table[column].astype(str).to_numpy(dtype=object)[found]
+            known = (mine != "") & (theirs != "")
+            _refuse(ids, known & (mine != theirs), f"{name} {what}", remedy)
+    return found
+
+
+def _refuse(ids: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], what: str, remedy: str) -> None:
+    if wrong.any():
+        first = ids[int(np.argmax(wrong))]
+        raise SpecMismatch(
+            f"{what} {int(wrong.sum())} of {len(ids)} clips (such as {first}): {remedy}"
+        )
+
+
+def _name(clips: Clips) -> str:
+    return f"the view {url}" if (url := str(getattr(clips.source, "url", ""))) else "a view"
+
+
+def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat
