@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from flows.settings import COMMANDS
@@ -104,14 +105,27 @@ def resolve(
     values |= flags
     settings = cls(**values)
     for item in fields(cls):
-        choices = item.metadata.get("choices", ())
-        value = getattr(settings, item.name)
-        if choices and value not in choices:
-            raise ConfigError(
-                f"{item.name} is {value!r}: choose {', '.join(choices)}"
-                + nearest(str(value), choices)
-            )
+        _require_sane(item, getattr(settings, item.name))
     return settings
+
+
+def _require_sane(item: Field[Any], value: Any) -> None:
+    """Raise `ConfigError` for a value outside of its setting's choices or bounds."""
+    choices = item.metadata.get("choices", ())
+    if choices and value not in choices:
+        raise ConfigError(
+            f"{item.name} is {value!r}: choose {', '.join(choices)}" + nearest(str(value), choices)
+        )
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{item.name} holds a NUL character: take it out")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    least, most = item.metadata.get("least", 0), item.metadata.get("most")
+    if not math.isfinite(value):
+        raise ConfigError(f"{item.name} is {value}: give a finite number")
+    if value < least or (most is not None and value > most):
+        bounds = f"{least} or more" if most is None else f"a number from {least} to {most}"
+        raise ConfigError(f"{item.name} is {value}: give {bounds}")
 
 
 def _from_file(command: str, path: str) -> dict[str, Any]:
@@ -120,13 +134,18 @@ def _from_file(command: str, path: str) -> dict[str, Any]:
             tree = tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"the config file {path} does not exist: check --config") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the config file {path} is not valid TOML: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        detail = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the config file {path!r} cannot be read: {detail}") from None
     for section in tree:
         if section not in COMMANDS:
             raise ConfigError(
                 f"{path} has an unknown section [{section}]{nearest(section, COMMANDS)}"
             )
+        if not isinstance(tree[section], dict):
+            raise ConfigError(f"{path} sets {section}: write [{section}], and its keys below it")
     values = {key.replace("-", "_"): value for key, value in tree.get(command, {}).items()}
     kinds = {item.name: item.type for item in fields(COMMANDS[command])}
     for key, value in values.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.settings.field import setting
+from flows.settings.field import MOST_PROCESSES, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,16 @@ class FeaturesSettings:
         "(default: what the store was made with, else imagenet)",
         metavar="WEIGHTS",
     )
-    frames: int = setting(40, "steps in every sequence", metavar="N")
+    frames: int = setting(40, "steps in every sequence", metavar="N", least=1, most=100_000)
     sampling: str = setting(
         "uniform", "which frames: uniform, stride, first, or fps=N", metavar="RULE"
     )
     stride: int = setting(0, "frames from one step to the next, for --sampling stride", metavar="N")
     offset: float = setting(
-        0.5, "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)", metavar="X"
+        0.5,
+        "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)",
+        metavar="X",
+        most=1,
     )
     fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
     view: str = setting(
@@ -60,7 +63,7 @@ class FeaturesSettings:
         choices=("auto", "keras", "openvino"),
     )
     batch: int = setting(
-        64, "clips per chunk of the store; fixed when a store is made", metavar="CLIPS"
+        64, "clips per chunk of the store; fixed when a store is made", metavar="CLIPS", least=1
     )
     cnn_batch: int = setting(0, "frames per CNN call (0: as measured best)", metavar="FRAMES")
     scheduler: str = setting(
@@ -88,9 +91,14 @@ class FeaturesSettings:
         choices=("auto", "require", "never"),
     )
     workers: int = setting(
-        0, "worker processes of the local cluster (0: one per GPU, or one)", metavar="N"
+        0,
+        "worker processes of the local cluster (0: one per GPU, or one)",
+        metavar="N",
+        most=MOST_PROCESSES,
     )
-    decoders: int = setting(0, "decoding processes per worker (0: as many as cores)", metavar="N")
+    decoders: int = setting(
+        0, "decoding processes per worker (0: as many as cores)", metavar="N", most=MOST_PROCESSES
+    )
     timeout: float = setting(
         60.0, "seconds that a clip may take to decode, plus a share for its size", metavar="S"
     )
@@ -106,7 +114,10 @@ class FeaturesSettings:
         "", "try failed clips again: a reason, several with commas, or all", metavar="REASON"
     )
     max_failed: float = setting(
-        1.0, "end with status 3 if more than this share of the clips failed", metavar="FRACTION"
+        1.0,
+        "end with status 3 if more than this share of the clips failed",
+        metavar="FRACTION",
+        most=1,
     )
     allow_gone: bool = setting(
         False, "go on although more than a fifth of the rows would be marked gone"

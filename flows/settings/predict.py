@@ -18,7 +18,7 @@ class PredictSettings:
     weights: str = setting(
         "", "only where the weights that the run remembers have moved or changed", metavar="PATH"
     )
-    top: int = setting(5, "how many labels to print", metavar="K")
+    top: int = setting(5, "how many labels to print", metavar="K", least=1)
     engine: str = setting("auto", "what runs the CNN", choices=("auto", "keras", "openvino"))
     csv: str = setting("", "also write the predictions to this CSV file", metavar="FILE")
     timeline: bool = setting(
@@ -33,7 +33,10 @@ class PredictSettings:
         0, "for --timeline: steps from window to window (0: an eighth of a window)", metavar="STEPS"
     )
     smooth: int = setting(
-        5, "for --timeline: windows that the rolling average takes; 1 is none", metavar="WINDOWS"
+        5,
+        "for --timeline: windows that the rolling average takes; 1 is none",
+        metavar="WINDOWS",
+        least=1,
     )
     cuts: bool = setting(
         True, "for --timeline: end windows where the picture cuts, so that none sees two scenes"

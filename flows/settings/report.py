@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.settings.field import setting
+from flows.settings.field import LARGEST_SEED, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,5 +20,7 @@ class ReportSettings:
     hover: int = setting(
         2000, "clips of the map that show their picture under the pointer", metavar="N"
     )
-    near: float = setting(0.98, "from this similarity on, two clips are look-alikes", metavar="X")
-    seed: int = setting(0, "which clips are drawn", metavar="N")
+    near: float = setting(
+        0.98, "from this similarity on, two clips are look-alikes", metavar="X", least=-1, most=1
+    )
+    seed: int = setting(0, "which clips are drawn", metavar="N", most=LARGEST_SEED)

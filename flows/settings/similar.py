@@ -15,7 +15,7 @@ class SimilarSettings:
     video: str = setting(
         "", "a clip's file, its id in the store, or its row number", metavar="PATH|ID|ROW"
     )
-    top: int = setting(10, "how many clips to find", metavar="N")
+    top: int = setting(10, "how many clips to find", metavar="N", least=1)
     out: str = setting("similar.png", "a picture of what was found (empty: none)", metavar="FILE")
     weights: str = setting(
         "", "the backbone's weights, for a clip that is not in the store", metavar="WEIGHTS"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.settings.field import setting
+from flows.settings.field import MOST_PROCESSES, setting
 from flows.settings.training import TrainingSettings
 
 
@@ -27,5 +27,8 @@ class SweepSettings(TrainingSettings):
     )
     name: str = setting("", "how the runs' names begin (default: the store's)", metavar="PREFIX")
     workers: int = setting(
-        0, "trainings at a time, each in a process of its own (0: what suits)", metavar="N"
+        0,
+        "trainings at a time, each in a process of its own (0: what suits)",
+        metavar="N",
+        most=MOST_PROCESSES,
     )

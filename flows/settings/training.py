@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.settings.field import setting
+from flows.settings.field import LARGEST_SEED, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +23,13 @@ class TrainingSettings:
     options: str = setting(
         "", "other options of the head, e.g. dropout=0.3,dense=512", metavar="K=V,…"
     )
-    epochs: int = setting(60, "at most this many; stops early on validation", metavar="N")
+    epochs: int = setting(60, "at most this many; stops early on validation", metavar="N", least=1)
     patience: int = setting(
         12, "epochs without a better validation loss before it stops", metavar="N"
     )
-    seed: int = setting(0, "decides the split, the initial weights and the order", metavar="N")
+    seed: int = setting(
+        0, "decides the split, the initial weights and the order", metavar="N", most=LARGEST_SEED
+    )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     train_batch: int = setting(0, "clips per training step (0: as measured best)", metavar="N")
     lr: float = setting(0.0, "learning rate (0: the head's own)", metavar="X")
@@ -45,11 +47,13 @@ class TrainingSettings:
         "groups and equal bytes, stay out of every training",
         metavar="NAME",
     )
-    folds: int = setting(5, "for --split kfold", metavar="N")
+    folds: int = setting(5, "for --split kfold", metavar="N", least=2)
     class_weights: bool = setting(False, "weigh classes by how rare they are")
-    label_smoothing: float = setting(0.0, "share of the label spread over all classes", metavar="X")
+    label_smoothing: float = setting(
+        0.0, "share of the label spread over all classes", metavar="X", most=1
+    )
     feature_dropout: float = setting(
-        0.0, "share of feature channels dropped in training", metavar="X"
+        0.0, "share of feature channels dropped in training", metavar="X", most=1
     )
     step_jitter: int = setting(
         0, "how many steps a step may be swapped for a neighbour in training", metavar="N"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.settings.field import setting
+from flows.settings.field import LARGEST_SEED, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,4 +20,4 @@ class VerifySettings:
         "", "where the clips are, for --sample (default: where they were)", metavar="PATH"
     )
     weights: str = setting("", "the backbone's weights, for --sample", metavar="WEIGHTS")
-    seed: int = setting(0, "which clips --sample picks", metavar="N")
+    seed: int = setting(0, "which clips --sample picks", metavar="N", most=LARGEST_SEED)
