@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.sliding import open_video
+from pipeline.features.decoding.video import Video
 from pipeline.timeline import Segment, Timeline
 
 Picture = NDArray[np.uint8]
@@ -128,24 +128,21 @@ def write_gif(path: str, out: Path, timeline: Timeline, parts: Sequence[Segment]
 
 def _pictures(path: str, widest: int) -> Iterator[tuple[float, Picture]]:
     """Every frame as (seconds from the first, RGB picture with even sides, `widest` at most)."""
-    with open_video(path) as source:
-        first: float | None = None
+    with Video(path) as video:
         last = -1
-        while source.grab():
-            time_s = source.time_s()
-            first = time_s if first is None else first
-            tick = round((time_s - first) * _TICKS)
-            picture = source.retrieve()
+        for frame in video:
+            tick = round(frame.time_s * _TICKS)
             # A frame whose time does not advance cannot be shown.
-            if picture is None or tick <= last:
+            if tick <= last:
                 continue
             last = tick
-            height, width = picture.shape[:2]
+            picture = video.picture(frame)
+            height, width = picture.shape[0], picture.shape[1] * video.pixel_aspect
             scale = min(1.0, widest / width)
             even = max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
-            if even != (width, height):
+            if even != picture.shape[1::-1]:
                 picture = cv2.resize(picture, even, interpolation=cv2.INTER_AREA).astype(np.uint8)
-            yield time_s - first, picture[:, :, ::-1]
+            yield frame.time_s, picture
 
 
 def _rate(timeline: Timeline) -> Fraction:

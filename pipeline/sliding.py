@@ -7,7 +7,6 @@ Where the video cuts, windows end.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +17,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.backbones.protocol import Backbone
-from pipeline.features.decoding.fit import fit_picture, write_rgb
-from pipeline.features.decoding.opencv import OpenCVSource
-from pipeline.features.decoding.pyav import PyAVSource
-from pipeline.features.decoding.through import Source
+from pipeline.features.decoding.fit import fit_picture
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.sampling import ASSUMED_FPS
+from pipeline.features.decoding.video import Frame, Video
+from pipeline.features.sampling import Moments
 from pipeline.heads.saved import Run
 from pipeline.shots import shots
 from pipeline.spec import Sampling, Spec
@@ -34,10 +31,15 @@ _WINDOWS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How a video is walked through: `gap` frames from step to step, `steps` of them in a window."""
+    """How a video is walked through: `gap` frames from step to step, `steps` of them in a window.
+
+    counted: the rule counts frames; the others go by time, in which a `gap` is that many frames of
+    the video's nominal rate, and where the video shows fewer a window has fewer steps.
+    """
 
     gap: float
     steps: int
+    counted: bool = False
 
     @classmethod
     def of(cls, sampling: Sampling, fps: float, window_s: float) -> Pace:
@@ -53,7 +55,8 @@ class Pace:
             sampling.rule, max(1.0, fps / sampling.fps if sampling.fps else 1.0)
         )
         most = round(window_s * fps / gap) if window_s else sampling.steps
-        return cls(gap=gap, steps=max(1, min(sampling.steps, most)))
+        counted = sampling.rule in ("stride", "first")
+        return cls(gap=gap, steps=max(1, min(sampling.steps, most)), counted=counted)
 
     def index(self, step: int, offset: float) -> int:
         """The frame of a step: floor((step + offset) · gap), as within a clip."""
@@ -90,17 +93,19 @@ def make_timeline(
         )
     if smooth < 1 or hop < 0:
         raise ConfigError(f"smooth is {smooth} and hop {hop}: give 1 or more windows and steps")
-    with open_video(path) as source:
-        fps = source.fps or ASSUMED_FPS
+    with Video(path) as video:
+        fps = 1 / video.frame_s
         pace = Pace.of(spec.sampling, fps, window_s)
-        walk = _Walk(source, FramePlan.of(spec), pace)
+        walk = _Walk(video, FramePlan.of(spec), pace)
         features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
     if not len(features):
         raise UnreadableClip("no_frames", f"{path} gave no frame")
     spans = shots(features, max(1, pace.steps // 2)) if cuts else [(0, len(features))]
-    starts, widths = zip(*(_windows(span, pace, hop) for span in spans), strict=True)
-    start, width = np.concatenate(starts), np.concatenate(widths)
     begins, ends = np.array(walk.times), np.append(walk.times[1:], walk.duration_s)
+    reach = _reach(begins, pace, fps)
+    hop = hop or max(1, pace.steps // 8)
+    starts, widths = zip(*(_windows(span, reach, hop) for span in spans), strict=True)
+    start, width = np.concatenate(starts), np.concatenate(widths)
     said = _said(run, features, start, width)
     borders = np.cumsum([len(one) for one in starts])[:-1]
     return Timeline(
@@ -117,70 +122,71 @@ def make_timeline(
     )
 
 
+def _reach(times: NDArray[np.float64], pace: Pace, fps: float) -> NDArray[np.int64]:
+    """(steps,): the step after the last of a window that begins at each step."""
+    reach = np.arange(len(times)) + pace.steps
+    if pace.counted:
+        return reach
+    ends = times + (pace.steps - 0.5) * pace.gap / fps
+    return np.minimum(reach, np.searchsorted(times, ends))
+
+
 def _windows(
-    span: tuple[int, int], pace: Pace, hop: int
+    span: tuple[int, int], reach: NDArray[np.int64], hop: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First steps and widths of the windows over a shot; the last ends where the shot does."""
     first, last = span
-    width = min(pace.steps, last - first)
-    starts = np.arange(first, last - width + 1, hop or max(1, pace.steps // 8))
-    if starts[-1] != last - width:
-        starts = np.append(starts, last - width)
-    return starts, np.full(len(starts), width)
-
-
-@contextlib.contextmanager
-def open_video(path: str) -> Iterator[Source]:
-    """The video by OpenCV, else by PyAV (AV1, say), closed with the block."""
-    limit = FramePlan().max_pixels
-    source: Source
-    try:
-        source = OpenCVSource(path, limit)
-        # OpenCV's wheel opens codecs that it cannot decode.
-        if not source.grab():
-            raise UnreadableClip("no_frames", "OpenCV gives no frame")
-        source.close()
-        source = OpenCVSource(path, limit)
-    except UnreadableClip:
-        source = PyAVSource(path, limit)
-    try:
-        yield source
-    finally:
-        source.close()
+    ending = first + int(np.searchsorted(reach[first : last - 1], last))
+    starts = np.arange(first, ending + 1, hop)
+    if starts[-1] != ending:
+        starts = np.append(starts, ending)
+    return starts, np.minimum(reach[starts], last) - starts
 
 
 class _Walk:
     """One pass through an open video: `times` (seconds) of the frames taken, in batches."""
 
-    def __init__(self, source: Source, plan: FramePlan, pace: Pace) -> None:
-        self._source, self._plan, self._pace = source, plan, pace
+    def __init__(self, video: Video, plan: FramePlan, pace: Pace) -> None:
+        self._video, self._plan, self._pace = video, plan, pace
         self.times: list[float] = []
         self.decoded = 0
         self.duration_s = 0.0
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
         """Arrays (≤ size, side, side, 3) of fitted RGB frames, until the video ends."""
-        side, offset = self._plan.size, self._plan.sampling.offset
-        batch: list[NDArray[np.uint8]] = []
-        step, first = 0, 0.0
-        while self._source.grab():
-            time_s = self._source.time_s()
-            first = time_s if not self.decoded else first
-            if self.decoded == self._pace.index(step, offset):
-                step += 1
-                picture = self._source.retrieve()
-                if picture is not None:
-                    frame = np.empty((side, side, 3), np.uint8)
-                    write_rgb(fit_picture(picture, self._plan), frame)
-                    batch.append(frame)
-                    self.times.append(time_s - first)
-            self.decoded += 1
-            self.duration_s = time_s - first + 1 / (self._source.fps or ASSUMED_FPS)
+        video, batch = self._video, []
+        for frame in self._taken():
+            batch.append(fit_picture(video.picture(frame), self._plan, video.pixel_aspect))
+            self.times.append(frame.time_s)
             if len(batch) == size:
                 yield np.stack(batch)
                 batch = []
         if batch:
             yield np.stack(batch)
+
+    def _taken(self) -> Iterator[Frame]:
+        """The frames at the pace; of a video shorter than the first step its last frame."""
+        pace, offset = self._pace, self._plan.sampling.offset
+        gap_s = pace.gap * self._video.frame_s
+        moments = Moments.every(gap_s, offset=offset, tick_s=self._video.tick_s)
+        taken = 0
+        before: Frame | None = None
+        for frame in self._video:
+            self.decoded += 1
+            self.duration_s = self._video.end_s
+            if pace.counted:
+                if frame.index == pace.index(taken, offset):
+                    taken += 1
+                    yield frame
+            elif before is not None and moments.between(before.time_s, frame.time_s):
+                taken += 1
+                yield before
+            before = frame
+        if before is None:
+            return
+        end_s = self.duration_s + moments.slack_s
+        if not taken or (not pace.counted and moments.between(before.time_s, end_s)):
+            yield before
 
 
 def _computed(

@@ -19,6 +19,7 @@ Fit = Literal["crop", "squash", "pad"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["float16", "float32", "uint8"]
 View = Literal["plain", "mirror"]
+Aspect = Literal["stored", "display"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,9 @@ class Spec:
 
     `weights` is `sha256:<hex>` of the weights file, `random:<seed>`, or `none` for a backbone
     that has none. `size` is the side in pixels of the square that frames are fitted to, and
-    `shape` the shape of one step: (2048,) for InceptionV3, (64, 64, 3) for `frames`.
+    `shape` the shape of one step: (2048,) for InceptionV3, (64, 64, 3) for `frames`. `aspect`
+    "display" stretches pixels that are not square to the shape in which they are shown, before the
+    fit; "stored", as stores made before it existed hold them, takes every pixel for square.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -71,10 +74,20 @@ class Spec:
     precision: Precision = "float32"
     dtype: Dtype = "float16"
     shape: tuple[int, ...] = (2048,)
+    aspect: Aspect = "stored"
+
+    def __post_init__(self) -> None:
+        if self.aspect not in ("stored", "display"):
+            raise ConfigError(f"aspect {self.aspect!r} is not known: use stored or display")
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values; `from_dict` reads it back."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        """The spec as plain JSON values; `from_dict` reads it back.
+
+        Fields that came after the first stores are left out at their defaults, so that those
+        stores keep their fingerprints.
+        """
+        values = {k: v for k, v in asdict(self).items() if _LATER.get(k, _NEVER) != v}
+        return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -106,8 +119,12 @@ class Spec:
         >>> Spec(fit="crop").differences(Spec(fit="pad"))
         {'fit': ('crop', 'pad')}
         """
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        mine, theirs = (_flat(_LATER | spec.to_dict()) for spec in (self, other))
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+
+
+_LATER = {"aspect": "stored"}
+_NEVER = object()
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

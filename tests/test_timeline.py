@@ -106,8 +106,10 @@ def test_a_window_takes_the_frames_that_a_clip_of_its_length_would(
 
 
 def test_rules_with_a_pace_of_their_own_keep_it() -> None:
-    assert Pace.of(Sampling(rule="stride", stride=3, steps=8), 30, 0.0) == Pace(gap=3.0, steps=8)
-    assert Pace.of(Sampling(rule="first", steps=8), 30, 0.0) == Pace(gap=1.0, steps=8)
+    assert Pace.of(Sampling(rule="stride", stride=3, steps=8), 30, 0.0) == Pace(
+        gap=3.0, steps=8, counted=True
+    )
+    assert Pace.of(Sampling(rule="first", steps=8), 30, 0.0) == Pace(gap=1.0, steps=8, counted=True)
     assert Pace.of(Sampling(rule="fps", fps=10, steps=8), 30, 0.5) == Pace(gap=3.0, steps=5)
 
 

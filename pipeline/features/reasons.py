@@ -59,7 +59,7 @@ FAILURES: dict[str, Reason] = _table(
     ),
     Reason(
         code="codec_unsupported",
-        meaning="neither OpenCV nor PyAV can decode this codec",
+        meaning="FFmpeg, as PyAV brings it, has no decoder for this codec",
         retried=False,
         remedy="convert the clip to H.264",
     ),
@@ -98,8 +98,14 @@ FAILURES: dict[str, Reason] = _table(
 WARNINGS: dict[str, Reason] = _table(
     Reason(
         code="fewer_frames",
-        meaning="clearly fewer frames could be decoded than the file declares",
+        meaning="fewer frames could be decoded than the file declares",
         retried=False,
         remedy="compare frames_declared with frames_decoded; replace the file if it was cut short",
+    ),
+    Reason(
+        code="times_mended",
+        meaning="the file's times do not rise: frames with such a time were put after the one before",
+        retried=False,
+        remedy="nothing for sampling by count; for times, join the recordings again with one clock",
     ),
 )

@@ -2,11 +2,14 @@
 
 Every rule gives frame indices that are strictly increasing, within the clip, and at most
 `sampling.steps` many. A clip that is not longer than the sequence needs gives what it has.
+`uniform`, `stride` and `first` count frames; `fps` goes by the frames' times.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +19,18 @@ from pipeline.spec import Sampling
 ASSUMED_FPS = 25.0
 """Frames per second taken for a clip whose container does not say."""
 
+_EXACT_S = 1e-6
+_COARSE_S = 2e-3
 
-def sample_indices(sampling: Sampling, n_frames: int, fps: float) -> NDArray[np.int64]:
-    """The frames to take from a clip of `n_frames` frames at `fps` frames per second.
+
+def sample_indices(sampling: Sampling, n_frames: int, fps: float = 0.0) -> NDArray[np.int64]:
+    """The frames to take from a clip of `n_frames` frames, shown at a constant rate.
 
     Returns int64 indices, strictly increasing, in `[0, n_frames)`, at most `sampling.steps`
-    and at least one where the clip has a frame. `fps` is read by the rule `fps` only.
+    and at least one where the clip has a frame. `fps` (0: unknown) is read by the rule `fps` only;
+    `sample_times` is that rule for frames of any times.
 
-    >>> sample_indices(Sampling(steps=4), 8, 25.0)
+    >>> sample_indices(Sampling(steps=4), 8)
     array([1, 3, 5, 7])
     """
     if n_frames <= 0:
@@ -31,11 +38,33 @@ def sample_indices(sampling: Sampling, n_frames: int, fps: float) -> NDArray[np.
     if sampling.rule == "uniform":
         return _uniform(sampling, n_frames)
     if sampling.rule == "stride":
-        return _regular(sampling, n_frames, float(sampling.stride))
+        return _regular(sampling, n_frames, sampling.stride)
     if sampling.rule == "first":
-        return _regular(sampling, n_frames, 1.0)
-    clip_fps = fps if math.isfinite(fps) and fps > 0 else ASSUMED_FPS
-    return _regular(sampling, n_frames, max(1.0, clip_fps / sampling.fps))
+        return _regular(sampling, n_frames, 1)
+    frame_s = 1 / (fps if math.isfinite(fps) and fps > 0 else ASSUMED_FPS)
+    return sample_times(sampling, np.arange(n_frames, dtype=np.float64) * frame_s, frame_s=frame_s)
+
+
+def sample_times(
+    sampling: Sampling, times: NDArray[np.float64], *, frame_s: float, tick_s: float = 0.0
+) -> NDArray[np.int64]:
+    """The frames that the rule `fps` takes of a clip whose frames are shown at `times`.
+
+    The rule looks at the clip at moments 1/fps apart, the first `offset`/fps after its start (of a
+    clip shorter than 1/fps: the same share of the clip), and takes the frame that is shown then. A
+    moment at which the frame before is still shown adds nothing: no frame is taken twice, and a
+    clip that is slower than the wanted rate gives every frame. It goes on until it has
+    `sampling.steps` frames or the clip ends.
+
+    times: (n,) seconds, rising, from the first frame's 0. frame_s: how long the last frame is
+    shown. tick_s: the unit in which the container counts, by half of which its times may be off.
+    """
+    if not len(times):
+        return np.empty(0, dtype=np.int64)
+    end = float(times[-1]) + frame_s
+    moments = Moments.of(sampling, length_s=end, tick_s=tick_s)
+    passed = moments.before(np.append(times, end + moments.slack_s))
+    return np.flatnonzero(np.diff(passed) > 0)[: sampling.steps].astype(np.int64)
 
 
 def needs_length(sampling: Sampling) -> bool:
@@ -44,6 +73,40 @@ def needs_length(sampling: Sampling) -> bool:
     Where they do not, reading may stop at the last wanted frame.
     """
     return sampling.rule == "uniform" or sampling.steps == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """The moments at which the rule `fps` looks at a clip: `start_s + k · gap_s`.
+
+    slack_s: a frame whose time is later than a moment by no more than this counts as shown then.
+    """
+
+    start_s: float
+    gap_s: float
+    slack_s: float = _EXACT_S
+
+    @classmethod
+    def of(cls, sampling: Sampling, *, length_s: float = math.inf, tick_s: float = 0.0) -> Self:
+        """The moments of a clip that lasts `length_s` seconds, its times counted in `tick_s`."""
+        moments = cls.every(1 / sampling.fps, offset=sampling.offset, tick_s=tick_s)
+        return replace(moments, start_s=min(moments.start_s, sampling.offset * length_s))
+
+    @classmethod
+    def every(cls, gap_s: float, *, offset: float, tick_s: float) -> Self:
+        """Moments `gap_s` apart, the first after a share `offset` of the first gap."""
+        # Ticks coarser than 2 ms count frames and are exact.
+        slack_s = tick_s / 2 if tick_s <= _COARSE_S else 0.0
+        return cls(start_s=offset * gap_s, gap_s=gap_s, slack_s=slack_s + _EXACT_S)
+
+    def before(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How many moments lie before each time."""
+        return np.maximum(np.ceil((times - self.slack_s - self.start_s) / self.gap_s), 0.0)
+
+    def between(self, from_s: float, until_s: float) -> bool:
+        """Whether a frame that is shown from one time until another is shown at a moment."""
+        first, last = self.before(np.array([from_s, until_s]))
+        return bool(last > first)
 
 
 def _uniform(sampling: Sampling, n_frames: int) -> NDArray[np.int64]:
@@ -58,13 +121,12 @@ def _uniform(sampling: Sampling, n_frames: int) -> NDArray[np.int64]:
     return np.floor(places * n_frames / sampling.steps).astype(np.int64)
 
 
-def _regular(sampling: Sampling, n_frames: int, gap: float) -> NDArray[np.int64]:
-    """Frames at a fixed distance from the clip's start.
+def _regular(sampling: Sampling, n_frames: int, gap: int) -> NDArray[np.int64]:
+    """Frames at a fixed distance, `gap` frames, from the clip's start.
 
     `index[k] = floor(start + k · gap)` while it is inside the clip, `start = offset · min(gap,
-    n_frames)`. The gap is `stride` for the rule `stride`, 1 for `first`, and for `fps`
-    `max(1, clip's fps / wanted fps)`: a clip slower than the wanted rate gives every frame.
+    n_frames)`. The gap is `stride` for the rule `stride` and 1 for `first`.
     """
-    start = sampling.offset * min(gap, float(n_frames))
+    start = sampling.offset * min(gap, n_frames)
     picks = np.floor(start + np.arange(sampling.steps, dtype=np.float64) * gap)
     return picks[picks < n_frames].astype(np.int64)

@@ -28,11 +28,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_LOG, LARGEST_LOG))
 
+    import av.logging
     import cv2
 
     from pipeline.features.decoding.slots import counter, view
     from pipeline.features.decoding.values import FramePlan
 
+    # What FFmpeg has to say goes to standard error, the log of this process, not through Python.
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.ERROR)
     cv2.setNumThreads(1)
     plan = FramePlan.from_dict(settings["plan"])
     memory = mmap.mmap(settings["frames_fd"], 0)
@@ -81,6 +85,7 @@ def _decode(path: str, plan: Any, out: Any, count: Any) -> dict[str, Any]:
             "fps": clip.fps,
             "width": clip.width,
             "height": clip.height,
+            "pixel_aspect": clip.pixel_aspect,
             "frames_declared": clip.frames_declared,
             "frames_decoded": clip.frames_decoded,
             "decoder": clip.decoder,

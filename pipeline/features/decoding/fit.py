@@ -18,63 +18,64 @@ _METHODS = {
 }
 
 
-def fit_picture(picture: Picture, plan: FramePlan) -> Picture:
+def fit_picture(
+    picture: Picture, plan: FramePlan, pixel_aspect: float = 1.0, out: Picture | None = None
+) -> Picture:
     """The picture fitted to (size, size, 3), its channels in the order they came.
 
     `crop` takes the centre square (the spare pixel of an odd margin stays right or below),
     `squash` the whole picture without its proportions, `pad` the whole picture in the middle of
     black. `area` averages when neither side grows and is linear otherwise.
+    pixel_aspect: how many times wider than high a pixel is shown; with the plan's `aspect`
+    "display" the picture is stretched to that shape in the same step. out: contiguous
+    (size, size, 3) uint8 to write into, else fresh.
     """
-    if plan.fit == "crop":
-        picture = _centre_square(picture)
+    if out is None:
+        out = np.empty((plan.size, plan.size, 3), np.uint8)
+    aspect = pixel_aspect if plan.aspect == "display" else 1.0
     if plan.fit == "pad":
-        fitted = _padded(picture, plan)
+        out[:] = 0
+        _fill(_middle_of(out, picture, aspect), picture, plan.interpolation)
     else:
-        fitted = _resize(picture, plan.size, plan.size, plan.interpolation)
-    return fitted[:, ::-1] if plan.view == "mirror" else fitted
+        if plan.fit == "crop":
+            picture = _centre_square(picture, aspect)
+        _fill(out, picture, plan.interpolation)
+    if plan.view == "mirror":
+        out[:] = out[:, ::-1].copy()
+    return out
 
 
-def write_rgb(picture: Picture, out: Picture) -> None:
-    """Write a fitted BGR picture into `out` (size, size, 3) as RGB; cheaper after the fit."""
-    cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_BGR2RGB, dst=out)
-
-
-def turn_upright(picture: Picture, clockwise: int) -> Picture:
-    """The picture turned clockwise by 0, 90, 180 or 270 degrees."""
-    turns = {
-        90: cv2.ROTATE_90_CLOCKWISE,
-        180: cv2.ROTATE_180,
-        270: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    }
-    code = turns.get(clockwise % 360)
-    return picture if code is None else _uint8(cv2.rotate(picture, code))
-
-
-def _centre_square(picture: Picture) -> Picture:
+def _centre_square(picture: Picture, aspect: float) -> Picture:
+    """The largest part of the middle that is shown square."""
     height, width = picture.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return picture[top : top + side, left : left + side]
+    side = min(height, width * aspect)
+    rows, columns = _pixels(side), _pixels(side / aspect)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return picture[top : top + rows, left : left + columns]
 
 
-def _padded(picture: Picture, plan: FramePlan) -> Picture:
-    height, width = picture.shape[:2]
-    scale = plan.size / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    canvas = np.zeros((plan.size, plan.size, 3), dtype=np.uint8)
-    top, left = (plan.size - new_height) // 2, (plan.size - new_width) // 2
-    inner = _resize(picture, new_width, new_height, plan.interpolation)
-    canvas[top : top + new_height, left : left + new_width] = inner
-    return canvas
+def _middle_of(canvas: Picture, picture: Picture, aspect: float) -> Picture:
+    """The part of a square canvas that the whole picture fills when it is shown in proportion."""
+    height, width = picture.shape[0], picture.shape[1] * aspect
+    size = len(canvas)
+    scale = size / max(height, width)
+    rows, columns = _pixels(height * scale), _pixels(width * scale)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    return canvas[top : top + rows, left : left + columns]
 
 
-def _resize(picture: Picture, width: int, height: int, interpolation: str) -> Picture:
+def _fill(out: Picture, picture: Picture, interpolation: str) -> None:
+    height, width = out.shape[:2]
     if picture.shape[:2] == (height, width):
-        return picture
+        out[:] = picture
+        return
     grows = height > picture.shape[0] or width > picture.shape[1]
     method = "linear" if interpolation == "area" and grows else interpolation
-    return _uint8(cv2.resize(picture, (width, height), interpolation=_METHODS[method]))
+    if out.flags.c_contiguous:
+        cv2.resize(picture, (width, height), dst=out, interpolation=_METHODS[method])
+    else:
+        out[:] = cv2.resize(picture, (width, height), interpolation=_METHODS[method])
 
 
-def _uint8(picture: NDArray[np.generic]) -> Picture:
-    return picture.astype(np.uint8, copy=False)
+def _pixels(length: float) -> int:
+    return max(1, round(length))

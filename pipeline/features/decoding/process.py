@@ -27,7 +27,6 @@ _REAP_S = 5.0
 _LOG_TAIL = 2000
 _ROOT = str(Path(__file__).resolve().parents[3])
 _QUIET = {
-    "OPENCV_FFMPEG_LOGLEVEL": "16",  # errors only
     "OPENCV_LOG_LEVEL": "ERROR",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -1,22 +1,25 @@
-"""`read_clip`: the decoders in their order, and the reason where all of them fail."""
+"""`read_clip`: one clip's sampled frames, or the reason why it has none.
+
+FFmpeg, through PyAV, is the only reader: what it says of stream, orientation, aspect, count and
+times is the account of record, and a second decoder could only be slower or disagree. Decoding costs
+the same in OpenCV, which wraps the same libraries; see docs/decoding.md for the measurements.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import seeking
-from pipeline.features.decoding.fit import write_rgb
-from pipeline.features.decoding.opencv import OpenCVSource
-from pipeline.features.decoding.pyav import PyAVSource
-from pipeline.features.decoding.through import Described, Kept, OnProgress, Source, read_through
+from pipeline.features.decoding.through import Kept, OnProgress, read_through
 from pipeline.features.decoding.values import ClipFrames, FramePlan
+from pipeline.features.decoding.video import Video
 
 _AWAY = {
     errno.EIO,
@@ -39,8 +42,8 @@ def read_clip(
 ) -> ClipFrames:
     """The sampled frames of the clip at `path`, read in this process.
 
-    OpenCV first; PyAV where OpenCV opens nothing or yields nothing, and for long clips whose
-    wanted frames can be sought exactly. Which of them read the clip is in the result.
+    Long clips whose wanted frames can be sought exactly are sought through, all others are read
+    from front to back.
 
     path: a local file. out: (steps, size, size, 3) uint8 to write the frames into, else fresh.
     on_progress: called for every frame that is decoded.
@@ -49,59 +52,46 @@ def read_clip(
     began = time.thread_time()
     path = os.path.abspath(path)
     _check_file(path)
-    source, kept, indices = _read(path, plan, on_progress)
-    frames = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
-    for place, index in enumerate(indices.tolist()):
-        write_rgb(kept.pictures[index], frames[place])
-    times = np.array([kept.times[i] for i in indices.tolist()], dtype=np.float64)
-    decoded = kept.frames - len(kept.lost)
-    short = kept.ended and _clearly_fewer(decoded, source.declared)
+    room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
+    with contextlib.ExitStack() as opened:
+        video = opened.enter_context(Video(path, plan.max_pixels))
+        result = None
+        if video.expected() >= seeking.LONG_FRAMES:
+            result = seeking.read_by_seeking(video, plan, room, on_progress)
+            if result is None:  # listing its packets has used it up
+                video = opened.enter_context(Video(path, plan.max_pixels))
+        kept, indices = result or read_through(video, path, plan, room, on_progress)
+        reason = _warning(video, kept)
+    if not len(indices):
+        raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
     return ClipFrames(
-        frames=frames[: len(indices)],
+        frames=_in_order(kept, indices),
         frame_index=indices.astype(np.int32),
-        timestamp=(times - kept.first_time).astype(np.float32),
-        fps=source.fps,
-        width=source.width,
-        height=source.height,
-        frames_declared=source.declared,
-        frames_decoded=decoded,
-        decoder=source.decoder,
-        reason="fewer_frames" if short or kept.lost else "",
+        timestamp=np.array(kept.times)[indices].astype(np.float32),
+        fps=video.fps,
+        width=video.width,
+        height=video.height,
+        pixel_aspect=video.pixel_aspect,
+        frames_declared=video.declared,
+        frames_decoded=len(kept.times),
+        decoder="pyav",
+        reason=reason,
         decode_s=time.thread_time() - began,
     )
 
 
-def _read(
-    path: str, plan: FramePlan, on_progress: OnProgress
-) -> tuple[Described, Kept, NDArray[np.int64]]:
-    try:
-        source = OpenCVSource(path, plan.max_pixels)
-    except UnreadableClip as refusal:
-        if refusal.reason != "unreadable":
-            raise
-        return _by_pyav(path, plan, on_progress)
-    if source.declared >= seeking.LONG_FRAMES:
-        sought = seeking.read_by_seeking(path, plan, source, on_progress)
-        if sought is not None:
-            source.close()
-            return sought
-    result = read_through(_once(source, path, plan), plan, on_progress)
-    return result if len(result[2]) else _by_pyav(path, plan, on_progress)
+def _in_order(kept: Kept, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """(n, size, size, 3): the wanted pictures, in the room that they were kept in."""
+    wanted = indices.tolist()
+    if list(kept.pictures)[: len(wanted)] != wanted:
+        kept.room[: len(wanted)] = np.stack([kept.pictures[index] for index in wanted])
+    return kept.room[: len(wanted)]
 
 
-def _by_pyav(
-    path: str, plan: FramePlan, on_progress: OnProgress
-) -> tuple[Described, Kept, NDArray[np.int64]]:
-    result = read_through(lambda: PyAVSource(path, plan.max_pixels), plan, on_progress)
-    if not len(result[2]):
-        raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
-    return result
-
-
-def _once(source: OpenCVSource, path: str, plan: FramePlan) -> Callable[[], Source]:
-    """A factory that hands out the source that is already open first, fresh ones later."""
-    ready: list[Source] = [source]
-    return lambda: ready.pop() if ready else OpenCVSource(path, plan.max_pixels)
+def _warning(video: Video, kept: Kept) -> str:
+    if kept.ended and video.falls_short(len(kept.times)):
+        return "fewer_frames"
+    return "times_mended" if video.clock.mended else ""
 
 
 def _check_file(path: str) -> None:
@@ -116,8 +106,3 @@ def _check_file(path: str) -> None:
         raise UnreadableClip(reason, error.strerror or str(error)) from None
     if empty:
         raise UnreadableClip("unreadable", "the file is empty")
-
-
-def _clearly_fewer(decoded: int, declared: int) -> bool:
-    """More than two frames and more than a twentieth short: less is a header's rounding."""
-    return declared - decoded > max(2, declared // 20)

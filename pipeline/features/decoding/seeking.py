@@ -5,8 +5,9 @@ frame i of the clip is the one whose time is the i-th; seeking to the keyframe b
 decoding on until that very time appears gives the same picture as reading through.
 
 That holds only for containers with an index and codecs with one shown frame per packet, with
-8-bit pixels, times that are all there, distinct and sane, and no error met on the way. Anything
-else makes `read_by_seeking` return None, and the clip is read through.
+8-bit pixels, times that are all there, distinct and sane, packets that are whole, keyframes that
+need nothing before them, and no error met on the way. Anything else makes `read_by_seeking` return
+None, and the clip is read through.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UnreadableClip
-from pipeline.features.decoding.fit import fit_picture
-from pipeline.features.decoding.pyav import Pictures, open_video, upright_size
-from pipeline.features.decoding.through import Described, Kept, OnProgress
+from pipeline.features.decoding.packets import Packets
+from pipeline.features.decoding.through import Kept, OnProgress, wanted_of
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.sampling import needs_length, sample_indices
+from pipeline.features.decoding.video import Frame, Video
+from pipeline.features.sampling import Moments, needs_length, sample_indices
 
 LONG_FRAMES = 600
 """Clips of fewer frames are read through: listing their packets costs more than it saves."""
@@ -36,17 +36,6 @@ LARGEST_SHARE = 0.5
 _CONTAINERS = {"mov", "mp4", "matroska", "webm"}
 _CODECS = {"h264", "hevc", "vp9", "libdav1d", "av1"}
 _EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SoughtClip:
-    """What is known of a clip that was sought through; see `through.Described`."""
-
-    decoder: str
-    fps: float
-    width: int
-    height: int
-    declared: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,62 +50,69 @@ class PacketTimes:
 
 
 def read_by_seeking(
-    path: str, plan: FramePlan, header: Described, on_progress: OnProgress
-) -> tuple[Described, Kept, NDArray[np.int64]] | None:
-    """The wanted frames of a long clip, or None where only reading through is sure and quick.
+    video: Video, plan: FramePlan, room: NDArray[np.uint8], on_progress: OnProgress
+) -> tuple[Kept, NDArray[np.int64]] | None:
+    """What was kept of a long clip and the wanted indices; see `through.read_through`.
 
-    `header` is what OpenCV says of the clip; the result keeps its rate and frame count.
+    None where only reading through is sure and quick; the video is then used up.
     """
-    guess = sample_indices(plan.sampling, header.declared, header.fps)
-    if not needs_length(plan.sampling) and guess[-1] < LONG_FRAMES:
-        return None  # the wanted frames are near the clip's start
-    try:
-        container, stream = open_video(path)
-    except UnreadableClip:
+    if _near_the_start(plan, video):
         return None
-    with container:
-        packets = _list_packets(container, stream, on_progress)
-        if packets is None:
-            return None
-        indices = sample_indices(plan.sampling, len(packets.times), header.fps)
-        targets = packets.times[indices]
-        if _frames_to_decode(packets, targets) > LARGEST_SHARE * _frames_of_reading(
-            plan, packets, indices
-        ):
-            return None
-        try:
-            return _fetch(container, stream, packets, indices, plan, header, on_progress)
-        except (av.error.FFmpegError, _NotExact):
-            return None
+    packets = _list_packets(video, on_progress)
+    if packets is None:
+        return None
+    base = float(video.stream.time_base)
+    kept = Kept(room, times=((packets.times - packets.times[0]) * base).tolist(), ended=True)
+    indices = wanted_of(plan, kept.times, video)
+    cost = _frames_to_decode(packets, packets.times[indices])
+    if cost > LARGEST_SHARE * _frames_of_reading(plan, packets, indices):
+        return None
+    try:
+        _fetch(video, packets, indices, plan, kept, on_progress)
+    except (av.error.FFmpegError, _NotExact):
+        return None
+    return kept, indices
 
 
 class _NotExact(Exception):
     """A frame did not come where the packet times say it must."""
 
 
-def _list_packets(container: Any, stream: Any, on_progress: OnProgress) -> PacketTimes | None:
-    context = stream.codec_context
-    if not _CONTAINERS & set(container.format.name.split(",")):
+def _near_the_start(plan: FramePlan, video: Video) -> bool:
+    """Whether reading through would soon come to the last wanted frame."""
+    if needs_length(plan.sampling):
+        return False
+    if plan.sampling.rule == "fps":
+        moments = Moments.of(plan.sampling)
+        last_s = moments.start_s + (plan.sampling.steps - 1) * moments.gap_s
+        return last_s < LONG_FRAMES * video.frame_s
+    return bool(sample_indices(plan.sampling, video.expected())[-1] < LONG_FRAMES)
+
+
+def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
+    context = video.stream.codec_context
+    if not _CONTAINERS & set(video.container.format.name.split(",")):
         return None
     if context.name not in _CODECS or context.pix_fmt not in _EIGHT_BIT:
         return None
+    looks = Packets.of(context)
     shown: list[int] = []
     keys: list[int] = []
     decode_times: list[int] = []
     try:
-        for packet in container.demux(stream):
+        for packet in video.container.demux(video.stream):
             if packet.size == 0 and packet.pts is None:  # the flush packet at the end
                 continue
             on_progress()
             if packet.is_discard:
                 continue
-            if packet.pts is None or packet.is_corrupt:
-                return None
-            if not shown and not packet.is_keyframe:
+            if packet.pts is None or packet.is_corrupt or not looks.whole(packet):
                 return None
             shown.append(packet.pts)
-            if packet.is_keyframe:
+            if packet.is_keyframe and looks.clean(packet):
                 keys.append(packet.pts)
+            if not keys:
+                return None
             if packet.dts is not None:
                 decode_times.append(packet.dts)
     except av.error.FFmpegError:
@@ -150,51 +146,41 @@ def _frames_of_reading(plan: FramePlan, packets: PacketTimes, indices: NDArray[n
 
 
 def _fetch(
-    container: Any,
-    stream: Any,
+    video: Video,
     packets: PacketTimes,
     indices: NDArray[np.int64],
     plan: FramePlan,
-    header: Described,
+    kept: Kept,
     on_progress: OnProgress,
-) -> tuple[Described, Kept, NDArray[np.int64]]:
-    kept = Kept(frames=len(packets.times), ended=True)
-    pictures = Pictures()
-    width, height = header.width, header.height
-    base = float(stream.time_base)
-    kept.first_time = float(packets.times[0]) * base
+) -> None:
+    context = video.stream.codec_context
     frames: Iterator[Any] = iter(())
     reached: int | None = None  # the time of the last frame that came
     for index in indices.tolist():
         target = int(packets.times[index])
         key = _key_before(packets, target)
         if reached is None or key > reached:
-            container.seek(key, stream=stream, backward=True, any_frame=False)
-            frames = _frames_from(container, stream, key)
-        frame = _advance(frames, target, on_progress)
+            video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
+            frames = _frames_from(video, key)
+        raw = _advance(frames, target, on_progress)
         reached = target
-        if frame.is_corrupt or (frame.width, frame.height) != (
-            stream.codec_context.width,
-            stream.codec_context.height,
-        ):
+        if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
             raise _NotExact
-        width, height = upright_size(frame)
-        kept.pictures[index] = fit_picture(pictures.of(frame), plan)
-        kept.times[index] = target * base
-    sought = SoughtClip(
-        decoder="pyav", fps=header.fps, width=width, height=height, declared=header.declared
-    )
-    return sought, kept, indices
+        video.turn_size(raw)
+        kept.keep(video, Frame(index, kept.times[index], raw), plan)
 
 
-def _frames_from(container: Any, stream: Any, key: int) -> Iterator[Any]:
-    """Frames in order of presentation, beginning with a packet at or before `key`."""
+def _frames_from(video: Video, key: int) -> Iterator[Any]:
+    """Frames in order of presentation, decoded from the packet of `key` on."""
     first = True
-    for packet in container.demux(stream):
-        if first and (packet.pts is None or packet.pts > key or not packet.is_keyframe):
-            raise _NotExact
+    for packet in video.container.demux(video.stream):
+        # A seek may land on a point before the key that does not decode cleanly.
+        if first and packet.pts != key:
+            if packet.pts is None or packet.pts > key:
+                raise _NotExact
+            continue
         first = False
-        yield from stream.decode(packet)
+        yield from video.stream.decode(packet)
 
 
 def _advance(frames: Iterator[Any], target: int, on_progress: OnProgress) -> Any:

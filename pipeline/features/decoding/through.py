@@ -1,121 +1,125 @@
-"""Read a clip from front to back and keep the wanted frames, whichever decoder delivers them."""
+"""Read a clip from front to back and keep the wanted frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.decoding.fit import Picture, fit_picture
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.sampling import needs_length, sample_indices
+from pipeline.features.decoding.video import Frame, Video
+from pipeline.features.sampling import Moments, needs_length, sample_indices, sample_times
 
 OnProgress = Callable[[], None]
 
 
-class Described(Protocol):
-    """What is known of a clip besides its frames; width and height are the upright picture's.
-
-    `declared` is the number of frames that the container claims, 0 where it makes no sane claim.
-    """
-
-    @property
-    def decoder(self) -> str: ...
-    @property
-    def fps(self) -> float: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def declared(self) -> int: ...
-
-
-class Source(Described, Protocol):
-    """An open clip that hands out its frames in order of presentation."""
-
-    def grab(self) -> bool:
-        """Decode the next frame; False at the end."""
-
-    def retrieve(self) -> Picture | None:
-        """The grabbed frame, upright BGR (height, width, 3); None where it cannot be had."""
-
-    def time_s(self) -> float:
-        """The grabbed frame's presentation time."""
-
-    def close(self) -> None: ...
-
-
 @dataclass(slots=True)
 class Kept:
-    """What reading has gathered so far: fitted BGR pictures and times by frame index."""
+    """What reading has gathered so far.
 
+    pictures: fitted RGB by frame index; the first `len(room)` of them lie in `room`, in the order
+    in which they came. times: seconds of every frame that was read. ended: the clip's end was
+    reached.
+    """
+
+    room: NDArray[np.uint8]
     pictures: dict[int, Picture] = field(default_factory=dict)
-    times: dict[int, float] = field(default_factory=dict)
-    lost: set[int] = field(default_factory=set)  # wanted, but the decoder gave no picture
-    first_time: float = 0.0
-    frames: int = 0  # frames read
-    ended: bool = False  # the clip's end was reached
+    times: list[float] = field(default_factory=list)
+    ended: bool = False
+
+    def keep(self, video: Video, frame: Frame, plan: FramePlan) -> None:
+        """Fit the frame's picture and keep it."""
+        place = len(self.pictures)
+        out = self.room[place] if place < len(self.room) else None
+        picture = video.picture(frame)
+        self.pictures[frame.index] = fit_picture(picture, plan, video.pixel_aspect, out)
 
 
 def read_through(
-    open_source: Callable[[], Source], plan: FramePlan, on_progress: OnProgress
-) -> tuple[Source, Kept, NDArray[np.int64]]:
-    """The closed source, what was kept, and the wanted indices among it, ascending.
+    video: Video,
+    path: str,
+    plan: FramePlan,
+    room: NDArray[np.uint8],
+    on_progress: OnProgress,
+) -> tuple[Kept, NDArray[np.int64]]:
+    """What was kept of an open clip, and the wanted indices, ascending.
 
-    One pass where the header's frame count is true (or where the rule does not depend on it).
-    Where it was not, the frames are now counted, and a second pass fetches those that the true
-    count asks for and the first pass did not keep. A wanted frame without a picture drops out.
+    What a header says only decides which frames the first pass keeps. The rule is then applied to
+    the frames that came, and a second pass fetches those that it asks for and the first did not
+    keep. Where the rule does not depend on the clip's length, reading stops at the last wanted
+    frame.
     """
-    source = open_source()
-    kept = Kept()
-    guess = source.declared or plan.sampling.steps
-    wanted = sample_indices(plan.sampling, guess, source.fps)
+    kept = Kept(room)
     stop_early = not needs_length(plan.sampling)
-    _one_pass(source, wanted, plan, kept, on_progress, stop_early=stop_early)
-    if kept.ended and kept.frames != guess:
-        wanted = sample_indices(plan.sampling, kept.frames, source.fps)
-        absent = [i for i in wanted.tolist() if i not in kept.pictures and i not in kept.lost]
-        if absent:
-            again = Kept()
-            _one_pass(open_source(), np.array(absent), plan, again, on_progress, stop_early=True)
-            kept.pictures |= again.pictures
-            kept.times |= again.times
-            kept.lost |= again.lost
-    held = [i for i in wanted.tolist() if i in kept.pictures]
-    return source, kept, np.array(held, dtype=np.int64)
+    if plan.sampling.rule == "fps":
+        _keep_by_time(video, plan, kept, on_progress, stop_early=stop_early)
+    else:
+        guess = video.expected() if needs_length(plan.sampling) else _ENDLESS
+        wishes = sample_indices(plan.sampling, guess or plan.sampling.steps)
+        _keep_by_index(video, wishes, plan, kept, on_progress, stop_early=stop_early)
+    wanted = wanted_of(plan, kept.times, video)
+    absent = [index for index in wanted.tolist() if index not in kept.pictures]
+    if absent:
+        again = Kept(kept.room[len(kept.pictures) :])
+        with Video(path, plan.max_pixels) as second:
+            _keep_by_index(second, np.array(absent), plan, again, on_progress, stop_early=True)
+        kept.pictures |= again.pictures
+        # A file that changes between the passes may have lost frames.
+        wanted = np.array([i for i in wanted.tolist() if i in kept.pictures], np.int64)
+    return kept, wanted
 
 
-def _one_pass(
-    source: Source,
-    wanted: NDArray[np.int64],
+_ENDLESS = 1 << 62
+
+
+def wanted_of(plan: FramePlan, times: list[float], video: Video) -> NDArray[np.int64]:
+    """The frames that the plan's rule takes of a clip whose frames were shown at `times`."""
+    if plan.sampling.rule != "fps":
+        return sample_indices(plan.sampling, len(times))
+    seconds = np.array(times)
+    return sample_times(plan.sampling, seconds, frame_s=video.frame_s, tick_s=video.tick_s)
+
+
+def _keep_by_index(
+    video: Video,
+    indices: NDArray[np.int64],
     plan: FramePlan,
     kept: Kept,
     on_progress: OnProgress,
     *,
     stop_early: bool,
 ) -> None:
-    wishes = set(wanted.tolist())
+    wishes = set(indices.tolist())
     last = max(wishes, default=-1)
-    try:
-        while not (stop_early and kept.frames > last):
-            if not source.grab():
-                kept.ended = True
+    for frame in video:
+        on_progress()
+        kept.times.append(frame.time_s)
+        if frame.index in wishes:
+            kept.keep(video, frame, plan)
+        if stop_early and frame.index >= last:
+            return
+    kept.ended = True
+
+
+def _keep_by_time(
+    video: Video, plan: FramePlan, kept: Kept, on_progress: OnProgress, *, stop_early: bool
+) -> None:
+    """Keep every frame that is shown at a moment; that is known once the next frame's time is."""
+    moments = Moments.of(plan.sampling, tick_s=video.tick_s)
+    before: Frame | None = None
+    for frame in video:
+        on_progress()
+        kept.times.append(frame.time_s)
+        if before is not None and moments.between(before.time_s, frame.time_s):
+            kept.keep(video, before, plan)
+            if stop_early and len(kept.pictures) == plan.sampling.steps:
                 return
-            on_progress()
-            index = kept.frames
-            kept.frames += 1
-            if index == 0:
-                kept.first_time = source.time_s()
-            if index in wishes:
-                picture = source.retrieve()
-                if picture is None:
-                    kept.lost.add(index)
-                else:
-                    kept.pictures[index] = fit_picture(picture, plan)
-                    kept.times[index] = source.time_s()
-    finally:
-        source.close()
+        before = frame
+    kept.ended = True
+    if before is not None:
+        end = before.time_s + video.frame_s + moments.slack_s
+        if moments.between(before.time_s, end):
+            kept.keep(video, before, plan)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.spec import Fit, Sampling, Spec, View
+from pipeline.spec import Aspect, Fit, Sampling, Spec, View
 
 INTERPOLATIONS = ("area", "linear", "cubic", "nearest")
 
@@ -22,7 +22,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 class FramePlan:
     """The part of a spec that decides a clip's frames: which, and fitted how.
 
-    `size` is the side of the square in pixels; `max_pixels` the largest picture accepted.
+    `size` is the side of the square in pixels; `max_pixels` the largest picture accepted. `aspect`
+    "display" shows pixels that are not square in their true shape, "stored" takes them for square.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -30,6 +31,7 @@ class FramePlan:
     interpolation: str = "area"
     size: int = 299
     view: View = "plain"
+    aspect: Aspect = "display"
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -50,6 +52,7 @@ class FramePlan:
             interpolation=spec.interpolation,
             size=spec.size,
             view=spec.view,
+            aspect=spec.aspect,
         )
 
     @property
@@ -74,13 +77,14 @@ class ClipFrames:
     frames: (n, size, size, 3) uint8 RGB, upright and fitted, n ≤ steps. They may live in shared
         memory that is lent: call `release` when done, and do not read them afterwards.
     frame_index: (n,) int32, the place of each in the clip.
-    timestamp: (n,) float32, seconds from the clip's first frame, as the decoder told them.
-    fps, width, height: as declared; width and height of the upright picture.
+    timestamp: (n,) float32, seconds from the clip's first frame, rising.
+    fps, width, height: as declared; width and height of the upright picture as it is stored.
+    pixel_aspect: how many times wider than high its pixels are to be shown; 1.0 for square ones.
     frames_declared: the container's claim; 0 where it makes none.
     frames_decoded: how many frames the clip gave. Where the clip was sought through instead of
         read through it is the number of its video packets; where reading could stop early
-        (rules `stride`, `first`, `fps`) it counts up to the last wanted frame.
-    decoder: "opencv" or "pyav". reason: "" or the warning `fewer_frames`.
+        (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at.
+    decoder: "pyav" (rows made before may say "opencv"). reason: "" or a warning of `reasons`.
     decode_s: CPU seconds spent.
     """
 
@@ -90,6 +94,7 @@ class ClipFrames:
     fps: float
     width: int
     height: int
+    pixel_aspect: float = 1.0
     frames_declared: int
     frames_decoded: int
     decoder: str

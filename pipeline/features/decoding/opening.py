@@ -1,0 +1,84 @@
+"""Opening a file: only what holds video, only this file, and the one stream that is the clip.
+
+FFmpeg's demuxer, asked through PyAV, is the account of record. Whoever looks at a clip (the reader,
+seeking, the timeline, `scan`) opens it here, so all of them see the same stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import av.error
+from av.stream import Disposition
+
+from pipeline.errors import UnreadableClip
+
+FORMATS = (
+    # the containers of today
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpegts,mpegtsraw,mpeg,asf,asf_o,ogg,"
+    # of broadcast, cameras and disks
+    "mxf,gxf,dv,dhav,wtv,ty,pva,xmv,nut,rm,ivr,swf,nsv,nuv,lmlm4,lxf,mxg,bethsoftvid,film_cpk,"
+    # streams without a container
+    "h264,hevc,vvc,evc,av1,obu,ivf,m4v,mpegvideo,mjpeg,jpeg_pipe,h261,h263,vc1,vc1test,dirac,dnxhd,"
+    "cavsvideo,avs2,avs3,yuv4mpegpipe,"
+    # animations and what is left of the nineties
+    "gif,apng,amv,cdxl,flic,bink,smk,roq,4xm,ea,idcin,ipmovie,wc3movie,wsvqa,vivo,thp,mv,mtv"
+)
+"""Names of demuxers that hold video in the file itself. Not among them are those that read other
+files (playlists, ffconcat, image sequences, SDP), run scripts, or take a single picture for a clip."""
+
+_NO_CLIP = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+# Tags that are no UTF-8 must not end the reading; from PyAV 19 they never do, and the word is gone.
+_READING: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+
+
+def open_video(path: str) -> tuple[Any, Any]:
+    """An open container and the stream that is the clip, decoding on one thread.
+
+    Raises `UnreadableClip`: `unreadable`, `no_video` or `codec_unsupported`.
+    """
+    try:
+        container = av.open(path, options=_OPTIONS, **_READING)
+    except MemoryError:
+        raise
+    except av.error.ArgumentError:
+        detail = "its format is none that holds video, or its header makes no sense"
+        raise UnreadableClip("unreadable", detail) from None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableClip("unreadable", f"FFmpeg: {_plain(error)}") from None
+    try:
+        stream = the_clip(container)
+        if stream.codec_context is None:
+            raise UnreadableClip("codec_unsupported", "FFmpeg has no decoder for its codec")
+    except UnreadableClip:
+        container.close()
+        raise
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+def the_clip(container: Any) -> Any:
+    """The video stream that is the clip: no cover or thumbnail; decodable, default, then largest.
+
+    Raises `UnreadableClip` with `no_video`.
+    """
+    streams = container.streams.video
+    clips = [stream for stream in streams if not stream.disposition & _NO_CLIP]
+    if not clips:
+        detail = "only a cover picture" if streams else "no video stream"
+        raise UnreadableClip("no_video", f"the file has {detail}")
+
+    def rank(stream: Any) -> tuple[bool, bool, int]:
+        context = stream.codec_context
+        area = context.width * context.height if context is not None else 0
+        return context is not None, bool(stream.disposition & Disposition.default), area
+
+    return max(clips, key=rank)
+
+
+def _plain(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,249 @@
+"""An open clip: what FFmpeg says of it, its frames in order with their times, and their pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import av.error
+import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+from numpy.typing import NDArray
+
+from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.clock import Clock
+from pipeline.features.decoding.opening import open_video
+from pipeline.features.decoding.values import MAX_PIXELS
+from pipeline.features.sampling import ASSUMED_FPS
+
+Picture = NDArray[np.uint8]
+
+MOST_FRAMES = 10**9
+"""A header that claims more frames than this is not believed."""
+
+_DECODE_TIMES_ONLY = "avi"  # its presentation times are guesses that go astray with B-frames
+
+
+@dataclass(slots=True)
+class Frame:
+    """A decoded frame: its place in the clip, and seconds from the clip's first frame."""
+
+    index: int
+    time_s: float
+    raw: Any
+
+
+class Video:
+    """One pass over a clip, from its first frame; a context manager.
+
+    A packet that does not decode costs its own frame alone. width, height: of the upright picture
+    as stored (the stream's until the first frame is read). pixel_aspect: how many times wider than
+    high a pixel of the upright picture is. fps: the average rate that the container states, 0.0
+    where it states none. frame_s: how long a frame lasts where no time says. declared: the frames
+    that the container claims to hold, 0 without a claim. tick_s: the unit of its times.
+    """
+
+    def __init__(self, path: str, max_pixels: int = MAX_PIXELS) -> None:
+        self.container, self.stream = open_video(path)
+        context = self.stream.codec_context
+        self._max_pixels = max_pixels
+        try:
+            check_size(context.width, context.height, max_pixels)
+        except UnreadableClip:
+            self.container.close()
+            raise
+        self.width, self.height, self.pixel_aspect = context.width, context.height, 1.0
+        guessed = _sane(self.stream.guessed_rate)
+        self.fps = _sane(self.stream.average_rate) or guessed
+        self.frame_s = 1 / (guessed or self.fps or ASSUMED_FPS)
+        self.tick_s = float(self.stream.time_base or 0)
+        frames = self.stream.frames
+        self.declared = frames if 0 < frames <= MOST_FRAMES else 0
+        self.clock = Clock(self.frame_s)
+        self._by_dts = self.container.format.name == _DECODE_TIMES_ONLY
+        self._converter = Converter()
+        self._first_s = 0.0
+        self._lasts = 0
+
+    def expected(self) -> int:
+        """How many frames to expect: the declared ones, less those that an edit list cuts away; else
+        what the duration and the rate make. A hint, 0 where there is none."""
+        if self.declared:
+            return self.declared - self._cut_away()
+        seconds = (self.container.duration or 0) / av.time_base
+        count = round(seconds * self.fps)
+        return count if 0 < count <= MOST_FRAMES else 0
+
+    def falls_short(self, frames: int) -> bool:
+        """Whether a clip that was read to its end gave less than its container declares.
+
+        That is fewer frames than it counts; or, in Matroska, which does not count, a last frame
+        that ends more than half a second and a twentieth before the declared duration of a file
+        with nothing but this video.
+        """
+        if self.declared:
+            return frames < self.expected()
+        alone = len(self.container.streams) == 1 and "matroska" in self.container.format.name
+        if not alone or self.clock.last is None:
+            return False
+        duration = (self.container.duration or 0) / av.time_base
+        end = max(0.0, self._first_s) + self.end_s
+        return bool(duration - end > max(0.5, duration / 20))
+
+    @property
+    def end_s(self) -> float:
+        """When the last frame that was read is no longer shown."""
+        lasts_s = self._lasts * self.tick_s
+        return (self.clock.last or 0.0) + (lasts_s if lasts_s > 0 else self.frame_s)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames that decode, in order of presentation."""
+        for index, raw in enumerate(self._decoded()):
+            stamp_s = self._stamp_s(raw)
+            if index == 0:
+                self.turn_size(raw)
+                self._first_s = stamp_s or 0.0
+            self._lasts = raw.duration
+            yield Frame(index, self.clock.tick(stamp_s), raw)
+
+    def picture(self, frame: Frame) -> Picture:
+        """(height, width, 3) uint8 RGB, upright, as stored (its pixels may not be square).
+
+        Raises `UnreadableClip` `too_large` where a clip's pictures grow beyond the limit.
+        """
+        check_size(frame.raw.width, frame.raw.height, self._max_pixels)
+        picture: Picture = self._converter.convert(frame.raw)
+        return turn_upright(picture, display_matrix(frame.raw))
+
+    def turn_size(self, raw: Any) -> None:
+        """Take width, height and pixel aspect from a decoded frame, as it is upright."""
+        aspect = _sane(self.stream.sample_aspect_ratio) or 1.0
+        self.width, self.height, self.pixel_aspect = raw.width, raw.height, aspect
+        if swaps_sides(display_matrix(raw)):
+            self.width, self.height, self.pixel_aspect = raw.height, raw.width, 1 / aspect
+
+    def close(self) -> None:
+        self.container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _decoded(self) -> Iterator[Any]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                packet = None  # damaged from here on; what came before is good
+            try:
+                yield from self.stream.decode(packet)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                pass
+            if packet is None:
+                return
+
+    def _stamp_s(self, raw: Any) -> float | None:
+        stamp = raw.dts if self._by_dts else raw.pts
+        return None if stamp is None else stamp * self.tick_s
+
+    def _cut_away(self) -> int:
+        if "mov" not in self.container.format.name:
+            return 0
+        return sum(entry.is_discard for entry in self.stream.index_entries)
+
+
+class Converter:
+    """FFmpeg's frames → (height, width, 3) uint8 RGB, by swscale in a filter graph.
+
+    The graph keeps its output buffers, which PyAV's own reformatter allocates for every frame: half
+    the cost of a small picture. Flags and threads are those that make swscale take its fast path.
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[Any, ...] = ()
+        self._graph: Any = None
+
+    def convert(self, raw: Any) -> Picture:
+        """The picture of a frame."""
+        shape = (raw.width, raw.height, raw.format.name, raw.colorspace, raw.color_range)
+        if shape != self._shape:
+            self._graph, self._shape = _graph(raw), shape
+        self._graph.push(raw)
+        picture: Picture = self._graph.pull().to_ndarray()
+        return picture
+
+
+def _graph(raw: Any) -> Any:
+    graph = Graph()
+    graph.threads = 1
+    last = graph.add(
+        "buffer",
+        video_size=f"{raw.width}x{raw.height}",
+        pix_fmt=raw.format.name,
+        time_base="1/1000",
+        colorspace=str(raw.colorspace),
+        range=str(raw.color_range),
+    )
+    for name, settings in (("scale", "flags=bicubic"), ("format", "rgb24"), ("buffersink", None)):
+        step = graph.add(name, settings)
+        last.link_to(step)
+        last = step
+    graph.configure()
+    return graph
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise `UnreadableClip` `too_large` for a picture of more than `max_pixels` pixels."""
+    if width * height > max_pixels:
+        raise UnreadableClip(
+            "too_large", f"{width}×{height} is more than {max_pixels} pixels: convert it smaller"
+        )
+
+
+def display_matrix(raw: Any) -> tuple[int, int, int, int] | None:
+    """(a, b, c, d) of a frame's display matrix, by which x' = a·x + c·y and y' = b·x + d·y."""
+    data = raw.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return None
+    words = np.frombuffer(data, np.int32).tolist()
+    return words[0], words[1], words[3], words[4]
+
+
+def swaps_sides(matrix: tuple[int, int, int, int] | None) -> bool:
+    """Whether a display matrix lays the picture on its side."""
+    return matrix is not None and abs(matrix[1]) > abs(matrix[0])
+
+
+def turn_upright(picture: Picture, matrix: tuple[int, int, int, int] | None) -> Picture:
+    """The picture turned and mirrored as its display matrix says, to the nearest right angle."""
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix
+    across, down = (c, b) if swaps_sides(matrix) else (a, d)
+    if swaps_sides(matrix):
+        picture = picture.swapaxes(0, 1)
+    turned = picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+    return np.ascontiguousarray(turned)
+
+
+def _sane(value: Any) -> float:
+    """A rate or a ratio as a float, 0.0 where it is no positive number."""
+    number = float(value or 0)
+    return number if math.isfinite(number) and number > 0 else 0.0
