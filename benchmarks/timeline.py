@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     arguments = parser.parse_args()
     # Not at the top: the pages of the documentation read this module and need no Keras.
-    from flows.worker import cache_folder
     from pipeline import engine
+    from pipeline.homes import cache_folder
 
     engine.prepare()
     from pipeline.heads.saved import load_run

@@ -16,7 +16,7 @@ from typing import Literal
 from flows.codecs import codec_lines
 from flows.settings import DoctorSettings
 from pipeline import engine
-from pipeline.errors import PixelsError
+from pipeline.errors import ConfigError, PixelsError
 
 State = Literal["ok", "note", "bad"]
 _GIB = 2**30
@@ -98,13 +98,11 @@ def _packages(settings: DoctorSettings) -> Iterator[Line]:
             found=f"fastapi {_version('fastapi')} breaks prefect {_version('prefect')}",
             remedy="pip install -c constraints.txt 'fastapi<0.151'",
         )
-    if not engine.software().get(engine.backend_name()):
-        yield Line(
-            area="packages",
-            state="bad",
-            found=f"Keras' backend {engine.backend_name()} is not installed",
-            remedy="pip install tensorflow-cpu (or tensorflow[and-cuda] where there is a GPU)",
-        )
+    try:
+        engine.require_backend()
+    except ConfigError as error:
+        found, _, remedy = str(error).partition(": ")
+        yield Line(area="packages", state="bad", found=found, remedy=remedy)
 
 
 def _cpu(settings: DoctorSettings) -> Iterator[Line]:
@@ -221,8 +219,10 @@ def _dask(settings: DoctorSettings) -> Iterator[Line]:
     import distributed
 
     if not settings.scheduler:
+        # Without a host Dask looks for this machine's address by a socket to a public name server.
         with distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+            host="127.0.0.1", protocol="tcp://",
         ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
             right = client.submit(sum, (2, 3)).result(timeout=30) == 5
         yield Line(

@@ -36,6 +36,7 @@ from flows.settings import FeaturesSettings
 from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
 from pipeline.errors import ConfigError, PixelsError
+from pipeline.features.backbones import describe, require_engine
 from pipeline.features.stage import Stage
 from pipeline.spec import Spec
 from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
@@ -80,6 +81,7 @@ def features(settings: FeaturesSettings) -> Summary:
     if settings.dry_run:
         return dry_run(settings, catalog, wanted, existing, spec)
     if existing is None:
+        _require_engine(settings, spec)
         _create(settings, spec, int(wanted.sum()))
     try:
         writer = Writer.acquire(
@@ -119,6 +121,7 @@ def features(settings: FeaturesSettings) -> Summary:
         )
         again = set(writer.suspects) if writer.took_over else set()
         if len(rows) or again:
+            _require_engine(settings, spec)
             _check_space(settings.store, len(rows), spec)
             try:
                 summary = _extract(settings, writer, rows, paths, stage, summary, again)
@@ -239,6 +242,12 @@ def _create(settings: FeaturesSettings, spec: Spec, clips: int) -> None:
         fingerprint=spec.fingerprint,
         software=software(),
     )
+
+
+def _require_engine(settings: FeaturesSettings, spec: Spec) -> None:
+    """Refuse before the workers start what they could not load, where they are on this machine."""
+    if not settings.scheduler and describe(spec.backbone).family == "keras":
+        require_engine(settings.engine)
 
 
 def _check_space(url: str, clips: int, spec: Spec) -> None:

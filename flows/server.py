@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import ConfigError
+from pipeline.homes import user_folder
 
 USUAL_URL = "http://127.0.0.1:4200/api"
 # A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
@@ -122,18 +123,24 @@ def quiet_prefect() -> None:
 
     Must run before Prefect is imported. What the user set is left alone.
     """
+    if prefect_home() != Path("~/.prefect").expanduser():  # no home, or one that is read-only
+        os.environ.setdefault("PREFECT_HOME", str(prefect_home()))
     for name, value in {
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
-        "DO_NOT_TRACK": "1",
     }.items():
         os.environ.setdefault(name, value)
 
 
+def prefect_home() -> Path:
+    """The folder where Prefect keeps its database and profiles."""
+    named = os.environ.get("PREFECT_HOME")
+    return Path(named).expanduser() if named else user_folder(".prefect")
+
+
 def _ui_file() -> Path:
-    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "pixels-once-ui.url"
+    return prefect_home() / "pixels-once-ui.url"
 
 
 def _remembered_ui() -> str:
@@ -145,8 +152,7 @@ def _remembered_ui() -> str:
 
 def _profile_url() -> str:
     # Reading the profile costs Prefect's import (a second): only where a profile exists.
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    if not (home / "profiles.toml").exists():
+    if not (prefect_home() / "profiles.toml").exists():
         return ""
     from prefect.settings import PREFECT_API_URL
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.server import answers, forget_ui, remember_ui
+from flows.server import answers, forget_ui, prefect_home, remember_ui
 from pipeline.errors import ConfigError
 
 _START_TIMEOUT_S = 300.0
@@ -35,6 +35,7 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
             _guarded("prefect", "server", "start", "--host", host, "--port", str(port)),
             env={
                 **os.environ,
+                "PREFECT_HOME": str(prefect_home()),
                 # Else the page looks for its API on port 4200, whatever the port is.
                 "PREFECT_SERVER_UI_API_URL": api if _is_local(host) else "/api",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -59,11 +60,6 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def prefect_home() -> Path:
-    """The folder where Prefect keeps its database and profiles."""
-    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
 
 
 def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.worker import cache_folder
 from pipeline.heads.neighbours import Scaling, mean_vectors
+from pipeline.homes import cache_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

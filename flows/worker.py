@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import threading
-from pathlib import Path
 
 from pipeline.features.stage import FirstStage, Stage
+from pipeline.homes import cache_folder
 
 _lock = threading.Lock()
 _loaded: dict[str, FirstStage] = {}
@@ -26,12 +26,6 @@ def first_stage(stage: Stage) -> FirstStage:
                 cache=cache_folder(),
             )
         return _loaded[key]
-
-
-def cache_folder() -> Path:
-    """Where exported models are kept between runs: PIXELS_ONCE_CACHE, else the user's cache."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pixels-once"
-    return Path(os.environ.get("PIXELS_ONCE_CACHE", default))
 
 
 def stop_event(run: str) -> threading.Event:

@@ -6,31 +6,27 @@ The only file that names TensorFlow, JAX or torch. Everything else writes plain 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline.errors import ConfigError
+from pipeline.homes import keras_home
+from pipeline.hushing import hushed
 
 if TYPE_CHECKING:
     from pipeline.spec import Precision
 
 Device = Literal["gpu", "cpu"]
-
-_CHATTER = re.compile(
-    rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d:\d\d|INFO: Created TensorFlow Lite"
-)
 
 _PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu"),
@@ -50,6 +46,7 @@ def prepare(threads: int = 0) -> None:
     quiet()
     if _prepared:
         return
+    require_backend()
     _prepared.append(True)
     threads = threads or cores()
     if backend_name() == "tensorflow":
@@ -60,6 +57,23 @@ def prepare(threads: int = 0) -> None:
         torch.set_num_threads(threads)
     # JAX has no setting for threads after its start and takes GPU memory as told by
     # XLA_PYTHON_CLIENT_PREALLOCATE, which `quiet` sets.
+
+
+def require_backend() -> None:
+    """Raise `ConfigError` where Keras' backend is not known or not installed. Imports nothing."""
+    name = backend_name()
+    if name not in _PACKAGES:
+        raise ConfigError(
+            f"Keras' backend is {name!r}: set KERAS_BACKEND to tensorflow, jax or torch"
+        )
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        return
+    others = [other for other in _PACKAGES if importlib.util.find_spec(other) is not None]
+    raise ConfigError(
+        f"Keras' backend {name} is not installed: "
+        + (f"set KERAS_BACKEND={others[0]}, or " if others else "")
+        + f"pip install {_PACKAGES[name][-1]}"
+    )
 
 
 def quiet() -> None:
@@ -85,32 +99,6 @@ def _prepare_tensorflow(threads: int) -> None:
     except RuntimeError:
         # TensorFlow has begun already; its settings can no longer change.
         return
-
-
-@contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Keep the lines that TensorFlow and LiteRT log as they start from standard error.
-
-    TensorFlow 2.21 writes them whatever its log level says. They come from C++ code, so the
-    descriptor itself is turned aside; any other line that arrives meanwhile is passed on afterwards.
-    """
-    try:
-        sys.stderr.flush()
-        real = os.dup(2)
-    except (OSError, ValueError, AttributeError):
-        yield
-        return
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(real, 2)
-            aside.seek(0)
-            kept = b"".join(line for line in aside if not _CHATTER.match(line))
-            with open(real, "wb", buffering=0) as stderr:
-                stderr.write(kept)
 
 
 def cores() -> int:
@@ -141,11 +129,6 @@ def backend_name() -> str:
 def backend_is_chosen() -> bool:
     """Whether the user asked for a Keras backend other than the default by `KERAS_BACKEND`."""
     return os.environ.get("KERAS_BACKEND", "tensorflow") not in ("", "tensorflow")
-
-
-def keras_home() -> Path:
-    """Keras' folder for its settings and cached weights: `KERAS_HOME`, else `~/.keras`."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def software() -> dict[str, str]:

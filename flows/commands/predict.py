@@ -35,9 +35,9 @@ def run(settings: PredictSettings, *, json: bool) -> int:
 
 def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
     from flows.moved import moved_on
-    from flows.worker import cache_folder
     from pipeline.features.catalog import discover
     from pipeline.heads.saved import load_run
+    from pipeline.homes import cache_folder
     from pipeline.prediction import open_predictor
 
     clips = discover(video)

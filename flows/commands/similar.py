@@ -99,10 +99,10 @@ def _row(video: str, table: Any) -> int | None:
 
 def _new_clip(settings: SimilarSettings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
     """The mean vector and the pictures of a clip that is not in the store."""
-    from flows.worker import cache_folder
     from pipeline import engine
     from pipeline.features.extraction import ClipSource
     from pipeline.features.stage import FirstStage, Stage
+    from pipeline.homes import cache_folder
 
     spec = dict(source.spec)
     remembered = str(source.attributes.get("first_stage", {}).get("weights", ""))

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.engine import keras_home
 from pipeline.errors import ConfigError, WeightsNotFound
 from pipeline.features.backbones.keras_models import KERAS_MODELS, KerasModel
 from pipeline.features.backbones.kinds import describe
 from pipeline.features.backbones.pose_files import pose_files
 from pipeline.features.files import sha256
+from pipeline.homes import keras_home
 
 WEIGHTS_SITE = "https://storage.googleapis.com/"
 _CONNECT_S = 15.0

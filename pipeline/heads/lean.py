@@ -29,9 +29,11 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 if "keras" in sys.modules:
     import keras
 else:
-    from pipeline.engine import hushed, quiet
+    from pipeline.engine import quiet, require_backend
+    from pipeline.hushing import hushed
 
     quiet()
+    require_backend()
     with hushed(), _without(EXTRAS):
         import keras
 

@@ -24,6 +24,7 @@ __all__ = [
     "choose_engine",
     "describe",
     "load",
+    "require_engine",
 ]
 
 Engine = Literal["auto", "keras", "openvino"]
@@ -65,11 +66,22 @@ def load(
             f"this machine does not compute in {spec.precision}: "
             f"use precision {' or '.join(engines.precisions())}, or a machine that does"
         )
+    require_engine(engine)
     if choose_engine(engine) == "openvino":
         return load_openvino(spec, weights, batch=batch, threads=threads, cache=cache)
     from pipeline.features.backbones.keras_engine import load_keras
 
     return load_keras(spec, weights, batch=batch, threads=threads)
+
+
+def require_engine(wanted: str = "auto") -> None:
+    """Raise `ConfigError` where this machine lacks what the engine needs. Imports neither.
+
+    OpenVINO needs Keras' backend only to export a model that is not in the cache yet; the export
+    says so then.
+    """
+    if choose_engine(wanted) == "keras":
+        engines.require_backend()
 
 
 def choose_engine(wanted: str = "auto") -> Literal["keras", "openvino"]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import engine
 from pipeline.errors import ConfigError
+from pipeline.homes import cache_folder
 
 if TYPE_CHECKING:
     from pipeline.features.weights import Weights
@@ -34,10 +35,10 @@ _XML = "model.xml"
 def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Path:
     """The `.xml` of a spec's backbone in the cache, exported first where it is missing.
 
-    `folder` None means `default_cache()`. Precision, sampling and view are no part of the key: one
+    `folder` None means `cache_folder()`. Precision, sampling and view are no part of the key: one
     exported model serves them all. Raises `ConfigError` where the export fails.
     """
-    folder = folder or default_cache()
+    folder = folder or cache_folder()
     entry = folder / _key(spec, weights)
     if not (entry / _XML).is_file():
         with _one_at_a_time(folder, entry.name) as alone:
@@ -51,20 +52,6 @@ def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Pa
 def forget_model(xml: Path) -> None:
     """Drop a model that cannot be read from the cache."""
     shutil.rmtree(xml.parent, ignore_errors=True)
-
-
-def default_cache() -> Path:
-    """`XDG_CACHE_HOME/pixels-once`, by default `~/.cache/pixels-once`.
-
-    Where that cannot be made, a folder of this user below the temporary one.
-    """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixels-once"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def _key(spec: Spec, weights: Weights) -> str:

@@ -27,6 +27,7 @@ from pipeline.features.backbones.pose_regions import (
     region_of,
 )
 from pipeline.features.backbones.protocol import check_frames
+from pipeline.hushing import hushed
 
 if TYPE_CHECKING:
     from pipeline.features.weights import Weights
@@ -110,7 +111,7 @@ class _Model:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with engine.hushed():
+            with hushed():
                 self._interpreter: Any = Interpreter(model_path=str(path), num_threads=1)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

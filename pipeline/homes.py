@@ -1,0 +1,44 @@
+"""Where this user's caches are kept, on machines without a home folder or with one that is read-only.
+
+A container started under a number that nobody has a name for has neither `HOME` nor an entry in the
+password file; a batch system may mount homes read-only. Neither may stop a run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def user_folder(name: str) -> Path:
+    """`~/name` where there is a home and it can be written to, else one for this user in the
+    temporary folder. Not made by this call.
+    """
+    home = Path(os.path.expanduser("~"))  # stays "~" for a user without a home
+    wanted = home / name
+    there = wanted if wanted.exists() else home
+    if home.is_absolute() and there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return wanted
+    return Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}" / name.lstrip(".")
+
+
+def cache_folder() -> Path:
+    """The folder of exported models and vectors, made if missing.
+
+    `PIXELS_ONCE_CACHE`, else `XDG_CACHE_HOME/pixels-once`, else `~/.cache/pixels-once`. Only the last
+    gives way to the temporary folder where it cannot be written: what a user names is not replaced.
+    """
+    if named := os.environ.get("PIXELS_ONCE_CACHE"):
+        return Path(named).expanduser()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser() / "pixels-once"
+    return user_folder(".cache") / "pixels-once"
+
+
+def keras_home() -> Path:
+    """Keras' folder for its settings and cached weights: `KERAS_HOME`, else `~/.keras`."""
+    if named := os.environ.get("KERAS_HOME"):
+        return Path(named)
+    readable = Path(os.path.expanduser("~")) / ".keras"
+    return readable if readable.is_dir() else user_folder(".keras")
