@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features import backbones
 from pipeline.features.backbones import describe, load
-from pipeline.features.backbones.keras_model import _scaled, build_model
+from pipeline.features.backbones.keras_model import _load, _scaled, build_model, fill_random
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.features.backbones.openvino_cache import cached_model
 from pipeline.features.weights import Weights, resolve_weights
@@ -197,6 +199,35 @@ def test_a_damaged_cache_entry_is_made_anew(cache: Path, tmp_path: Path) -> None
     expected = load(spec, weights, engine="openvino", cache=cache)
     np.testing.assert_array_equal(backbone(noise(2)), expected(noise(2)))
     assert [e.name for e in tmp_path.iterdir() if e.is_dir()] == [entry.name]
+
+
+def test_a_weights_file_is_of_the_format_that_it_holds_whatever_its_name(tmp_path: Path) -> None:
+    import keras
+
+    def model(seed: int) -> Any:
+        keras.utils.clear_session()
+        built = keras.applications.MobileNet(
+            include_top=False, weights=None, pooling="avg", input_shape=(32, 32, 3), alpha=0.25
+        )
+        fill_random(built, seed)
+        return built
+
+    saved = model(1)
+    saved.save_weights(tmp_path / "new.weights.h5")
+    saved.save(tmp_path / "older.h5")  # a whole model, as `save` wrote it before Keras 3
+    for name, path in {
+        "new.h5": "new.weights.h5",
+        "new": "new.weights.h5",
+        "new.hdf5": "new.weights.h5",
+        "older.weights.h5": "older.h5",
+        "older 😀": "older.h5",
+    }.items():
+        shutil.copy(tmp_path / path, tmp_path / name)
+    for path in sorted(tmp_path.iterdir()):
+        fresh = model(2)
+        _load(fresh, "mobilenet", Weights(kind="file", hash="", path=path))
+        for got, wanted in zip(fresh.get_weights(), saved.get_weights(), strict=True):
+            np.testing.assert_array_equal(got, wanted, err_msg=path.name)
 
 
 @needs_openvino

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +76,8 @@ def _load(body: Any, name: str, weights: Weights) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            body.load_weights(str(weights.path))
+            with _named_for_keras(Path(str(weights.path))) as path:
+                body.load_weights(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = str(error).strip().partition("\n")[0]
         else:
@@ -83,6 +88,27 @@ def _load(body: Any, name: str, weights: Weights) -> None:
             f"the weights file {str(weights.path)!r} does not fit {name} without its top "
             f"({why.rstrip('.')}): give a no-top .h5 or .weights.h5 file of this model"
         )
+
+
+@contextmanager
+def _named_for_keras(path: Path) -> Iterator[str]:
+    """The weights file under a name whose ending says its format: Keras goes by that alone.
+
+    Keras 3's `save_weights` writes groups `layers` and `vars`; the older format, which all files of
+    `keras.applications` have, lists `layer_names`, or holds a whole model in `model_weights`.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        older = "layer_names" in file.attrs or "model_weights" in file
+    ending = ".h5" if older else ".weights.h5"
+    if path.name.endswith(".weights.h5") == (not older) and path.suffix == ".h5":
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="pixels-once-") as folder:
+        link = Path(folder) / f"model{ending}"
+        link.symlink_to(path.absolute())
+        yield str(link)
 
 
 def fill_random(model: Any, seed: int) -> None:
