@@ -180,7 +180,8 @@ def look_alikes(vectors: Vectors, *, near: float = 0.98, most: int = 200) -> pd.
             )
         )
     if not found:
-        return pd.DataFrame(columns=["first", "second", "similarity"])
+        none = np.zeros(0, np.int64)
+        return pd.DataFrame({"first": none, "second": none, "similarity": np.zeros(0, np.float32)})
     pairs = pd.concat(found, ignore_index=True)
     return pairs.sort_values("similarity", ascending=False, ignore_index=True).head(most)
 

@@ -67,6 +67,19 @@ def test_previews_can_be_left_out() -> None:
     assert stage_of(replace(plain, previews=True), None)[1].previews
 
 
+def test_a_store_without_a_ready_row_has_a_report(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(made / "s.zarr", tmp_path / "none.zarr")
+    with store.Writer.acquire(str(tmp_path / "none.zarr"), owner="test") as writer:
+        writer.mark(np.arange(len(writer.table)), store.FAILED, reason="unreadable")
+    settings = ReportSettings(
+        store=str(tmp_path / "none.zarr"), runs="none", out=str(tmp_path / "r.html")
+    )
+    assert report.run(settings, json=False) == 0
+    assert "13 rows" in capsys.readouterr().out
+
+
 def test_a_store_without_pictures_has_a_report_that_says_so(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,3 +73,9 @@ def test_the_map_keeps_classes_apart_and_takes_any_few_clips() -> None:
     middles = np.stack([points[labels == name].mean(axis=0) for name in ("c0", "c1", "c2")])
     assert np.linalg.norm(middles[0] - middles[1]) > 5 * points[labels == "c0"].std(axis=0).max()
     assert project(vectors[:2])[0].shape == (2, 2)
+
+
+@pytest.mark.parametrize("clips", [0, 1, 2])
+def test_of_few_clips_or_none_the_places_of_look_alikes_are_still_whole_numbers(clips: int) -> None:
+    pairs = look_alikes(np.ones((clips, 4), np.float32))
+    assert [str(kind) for kind in pairs[["first", "second"]].dtypes] == ["int64", "int64"]
