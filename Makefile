@@ -86,10 +86,12 @@ help: ## this table
 	@printf '\nEach variable is the flag of the same name: make features VIDEOS=clips is\n  pixels-once features --videos clips\n'
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] >= (3, 14))' || \
-	  { echo "make: $(PYTHON) is Python 3.14 or later, for which TensorFlow has no release yet: pass PYTHON=python3.13, say" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
-	  { echo "make: $(PYTHON) is not Python 3.11 to 3.13: pass PYTHON=python3.12, say" >&2; exit 1; }
+	@case "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" in \
+	  3.11 | 3.12 | 3.13) ;; \
+	  3.1[4-9] | 3.[2-9]*) echo "make: $(PYTHON) is newer than TensorFlow's last release, which ends at Python 3.13:" \
+	    "pass PYTHON=python3.13, say" >&2; exit 1 ;; \
+	  *) echo "make: $(PYTHON) is not Python 3.11 to 3.13: pass PYTHON=python3.12, say" >&2; exit 1 ;; \
+	esac
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3]"
 	@touch $@

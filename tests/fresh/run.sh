@@ -2,7 +2,7 @@
 # A newcomer's first hour in a fresh Debian: the README's commands word by word as an ordinary user
 # with an empty home, then the newest release of every dependency.
 #
-#   tests/fresh/run.sh [PHASE…]      phases: features test newest (all three by default)
+#   tests/fresh/run.sh [PHASE…]      phases: features odd test newest (all by default)
 #
 # Needs root, debootstrap and unshare, and says so and ends well where one is missing. SUITE is
 # Debian's stable release unless set; TMPDIR holds the root (6 GB), which is removed at the end.
@@ -14,10 +14,10 @@ suite=${SUITE:-stable}
 source=$(cd "$(dirname "$0")/../.." && pwd)
 
 main() {
-  [ $# -gt 0 ] || set -- features test newest
+  [ $# -gt 0 ] || set -- features odd test newest
   for phase in "$@"; do
-    case $phase in features | test | newest) ;; *)
-      echo "test-fresh: no phase $phase: use features, test, newest" >&2
+    case $phase in features | odd | test | newest) ;; *)
+      echo "test-fresh: no phase $phase: use features, odd, test, newest" >&2
       exit 2
     esac
   done
@@ -64,11 +64,45 @@ inside() {
 phase_features() {
   step "README: $(readme_command 1)" as_user "$(readme_command 1)"
   step "again: nothing to do" as_user "$(readme_command 1) 2>&1 | tee ~/again.txt && grep -qi 'nothing to do' ~/again.txt"
+  all_pinned
   nothing_strange
+}
+
+# Machines and places that are not what a developer's are.
+phase_odd() {
+  as_user '[ -x .venv/bin/python ]' || step "make venv" as_user 'make venv'
+  local frames='features --videos "$clips" --store s.zarr --backbone frames'
+  local cnn='features --videos "$clips" --store s.zarr --backbone mobilenet --weights random'
+  step "clips named with spaces and emoji" as_user '
+    [ -d demo-clips ] || .venv/bin/pixels-once features --backbone frames --store frames.zarr
+    mkdir -p "$HOME/my clips 😀/a b" && find demo-clips -name "*.mp4" | sort | head -n 6 |
+      while read -r f; do cp "$f" "$HOME/my clips 😀/a b/é $(basename "$f")"; done'
+  step "a user without a name and a home" in_odd 12345 "" "$cnn"
+  mount --bind "$root/home/newcomer" "$root/home/newcomer"
+  mount -o remount,ro,bind "$root/home/newcomer"
+  step "a home that is read-only" in_odd newcomer "HOME=/home/newcomer" "$cnn"
+  umount "$root/home/newcomer"
+  step "the C locale" in_odd newcomer "HOME=/home/newcomer LC_ALL=C" "$frames"
+  step "the POSIX locale, and Python kept from UTF-8" in_odd newcomer \
+    "HOME=/home/newcomer LC_ALL=POSIX PYTHONCOERCECLOCALE=0 PYTHONUTF8=0" "$frames"
+  step "one core" in_odd newcomer "HOME=/home/newcomer" "$cnn" "taskset -c 0"
+  step "a checkout without git whose path has a space and an emoji" as_user '
+    mkdir -p ~/"check out 😀" && cp -r [!.]* .ci .gitignore ~/"check out 😀"/ && cd ~/"check out 😀" &&
+    rm -rf *.zarr demo-clips runs build *.egg-info && make features BACKBONE=frames && make show STORE=demo.zarr'
+  nothing_strange
+}
+
+# in_odd USER VARIABLES COMMAND [PREFIX]: a command in an empty folder, with only these variables.
+in_odd() {
+  rm -rf "$root/tmp/odd" && mkdir -m 777 "$root/tmp/odd"
+  chroot "$root" setpriv --reuid "$1" --regid "$1" --clear-groups \
+    env -i PATH=/usr/local/bin:/usr/bin:/bin $2 clips="/home/newcomer/my clips 😀" \
+    bash -c "cd /tmp/odd && ${4:-} /home/newcomer/pixels-once/.venv/bin/pixels-once $3" </dev/null
 }
 
 phase_test() {
   step "README: $(readme_command 2)" as_user "$(readme_command 2)"
+  all_pinned
   nothing_strange
 }
 
@@ -118,6 +152,7 @@ make_root() {
   git -C "$source" ls-files -z --cached --others --exclude-standard |
     tar -C "$source" --null --files-from=- --ignore-failed-read -c | tar -C "$root/home/newcomer/pixels-once" -x --no-same-owner
   chroot "$root" chown -R newcomer:newcomer /home/newcomer
+  chmod 755 "$root/home/newcomer"
 }
 
 as_user() {
@@ -137,8 +172,17 @@ as_user() {
 # What a run leaves in a home: caches that the docs name, and nothing that reports.
 nothing_strange() {
   local found
-  found=$(as_user 'ls -A ~ | grep -vxE "\.bash(_logout|rc)|\.profile|pixels-once|\.cache|\.keras|\.prefect|\.config|again\.txt|(pinned|newest)\.txt"' || true)
+  found=$(as_user 'ls -A ~ | grep -vxE "\.bash(_logout|rc)|\.profile|pixels-once|\.cache|\.keras|\.prefect|\.config|again\.txt|my clips 😀|check out 😀|(pinned|newest)\.txt"' || true)
   [ -z "$found" ] || { echo "test-fresh: FAILED: a run left in the home folder: $found" >&2; exit 1; }
+}
+
+# A package that constraints.txt does not name is another one tomorrow.
+all_pinned() {
+  local found
+  found=$(as_user '
+    names() { grep -o "^[A-Za-z0-9._-]*" | tr "_.A-Z" "--a-z" | sort -u; }
+    comm -13 <(names < constraints.txt) <(.venv/bin/python -m pip freeze --exclude-editable | names)')
+  [ -z "$found" ] || { echo "test-fresh: FAILED: not in constraints.txt:" $found >&2; exit 1; }
 }
 
 step() {
