@@ -126,7 +126,6 @@ _COMMANDS = (
     "report --store s.zarr --runs runs",
     "similar --store s.zarr",
     "verify --store s.zarr --sample 2",
-    "refresh --store s.zarr --videos demo-clips",
     "doctor --weights random",
     "scan --videos demo-clips",
     "compare",

@@ -2,10 +2,10 @@
 # A newcomer's first hour in a fresh Debian: the README's commands word by word as an ordinary user
 # with an empty home, then the newest release of every dependency.
 #
-#   tests/fresh/run.sh [PHASE…]      phases: features odd test newest (all by default)
+#   tests/fresh/run.sh [PHASE…]      phases: features test odd newest (all by default)
 #
 # Needs root, debootstrap and unshare, and says so and ends well where one is missing. SUITE is
-# Debian's stable release unless set; TMPDIR holds the root (6 GB), which is removed at the end.
+# Debian's stable release unless set, TESTS the tests of `make test` (all of them); TMPDIR holds the root (6 GB), which is removed at the end.
 # Everything is mounted and started in namespaces of its own: however this script ends, the kernel
 # unmounts and kills what is left.
 set -euo pipefail
@@ -14,10 +14,10 @@ suite=${SUITE:-stable}
 source=$(cd "$(dirname "$0")/../.." && pwd)
 
 main() {
-  [ $# -gt 0 ] || set -- features odd test newest
+  [ $# -gt 0 ] || set -- features test odd newest
   for phase in "$@"; do
     case $phase in features | odd | test | newest) ;; *)
-      echo "test-fresh: no phase $phase: use features, odd, test, newest" >&2
+      echo "test-fresh: no phase $phase: use features, test, odd, newest" >&2
       exit 2
     esac
   done
@@ -101,7 +101,7 @@ in_odd() {
 }
 
 phase_test() {
-  step "README: $(readme_command 2)" as_user "$(readme_command 2)"
+  step "README: $(readme_command 2)${TESTS:+, only $TESTS}" as_user "$(readme_command 2)${TESTS:+ ARGS=\"$TESTS\"}"
   all_pinned
   nothing_strange
 }
