@@ -27,7 +27,8 @@ from store.layout import (
     STATUS_NAMES,
     Layout,
 )
-from store.lease import Holder, holder
+from store.lease import holder
+from store.liveness import Holder
 from store.previews import read_previews, write_previews
 from store.reader import Store
 from store.reader import open_store as open

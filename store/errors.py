@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from store.lease import Holder
+    from store.liveness import Holder
 
 
 class StoreError(Exception):
@@ -70,6 +71,75 @@ _REMEDIES = {
 }
 
 
+# What object stores say by the code of their answer, where it tells more than Python's error does.
+_CODES = {
+    "NoSuchBucket": ("lies in a bucket that does not exist", "make the bucket, or check its name"),
+    "ExpiredToken": ("was refused: the credentials have expired", "sign in again and run again"),
+    "TokenRefreshRequired": (
+        "was refused: the credentials have expired",
+        "sign in again and run again",
+    ),
+    "InvalidToken": ("was refused: the session token is not valid", "sign in again and run again"),
+    "InvalidAccessKeyId": (
+        "was refused: the service does not know the access key",
+        "check the credentials and the endpoint that they are for",
+    ),
+    "SignatureDoesNotMatch": (
+        "was refused: the secret key does not fit the access key",
+        "check the credentials and the endpoint that they are for",
+    ),
+    "RequestTimeTooSkewed": (
+        "was refused: this machine's clock differs too much from the service's",
+        "set the clock",
+    ),
+    "AccessDenied": (
+        "may not be written or read",
+        "check that the credentials may list, read, write and delete there",
+    ),
+    "SlowDown": (
+        "is on a service that is too busy to answer",
+        "run again later, nothing ready is lost",
+    ),
+    "InternalError": (
+        "is on a service that fails with an internal error",
+        "run again later, nothing ready is lost",
+    ),
+    "NotImplemented": (
+        "is on a service without a request that is needed (exclusive creation, for the lease, is one)",
+        "use another service, or --no-lease and one run only",
+    ),
+}
+_CODES |= {
+    **dict.fromkeys(("ServiceUnavailable", "503"), _CODES["SlowDown"]),
+    **dict.fromkeys(("500", "502", "504"), _CODES["InternalError"]),
+    "501": _CODES["NotImplemented"],
+    **dict.fromkeys(
+        (
+            *("PermanentRedirect", "TemporaryRedirect", "Redirect", "301", "307"),
+            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+        ),
+        (
+            "is in another region than was asked, and the service redirects every request",
+            "name the bucket's region (AWS_DEFAULT_REGION) or its endpoint (AWS_ENDPOINT_URL)",
+        ),
+    ),
+}
+
+
+def service_code(error: BaseException) -> str:
+    """The code of the object store's answer that led to an error (`NoSuchBucket`); empty without one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        response = getattr(seen, "response", None)
+        if isinstance(response, Mapping):
+            code = str(response.get("Error", {}).get("Code", ""))
+            return code or str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+        if _redirected(seen):
+            return "PermanentRedirect"
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
 @contextmanager
 def translated(url: str) -> Iterator[None]:
     """Turn what disks and object stores raise into `StoreUnwritable`, one sentence each."""
@@ -81,19 +151,38 @@ def translated(url: str) -> Iterator[None]:
         raise StoreUnwritable(_sentence(url, error)) from error
     except Exception as error:
         # s3fs lets some of its client's errors through (no endpoint, no credentials, time out).
-        if type(error).__module__.split(".")[0] not in ("botocore", "aiobotocore", "aiohttp"):
+        known = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+        if not known and not _redirected(error):
             raise
-        raise StoreUnwritable(
+        raise StoreUnwritable(_sentence(url, error)) from error
+
+
+def _redirected(error: BaseException) -> bool:
+    """Whether this is what aiobotocore makes of a service that redirects each of its requests.
+
+    It asks where the bucket is, is redirected, asks where the bucket is, … until the stack ends.
+    """
+    if not isinstance(error, RecursionError):
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "redirect_from_error" for frame, _ in frames)
+
+
+def _sentence(url: str, error: Exception) -> str:
+    told = _CODES.get(service_code(error))
+    if told is None and not isinstance(error, OSError):
+        return (
             f"the store {url} cannot be reached ({type(error).__name__}): "
             "check its address, the network and the credentials"
-        ) from error
-
-
-def _sentence(url: str, error: OSError) -> str:
-    code = error.errno
-    if code is None:
-        code = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}.get(type(error))
-    fact, remedy = _REMEDIES.get(
-        code or 0, (f"failed ({error})", "mend the cause and run again, nothing ready is lost")
-    )
+        )
+    if told is None:
+        assert isinstance(error, OSError)
+        code = error.errno
+        if code is None:
+            known = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
+            code = known.get(type(error), 0)
+        told = _REMEDIES.get(
+            code, (f"failed ({error})", "mend the cause and run again, nothing ready is lost")
+        )
+    fact, remedy = told
     return f"the store {url} {fact}: {remedy}"

@@ -8,90 +8,26 @@ of `status`, because Zarr warns of every unknown name directly in a group.)
 
 from __future__ import annotations
 
-import getpass
-import json
-import os
+import logging
 import random
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-import psutil
-
+from store import liveness
 from store.errors import LeaseLost, StoreBusy, StoreUnwritable, translated
+from store.liveness import Holder, Watch
 from store.place import Place
+
+log = logging.getLogger(__name__)
 
 FOLDER = "status/.lease"
 BEAT_S = 10.0
-DEAD_AFTER_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who writes to a store: written at each beat, read by whoever wants to write next.
-
-    `since` and `beat` are seconds since the epoch on the holder's clock; `machine` is one boot of
-    one host (and one container: process numbers mean something only inside it); `batches` are the
-    chunks that may be written to at any moment.
-    """
-
-    owner: str
-    host: str
-    machine: str
-    pid: int
-    started: float
-    token: str
-    since: float
-    beat: float
-    batches: tuple[int, ...] = ()
-
-    @classmethod
-    def me(cls, owner: str = "") -> Holder:
-        """This process, with a fresh token."""
-        now = time.time()
-        return cls(
-            owner=owner or getpass.getuser(),
-            host=socket.gethostname(),
-            machine=_machine(),
-            pid=os.getpid(),
-            started=psutil.Process().create_time(),
-            token=uuid.uuid4().hex,
-            since=now,
-            beat=now,
-        )
-
-    def dead(self) -> bool:
-        """Whether the lease may be taken over.
-
-        On this machine the process table decides, at once (process numbers are reused, so the
-        start time is compared too); elsewhere a minute without a beat does.
-        """
-        if self.machine == _machine():
-            try:
-                process = psutil.Process(self.pid)
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    return True
-                return bool(abs(process.create_time() - self.started) > 2.0)
-            except psutil.NoSuchProcess:
-                return True
-            except psutil.AccessDenied:
-                return False
-        return time.time() - self.beat > DEAD_AFTER_S
-
-    def __str__(self) -> str:
-        since = datetime.fromtimestamp(self.since).astimezone().isoformat(" ", "seconds")
-        return f"{self.owner} (process {self.pid} on {self.host}, since {since})"
-
-
-# Not a lease of ours: it holds nobody off.
-_UNREADABLE = Holder(
-    owner="", host="", machine="", pid=0, started=0.0, token="", since=0.0, beat=0.0
-)
+_LOOK_S = 1.0
+_ROUNDS = 20
 
 
 class Lease:
@@ -110,56 +46,84 @@ class Lease:
     ) -> tuple[Lease, Holder | None]:
         """Take the lease; returns it and the dead holder it was taken from, if any.
 
-        Raises `StoreBusy` where another holds it still after `wait_s` seconds, and
+        A holder on another machine is watched for a sign of life, for a minute at most, whatever
+        `wait_s` is. Raises `StoreBusy` where another holds it still after `wait_s` seconds, and
         `StoreUnwritable` where the place cannot create exclusively.
         """
         until = time.monotonic() + wait_s
+        watch, told = Watch(), False
         while True:
-            taken = cls._try(place, owner)
+            taken = cls._try(place, owner, watch)
             if not isinstance(taken, Holder):
                 return taken
-            if time.monotonic() >= until:
+            unsure = watch.alive(taken) is None
+            if unsure and not told:
+                log.warning(
+                    "the store %s has a lease of %s: waiting up to %.0f s for a sign of life",
+                    *(place.url, taken, liveness.DEAD_AFTER_S),
+                )
+                told = True
+            if not unsure and time.monotonic() >= until:
                 raise StoreBusy(
                     f"the store {place.url} is being written by {taken}: wait for it, stop it, "
                     "or use another store",
                     taken,
                 )
-            time.sleep(min(1.0, max(0.0, until - time.monotonic())))
+            pause = _LOOK_S if unsure else min(_LOOK_S, max(0.0, until - time.monotonic()))
+            time.sleep(min(pause, liveness.DEAD_AFTER_S / 4))
 
     @classmethod
-    def _try(cls, place: Place, owner: str) -> tuple[Lease, Holder | None] | Holder:
-        for _ in range(20):
+    def _try(cls, place: Place, owner: str, watch: Watch) -> tuple[Lease, Holder | None] | Holder:
+        for _ in range(_ROUNDS):
             seen = _look(place)
-            alive = [found for found in seen.values() if not found.dead()]
+            watch.look(seen.values())
+            alive = [found for found in seen.values() if watch.alive(found) is not False]
             if alive:
                 return alive[-1]
             before = seen[max(seen)] if seen else None
             me = Holder.me(owner)
             if before is not None:
                 me = replace(me, batches=before.batches)  # until they are checked, they are suspect
-            data, number = _json(me), max(seen, default=0) + 1
-            if not place.put_new(_key(number), data):
-                continue  # another was quicker: look again
-            now = _look(place)
-            mine = now.pop(number, None)
-            if mine == me and all(seen.get(n) == found for n, found in now.items()):
-                # Whoever creates a number after this look sees ours and steps back.
-                if not place.creates_exclusively(_key(number), data):
-                    place.delete(_key(number))
-                    raise StoreUnwritable(
-                        f"the store {place.url} is on a service without exclusive creation, so "
-                        "two runs could write at once: use another service, or --no-lease and "
-                        "one run only"
-                    )
-                for old in seen:
-                    place.delete(_key(old))
-                return cls(place, number, me), before
-            # Someone created a number between our look and our creation (numbers are used again,
-            # so the files are compared whole). Both step back; one comes first.
-            if mine == me:
-                place.delete(_key(number))
+            number = max(seen, default=0) + 1
+            try:
+                if cls._create(place, number, me, seen):
+                    for old in seen:
+                        place.delete(_key(old))
+                    return cls(place, number, me), before
+            except BaseException:
+                # What was made may be there although its answer was lost: it holds nobody off.
+                me.give_up()
+                with suppress(Exception):
+                    _delete_own(place, number, me)
+                raise
             time.sleep(random.uniform(0.01, 0.1))
-        return before or Holder.me("another run")
+        raise StoreUnwritable(
+            f"the lease of the store {place.url} could not be made in {_ROUNDS} tries, each met "
+            "another run's or the service's conflict: run again"
+        )
+
+    @staticmethod
+    def _create(place: Place, number: int, me: Holder, seen: Mapping[int, Holder]) -> bool:
+        """Whether the lease of this number is ours now; False: look again."""
+        data = me.to_json()
+        if not place.put_new(_key(number), data):
+            return False  # another was quicker
+        now = _look(place)
+        mine = now.pop(number, None)
+        if mine == me and all(seen.get(n) == found for n, found in now.items()):
+            # Whoever creates a number after this look sees ours and steps back.
+            if not place.creates_exclusively(_key(number), data):
+                raise StoreUnwritable(
+                    f"the store {place.url} is on a service without exclusive creation, so "
+                    "two runs could write at once: use another service, or --no-lease and "
+                    "one run only"
+                )
+            return True
+        # Someone created a number between our look and our creation (numbers are used again,
+        # so the files are compared whole). Both step back; one comes first.
+        if mine == me:
+            place.delete(_key(number))
+        return False
 
     def check(self) -> None:
         """Prove that the lease is ours; raises `LeaseLost`."""
@@ -173,7 +137,7 @@ class Lease:
             self.check()
             kept = self.holder.batches if batches is None else tuple(sorted(set(batches)))
             self.holder = replace(self.holder, beat=time.time(), batches=kept)
-            self._place.put(_key(self._number), _json(self.holder))
+            self._place.put(_key(self._number), self.holder.to_json())
 
     def release(self, suspects: Iterable[int] = ()) -> None:
         """Give the lease back (only our own file is ever touched).
@@ -184,22 +148,26 @@ class Lease:
         left = tuple(sorted(set(suspects)))
         with self._lock:
             self._released = True
+            self.holder.give_up()
             found = _look(self._place)
             if self._number not in found or found[self._number].token != self.holder.token:
                 return  # another took over, and has removed our file
             if left and self._number == max(found):
                 nobody = replace(self.holder, machine="", token="", beat=0.0, batches=left)
-                self._place.put(_key(self._number), _json(nobody))
+                self._place.put(_key(self._number), nobody.to_json())
             else:
                 self._place.delete(_key(self._number))
 
 
 def holder(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Holder | None:
-    """Who is writing to a store now; None where nobody is (or only a dead process was)."""
+    """Who is writing to a store now; None where nobody is, or only a process known to be dead.
+
+    A holder on another machine is returned as it is found, dead or alive.
+    """
     place = Place(url, storage_options)
     with translated(place.url):
         found = current(place)
-    return None if found is None or found.dead() else found
+    return None if found is None or found.alive() is False else found
 
 
 def current(place: Place) -> Holder | None:
@@ -215,10 +183,14 @@ def check_token(place: Place, token: str) -> None:
         raise StoreUnwritable(
             f"the store {place.url} has vanished: bring it back, or make a new store"
         )
-    if holder is None or holder.token != token:
-        now = "is gone" if holder is None else f"was taken over by {holder}"
+    if holder is None:
         raise LeaseLost(
-            f"the lease on {place.url} {now}, so this run stopped writing: "
+            f"the lease on {place.url} was removed while this run held it, so it stopped writing: "
+            "run again"
+        )
+    if holder.token != token:
+        raise LeaseLost(
+            f"the lease on {place.url} was taken over by {holder}, so this run stopped writing: "
             "run again when the other is done"
         )
 
@@ -234,27 +206,14 @@ def _look(place: Place) -> dict[int, Holder]:
 
 def _read(place: Place, number: int) -> Holder | None:
     data = place.read(_key(number))
-    if data is None:
-        return None
-    try:
-        values = json.loads(data)
-        known = {name: values[name] for name in Holder.__slots__}
-        return Holder(**{**known, "batches": tuple(known["batches"])})
-    except (ValueError, KeyError, TypeError):
-        return _UNREADABLE
+    return None if data is None else Holder.from_json(data)
+
+
+def _delete_own(place: Place, number: int, holder: Holder) -> None:
+    found = _read(place, number)
+    if found is not None and found.token == holder.token:
+        place.delete(_key(number))
 
 
 def _key(number: int) -> str:
     return f"{FOLDER}/{number:06d}.json"
-
-
-def _json(holder: Holder) -> bytes:
-    return json.dumps(asdict(holder), indent=1).encode()
-
-
-def _machine() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return f"{socket.gethostname()}/{psutil.boot_time():.0f}"

@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ import fsspec
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import FsspecStore, LocalStore
 
+from store.errors import service_code
+
 _memory_lock = threading.Lock()
+
+# What S3 answers where the object is there, or where another request for it is under way.
+_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     # Else s3fs asks for each object's size before it reads it; our chunks fit one request anyway.
@@ -78,19 +83,32 @@ class Place:
         temporary.replace(self.local / key)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write one small object only where there is none; False where there is one.
+        """Write one small object only where there is none; False where there is another's.
 
         Exclusive on local disks (a hard link), in memory, and on object stores with a conditional
         PUT. Whether a store honours the condition is asked by `creates_exclusively`.
+
+        `data` must be the caller's alone (hold a token): a client that lost the answer to its own
+        creation tries again and is refused, so after a refusal the object is read, and `data` found
+        there is our own doing. (NFS can do the same to a link.)
         """
+        return self._create(key, data) or self.read(key) == data
+
+    def creates_exclusively(self, key: str, data: bytes) -> bool:
+        """Whether a second creation of `key` (which is there, with `data`) is refused."""
+        return self.local is not None or not self._create(key, data)
+
+    def _create(self, key: str, data: bytes) -> bool:
+        """Ask for an object to be created; False where the place says that there is one."""
         if self.local is None:
             try:
-                with _memory_lock:
+                with _memory_lock if self.url.startswith("memory:") else nullcontext():
                     self._fs.pipe_file(f"{self._root}/{key}", data, mode="create")
             except FileExistsError:
                 return False
             except OSError as error:
-                if "precondition" in str(error).lower() or "conflict" in str(error).lower():
+                said = str(error).lower()
+                if service_code(error) in _REFUSED or "precondition" in said or "conflict" in said:
                     return False
                 raise
             return True
@@ -103,10 +121,6 @@ class Place:
         finally:
             temporary.unlink(missing_ok=True)
         return True
-
-    def creates_exclusively(self, key: str, data: bytes) -> bool:
-        """Whether a second creation of `key` (which is there, with `data`) is refused."""
-        return self.local is not None or not self.put_new(key, data)
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects directly in `folder`; empty where there is no such folder."""

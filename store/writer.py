@@ -23,7 +23,8 @@ from store.erasing import erase
 from store.errors import StoreDamaged, translated
 from store.heartbeat import Heartbeat
 from store.layout import COLUMNS, GONE, PENDING, PREVIEW, READY, STEP_COLUMNS
-from store.lease import Holder, Lease
+from store.lease import Lease
+from store.liveness import Holder
 from store.place import Place
 from store.previews import create_previews
 
@@ -251,16 +252,23 @@ class Writer:
             self._in_flight = tuple(batches)
             self._heart.record({*self._in_flight, *self.suspects})
 
+    def suspect(self, batch: int) -> None:
+        """Remember that a late writer may come to a batch: it stays recorded until it is checked."""
+        with self._lock:
+            self.suspects = sorted({*self.suspects, batch})
+
     def check_batches(self, batches: Iterable[int]) -> NDArray[np.int64]:
-        """Ready rows in these batches whose features do not match their digests.
+        """Rows in these batches that hold features (ready, or gone) which do not match their digests.
 
         Reads the chunks; the caller marks such rows pending. Batches past the end are ignored.
         """
         bad: list[int] = []
         asked = sorted(set(batches))
+        status, digest = self._columns["status"], self._columns["digest"]
+        kept = (status == READY) | ((status == GONE) & (digest != 0))
         for batch in asked:
             rows = np.array(self.rows_of(batch), dtype=np.int64)
-            rows = rows[self._columns["status"][rows] == READY]
+            rows = rows[kept[rows]]
             if len(rows):
                 bad += rows[~self._sound(batch, rows)].tolist()
         left = [batch for batch in self.suspects if batch not in asked]

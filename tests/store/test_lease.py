@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import store
 from store.heartbeat import Heartbeat
-from store.lease import FOLDER, Holder, Lease, current
+from store.lease import FOLDER, Lease, current
+from store.liveness import Holder, Watch
 from store.place import Place
 from tests.store.stores import child, clips, create, features_of, filled, put_batch
 
@@ -35,8 +37,9 @@ def holder_file(url: str, **changes) -> Path:
     values = {name: getattr(me, name) for name in Holder.__slots__}
     path = Path(url) / FOLDER / "000007.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**values, "host": "far", "machine": "far", **changes}))
-    return path
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({**values, "host": "far", "machine": "far", **changes}))
+    return part.replace(path)
 
 
 def test_a_killed_process_is_taken_over_at_once_with_its_batches(local):
@@ -59,19 +62,90 @@ def test_a_killed_process_is_taken_over_at_once_with_its_batches(local):
 def test_a_reused_process_number_does_not_keep_a_lease(local):
     create(local)
     me = Holder.me()
-    holder_file(local, machine=me.machine, started=me.started - 1000)
+    holder_file(local, machine=me.machine, ticks=me.ticks - 1)
     with store.Writer.acquire(local, owner="me") as writer:
         assert writer.took_over
 
 
-def test_another_machine_is_dead_after_a_minute_without_a_beat(local):
+def test_a_clock_that_is_set_kills_no_living_lease(local):
     create(local)
-    holder_file(local, beat=time.time() - 50)
-    with pytest.raises(store.StoreBusy, match="on far"):
-        store.Writer.acquire(local, owner="me")
-    holder_file(local, beat=time.time() - 61)
+    me = Holder.me()
+    hours = 3 * 3600.0
+    for step in (-hours, -5.0, 5.0, hours):
+        times = {name: getattr(me, name) + step for name in ("started", "since", "beat")}
+        holder_file(local, machine=me.machine, **times)
+        with pytest.raises(store.StoreBusy, match="elsewhere"):
+            store.Writer.acquire(local, owner="me")
+
+
+@pytest.mark.parametrize("clock_s", [-3600, 0, 3600])
+def test_another_machine_is_dead_when_its_beat_has_stood_still(local, monkeypatch, clock_s):
+    create(local)
+    monkeypatch.setattr("store.liveness.DEAD_AFTER_S", 0.4)
+    holder_file(local, beat=time.time() + clock_s)
+    began = time.monotonic()
     with store.Writer.acquire(local, owner="me") as writer:
         assert writer.took_over
+    assert time.monotonic() - began >= 0.4
+
+
+@pytest.mark.parametrize("clock_s", [-3600, 0, 3600])
+def test_another_machine_is_alive_while_its_beat_moves(local, monkeypatch, clock_s):
+    create(local)
+    monkeypatch.setattr("store.liveness.DEAD_AFTER_S", 5.0)
+    ended = threading.Event()
+
+    def beat() -> None:
+        tick = time.time() + clock_s
+        while not ended.wait(0.05):
+            tick += 0.05
+            holder_file(local, beat=tick, token="same")
+
+    holder_file(local, beat=time.time() + clock_s, token="same")
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(store.StoreBusy, match="on far"):
+            store.Writer.acquire(local, owner="me")
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_holder_that_comes_while_one_watches_another_lives():
+    watch = Watch()
+    one, other = (replace(Holder.me(), machine="far", token=name) for name in ("one", "other"))
+    watch.look([one])
+    assert watch.alive(one) is None
+    watch.look([other])
+    assert watch.alive(other) is True
+
+
+def test_a_lease_of_an_older_version_is_watched_where_its_process_number_lives(local, monkeypatch):
+    create(local)
+    monkeypatch.setattr("store.liveness.DEAD_AFTER_S", 0.2)
+    me = Holder.me("older")
+    path = holder_file(local, machine=me.machine)
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name != "ticks"}
+    path.write_text(json.dumps(old))
+    assert current(Place(local)).owner == "elsewhere"
+    with store.Writer.acquire(local, owner="me") as writer:
+        assert writer.took_over
+    gone = child("pass")
+    gone.communicate()
+    path.write_text(json.dumps({**old, "pid": gone.pid}))
+    assert store.holder(local) is None  # at once
+
+
+def test_a_lease_that_could_not_be_given_back_holds_nobody_off_in_the_same_process(local):
+    create(local)
+    writer = store.Writer.acquire(local, owner="first")
+    path = Path(local) / FOLDER / "000001.json"
+    mine = path.read_bytes()
+    writer.release()
+    path.write_bytes(mine)  # as if its removal had not reached the store
+    with store.Writer.acquire(local, owner="second") as second:
+        assert second.took_over
 
 
 def test_batches_in_flight_stay_recorded_until_they_are_checked(url):
