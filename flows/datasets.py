@@ -157,9 +157,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def lay_out(unpacked: Path, folder: Path) -> None:
-    """Move clips to clips/CLASS (clips/SPLIT/CLASS where a CSV says so), split files to splits."""
+    """Move clips to clips/CLASS (clips/SPLIT/CLASS where a CSV says so), split files to splits.
+
+    Links are left behind. Raises `ConfigError` for a class that is no name of a folder.
+    """
     tags = _tags(unpacked)
-    for clip in sorted(p for p in unpacked.rglob("*") if p.suffix.lower() in CLIP_ENDINGS):
+    files = [path for path in unpacked.rglob("*") if path.is_file() and not path.is_symlink()]
+    for clip in sorted(path for path in files if path.suffix.lower() in CLIP_ENDINGS):
         if clip.name in tags:
             split, label = tags[clip.name]
             target = folder / "clips" / split / label / clip.name
@@ -167,7 +171,7 @@ def lay_out(unpacked: Path, folder: Path) -> None:
             target = folder / "clips" / clip.parent.name / clip.name
         target.parent.mkdir(parents=True, exist_ok=True)
         clip.replace(target)
-    for listing in sorted(unpacked.rglob("*.txt")):
+    for listing in sorted(path for path in files if path.suffix == ".txt"):
         if listing.name.startswith(("trainlist", "testlist", "classInd")):
             (folder / "splits").mkdir(exist_ok=True)
             listing.replace(folder / "splits" / listing.name)
@@ -181,6 +185,13 @@ def _tags(unpacked: Path) -> dict[str, tuple[str, str]]:
             continue
         with listing.open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
-                if line.get("video_name") and line.get("tag"):
-                    tags[line["video_name"]] = (listing.stem, line["tag"])
+                label = line.get("tag")
+                if not line.get("video_name") or not label:
+                    continue
+                if label in (".", "..") or set(label) & set("/\\\0"):
+                    raise ConfigError(
+                        f"{listing.name} of the archive names the class {label!r}, which is no name of "
+                        "a folder: do not trust this archive, fetch it from the data set's own page"
+                    )
+                tags[line["video_name"]] = (listing.stem, label)
     return tags

@@ -332,3 +332,29 @@ def test_a_fifo_in_a_manifest_is_a_row_and_one_in_a_folder_is_not(tmp_path: Path
     listed = discover(manifest(tmp_path, "path\nfifo.mp4\na.mp4\n"))
     assert listed["video_id"].tolist() == ["fifo.mp4", "a.mp4"]
     assert discover(str(tmp_path))["video_id"].tolist() == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "reference::https://host/refs.json",
+        "simplecache::https://host/a.mp4",
+        "zip://a.mp4::https://host/clips.zip",
+        "dir://etc::file://",
+        "github://org:repo@main/a.mp4",
+        "jupyter://host/a.mp4",
+        "memory://a.mp4",
+        "FILE://etc/passwd",
+    ],
+)
+def test_a_manifest_names_clips_at_storage_services_only(tmp_path, path):
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text(f"path,label,size_bytes,mtime_ns\na.mp4,x,1,1\n{path},x,1,1\n")
+    with pytest.raises(ConfigError, match=r"row 3, names a clip at|carries credentials"):
+        discover(str(manifest))
+
+
+def test_credentials_are_seen_in_every_link_of_a_chain(tmp_path):
+    with pytest.raises(ConfigError, match="carries credentials") as refused:
+        discover("simplecache::https://me:hush@host/clips")
+    assert "hush" not in str(refused.value)

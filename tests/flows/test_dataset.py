@@ -177,3 +177,25 @@ def test_without_a_name_the_data_sets_are_listed(capsys: pytest.CaptureFixture[s
     assert command.run(DatasetSettings(), json=False) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in ("ucf101-top5", "ucf50", "ucf101", "13,320"))
+
+
+@pytest.mark.parametrize("label", ["../../outside", "/outside", "..", "a/b", "a\\b"])
+def test_a_class_in_an_archive_leads_nowhere_else(tmp_path: Path, label: str) -> None:
+    unpacked, folder = tmp_path / "unpacked", tmp_path / "below" / "data"
+    (unpacked / "train").mkdir(parents=True)
+    (unpacked / "train" / "a.avi").write_bytes(b"clip")
+    (unpacked / "train.csv").write_text(f"video_name,tag\na.avi,{label}\n")
+    with pytest.raises(ConfigError, match="no name of a folder"):
+        datasets.lay_out(unpacked, folder)
+    assert [p.name for p in tmp_path.rglob("*.avi")] == ["a.avi"]
+    assert not folder.exists()
+
+
+def test_links_in_an_archive_are_left_behind(tmp_path: Path) -> None:
+    unpacked, folder = tmp_path / "unpacked", tmp_path / "data"
+    (unpacked / "Punch").mkdir(parents=True)
+    (tmp_path / "private").write_text("of this machine")
+    (unpacked / "Punch" / "a.avi").symlink_to(tmp_path / "private")
+    (unpacked / "Punch" / "b.avi").write_bytes(b"clip")
+    datasets.lay_out(unpacked, folder)
+    assert [p.name for p in (folder / "clips").rglob("*.avi")] == ["b.avi"]

@@ -17,6 +17,7 @@ from pipeline.features.catalog.remote import (
     is_remote,
     local_path,
     refuse_credentials,
+    refuse_protocol,
     states_of,
     without_query,
     without_secrets,
@@ -54,6 +55,10 @@ def list_manifest(manifest: str) -> pd.DataFrame:
     ]
     if "" in given:
         raise ConfigError(f"{manifest} has no path in row {given.index('') + 2}: fill it in")
+    for row, path in enumerate(given):
+        if is_remote(path):
+            refuse_credentials(path)
+            refuse_protocol(path, f"{manifest}, row {row + 2},")
     folder = os.path.dirname(manifest)
     base = _base_of(folder, manifest, given)
     paths = [p if p.startswith("/") or is_remote(p) else f"{base}/{p}" for p in given]

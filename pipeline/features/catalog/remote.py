@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -28,6 +27,13 @@ _TIMES = (
 )
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
 _ASKED_AT_ONCE = 16
+_USER = re.compile(r"://[^/?#\s]*@")  # in every link of a chain, simplecache::https://me:pw@host/…
+
+SERVICES = (
+    *("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "hf"),
+    *("hdfs", "webhdfs", "ftp", "sftp", "ssh"),
+)
+"""Protocols at which a manifest may name clips: those that read one object of a storage service."""
 
 
 def is_remote(path: str) -> bool:
@@ -53,10 +59,24 @@ def without_secrets(text: str) -> str:
 
 def refuse_credentials(url: str) -> None:
     """Raise `ConfigError` for a URL with a user or password in it: it would end up in logs."""
-    if "@" in urlsplit(url).netloc:
+    if _USER.search(url):
         raise ConfigError(
             f"the URL {without_secrets(url)} carries credentials: take them out and put them where "
             "the service's own tools look (environment, ~/.aws, ~/.netrc)"
+        )
+
+
+def refuse_protocol(url: str, where: str) -> None:
+    """Raise `ConfigError` for a URL that fsspec would open by other means than a storage service.
+
+    A manifest may come from elsewhere, and fsspec's chains (`reference::`, `zip::`, `dir::`) read local
+    files, write caches, or take their instructions from what they open.
+    """
+    protocol = url.split("://")[0]
+    if protocol not in SERVICES:
+        raise ConfigError(
+            f"{where} names a clip at {protocol}://: name it at one of {', '.join(SERVICES)}, or by "
+            "its path on this machine"
         )
 
 
