@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.artifacts import key
+from flows.places import require_places
 from flows.resolve import resolve
 from flows.settings import FeaturesSettings, RefreshSettings, ServeSettings
 from flows.specs import with_store
@@ -38,6 +39,7 @@ def served_settings(settings: ServeSettings) -> FeaturesSettings | RefreshSettin
     absolute: FeaturesSettings | RefreshSettings = replace(
         found, videos=_absolute(found.videos), store=_absolute(found.store)
     )
+    require_places(store_url=absolute.store, videos=absolute.videos)
     return absolute
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
+from flows.places import require_places, without_signature
 from flows.server import prefect_server
 from flows.settings import FeaturesSettings
 from flows.specs import with_store
@@ -14,6 +16,10 @@ from flows.terminal import console, print_json, print_table
 def run(settings: FeaturesSettings, *, json: bool) -> int:
     """Run the flow on this machine (or its cluster) and print what it did."""
     settings = with_store(settings)
+    settings = replace(settings, videos=without_signature(settings.videos))
+    require_places(
+        store_url=settings.store, videos=settings.videos
+    )  # before a run's page shows them
     print(f"store: {settings.store}", file=sys.stderr)
     with prefect_server() as server:
         from prefect.exceptions import CancelledRun

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from flows.places import require_places, without_signature
 from flows.server import prefect_server
 from flows.settings import RefreshSettings
 from flows.terminal import console, print_json
@@ -14,6 +15,10 @@ NOT_PROMOTED = 5
 
 def run(settings: RefreshSettings, *, json: bool) -> int:
     """Run the flow and say which run is accepted now; 5 where the new one was refused."""
+    settings = replace(settings, videos=without_signature(settings.videos))
+    require_places(
+        store_url=settings.store, videos=settings.videos
+    )  # before a run's page shows them
     with prefect_server() as server:
         from prefect.exceptions import CancelledRun
 
