@@ -157,7 +157,7 @@ def _plan(folder: Path) -> None:
     settings = FeaturesSettings(
         videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True
     )
-    catalog, wanted, _ = find_clips(settings)
+    catalog, wanted = find_clips(settings)
     existing = store.open(settings.store)
     spec, _, _ = stage_of(settings, existing)
     summary = dry_run(settings, catalog, wanted, existing, spec)

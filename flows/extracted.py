@@ -19,7 +19,6 @@ class Extracted:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     write_s: float = 0.0
     commit_s: float = 0.0
-    suspects: set[int] = field(default_factory=set)  # resubmitted: a late writer may come yet
     damaged: list[int] = field(default_factory=list)
     stopped_by: str = ""  # SIGINT or SIGTERM, where the user has ended the run
     software: dict[str, str] = field(default_factory=dict)
@@ -31,7 +30,6 @@ class Extracted:
         self.failures += other.failures
         for name, value in other.stage_seconds.items():
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
-        self.suspects |= other.suspects
         self.damaged += other.damaged
         self.stopped_by = self.stopped_by or other.stopped_by
         self.software |= other.software

@@ -25,10 +25,11 @@ from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
 from flows.cancelling import RunCancelled
 from flows.cluster import gpu_share
 from flows.extracted import Extracted, spent
+from flows.preparing import send_back_damaged
 from flows.progress import Progress
 from flows.worker import request_stop, send_logs
 from pipeline.features.stage import Stage
-from store import FAILED, PENDING, READY, Writer
+from store import FAILED, READY, Writer
 
 COMMIT_EVERY_S = 5.0
 _RUN_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process that a Prefect runner starts
@@ -179,11 +180,14 @@ class Extraction:
                 f"{batch.name} lost its worker {_ATTEMPTS} times ({error}): look at the machine's "
                 "memory and the worker's log; its clips stay pending for the next run"
             ) from error
-        self._progress.note(f"{batch.name}: its worker died, the batch is made again")
+        self._writer.suspect(batch.number)
         if self._signals_seen:
+            self._progress.note(
+                f"{batch.name}: its worker died, its clips are left to the next run"
+            )
             self._extracted.stopped += len(batch.clips)
             return
-        self._extracted.suspects.add(batch.number)
+        self._progress.note(f"{batch.name}: its worker died, the batch is made again")
         self._submit(replace(batch, attempt=batch.attempt + 1))
 
     def _accept(self, batch: Batch, result: BatchResult) -> None:
@@ -214,9 +218,7 @@ class Extraction:
             chosen = status == name
             writer.mark(result.rows[chosen], code, np.array(result.reason, object)[chosen])
         if result.damaged:
-            writer.mark(np.array(result.damaged), PENDING)
-            writer.set(np.array(result.damaged), frames_decoded=-1, digest=0)
-            extracted.damaged += result.damaged
+            extracted.damaged += send_back_damaged(writer, np.array(result.damaged)).tolist()
         extracted.ready += int((status == "ready").sum())
         extracted.failed += int((status == "failed").sum())
         extracted.frames += int(result.mask[made].sum())

@@ -29,7 +29,7 @@ from flows.preparing import (
     plan_run,
     prepare,
     retried_reasons,
-    send_back,
+    send_back_damaged,
 )
 from flows.progress import Progress
 from flows.settings import FeaturesSettings
@@ -69,20 +69,19 @@ def features(settings: FeaturesSettings) -> Summary:
     require_places(store_url=settings.store, videos=settings.videos)
     check_retry(retried_reasons(settings))
     started = time.monotonic()
-    catalog, wanted, demo = find_clips(settings)
-    logger.info("%d clips under %s", len(catalog), settings.videos or "the built-in demo")
     existing = store.open(settings.store) if store.exists(settings.store) else None
-    spec, stage, weights = stage_of(settings, existing, demo=demo)
+    listed = find_clips(settings) if existing is None or settings.dry_run else None
+    spec, stage, weights = stage_of(settings, existing, demo=not settings.videos)
     if existing is not None and existing.batch != settings.batch != FeaturesSettings().batch:
         raise ConfigError(
             f"{settings.store} was made with batch {existing.batch}, not {settings.batch}: "
             "leave --batch out, or use another STORE"
         )
-    if settings.dry_run:
-        return dry_run(settings, catalog, wanted, existing, spec)
-    if existing is None:
+    if settings.dry_run and listed is not None:
+        return dry_run(settings, *listed, existing, spec)
+    if existing is None and listed is not None:
         _require_engine(settings, spec)
-        _create(settings, spec, int(wanted.sum()))
+        _create(settings, spec, int(listed[1].sum()))
     try:
         writer = Writer.acquire(
             settings.store,
@@ -94,12 +93,18 @@ def features(settings: FeaturesSettings) -> Summary:
         if settings.if_busy != "skip":
             raise
         logger.warning("skipped: %s", busy)
-        skipped = Summary(store=settings.store, outcome="skipped", clips=len(catalog))
+        skipped = Summary(store=settings.store, outcome="skipped")
         # A flow that returns a state ends in it: the run's page says Skipped, not Completed.
         return Completed(  # type: ignore[return-value]
             name="Skipped", message=f"another run is going on: {busy}", data=skipped
         )
     with writer:
+        if listed is None or len(writer):
+            # Only now: a listing from before the lease was ours would call the clips gone that
+            # another run has found and stored since.
+            listed = find_clips(settings)
+        catalog, wanted = listed
+        logger.info("%d clips under %s", len(catalog), settings.videos or "the built-in demo")
         # So that the next run, and `predict`, find the weights without being told.
         writer.set_attributes(first_stage={"weights": stage.weights})
         writer.set_attributes(clips=_absolute(settings.videos or DEMO_CLIPS))  # for `verify`
@@ -119,12 +124,11 @@ def features(settings: FeaturesSettings) -> Summary:
             weights=str(weights),
             fingerprint=spec.fingerprint,
         )
-        again = set(writer.suspects) if writer.took_over else set()
-        if len(rows) or again:
+        if len(rows) or writer.suspects:
             _require_engine(settings, spec)
             _check_space(settings.store, len(rows), spec)
             try:
-                summary = _extract(settings, writer, rows, paths, stage, summary, again)
+                summary = _extract(settings, writer, rows, paths, stage, summary)
             except RunCancelled:
                 end_open_tasks()
                 return Cancelled(  # type: ignore[return-value]
@@ -159,9 +163,8 @@ def _extract(
     paths: Any,
     stage: Stage,
     summary: Summary,
-    suspects: set[int],
 ) -> Summary:
-    """Run the batches on Dask, check what a dead run may have disturbed, and add up."""
+    """Run the batches on Dask, check what a dead run or worker may have disturbed, and add up."""
     from prefect_dask import DaskTaskRunner
 
     from flows.checks import workers_checked
@@ -199,15 +202,15 @@ def _extract(
                     writer, runner, progress, run=run, gpu=settings.gpu, cancelled=cancelled
                 )
                 total.add(extraction.run(batches))
-            if total.stopped_by:
-                break
             again = np.array(total.damaged, dtype=np.int64)
-            rows = np.union1d(writer.check_batches(suspects | total.suspects), again)
-            if not len(rows):
+            # Asked to stop, too: what a late writer has disturbed must not stay ready.
+            rows = np.union1d(writer.check_batches(writer.suspects), again)
+            rows = send_back_damaged(writer, rows)
+            writer.flush()
+            if total.stopped_by or not len(rows):
                 break
             progress.note(f"{len(rows)} rows do not match their digest and are made again")
-            send_back(writer, rows)
-            suspects, total.suspects, total.damaged = set(), set(), []
+            total.damaged = []
         tell(min(1.0, progress.done / max(1, progress.total)), progress.text)
     seconds = {**total.stage_seconds, "write": total.write_s, "commit": total.commit_s}
     busy = seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flows.places import with_signature
 from flows.planning import Plan, follow_catalog, make_plan
 from flows.settings import FeaturesSettings
 from flows.summary import Summary
@@ -22,21 +23,22 @@ DEMO_CLIPS = "demo-clips"
 MOST_GONE = 0.2
 
 
-def find_clips(settings: FeaturesSettings) -> tuple[pd.DataFrame, np.ndarray, bool]:
-    """The catalog, which of its clips are wanted (bool per clip), and whether it is the demo."""
-    demo = not settings.videos
-    if demo and not Path(DEMO_CLIPS).is_dir():
+def find_clips(settings: FeaturesSettings) -> tuple[pd.DataFrame, np.ndarray]:
+    """The catalog, and which of its clips are wanted (bool per clip)."""
+    if not settings.videos and not Path(DEMO_CLIPS).is_dir():
         from pipeline.features.demo import write_demo_clips
 
         write_demo_clips(Path(DEMO_CLIPS))
-    catalog = discover(settings.videos or DEMO_CLIPS, ucf_splits=settings.ucf_splits or None)
+    catalog = discover(
+        with_signature(settings.videos) or DEMO_CLIPS, ucf_splits=settings.ucf_splits or None
+    )
     wanted = narrow(
         catalog,
         classes=[c for c in settings.classes.split(",") if c],
         limit=settings.limit,
         per_class=settings.per_class,
     )
-    return catalog, wanted, demo
+    return catalog, wanted
 
 
 def dry_run(
@@ -125,6 +127,17 @@ def prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarr
     position |= dict(zip(plan.known.tolist(), plan.known_positions.tolist(), strict=True))
     rows = np.concatenate([plan.make, appended])
     return rows, lambda row: str(path_of[position[row]])
+
+
+def send_back_damaged(writer: Writer, rows: np.ndarray) -> np.ndarray:
+    """Set rows whose features are damaged back to pending; returns those that can be made.
+
+    A row whose clip is gone cannot: it stays gone, and loses what would make it ready again.
+    """
+    here = rows[writer.column("status")[rows] != GONE]
+    writer.mark(here, PENDING)
+    writer.set(rows, frames_decoded=-1, digest=0)
+    return here
 
 
 def send_back(writer: Writer, rows: np.ndarray) -> None:
