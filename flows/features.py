@@ -93,7 +93,7 @@ def features(settings: FeaturesSettings) -> Summary:
         if settings.if_busy != "skip":
             raise
         logger.warning("skipped: %s", busy)
-        skipped = Summary(store=settings.store, outcome="skipped")
+        skipped = Summary(store=settings.store, outcome="skipped", clips=0)
         # A flow that returns a state ends in it: the run's page says Skipped, not Completed.
         return Completed(  # type: ignore[return-value]
             name="Skipped", message=f"another run is going on: {busy}", data=skipped
@@ -244,6 +244,7 @@ def _create(settings: FeaturesSettings, spec: Spec, clips: int) -> None:
         spec=spec.to_dict(),
         fingerprint=spec.fingerprint,
         software=software(),
+        lease=settings.lease,
     )
 
 

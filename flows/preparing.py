@@ -134,7 +134,7 @@ def send_back_damaged(writer: Writer, rows: np.ndarray) -> np.ndarray:
 
     A row whose clip is gone cannot: it stays gone, and loses what would make it ready again.
     """
-    here = rows[writer.column("status")[rows] != GONE]
+    here: np.ndarray = rows[writer.column("status")[rows] != GONE]
     writer.mark(here, PENDING)
     writer.set(rows, frames_decoded=-1, digest=0)
     return here

@@ -3,8 +3,9 @@
 `open` reads; `create`, `Writer` and `write_batch` are what a run calls.
 """
 
-from store.arrays import create, exists
+from store.arrays import exists
 from store.chunks import read_batch, row_digests, write_batch
+from store.creation import create
 from store.errors import (
     LeaseLost,
     StoreBusy,

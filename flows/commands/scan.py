@@ -8,6 +8,7 @@ from typing import Any
 from flows.settings import ScanSettings
 from flows.terminal import console, print_json, print_table, progress_bar
 from pipeline.errors import ConfigError
+from pipeline.features.catalog.remote import without_query
 
 RATES = {
     ("openvino", "bfloat16"): 65.0,
@@ -35,7 +36,7 @@ def run(settings: ScanSettings, *, json: bool) -> int:
     if settings.csv:
         scanned.drop(columns="path").to_csv(Path(settings.csv), index=False)
     if json:
-        print_json({"videos": settings.videos, **found})
+        print_json({"videos": without_query(settings.videos), **found})
     else:
         _print(settings, found)
     return 0 if found["readable"] else 1
@@ -95,4 +96,6 @@ def _print(settings: ScanSettings, found: dict[str, Any]) -> None:
         style="bold",
     )
     if found["readable"]:
-        print(f"next: pixels-once features --videos {settings.videos} --store clips.zarr")
+        print(
+            f"next: pixels-once features --videos {without_query(settings.videos)} --store clips.zarr"
+        )

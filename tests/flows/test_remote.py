@@ -9,15 +9,27 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import store
-from tests.buckets import bucket
+from tests.buckets import FaultyBucket, as_s3, bucket, faulty_bucket, kind_of
 from tests.flows.running import Finished, run, start
 from tests.flows.sameness import contents
+from tests.proxy import (
+    BUSY_503,
+    CUT_AFTER,
+    CUT_BEFORE,
+    FORBIDDEN_403,
+    HALF,
+    LOST_500,
+    MOVED_301,
+    Fault,
+    nth,
+)
 
 FRAMES = ("--backbone", "frames", "--batch", "2")
 SECRET = "sEcReT-0f1e2d3c4b5a69788796"
@@ -92,26 +104,65 @@ def test_a_killed_run_in_s3_resumes_to_the_same_store(
     assert comparable(url) == local
 
 
-def test_no_secret_is_in_any_written_byte(s3: str, clips_in_s3: str, tmp_path: Path) -> None:
-    import s3fs
-
-    done = features(clips_in_s3, f"{s3}/secret.zarr", tmp_path)
-    assert done.status == 0, done.err
-    fs = s3fs.S3FileSystem(use_listings_cache=False)
-    written = {path: fs.cat_file(path) for path in fs.find(f"{s3}/secret.zarr")}
-    assert len(written) > 20
-    home = Path(os.environ["PREFECT_HOME"])
-    written |= {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
-    assert any(path.endswith("prefect.db") for path in written), "Prefect's logs and artifacts"
-    written |= {"out": done.out.encode(), "err": done.err.encode()}
-    assert not [path for path, data in written.items() if SECRET.encode() in data]
+@pytest.fixture(scope="module")
+def faulty() -> Iterator[FaultyBucket]:
+    """A bucket that runs reach through a proxy, which breaks what its rule says."""
+    with faulty_bucket() as found, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_MAX_ATTEMPTS", "2")
+        yield found
 
 
-def test_credentials_in_a_url_are_refused_without_repeating_them(tmp_path: Path) -> None:
-    refused = features(f"https://me:{SECRET}@host/clips.csv", "s.zarr", tmp_path)
-    assert refused.status == 1
-    assert "carries credentials" in refused.err
-    assert SECRET not in refused.err + refused.out
+LEASE = "PUT lease if there is none"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("kind", "fault", "times", "status", "said"),
+    [
+        (LEASE, CUT_AFTER, 1, 0, ""),
+        (LEASE, LOST_500, 1, 0, ""),
+        (LEASE, HALF, 1, 0, ""),
+        (LEASE, LOST_500, 10**6, 4, "internal error"),
+        ("PUT chunk of features", BUSY_503, 1, 0, ""),
+        ("PUT chunk of features", CUT_BEFORE, 10**6, 4, ""),
+        ("PUT chunk of features", FORBIDDEN_403, 10**6, 4, "credentials may list"),
+        ("PUT chunk of status", LOST_500, 10**6, 4, "internal error"),
+        ("GET lease", MOVED_301, 10**6, 4, "AWS_DEFAULT_REGION"),
+        ("PUT chunk of a column", CUT_AFTER, 1, 0, ""),
+        ("DELETE lease", CUT_AFTER, 1, 0, ""),
+        ("DELETE lease", FORBIDDEN_403, 10**6, 0, ""),
+    ],
+    ids=lambda value: str(value).replace(" ", "-") if value != "" else "well",
+)
+def test_a_whole_run_meets_a_fault_of_its_bucket(
+    faulty: FaultyBucket,
+    clips: Path,
+    local: dict[str, object],
+    tmp_path: Path,
+    kind: str,
+    fault: Fault,
+    times: int,
+    status: int,
+    said: str,
+) -> None:
+    url = f"{faulty.url}/{uuid.uuid4().hex}.zarr"
+    words = ("--videos", str(clips), "--store", url, *FRAMES, "--if-busy", "skip")
+    faulty.proxy.rule = nth(1, as_s3(fault), lambda request: kind_of(request) == kind, times=times)
+    first = len(faulty.proxy.seen)
+    done = run("features", *words, cwd=tmp_path)
+    faulty.proxy.rule = None
+    assert any(request.fault for request in faulty.proxy.seen[first:]), "the fault was never met"
+    assert done.status == status, done.err
+    assert "skipped" not in done.out + done.err
+    assert "is being written by" not in done.err
+    assert "Traceback" not in done.err
+    assert said in done.err
+    again = run("features", *words, cwd=tmp_path)
+    assert again.status == 0, again.err
+    assert "skipped" not in again.out + again.err
+    assert comparable(url) == local
+    assert store.verify(url).ok
 
 
 def test_memory_stores_are_refused_because_workers_are_other_processes(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ LAYOUT = store.Layout(steps=3, shape=(5,), batch=4)
 ROOT = Path(__file__).parents[2]
 
 
-def create(url: str, layout: store.Layout = LAYOUT) -> str:
-    store.create(url, layout=layout, spec=SPEC, fingerprint=FINGERPRINT, software={"zarr": "3"})
+def create(url: str, layout: store.Layout = LAYOUT, **options: Any) -> str:
+    software = {"zarr": "3"}
+    store.create(
+        url, layout=layout, spec=SPEC, fingerprint=FINGERPRINT, software=software, **options
+    )
     return url
 
 

@@ -146,7 +146,7 @@ def test_a_run_is_not_locked_out_by_its_own_lease(
     s3: FaultyBucket, whole: dict[str, Any], fault: Fault
 ) -> None:
     kind = "PUT lease if there is none"
-    assert whole["kinds"][kind] == 2  # the lease, and the proof that a second one is refused
+    assert whole["kinds"][kind] >= 2  # the lease, and the proof that a second one is refused
     url = f"{s3.url}/{fault.name.replace(' ', '-')}.zarr"
     create(url)
     s3.proxy.rule = nth(1, as_s3(fault), lambda request: kind_of(request) == kind)

@@ -16,11 +16,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import store
+from store.creation import _upload
 from store.heartbeat import Heartbeat
 from store.lease import FOLDER, Lease, current
 from store.liveness import Holder, Watch
 from store.place import Place
-from tests.store.stores import child, clips, create, features_of, filled, put_batch
+from tests.store.stores import LAYOUT, child, clips, create, features_of, filled, put_batch
 
 HOLD = """
 import sys, store
@@ -259,6 +260,28 @@ def test_a_released_writer_writes_no_more(url):
         writer.append(clips(1))
 
 
+def test_of_two_that_make_a_store_at_once_the_second_leaves_the_first_alone(s3, monkeypatch):
+    url = f"{s3}/clips.zarr"
+    place = Place(url)
+    other, _ = Lease.acquire(place, "other")
+
+    def meanwhile(seconds: float) -> None:
+        """While ours waits, the other one is done with its making, and another spec is there."""
+        attributes = {
+            "format": store.FORMAT,
+            "format_version": 1,
+            "spec": {},
+            "fingerprint": "f" * 64,
+        }
+        _upload(place, LAYOUT, {**attributes, "batch": LAYOUT.batch})
+        other.release()
+
+    monkeypatch.setattr("store.creation.time.sleep", meanwhile)
+    with pytest.raises(store.StoreMismatch, match="ffffffffffff"):
+        create(url)
+    assert store.open(url).fingerprint == "f" * 64
+
+
 class Careless(MemoryFileSystem):
     """An object store that takes a conditional PUT and ignores the condition."""
 
@@ -272,7 +295,10 @@ class Careless(MemoryFileSystem):
 
 def test_a_place_without_exclusive_creation_is_refused_unless_told():
     fsspec.register_implementation("careless", Careless, clobber=True)
-    url = create("careless://clips.zarr")
+    with pytest.raises(store.StoreUnwritable, match="--no-lease"):
+        create("careless://clips.zarr")
+    url = "careless://clips.zarr"
+    create(url, lease=False)
     with pytest.raises(store.StoreUnwritable, match="--no-lease"):
         store.Writer.acquire(url, owner="me")
     with store.Writer.acquire(url, owner="me", lease=False) as writer:

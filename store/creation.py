@@ -1,0 +1,170 @@
+"""Making an empty store: whole or not at all, and once where several begin at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.storage import LocalStore
+
+from store.arrays import (
+    FEATURE_CODECS,
+    KEYS,
+    create_column,
+    exists,
+    layout_of,
+    open_arrays,
+    open_group,
+)
+from store.durable import sync_files
+from store.errors import StoreBusy, StoreMismatch, translated
+from store.layout import COLUMNS, FORMAT, FORMAT_VERSION, STEP_COLUMNS, Layout
+from store.lease import Lease
+from store.place import Place
+
+_OTHERS_S = 60.0  # another that makes the same store is done by then, or dead
+
+
+def create(
+    url: str | os.PathLike[str],
+    *,
+    layout: Layout,
+    spec: Mapping[str, Any],
+    fingerprint: str,
+    software: Mapping[str, str],
+    lease: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Make an empty store. All or nothing: a store that was made halfway is not a store.
+
+    Asking again for the store that is already there does nothing; asking for another one raises
+    `StoreMismatch`. On an object store it is made under the lease (unless `lease` is false): of two
+    that make it at once, the second would empty the arrays that the first has begun to fill. Raises
+    `StoreUnwritable` where the place does not take it, `StoreBusy` where another is making it.
+    """
+    place = Place(url, storage_options)
+    attributes = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "spec": dict(spec),
+        "fingerprint": fingerprint,
+        "classes": [],
+        "batch": layout.batch,
+        "software": dict(software),
+    }
+    with translated(place.url):
+        if exists(url, storage_options=storage_options):
+            _check_same(place, layout, fingerprint)
+        elif place.local is not None:
+            _create_folder(place, layout, attributes)
+        else:
+            _refuse_others(place)
+            if lease:
+                _upload_alone(place, layout, attributes)
+            else:
+                _upload(place, layout, attributes)
+
+
+def _check_same(place: Place, layout: Layout, fingerprint: str) -> None:
+    group = open_group(place)
+    theirs = str(group.attrs["fingerprint"])
+    there = layout_of(open_arrays(group, ("features",))["features"])
+    if theirs != fingerprint:
+        raise StoreMismatch(
+            f"the store {place.url} holds fingerprint {theirs[:12]} and {fingerprint[:12]} was "
+            "asked for: use the settings it was made with, or another store"
+        )
+    if there != layout:
+        raise StoreMismatch(
+            f"the store {place.url} has {there} and {layout} was asked for: "
+            "use what it was made with, or another store"
+        )
+
+
+def _create_folder(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
+    target = place.local
+    assert target is not None
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StoreMismatch(
+            f"{target} is there already and is no feature store: name an empty or a new folder"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        _create_members(making, layout, attributes)
+        sync_files(making.rglob("zarr.json"))
+        try:
+            os.rename(making, target)
+        except OSError:
+            if not exists(target):
+                raise
+            _check_same(place, layout, str(attributes["fingerprint"]))  # made by another, just now
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    sync_files([Path(target)])
+
+
+def _refuse_others(place: Place) -> None:
+    """An object store has no folders to look into: any group with attributes is someone else's."""
+    data = place.read("zarr.json")
+    if data is not None and json.loads(data).get("attributes"):
+        raise StoreMismatch(f"{place.url} is a Zarr group but no feature store: name another place")
+
+
+def _upload_alone(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
+    until = time.monotonic() + _OTHERS_S
+    while True:
+        try:
+            held, before = Lease.acquire(place, "create")
+            break
+        except StoreBusy:
+            if exists(place.url, storage_options=place.options):
+                _check_same(place, layout, str(attributes["fingerprint"]))
+                return
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.5)
+    try:
+        if exists(place.url, storage_options=place.options):
+            _check_same(place, layout, str(attributes["fingerprint"]))
+        else:
+            _upload(place, layout, attributes)
+    finally:
+        with suppress(Exception):  # it holds nobody off on this machine, and elsewhere for a minute
+            held.release(before.batches if before else ())
+
+
+def _upload(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
+    """Made on the local disk, then copied: one request per array instead of nine."""
+    with tempfile.TemporaryDirectory() as folder:
+        _create_members(Path(folder), layout, attributes)
+        made = sorted(Path(folder).rglob("zarr.json"), key=lambda p: len(p.parts), reverse=True)
+        for path in made:  # the group last: it makes it a store
+            place.put(path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def _create_members(folder: Path, layout: Layout, attributes: dict[str, Any]) -> None:
+    where = LocalStore(folder)
+    zarr.create_array(
+        where,
+        name="features",
+        shape=(0, *layout.row_shape),
+        chunks=(layout.batch, *layout.row_shape),
+        dtype=layout.dtype,
+        fill_value=0,
+        compressors=FEATURE_CODECS,
+        chunk_key_encoding=KEYS,
+        dimension_names=layout.dimensions,
+    )
+    for name in (*STEP_COLUMNS, *COLUMNS):
+        create_column(where, name, layout, 0)
+    zarr.open_group(where, mode="a").update_attributes(attributes)
