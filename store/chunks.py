@@ -39,6 +39,25 @@ def read_batch(
         return decode(features, start, stop)
 
 
+def matching(
+    url: str,
+    batch: int,
+    rows: NDArray[np.int64],
+    digests: NDArray[np.uint32],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> NDArray[np.bool_]:
+    """Whether these rows of a chunk, counted from its first, match their digests: (n,) bool.
+
+    None does in a chunk that cannot be decoded.
+    """
+    try:
+        features = read_batch(url, batch, storage_options=storage_options)
+    except StoreDamaged:
+        return np.zeros(len(rows), bool)
+    return np.asarray(row_digests(features[rows]) == digests)
+
+
 def decode(features: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
     """Rows of an array; `StoreDamaged` names them where their chunk cannot be decoded."""
     try:

@@ -56,7 +56,10 @@ class Lease:
             taken = cls._try(place, owner, watch)
             if not isinstance(taken, Holder):
                 return taken
-            unsure = watch.alive(taken) is None
+            alive = watch.alive(taken)
+            if alive is False:  # its minute has just ended
+                continue
+            unsure = alive is None
             if unsure and not told:
                 log.warning(
                     "the store %s has a lease of %s: waiting up to %.0f s for a sign of life",
@@ -86,16 +89,18 @@ class Lease:
                 me = replace(me, batches=before.batches)  # until they are checked, they are suspect
             number = max(seen, default=0) + 1
             try:
-                if cls._create(place, number, me, seen):
-                    for old in seen:
-                        place.delete(_key(old))
-                    return cls(place, number, me), before
+                made = cls._create(place, number, me, seen)
             except BaseException:
                 # What was made may be there although its answer was lost: it holds nobody off.
                 me.give_up()
                 with suppress(Exception):
                     _delete_own(place, number, me)
                 raise
+            if made:
+                for old in seen:
+                    with suppress(Exception):  # dead and lower: the next run removes it
+                        place.delete(_key(old))
+                return cls(place, number, me), before
             time.sleep(random.uniform(0.01, 0.1))
         raise StoreUnwritable(
             f"the lease of the store {place.url} could not be made in {_ROUNDS} tries, each met "

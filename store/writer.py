@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import layout_of, level, open_group
-from store.chunks import read_batch, row_digests
+from store.chunks import matching
 from store.columns import cast, fill_column, frame, read_columns
 from store.commit import DirtyChunks, StepColumns, commit_columns, commit_steps
 from store.durable import sweep_partials
@@ -270,20 +270,16 @@ class Writer:
             rows = np.array(self.rows_of(batch), dtype=np.int64)
             rows = rows[kept[rows]]
             if len(rows):
-                bad += rows[~self._sound(batch, rows)].tolist()
+                sound = matching(
+                    *(self.url, batch, rows - self.rows_of(batch).start, digest[rows]),
+                    storage_options=self._place.options,
+                )
+                bad += rows[~sound].tolist()
         left = [batch for batch in self.suspects if batch not in asked]
         if left != self.suspects:
             self.suspects = left
             self.in_flight(self._in_flight)
         return np.array(bad, dtype=np.int64)
-
-    def _sound(self, batch: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        try:
-            features = read_batch(self.url, batch, storage_options=self._place.options)
-        except StoreDamaged:
-            return np.zeros(len(rows), bool)
-        found = row_digests(features[rows - self.rows_of(batch).start])
-        return np.asarray(found == self._columns["digest"][rows])
 
     def release(self) -> None:
         """Stop beating and give the lease back. Never raises: the lease would expire anyway.

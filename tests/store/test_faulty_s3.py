@@ -170,6 +170,23 @@ def test_a_lease_whose_making_failed_holds_nobody_off(
         assert not writer.took_over
 
 
+@pytest.mark.parametrize("fault", [CUT_AFTER, FORBIDDEN_403], ids=str)
+def test_what_a_dead_run_had_in_flight_outlasts_a_fault_of_the_takeover(
+    s3: FaultyBucket, fault: Fault
+) -> None:
+    url = create(f"{s3.url}/takeover-{fault.status}.zarr")
+    with store.Writer.acquire(url, owner="dead") as writer:
+        writer.in_flight([3])
+    s3.proxy.rule = nth(
+        1, as_s3(fault), lambda request: kind_of(request) == "DELETE lease", times=9
+    )
+    with store.Writer.acquire(url, owner="mine") as writer:
+        assert writer.suspects == [3]
+        s3.proxy.rule = None
+    with store.Writer.acquire(url, owner="next") as writer:
+        assert writer.suspects == [3]
+
+
 def test_a_conflict_without_an_object_is_tried_again(s3: FaultyBucket) -> None:
     # S3: "If a conflicting operation occurs during the upload, S3 returns a 409
     # ConditionalRequestConflict response. On a 409 failure, retry the upload."
