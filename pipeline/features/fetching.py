@@ -15,7 +15,13 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 from pipeline.errors import UnreadableClip
-from pipeline.features.catalog.remote import is_remote, local_path, without_query, without_secrets
+from pipeline.features.catalog.remote import (
+    cause_of,
+    is_remote,
+    local_path,
+    without_query,
+    without_secrets,
+)
 from pipeline.features.decoding.values import ClipFrames
 
 SCRATCH_VARIABLE = "PIXELS_ONCE_SCRATCH"
@@ -172,7 +178,7 @@ def _copy(url: str, to: str) -> None:
     except FileNotFoundError:
         raise UnreadableClip("missing", without_secrets(url)) from None
     except Exception as error:  # each service raises its own kinds
-        said = without_secrets(f"{type(error).__name__}: {error}")
+        said = f"{type(error).__name__}: {cause_of(error, url)}"
         raise UnreadableClip("unreachable", f"{without_secrets(url)}: {said}"[:400]) from None
 
 

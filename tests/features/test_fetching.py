@@ -128,3 +128,7 @@ def test_without_a_time_the_etag_tells_one_version_from_another() -> None:
 def test_messages_lose_signatures_and_passwords() -> None:
     said = without_secrets("GET https://me:pw@host/a.mp4?sig=abc failed: 403")
     assert said == "GET https://…@host/a.mp4?… failed: 403"
+    url = "https://host/a.mp4?X-Amz-Signature=0a%2Fb1c2d3&v=1"
+    for echo in ("0a/b1c2d3", "0a%2Fb1c2d3", "/a.mp4?X-Amz-Signature=0a%2Fb1c2d3&v=1", f"{url} at"):
+        assert "b1c2d3" not in without_secrets(f"403, message='{echo} is wrong', v=1", url)
+        assert "v=1" in without_secrets(f"403, message='{echo} is wrong', v=1", url)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +61,8 @@ def test_a_run_that_waited_lists_the_clips_after_the_wait(
             other.release()
             other.token = None
 
-    monkeypatch.setattr("store.lease.time.sleep", meanwhile)
+    clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=meanwhile)
+    monkeypatch.setattr("store.lease.time", clock)  # the lease's alone: others sleep as ever
     done = run_here(
         *("features", "--videos", str(folder), "--store", str(url), *FRAMES, "--if-busy", "wait")
     )

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import store
+from pipeline.errors import ConfigError
+from pipeline.features.catalog import discover
 from store.lease import FOLDER
 from tests.buckets import FaultyBucket, as_s3, faulty_bucket, kind_of, s3_faults
 from tests.proxy import CUT_AFTER, FORBIDDEN_403, HALF, LOST_500, MOVED_301, Fault, Request, nth
@@ -235,6 +237,15 @@ def test_what_the_service_refuses_is_said_by_its_cause(
 def test_a_bucket_that_does_not_exist_is_named_as_the_cause(s3: FaultyBucket) -> None:
     with pytest.raises(store.StoreUnwritable, match="bucket that does not exist"):
         create("s3://there-is-no-such-bucket/a.zarr")
+
+
+def test_clips_in_a_bucket_of_another_region_are_told_so(s3: FaultyBucket) -> None:
+    s3.proxy.rule = nth(1, as_s3(MOVED_301), lambda request: True, times=ALWAYS)
+    try:
+        with pytest.raises(ConfigError, match="AWS_DEFAULT_REGION"):
+            discover(f"{s3.url}/clips")
+    finally:
+        s3.proxy.rule = None
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import fsspec
@@ -276,7 +277,8 @@ def test_of_two_that_make_a_store_at_once_the_second_leaves_the_first_alone(s3, 
         _upload(place, LAYOUT, {**attributes, "batch": LAYOUT.batch})
         other.release()
 
-    monkeypatch.setattr("store.creation.time.sleep", meanwhile)
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=meanwhile)
+    monkeypatch.setattr("store.creation.time", clock)
     with pytest.raises(store.StoreMismatch, match="ffffffffffff"):
         create(url)
     assert store.open(url).fingerprint == "f" * 64

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pandas as pd
 
@@ -27,6 +28,7 @@ _TIMES = (
 )
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
 _ASKED_AT_ONCE = 16
+_SHORTEST = 6  # shorter values are no secrets, and may be a part of any word
 _USER = re.compile(r"://[^/?#\s]*@")  # in every link of a chain, simplecache::https://me:pw@host/…
 
 SERVICES = (
@@ -51,10 +53,29 @@ def without_query(url: str) -> str:
     return url.split("?")[0] if url.startswith(("http://", "https://")) else url
 
 
-def without_secrets(text: str) -> str:
-    """A message with what URLs carry beside the address taken out: queries, users, passwords."""
+def without_secrets(text: str, url: str = "") -> str:
+    """A message with what URLs carry beside the address taken out: queries, users, passwords.
+
+    url: the one that the message is about, if it may have a query: a service that repeats the query,
+    or a value of it, in its own words is not repeated.
+    """
+    query = urlsplit(url).query
+    values = {value for _, value in parse_qsl(query, keep_blank_values=True)}
+    parts = {query, unquote(query), *(pair.partition("=")[2] for pair in query.split("&"))}
+    every = values | {quote(value) for value in values} | parts
+    for value in sorted(every, key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, "…")
     text = re.sub(r"(\w+://)[^\s/@'\"]+@", r"\1…@", text)
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1?…", text)
+
+
+def cause_of(error: BaseException, url: str) -> str:
+    """What a service's error says, without what `url` carries beside the address."""
+    if isinstance(error, RecursionError):
+        # What aiobotocore makes of a bucket that is elsewhere: it asks where, is redirected, asks, …
+        return "redirected again and again; AWS_DEFAULT_REGION names the bucket's region"
+    return without_secrets(str(error), url) or type(error).__name__
 
 
 def refuse_credentials(url: str) -> None:
@@ -94,7 +115,7 @@ def list_remote_folder(url: str) -> pd.DataFrame:
         listing = fs.find(root, detail=True)
     except Exception as error:  # each service raises its own kinds
         raise ConfigError(
-            f"{without_secrets(url)} cannot be listed ({without_secrets(str(error))}): check the "
+            f"{without_secrets(url)} cannot be listed ({cause_of(error, url)}): check the "
             "address, the credentials in the environment, and that fsspec's package for it is there"
         ) from None
     found = []
