@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 _DEPTH = 4
+_PACKED = (b"\x1f\x8b", b"x\x9c", b"x\x01", b"x\xda", b"PK", b"\x28\xb5")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
 
 
@@ -112,7 +113,7 @@ def _inside(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _cells(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every text and blob of a SQLite file: long ones are scattered over pages of the file itself."""
+    """Every table of a SQLite file, its cells one after another: in the file long ones are scattered."""
     with tempfile.NamedTemporaryFile(suffix=".db") as file:
         file.write(data)
         file.flush()
@@ -120,11 +121,13 @@ def _cells(data: bytes) -> Iterator[tuple[str, bytes]]:
             tables = database.execute("select name from sqlite_master where type = 'table'")
             for (table,) in tables.fetchall():
                 with contextlib.suppress(sqlite3.DatabaseError):
-                    for row in database.execute(f'select * from "{table}"'):
-                        for value in row:
-                            if isinstance(value, str | bytes) and len(value) > 8:
-                                cell = value.encode() if isinstance(value, str) else value
-                                yield f"table {table}", cell
+                    rows = database.execute(f'select * from "{table}"').fetchall()
+                    cells = [cell for row in rows for cell in row if isinstance(cell, str | bytes)]
+                    raw = [cell.encode() if isinstance(cell, str) else cell for cell in cells]
+                    yield f"table {table}", b"\n".join(raw)
+                    for cell in raw:
+                        for how, inner in _inside(cell) if cell[:2] in _PACKED else ():
+                            yield f"table {table} → {how}", inner
 
 
 def database_of(home: Path) -> dict[str, bytes]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import os
 import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -169,40 +166,3 @@ def test_memory_stores_are_refused_because_workers_are_other_processes(tmp_path:
     refused = features(str(tmp_path), "memory://s.zarr", tmp_path)
     assert refused.status == 1
     assert "one process only" in refused.err
-
-
-@pytest.fixture
-def site(clips: Path) -> Iterator[str]:
-    """The address of the clips behind HTTP."""
-    handler = functools.partial(_Quiet, directory=str(clips))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *values: object) -> None:
-        """Say nothing."""
-
-
-def test_a_manifest_names_clips_by_http_and_a_lost_one_costs_only_itself(
-    site: str, clips: Path, tmp_path: Path
-) -> None:
-    names = sorted(p.relative_to(clips).as_posix() for p in clips.rglob("*.mp4"))[:3]
-    rows = [f"{site}/{name}?signature={SECRET},a" for name in names]
-    (tmp_path / "clips.csv").write_text(
-        "\n".join(["path,label", *rows, f"{site}/nowhere.mp4,a"]) + "\n", encoding="utf-8"
-    )
-    done = features("clips.csv", "s.zarr", tmp_path)
-    assert done.status == 0, done.err
-    table = store.open(tmp_path / "s.zarr").table()
-    assert table["state"].astype(str).tolist() == ["ready"] * 3 + ["failed"]
-    assert table["reason"].iloc[3] == "missing"
-    assert table["video_id"].iloc[0] == f"{site}/{names[0]}"
-    assert (table["mtime_ns"].iloc[:3] > 0).all()
-    assert not [
-        p
-        for p in (tmp_path / "s.zarr").rglob("*")
-        if p.is_file() and SECRET.encode() in p.read_bytes()
-    ]

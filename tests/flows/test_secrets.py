@@ -179,6 +179,9 @@ def test_no_secret_of_a_run_is_in_any_byte_that_it_leaves(
     assert said["features"].status == 0, said["features"].err
     table = store.open(url).table()
     assert table["state"].astype(str).tolist() == ["ready"] * 4 + ["failed"] * 3
+    assert table["reason"].tolist()[4:] == ["missing", "unreachable", "unreachable"]
+    assert table["video_id"].tolist()[:4] == [f"{site}/{name}" for name in names]
+    assert (table["mtime_ns"].iloc[:4] > 0).all()
     said["show"] = run("show", "--store", url, "--json", cwd=work, env=environment)
     places = left_by(work, said) | s3.objects(url)
     assert len(places) > 40
