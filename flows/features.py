@@ -79,10 +79,10 @@ def features(settings: FeaturesSettings) -> Summary:
         )
     if settings.dry_run and listed is not None:
         return dry_run(settings, *listed, existing, spec)
-    if existing is None and listed is not None:
-        _require_engine(settings, spec)
-        _create(settings, spec, int(listed[1].sum()))
     try:
+        if existing is None and listed is not None:
+            _require_engine(settings, spec)
+            _create(settings, spec, int(listed[1].sum()))
         writer = Writer.acquire(
             settings.store,
             owner="features",
