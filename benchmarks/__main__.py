@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 BENCHES: dict[str, tuple[str, list[str]]] = {
     "engine": ("the CNN alone", ["--seconds", "3"]),
     "endtoend": ("stage one end to end", ["--clips", "12"]),
+    "decoding": ("reading a clip beside OpenCV", ["--pairs", "10"]),
     "seeking": ("a long clip by seeking", ["--minutes", "20", "--pairs", "1"]),
     "isolation": ("decoding in child processes", ["--pairs", "2"]),
     "store": ("chunks, shards, compression", ["--rows", "256"]),

@@ -49,7 +49,7 @@ def write_pages() -> None:
 NAVIGATION = {
     "Begin": ("index", "quickstart", "faq"),
     "Use": ("cli", "heads", "results", "resume", "operations", "scale", "performance"),
-    "Understand": ("architecture", "format", "dependencies"),
+    "Understand": ("architecture", "decoding", "format", "dependencies"),
 }
 
 
@@ -142,7 +142,7 @@ def performance_page() -> str:
 
 
 CHAPTERS = {
-    "Stage one": ("endtoend", "engine", "seeking", "isolation", "fixed", "memory"),
+    "Stage one": ("endtoend", "engine", "decoding", "seeking", "isolation", "fixed", "memory"),
     "Stage two": ("epoch", "training", "losses", "timeline"),
     "The store": ("store", "rows", "similar", "report"),
     "Damage": ("fuzz",),

@@ -105,6 +105,7 @@ def markdown(summary: Summary, dashboard: str = "") -> str:
             ("left for the next run", summary.left),
             ("gone", summary.gone),
             *[(f"failed: {reason}", count) for reason, count in sorted(summary.reasons.items())],
+            *[(f"ready, {reason}", count) for reason, count in sorted(summary.warnings.items())],
         ],
     )
     if summary.stage_seconds:

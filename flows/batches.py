@@ -27,6 +27,7 @@ COLUMNS = {
     "fps": 0.0,
     "width": 0,
     "height": 0,
+    "pixel_aspect": float("nan"),
     "frames_declared": 0,
     "frames_decoded": 0,
     "decoder": "",

@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config, json = options.pop("config"), options.pop("json")
     traceback = options.pop("traceback")
     previous = _terminate_as_interrupt()
+    shown, warnings.showwarning = warnings.showwarning, _said_plainly(warnings.showwarning)
     try:
         settings = resolve(command, options, config=config)
         module = importlib.import_module(f"flows.commands.{command}")
@@ -112,7 +114,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pixels-once {command}: {error}", file=sys.stderr)
         return status
     finally:
+        warnings.showwarning = shown
         signal.signal(signal.SIGTERM, previous)
+
+
+def _said_plainly(show: Any) -> Any:
+    """`warnings.showwarning` that gives our own warnings as one line each, without their place."""
+
+    def said(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category.__module__.startswith("pipeline."):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place, **more)
+
+    return said
 
 
 def exit_status(error: BaseException) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ class Extracted:
     stopped: int = 0
     frames: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
+    warnings: Counter[str] = field(default_factory=Counter)  # of ready rows, by reason
     stage_seconds: dict[str, float] = field(default_factory=dict)
     write_s: float = 0.0
     commit_s: float = 0.0
@@ -28,6 +30,7 @@ class Extracted:
         for name in ("ready", "failed", "stopped", "frames", "write_s", "commit_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failures += other.failures
+        self.warnings += other.warnings
         for name, value in other.stage_seconds.items():
             self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
         self.damaged += other.damaged

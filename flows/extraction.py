@@ -222,6 +222,11 @@ class Extraction:
         extracted.ready += int((status == "ready").sum())
         extracted.failed += int((status == "failed").sum())
         extracted.frames += int(result.mask[made].sum())
+        extracted.warnings.update(
+            reason
+            for state, reason in zip(result.status, result.reason, strict=True)
+            if state == "ready" and reason
+        )
         ids = writer.column("video_id")
         extracted.failures += [
             {"row": int(row), "video_id": str(ids[row]), "reason": reason, "detail": detail}

@@ -227,6 +227,7 @@ def _extract(
         left=left,
         frames=total.frames,
         failures=total.failures,
+        warnings=dict(total.warnings),
         stage_seconds={name: round(value, 3) for name, value, _ in stage_rows(seconds)},
         engine=total.software.get("engine", ""),
         throughput=curve,

@@ -19,6 +19,7 @@ from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.neighbours import look_alikes, project
 from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
 from pipeline.report.pictures import middle
+from pipeline.spec import Spec
 
 MOST_FAILED = 60
 MOST_PAIRS = 40
@@ -48,7 +49,7 @@ def gather(
     return Contents(
         name=Path(settings.store.rstrip("/")).name,
         made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
-        facts=_facts(source),
+        facts=[*_facts(source), *_pixels(source.spec, table)],
         table=table,
         remedies={r.code: (r.meaning, r.remedy) for r in (*FAILURES.values(), *WARNINGS.values())},
         wall=cards.of(
@@ -104,6 +105,17 @@ def _facts(source: Any) -> list[tuple[str, str]]:
         "written by": ", ".join(f"{k} {v}" for k, v in source.software.items()),
     }
     return [(name, str(value)) for name, value in facts.items()]
+
+
+def _pixels(spec: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]]:
+    """A line about clips whose pixels are not square; none where there is no such clip."""
+    aspect = table.loc[table["state"] == "ready", "pixel_aspect"].to_numpy()
+    odd = int(((aspect > 0) & (np.abs(aspect - 1) > 1e-3)).sum())
+    if not odd:
+        return []
+    stretched = Spec.from_dict(spec).aspect == "display"
+    how = "stretched to the shape in which they are shown" if stretched else "taken for square"
+    return [("pixels", f"not square in {odd:,} clips, {how}")]
 
 
 def _map(

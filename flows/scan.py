@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.errors import UnreadableClip
 from pipeline.features.reasons import FAILURES
 
 COLUMNS = (
@@ -45,42 +45,32 @@ class ClipLook:
 
 
 def look_at(path: str) -> ClipLook:
-    """Open one clip and decode its first frame, in this process.
+    """Open one clip and decode its first frame, in this process, as the reader does.
 
     For clips that crash a decoder `features` is the judge: it decodes in child processes.
     """
-    import av
+    from pipeline.features.decoding.reading import check_file
+    from pipeline.features.decoding.video import Video
 
-    if not os.path.exists(path):
-        return ClipLook(readable=False, reason="missing")
+    look: dict[str, Any] = {}
     try:
-        with av.open(path) as container:
-            if not container.streams.video:
-                return ClipLook(readable=False, reason="no_video")
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            duration = 0.0
-            if stream.duration and stream.time_base:
-                duration = float(stream.duration * stream.time_base)
-            elif container.duration:
-                duration = container.duration / 1e6
+        check_file(path)
+        with Video(path) as video:
             look = {
-                "codec": stream.codec_context.name if stream.codec_context else "",
-                "width": stream.width,
-                "height": stream.height,
-                "fps": round(fps, 3),
-                "frames": stream.frames or round(duration * fps),
-                "duration_s": round(duration, 3),
+                "codec": video.stream.codec_context.name,
+                "fps": round(video.fps, 3),
+                "frames": video.expected(),
+                "duration_s": round(video.duration_s, 3),
             }
-            if stream.codec_context is None:
-                return ClipLook(readable=False, reason="codec_unsupported", **look)
-            for _ in container.decode(stream):
-                return ClipLook(readable=True, **look)
-            return ClipLook(readable=False, reason="no_frames", **look)
+            first = next(iter(video), None)
+            look |= {"width": video.width, "height": video.height}
+            if first is None:
+                return ClipLook(readable=False, reason="no_frames", **look)
+            return ClipLook(readable=True, **look)
     except MemoryError:
-        return ClipLook(readable=False, reason="out_of_memory")
-    except (av.error.FFmpegError, OSError, ValueError, IndexError):
-        return ClipLook(readable=False, reason="unreadable")
+        return ClipLook(readable=False, reason="out_of_memory", **look)
+    except UnreadableClip as error:
+        return ClipLook(readable=False, reason=error.reason, **look)
 
 
 def scan(

@@ -22,7 +22,7 @@ def stage_of(
     """The spec of a run, and how its batches are extracted.
 
     existing: the open store, or None where a new one will be made. Where the user said nothing of
-    the backbone, its weights or precision, the store's own are meant.
+    the backbone, its weights, precision or aspect, the store's own are meant.
     Raises `SpecMismatch`, with both specs and the way out, where the store holds another.
     """
     stored = Spec.from_dict(existing.spec) if existing is not None else None
@@ -43,6 +43,7 @@ def stage_of(
         precision=_precision(settings, stored, kind.has_precisions),
         dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
         shape=kind.shape,
+        aspect=_aspect(settings, stored),
     )
     if stored is not None:
         require_same(stored, spec, settings.store)
@@ -134,6 +135,12 @@ def _precision(settings: FeaturesSettings, stored: Spec | None, computes: bool) 
             )
         return stored.precision
     return engine.auto_precision()
+
+
+def _aspect(settings: FeaturesSettings, stored: Spec | None) -> Any:
+    if settings.aspect != "auto":
+        return settings.aspect
+    return "display" if stored is None else stored.aspect
 
 
 def with_store(settings: FeaturesSettings) -> FeaturesSettings:

@@ -25,6 +25,7 @@ class Summary:
     returned: int = 0
     why: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)  # of ready clips, by reason
     failures: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     frames: int = 0
@@ -65,7 +66,9 @@ class Summary:
             f" · {self.frames} frames at {self.frames_per_second:.0f}/s in {_minutes(self.seconds)}"
         )
         left = f" · {self.left} left for the next run" if self.left else ""
-        return f"{self.store}: {made} of {self.planned} clips{left}{rate}"
+        warned = ", ".join(f"{count} {reason}" for reason, count in sorted(self.warnings.items()))
+        warned = f" · with a warning: {warned}" if warned else ""
+        return f"{self.store}: {made} of {self.planned} clips{warned}{left}{rate}"
 
 
 def stage_rows(seconds: dict[str, float]) -> list[tuple[str, float, float]]:

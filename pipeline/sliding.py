@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.backbones.protocol import Backbone
-from pipeline.features.decoding.fit import fit_picture
+from pipeline.features.decoding.fit import fitted
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import Moments
@@ -156,7 +156,7 @@ class _Walk:
         """Arrays (≤ size, side, side, 3) of fitted RGB frames, until the video ends."""
         video, batch = self._video, []
         for frame in self._taken():
-            batch.append(fit_picture(video.picture(frame), self._plan, video.pixel_aspect))
+            batch.append(fitted(video, frame, self._plan))
             self.times.append(frame.time_s)
             if len(batch) == size:
                 yield np.stack(batch)
@@ -181,7 +181,7 @@ class _Walk:
             elif before is not None and moments.between(before.time_s, frame.time_s):
                 taken += 1
                 yield before
-            before = frame
+            before = frame.held()
         if before is None:
             return
         end_s = self.duration_s + moments.slack_s

@@ -31,6 +31,7 @@ FILLS: dict[str, tuple[str, object]] = {
     "fps": ("float32", float("nan")),
     "width": ("int32", -1),
     "height": ("int32", -1),
+    "pixel_aspect": ("float32", float("nan")),
     "frames_declared": ("int32", -1),
     "frames_decoded": ("int32", -1),
     "decoder": ("string", ""),

@@ -42,6 +42,12 @@ class FeaturesSettings:
         most=1,
     )
     fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
+    aspect: str = setting(
+        "auto",
+        "of pixels that are not square: display stretches them to the shape in which they are shown, "
+        "stored takes them for square; auto is the store's own, else display",
+        choices=("auto", "display", "stored"),
+    )
     view: str = setting(
         "plain", "plain, or mirror for a mirrored second store", choices=("plain", "mirror")
     )

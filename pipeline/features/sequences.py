@@ -22,8 +22,9 @@ class ClipResult:
     features: (steps, *shape) of the spec's dtype, zero in padding; None unless ready.
     mask: (steps,) bool. frame_index: (steps,) int32, −1 in padding. timestamp: (steps,) float32
         seconds, NaN in padding. All padding unless ready.
-    fps, width, height, frames_declared, frames_decoded, decoder: as in `ClipFrames`; 0 or "" where
-        nothing was read. previews: JPEG files, oldest frame first; () unless ready and asked for.
+    fps, width, height, pixel_aspect, frames_declared, frames_decoded, decoder: as in `ClipFrames`;
+        0, NaN or "" where nothing was read.
+    previews: JPEG files, oldest frame first; () unless ready and asked for.
     """
 
     index: int
@@ -37,6 +38,7 @@ class ClipResult:
     fps: float = 0.0
     width: int = 0
     height: int = 0
+    pixel_aspect: float = float("nan")
     frames_declared: int = 0
     frames_decoded: int = 0
     decoder: str = ""
@@ -82,6 +84,7 @@ def ready_result(
         fps=read.fps,
         width=read.width,
         height=read.height,
+        pixel_aspect=read.pixel_aspect,
         frames_declared=read.frames_declared,
         frames_decoded=read.frames_decoded,
         decoder=read.decoder,

@@ -20,8 +20,9 @@ from pipeline.features.files import NoAnswer, NotRegular, answered, read_start
 CLIP_ENDINGS = frozenset(
     f".{ending}"
     for line in (
-        "3g2 3gp asf avi divx dv f4v flv gif m1v m2ts m2v m4v mjpeg mjpg mkv mov mp4",
-        "mpe mpeg mpg mts mxf ogm ogv qt rm rmvb ts vob webm wmv y4m",
+        "264 265 3g2 3gp amv asf avi divx dv f4v flv gif gxf h264 h265 hevc ivf m1v m2p m2ts m2v m4v",
+        "mjpeg mjpg mk3d mkv mov mp4 mpe mpeg mpg mpv mts mxf nut obu ogm ogv qt rm rmvb ts vob vvc",
+        "webm wmv wtv y4m",
     )
     for ending in line.split()
 )
@@ -31,7 +32,13 @@ MOST_WAYS = 64
 """A folder that links reach in more ways than this ends the listing: ten folders that link to each
 other would otherwise be listed a million times."""
 
+_MOST_ENDINGS = 12
+
 _NOT_OURS = {"lost+found", "System Volume Information", "$RECYCLE.BIN", "__MACOSX"}
+
+
+class LeftOut(UserWarning):
+    """Files in a folder that are not taken for clips."""
 
 
 class Found(NamedTuple):
@@ -48,10 +55,14 @@ def list_folder(root: str) -> pd.DataFrame:
 
     The first folder below the root is the label; where all of them are named as splits, they are
     the split and the second is the label. Hidden files and folders and stores (`*.zarr`) are
-    passed over, links are followed but never in a circle.
+    passed over, links are followed but never in a circle. Files whose endings are not those of
+    clips are left out, and one warning names the endings.
     Raises `ConfigError` where there is no clip or a folder may not be listed.
     """
-    found = sorted(_walk(root))
+    left_out: Counter[str] = Counter()
+    found = sorted(_walk(root, left_out))
+    if left_out:
+        warnings.warn(_left_out(left_out, root), LeftOut, stacklevel=2)
     if not found:
         endings = " ".join(sorted(CLIP_ENDINGS))
         raise ConfigError(
@@ -121,8 +132,20 @@ class _Folder(NamedTuple):
     above: frozenset[tuple[int, int]]  # the folders that lead here, by device and inode
 
 
-def _walk(root: str) -> Iterator[Found]:
-    """The clips of a folder and of those below it, in no order."""
+def _left_out(endings: Counter[str], root: str) -> str:
+    """One line about files that are not taken for clips, by ending."""
+    shown = [f"{count} {ending}" for ending, count in endings.most_common(_MOST_ENDINGS)]
+    more = f" and {len(endings) - len(shown)} more endings" if len(endings) > len(shown) else ""
+    total = endings.total()
+    return (
+        f"{total} file{'s' if total > 1 else ''} under {root!r} {'are' if total > 1 else 'is'} left "
+        f"out, by the ending of the name: {', '.join(shown)}{more}; list clips of other endings in a "
+        "manifest"
+    )
+
+
+def _walk(root: str, left_out: Counter[str]) -> Iterator[Found]:
+    """The clips of a folder and of those below it, in no order; counts the other files' endings."""
     pending = [_Folder(root, "", frozenset())]
     visits: Counter[tuple[int, int]] = Counter()
     while pending:
@@ -146,8 +169,12 @@ def _walk(root: str) -> Iterator[Found]:
                 if not entry.name.endswith(".zarr"):
                     prefix = f"{folder.prefix}{entry.name}/"
                     pending.append(_Folder(path, prefix, folder.above | {here}))
-            elif is_clip_name(entry.name) and entry.state is not None:
+            elif entry.state is None:
+                continue
+            elif is_clip_name(entry.name):
                 yield Found(folder.prefix + entry.name, path, *entry.state)
+            elif entry.state != ABSENT:
+                left_out[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
 
 
 def _list(folder: str) -> tuple[tuple[int, int], list[_Entry]]:

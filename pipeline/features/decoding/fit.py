@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.features.decoding.values import FramePlan
-
-Picture = NDArray[np.uint8]
+from pipeline.features.decoding.video import Frame, Picture, Video
 
 _METHODS = {
     "area": cv2.INTER_AREA,
@@ -19,20 +17,18 @@ _METHODS = {
 
 
 def fit_picture(
-    picture: Picture, plan: FramePlan, pixel_aspect: float = 1.0, out: Picture | None = None
+    picture: Picture, plan: FramePlan, aspect: float = 1.0, out: Picture | None = None
 ) -> Picture:
     """The picture fitted to (size, size, 3), its channels in the order they came.
 
     `crop` takes the centre square (the spare pixel of an odd margin stays right or below),
     `squash` the whole picture without its proportions, `pad` the whole picture in the middle of
     black. `area` averages when neither side grows and is linear otherwise.
-    pixel_aspect: how many times wider than high a pixel is shown; with the plan's `aspect`
-    "display" the picture is stretched to that shape in the same step. out: contiguous
-    (size, size, 3) uint8 to write into, else fresh.
+    aspect: how many times wider than high a pixel is shown; the picture is stretched to that shape
+    in the same step. out: contiguous (size, size, 3) uint8 to write into, else fresh.
     """
     if out is None:
         out = np.empty((plan.size, plan.size, 3), np.uint8)
-    aspect = pixel_aspect if plan.aspect == "display" else 1.0
     if plan.fit == "pad":
         out[:] = 0
         _fill(_middle_of(out, picture, aspect), picture, plan.interpolation)
@@ -43,6 +39,13 @@ def fit_picture(
     if plan.view == "mirror":
         out[:] = out[:, ::-1].copy()
     return out
+
+
+def fitted(video: Video, frame: Frame, plan: FramePlan, out: Picture | None = None) -> Picture:
+    """A clip's frame fitted as the plan asks; see `fit_picture`."""
+    aspect = video.pixel_aspect if plan.aspect == "display" else 1.0
+    picture = video.picture(frame, square_aspect=aspect if plan.fit == "crop" else 0.0)
+    return fit_picture(picture, plan, aspect, out)
 
 
 def _centre_square(picture: Picture, aspect: float) -> Picture:

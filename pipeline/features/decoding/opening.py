@@ -6,6 +6,7 @@ seeking, the timeline, `scan`) opens it here, so all of them see the same stream
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import av
@@ -18,9 +19,9 @@ FORMATS = (
     # the containers of today
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,mpegts,mpegtsraw,mpeg,asf,asf_o,ogg,"
     # of broadcast, cameras and disks
-    "mxf,gxf,dv,dhav,wtv,ty,pva,xmv,nut,rm,ivr,swf,nsv,nuv,lmlm4,lxf,mxg,bethsoftvid,film_cpk,"
+    "mxf,gxf,dv,dhav,wtv,ty,pva,xmv,nut,rm,ivr,swf,nsv,nuv,lmlm4,lxf,mxg,bethsoftvid,film_cpk,cine,"
     # streams without a container
-    "h264,hevc,vvc,evc,av1,obu,ivf,m4v,mpegvideo,mjpeg,jpeg_pipe,h261,h263,vc1,vc1test,dirac,dnxhd,"
+    "h264,hevc,vvc,evc,av1,obu,ivf,m4v,mpegvideo,mjpeg,mpjpeg,jpeg_pipe,h261,h263,vc1,vc1test,dirac,dnxhd,"
     "cavsvideo,avs2,avs3,yuv4mpegpipe,"
     # animations and what is left of the nineties
     "gif,apng,amv,cdxl,flic,bink,smk,roq,4xm,ea,idcin,ipmovie,wc3movie,wsvqa,vivo,thp,mv,mtv"
@@ -42,7 +43,8 @@ def open_video(path: str) -> tuple[Any, Any]:
     Raises `UnreadableClip`: `unreadable`, `no_video` or `codec_unsupported`.
     """
     try:
-        container = av.open(path, options=_OPTIONS, **_READING)
+        # Absolute: FFmpeg takes what stands before a colon for a protocol.
+        container = av.open(os.path.abspath(path), options=_OPTIONS, **_READING)
     except MemoryError:
         raise
     except av.error.ArgumentError:

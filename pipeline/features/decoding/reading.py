@@ -20,6 +20,7 @@ from pipeline.features.decoding import seeking
 from pipeline.features.decoding.through import Kept, OnProgress, read_through
 from pipeline.features.decoding.values import ClipFrames, FramePlan
 from pipeline.features.decoding.video import Video
+from pipeline.features.files import read_start
 
 _AWAY = {
     errno.EIO,
@@ -51,7 +52,7 @@ def read_clip(
     """
     began = time.thread_time()
     path = os.path.abspath(path)
-    _check_file(path)
+    check_file(path)
     room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
     with contextlib.ExitStack() as opened:
         video = opened.enter_context(Video(path, plan.max_pixels))
@@ -94,11 +95,10 @@ def _warning(video: Video, kept: Kept) -> str:
     return "times_mended" if video.clock.mended else ""
 
 
-def _check_file(path: str) -> None:
+def check_file(path: str) -> None:
     """Raise what the file system, rather than a decoder, has against the clip."""
     try:
-        with open(path, "rb") as file:
-            empty = not file.read(1)
+        empty = not read_start(path)
     except FileNotFoundError:
         raise UnreadableClip("missing", "the file is gone") from None
     except OSError as error:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.decoding.fit import Picture, fit_picture
+from pipeline.features.decoding.fit import fitted
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.decoding.video import Frame, Video
+from pipeline.features.decoding.video import Frame, Picture, Video
 from pipeline.features.sampling import Moments, needs_length, sample_indices, sample_times
 
 OnProgress = Callable[[], None]
@@ -34,8 +34,7 @@ class Kept:
         """Fit the frame's picture and keep it."""
         place = len(self.pictures)
         out = self.room[place] if place < len(self.room) else None
-        picture = video.picture(frame)
-        self.pictures[frame.index] = fit_picture(picture, plan, video.pixel_aspect, out)
+        self.pictures[frame.index] = fitted(video, frame, plan, out)
 
 
 def read_through(
@@ -117,7 +116,7 @@ def _keep_by_time(
             kept.keep(video, before, plan)
             if stop_early and len(kept.pictures) == plan.sampling.steps:
                 return
-        before = frame
+        before = frame.held()
     kept.ended = True
     if before is not None:
         end = before.time_s + video.frame_s + moments.slack_s
