@@ -56,7 +56,10 @@ def _python(settings: DoctorSettings) -> Iterator[Line]:
         area="python",
         state="ok" if right else "bad",
         found=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
-        remedy="" if right else "use Python 3.11 to 3.13: make venv PYTHON=python3.12",
+        remedy=""
+        if right
+        else "use Python 3.11 to 3.13 (TensorFlow has none for a later one yet): "
+        "make venv PYTHON=python3.13",
     )
 
 

@@ -98,3 +98,13 @@ def test_an_unknown_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "backend_name", lambda: "caffe")
     with pytest.raises(ConfigError, match="'caffe'"):
         engine.compiled(None, (1,))
+
+
+def test_a_backend_that_is_unknown_or_absent_is_said_before_keras_is_imported() -> None:
+    code = (
+        "import sys; from pipeline import engine\n"
+        "try: engine.prepare()\n"
+        "except ValueError as error: print(error, 'keras' in sys.modules)"
+    )
+    said = "Keras' backend is 'theano': set KERAS_BACKEND to tensorflow, jax or torch False"
+    assert run(code, KERAS_BACKEND="theano") == said
