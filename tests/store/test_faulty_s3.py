@@ -118,7 +118,9 @@ def broken(s3: FaultyBucket, whole: dict[str, Any], cell: Cell, number: str) -> 
         s3.proxy.rule = None
     if not any(request.fault is cell.fault for request in s3.proxy.seen[first:]):
         return "the fault was never met"
-    if ended:
+    if ended or any(
+        FOLDER in name for name in s3.objects(url)
+    ):  # a lease that could not be removed
         try:
             a_run(url)
         except Exception as error:
