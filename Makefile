@@ -47,6 +47,8 @@ verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1 SAMPLE=20
 	$(call run,verify)
 forget: $(VENV)/.ready ## remove features for good     STORE= CLIPS=ID,… GONE=1 DRY_RUN=1
 	$(call run,forget)
+freeze: $(VENV)/.ready ## set clips apart as a test set   STORE= NAME=   then TEST_SET=NAME for train, sweep
+	$(call run,freeze)
 ui: $(VENV)/.ready ## the Prefect server with its UI; runs started meanwhile report to it   PORT=4200 HOST= DATABASE=
 	$(call run,ui)
 serve: $(VENV)/.ready ## features (or FLOW=refresh) on a schedule   VIDEOS= STORE= CRON="0 2 * * *" or INTERVAL=3600
@@ -99,4 +101,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: bench test-fresh docs doctor report similar scan dataset ui serve refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
+.PHONY: bench test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help

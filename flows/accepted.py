@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
-import json
 import os
 import uuid
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError
+from flows.training import ACCEPTED
+from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import Clips
-from pipeline.heads.saved import load_run
+from pipeline.heads.gate import unseen
+from pipeline.heads.promotion import Hits
+from pipeline.heads.record import trained_clips
+from pipeline.heads.saved import load_run, read_config
+from pipeline.heads.source import Rows
 
-POINTER = "accepted"
+LOCK = ".accepted.lock"
 
 
 def read(runs: Path) -> Path | None:
     """The folder of the accepted run, or None where there is none yet.
 
-    Raises `ConfigError` where the pointer leads nowhere.
+    Raises `ConfigError` where the pointer leads nowhere, or is no pointer.
     """
-    pointer = runs / POINTER
+    pointer = runs / ACCEPTED
     if not os.path.lexists(pointer):
         return None
+    if not pointer.is_symlink():
+        raise ConfigError(
+            f"{pointer} is a folder, not a link to the accepted run: rename it to a name of its own"
+        )
     if not (pointer / "config.json").is_file():
         raise ConfigError(
             f"{pointer} leads to no run: remove it to begin anew, or point it to a finished run"
@@ -35,10 +44,27 @@ def read(runs: Path) -> Path | None:
 
 
 def promote(runs: Path, folder: Path) -> None:
-    """Point `RUNS/accepted` to this run, at once: whoever looks sees the old one or the new one."""
-    temporary = runs / f".{POINTER}-{uuid.uuid4().hex}"
+    """Point `RUNS/accepted` to this run, at once: whoever looks sees the old one or the new one.
+
+    Raises `ConfigError` where something else than a pointer has that name.
+    """
+    if os.path.lexists(runs / ACCEPTED) and not (runs / ACCEPTED).is_symlink():
+        read(runs)  # says so
+    temporary = runs / f".{ACCEPTED}-{uuid.uuid4().hex}"
     temporary.symlink_to(os.path.relpath(folder, runs))
-    temporary.replace(runs / POINTER)
+    temporary.replace(runs / ACCEPTED)
+
+
+@contextlib.contextmanager
+def locked(runs: Path) -> Iterator[None]:
+    """Alone among all refreshes of this folder of runs (on this machine), until it is left.
+
+    The lock goes with the process that holds it, however it ends.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def state_of(clips: Clips) -> str:
@@ -50,54 +76,47 @@ def state_of(clips: Clips) -> str:
     return hasher.hexdigest()
 
 
-def keep_test_clips(clips: Clips, accepted: Path | None) -> tuple[Clips, str]:
-    """The clips with the accepted run's test clips marked as such, and the way to split them.
+def tested_ids(run: Path) -> list[str]:
+    """The ids of the clips that a run was tested on; none where every clip was trained on too."""
+    config = read_config(run)
+    if config["folds"]:
+        return []
+    return [str(video) for video in config["split"]["test"]["video_ids"]]
 
-    Whoever shares a group with a test clip is tested too, so that no source video is on both
-    sides. Without an accepted run, or where the data brings its own split, nothing changes ("").
-    """
-    if accepted is None:
-        return clips, ""
-    record = _config(accepted)["split"]
-    if record["how"] == "given":
-        return clips, ""
-    table = clips.table.copy()
-    ids = table["video_id"].astype(str)
-    test = ids.isin([str(video) for video in record["test"]["video_ids"]]).to_numpy()
-    if not test.any():
-        raise ConfigError(
-            f"none of the test clips of {accepted} is in the store: remove {accepted.parent}/"
-            f"{POINTER} to begin anew"
+
+def require_same_features(run: Path, clips: Clips) -> None:
+    """Raise `SpecMismatch` where a run's head reads other features than these."""
+    fingerprint = str(read_config(run)["fingerprint"])
+    if fingerprint != clips.fingerprint:
+        raise SpecMismatch(
+            f"the accepted run {run.name} reads spec {fingerprint[:12]} and the store has "
+            f"{clips.fingerprint[:12]}: use RUNS of its own for this store, or remove "
+            f"{run.parent / ACCEPTED} to begin anew"
         )
-    if record["how"] != "stratified":
-        groups = table["group"].astype(str)
-        tested = set(groups[test]) - {""}
-        test = test | groups.isin(tested).to_numpy()
-    table["split"] = np.where(test, "test", "train")
-    return replace(clips, table=table), "given"
 
 
-def test_clips(run: Path, clips: Clips) -> np.ndarray:
-    """Positions of a run's test clips that can still be used."""
-    wanted = {str(video) for video in _config(run)["split"]["test"]["video_ids"]}
-    return np.flatnonzero(clips.table["video_id"].astype(str).isin(wanted).to_numpy())
+def not_seen(run: Path, clips: Clips, positions: Rows, *, groups: bool) -> np.ndarray:
+    """Which of the clips at `positions` a run's head was not trained on, (n,) bool."""
+    return unseen(clips, positions, trained_clips(run, clips.table), groups=groups)
 
 
-def top1(run: Path, clips: Clips, positions: np.ndarray) -> float:
-    """The share of these clips that a run names rightly. A class that it does not know is wrong.
+def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
+    """Which of these clips a run names rightly, (n,) bool. A class that it does not know is wrong.
 
-    Raises `ConfigError` (`SpecMismatch`) where its head reads other features than these.
+    Raises `SpecMismatch` where its head reads other features than these, `ConfigError` where the
+    features of a clip are damaged.
     """
     loaded = load_run(run)
     loaded.require_same_spec(clips.source)
-    right = 0
+    truth = clips.table["label"].astype(str).to_numpy()
+    right: dict[int, bool] = {}
     for features, mask, at in clips.batches(positions, loaded.batch):
-        said = loaded.predict(features, mask).argmax(axis=1)
-        truth = clips.table["label"].astype(str).to_numpy()[at]
-        right += int((np.array(loaded.classes)[said] == truth).sum())
-    return right / max(1, len(positions))
-
-
-def _config(run: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    return config
+        named = np.array(loaded.classes)[loaded.predict(features, mask).argmax(axis=1)]
+        right |= dict(zip(at.tolist(), (named == truth[at]).tolist(), strict=True))
+    lost = [int(i) for i in positions if int(i) not in right]
+    if lost:
+        raise ConfigError(
+            f"the features of {clips.table['video_id'].iloc[lost[0]]} are damaged: run "
+            "`verify --repair`, then `features`"
+        )
+    return np.array([right[int(i)] for i in positions], dtype=bool)

@@ -61,6 +61,10 @@ EXAMPLES = {
     "forget": """
       pixels-once forget --store clips.zarr --gone
       pixels-once forget --store clips.zarr --clips 'fight/v_Fight_g01*' --dry-run""",
+    "freeze": """
+      pixels-once freeze --store clips.zarr --name 2026
+      pixels-once freeze --store clips.zarr --name cameras-7-8 --clips '*/cam7_*,*/cam8_*'
+      pixels-once freeze --store clips.zarr""",
     "refresh": "\n      pixels-once refresh --config refresh.toml",
     "serve": """
       pixels-once serve --videos clips/ --store clips.zarr --cron "0 2 * * *"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.events import emit_event
 from prefect.states import Completed
 
 from flows import accepted
 from flows.artifacts import key
 from flows.features import features
-from flows.resolve import nearest
-from flows.settings import FeaturesSettings, RefreshSettings, TrainSettings
+from flows.refresh_settings import features_settings, resolved, train_settings
+from flows.refreshed import Refreshed, Trained, publish
+from flows.settings import RefreshSettings, TrainSettings
+from flows.stopping import Stopping, stopping
+from flows.test_sets import refreshed_set, with_test_set
 from flows.training import (
+    Loaded,
     load_stores,
     print_epoch,
     run_page,
@@ -26,175 +29,203 @@ from flows.training import (
     store_warnings,
     train_config,
 )
-from pipeline.errors import ConfigError
+from pipeline.heads.gate import require_unseen
+from pipeline.heads.holdout import Holdout
+from pipeline.heads.plan import FOLDED
+from pipeline.heads.promotion import Verdict, judge
+from pipeline.heads.record import trained_clips
+from pipeline.heads.run_folder import write_json
+from pipeline.heads.splits import rows_of_test_set
 from pipeline.heads.training import train
+from pipeline.heads.units import group_names
 
-EVENT = "pixels-once.refresh"
+VERDICT = "promotion.json"
 _REMEMBERED = "refreshed.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed:
-    """What a refresh came to. `top1` and `accepted_top1` are on the same `clips` test clips.
-
-    outcome: promoted · refused · unchanged (nothing new: no training) · skipped (store busy).
-    """
-
-    outcome: str
-    store: str
-    run: str = ""
-    accepted: str = ""
-    top1: float = 0.0
-    accepted_top1: float | None = None
-    clips: int = 0
-    extracted: int = 0
-    failed: int = 0
-
-    def headline(self) -> str:
-        """One line that says which, and why."""
-        if self.outcome == "skipped":
-            return f"skipped: another run holds {self.store}"
-        if self.outcome == "unchanged":
-            return f"unchanged: {self.store} is as it was at the last refresh"
-        new = f"{self.run} has top-1 {self.top1:.3f} on {self.clips} test clips"
-        if self.accepted_top1 is None:
-            return f"{self.outcome}: {new}; it is the first"
-        return f"{self.outcome}: {new}, the accepted {self.accepted} {self.accepted_top1:.3f}"
 
 
 @flow(name="refresh", flow_run_name="refresh {settings.store}", persist_result=False)
 def refresh(settings: RefreshSettings) -> Refreshed:
     """Bring the store up to date, train the heads, and accept the best of them if it is not worse.
 
-    The heads are judged on the test clips of the accepted run, which no new head trains on. The
-    best is chosen by its validation clips. Raises `ConfigError` for a user's mistake.
+    The heads are judged on a test set of the store, which no head trains on; the first refresh
+    makes it. The best is chosen by its validation clips. Raises `ConfigError` for a user's mistake,
+    `TooManyFailed` as `features` does; nothing is trained then.
     """
     logger = get_run_logger()
+    settings = resolved(settings)
     runs = Path(settings.runs)
     heads = [name.strip() for name in settings.heads.split(",") if name.strip()]
-    trainings = [(name, _train_settings(settings, name)) for name in heads]
-    summary = features(_features_settings(settings))
+    trainings = [train_settings(settings, name) for name in heads]
+    summary = features(features_settings(settings))
+    begun = Refreshed(
+        outcome=summary.outcome,
+        store=settings.store,
+        extracted=summary.ready,
+        failed=summary.failed,
+        stopped_by=summary.stopped_by,
+    )
     if summary.outcome == "skipped":
-        skipped = Refreshed(outcome="skipped", store=settings.store)
-        return Completed(name="Skipped", message=skipped.headline(), data=skipped)  # type: ignore[return-value]
+        return _ended(begun, "Skipped")
+    if summary.outcome == "interrupted":
+        return _ended(begun, "Interrupted")
     with store_warnings():
         loaded = load_stores(settings.store)
     state = accepted.state_of(loaded.clips)
     before = accepted.read(runs)
-    if before is not None and _remembered(runs) == state and not settings.always:
+    if before is not None and _remembered(runs, settings.store) == state and not settings.always:
         logger.info("nothing new since the last refresh")
-        return Refreshed(outcome="unchanged", store=settings.store, accepted=before.name)
-    clips, split = accepted.keep_test_clips(loaded.clips, before)
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    made: list[tuple[float, float, Path, dict[str, Any]]] = []
-    for name, training in trainings:
-        folder = runs / f"{name}-{store_name(settings.store)}-{stamp}"
-        config = train_config(replace(training, split=split or training.split))
-        logger.info("training %s", folder.name)
-        metrics = train(clips, config, folder, on_epoch=print_epoch, first_stage=loaded.first_stage)
-        create_markdown_artifact(
-            key=key("head", f"{name}-{store_name(settings.store)}"),
-            markdown=run_page(folder, metrics),
-            description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
-        )
-        validation = metrics["validation"]
-        made.append((validation["top1"], -validation["loss"], folder, metrics))
-    best = max(made, key=lambda one: one[:2])[2]
-    result = _judge(settings, loaded.clips, runs, best, before)
-    result = replace(result, extracted=summary.ready, failed=summary.failed)
-    _publish(result, settings, made)
-    if result.outcome == "promoted":
-        accepted.promote(runs, best)
-    # Last: a refresh that died before is done again.
-    (runs / _REMEMBERED).write_text(json.dumps({"state": state}) + "\n", encoding="utf-8")
+        return replace(begun, outcome="unchanged", accepted=before.name)
+    loaded, holdout = _with_test_set(settings, loaded, before, trainings[0])
+    with stopping() as stop:
+        made = _train_all(runs, loaded, holdout, trainings, before, stop)
+    if stop.signal:
+        return _ended(replace(begun, outcome="interrupted", stopped_by=stop.signal), "Interrupted")
+    with accepted.locked(runs):
+        # Another refresh of this folder may have promoted since: what counts is who is accepted now.
+        result = _judge(settings, loaded, holdout, runs, max(made, key=lambda one: one.merit))
+        result = replace(result, extracted=summary.ready, failed=summary.failed)
+        if result.outcome == "promoted":
+            accepted.promote(runs, runs / result.run)
+        # Last: a refresh that died before is done again.
+        _remember(runs, settings.store, state)
+    publish(result, settings, made)
     logger.info(result.headline())
     return result
 
 
+def _ended(result: Refreshed, name: str) -> Refreshed:
+    """The flow's end in a state of this name, in which nothing was trained or promoted."""
+    return Completed(name=name, message=result.headline(), data=result)  # type: ignore[return-value]
+
+
+def _with_test_set(
+    settings: RefreshSettings, loaded: Loaded, before: Path | None, training: TrainSettings
+) -> tuple[Loaded, Holdout]:
+    """The clips with the test set that heads are judged by, and that set."""
+    if before is not None:
+        accepted.require_same_features(before, loaded.clips)
+    how = "grouped" if training.split in FOLDED else training.split
+    cut = {"how": how, "seed": training.seed}
+    holdout = refreshed_set(settings.store, loaded.clips, settings.test_set, before, **cut)
+    lease = bool(settings.features.get("lease", True))
+    clips = with_test_set(settings.store, loaded.clips, holdout, lease=lease)
+    return replace(loaded, clips=clips), holdout
+
+
+def _train_all(
+    runs: Path,
+    loaded: Loaded,
+    holdout: Holdout,
+    trainings: list[TrainSettings],
+    before: Path | None,
+    stop: Stopping,
+) -> list[Trained]:
+    """Train every head in a folder of its own; ends early where `stop` is asked for."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    made: list[Trained] = []
+    for training in trainings:
+        stem = f"{training.head}-{store_name(training.store)}"
+        folder = runs / f"{stem}-{stamp}"
+        if folder.exists():  # another refresh of this folder has begun in the same second
+            folder = runs / f"{stem}-{stamp}-{uuid.uuid4().hex[:6]}"
+        get_run_logger().info("training %s", folder.name)
+        try:
+            metrics = train(
+                loaded.clips,
+                train_config(replace(training, test_set=holdout.name)),
+                folder,
+                on_epoch=print_epoch,
+                stop=stop.event,
+                first_stage=loaded.first_stage,
+                since=before,
+            )
+        except KeyboardInterrupt:
+            stop.event.set()
+            stop.signal = stop.signal or "SIGINT"
+        if stop.event.is_set():
+            return made
+        create_markdown_artifact(
+            key=key("head", stem),
+            markdown=run_page(folder, metrics),
+            description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
+        )
+        made.append(Trained(folder=folder, metrics=metrics))
+    return made
+
+
 def _judge(
-    settings: RefreshSettings, clips: Any, runs: Path, best: Path, before: Path | None
+    settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Trained
 ) -> Refreshed:
-    test = accepted.test_clips(before if before is not None else best, clips)
-    top1 = accepted.top1(best, clips, test)
-    old = accepted.top1(before, clips, test) if before is not None else None
-    refused = old is not None and top1 < old - settings.threshold - 1e-9
-    return Refreshed(
-        outcome="refused" if refused else "promoted",
-        store=settings.store,
-        run=best.name,
-        accepted="" if before is None else before.name,
-        top1=top1,
-        accepted_top1=old,
-        clips=len(test),
-    )
+    """Hold the best new head against the run that is accepted now, on the same unseen clips."""
+    clips = loaded.clips
+    rows = rows_of_test_set(clips.table, clips.holdouts, holdout.name)
+    test = clips.positions(rows)
+    whole = holdout.whole_groups
+    own = trained_clips(best.folder, clips.table)
+    require_unseen(best.folder.name, clips, test, own, groups=whole)
+    before = accepted.read(runs)
+    rival, note = None, ""
+    if before is not None:
+        accepted.require_same_features(before, clips)
+        fair = accepted.not_seen(before, clips, test, groups=whole)
+        if not fair.all():
+            note = f"{before.name} was trained on {int((~fair).sum())} of {len(test)} test clips"
+        if fair.any():
+            test = test[fair]
+            rival = accepted.hits(before, clips, test)
+    table = clips.table.iloc[test]
+    labels = table["label"].astype(str).to_numpy(dtype=object)
+    hits = accepted.hits(best.folder, clips, test)
+    verdict = judge(hits, rival, labels, group_names(table), settings.threshold)
+    return _result(settings, holdout, best, before, verdict, note)
 
 
-def _publish(
-    result: Refreshed,
+def _result(
     settings: RefreshSettings,
-    made: list[tuple[float, float, Path, dict[str, Any]]],
-) -> None:
-    """The difference as an artifact, and an event that automations can wait for."""
-    old = result.accepted_top1
-    lines = [f"# {result.headline()}", "", "| run | validation top-1 | its own test top-1 |"]
-    lines += ["| --- | --- | --- |"]
-    for validation, _, folder, metrics in made:
-        lines.append(f"| {folder.name} | {validation:.3f} | {metrics['test']['top1']:.3f} |")
-    lines += ["", f"On the same {result.clips} test clips:", "", "| | top-1 |", "| --- | --- |"]
-    lines.append(f"| new: {result.run} | {result.top1:.3f} |")
-    if old is not None:
-        lines.append(f"| accepted: {result.accepted} | {old:.3f} |")
-        lines.append(f"| difference | {result.top1 - old:+.3f} |")
-    lines.append(f"| may be worse by | {settings.threshold:.3f} |")
-    lines += ["", f"{result.extracted} clips were extracted, {result.failed} failed."]
-    create_markdown_artifact(
-        key=key("refresh", settings.store),
-        markdown="\n".join(lines),
-        description=result.headline(),
+    holdout: Holdout,
+    best: Trained,
+    before: Path | None,
+    verdict: Verdict,
+    note: str,
+) -> Refreshed:
+    """What the verdict comes to; it is left in the run's folder, too."""
+    config = json.loads((best.folder / "config.json").read_text(encoding="utf-8"))
+    result = Refreshed(
+        outcome="promoted" if verdict.promoted else "refused",
+        store=settings.store,
+        run=best.folder.name,
+        accepted="" if before is None else before.name,
+        test_set=holdout.name,
+        top1=verdict.top1,
+        accepted_top1=verdict.accepted_top1,
+        difference=verdict.difference,
+        low=verdict.low,
+        high=verdict.high,
+        why="; ".join(filter(None, [note, verdict.why])),
+        clips=verdict.clips,
+        groups=verdict.groups,
+        classes=verdict.classes,
+        since={what: len(which) for what, which in config.get("since", {}).items()},
     )
-    emit_event(
-        event=f"{EVENT}.{result.outcome}",
-        resource={
-            "prefect.resource.id": f"pixels-once.{key('store', settings.store)}",
-            "prefect.resource.name": settings.store,
-        },
-        payload={
-            "run": result.run,
-            "accepted": result.accepted,
-            "top1": result.top1,
-            "accepted_top1": old,
-        },
-    )
+    names = ("outcome", "accepted", "test_set", "why", "classes", "clips", "groups", "top1")
+    figures = ("accepted_top1", "difference", "low", "high")
+    write_json(best.folder / VERDICT, {name: getattr(result, name) for name in names + figures})
+    return result
 
 
-def _features_settings(settings: RefreshSettings) -> FeaturesSettings:
-    given = {n: getattr(settings, n) for n in ("videos", "store", "weights")}
-    for name in ("videos", "store"):
-        if not given[name]:
-            raise ConfigError(f"{name} is empty: set it in [refresh] of the config file")
-    _known(settings.features, FeaturesSettings, "refresh.features")
-    return FeaturesSettings(**({"if_busy": "skip"} | settings.features | given))
-
-
-def _train_settings(settings: RefreshSettings, head: str) -> TrainSettings:
-    from pipeline.heads.zoo import head_kind
-
-    head_kind(head)  # an unknown head is said before hours of extraction
-    own = settings.head.get(head, {})
-    _known(settings.train, TrainSettings, "refresh.train")
-    _known(own, TrainSettings, f"refresh.head.{head}")
-    return TrainSettings(**(settings.train | own | {"head": head, "store": settings.store}))
-
-
-def _known(given: dict[str, Any], cls: Any, where: str) -> None:
-    names = [item.name for item in fields(cls)]
-    for name in given:
-        if name not in names:
-            raise ConfigError(f"[{where}] has an unknown key {name}{nearest(name, names)}")
-
-
-def _remembered(runs: Path) -> str:
+def _remembered(runs: Path, store: str) -> str:
+    """The state of a store at the last refresh of this folder; empty where there was none."""
     try:
-        return str(json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))["state"])
-    except (OSError, ValueError, KeyError):
+        values = json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))
+        return str(values.get("stores", {}).get(store) or values.get("state", ""))
+    except (OSError, ValueError, AttributeError):
         return ""
+
+
+def _remember(runs: Path, store: str, state: str) -> None:
+    try:
+        values = json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))
+        stores = dict(values.get("stores", {}))
+    except (OSError, ValueError, AttributeError):
+        stores = {}
+    write_json(runs / _REMEMBERED, {"stores": stores | {store: state}})

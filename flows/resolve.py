@@ -151,7 +151,7 @@ def _from_file(command: str, path: str) -> dict[str, Any]:
     for key, value in values.items():
         if key not in kinds:
             raise ConfigError(f"{path} has an unknown key {command}.{key}{nearest(key, kinds)}")
-        values[key] = _checked(f"{command}.{key} in {path}", kinds[key], value)
+        values[key] = checked(f"{command}.{key} in {path}", kinds[key], value)
     return values
 
 
@@ -184,7 +184,8 @@ def _from_environment(command: str, environment: Mapping[str, str]) -> dict[str,
     return values
 
 
-def _checked(where: str, kind: Any, value: Any) -> Any:
+def checked(where: str, kind: Any, value: Any) -> Any:
+    """A value from a file, if it is of the setting's kind; raises `ConfigError` else."""
     wanted: dict[str, tuple[type, ...]] = {
         "str": (str,),
         "int": (int,),

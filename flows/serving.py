@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.artifacts import key
 from flows.places import require_places
+from flows.refresh_settings import resolved
 from flows.resolve import resolve
 from flows.settings import FeaturesSettings, RefreshSettings, ServeSettings
 from flows.specs import with_store
@@ -28,12 +29,12 @@ def served_settings(settings: ServeSettings) -> FeaturesSettings | RefreshSettin
     """
     given = {n: v for n in ("videos", "store", "weights") if (v := getattr(settings, n))}
     found: Any = resolve(settings.flow, given, config=settings.settings)
+    if isinstance(found, RefreshSettings):
+        found = resolved(found)
     if not found.videos:
         raise ConfigError("videos is empty: say which clips the schedule is for (VIDEOS=…)")
     if isinstance(found, FeaturesSettings):
         found = replace(with_store(found), if_busy="skip")
-    elif not found.store:
-        raise ConfigError("store is empty: say which store the schedule is for (STORE=…)")
     else:
         found = replace(found, runs=os.path.abspath(found.runs))
     absolute: FeaturesSettings | RefreshSettings = replace(

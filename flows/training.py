@@ -107,7 +107,7 @@ def load_stores(stores: str) -> Loaded:
                 file=sys.stderr,
             )
     clips = load_clips(sources[0])
-    others = [load_clips(source, classes=clips.classes) for source in sources[1:]]
+    others = [load_clips(source) for source in sources[1:]]
     first_stage = dict(sources[0].attributes.get("first_stage", {}))
     first_stage["clip_seconds"] = clip_seconds(clips.table)
     if others:

@@ -35,6 +35,7 @@ from store.reader import Store
 from store.reader import open_store as open
 from store.repair import repair
 from store.sequences import Sequences
+from store.test_sets import add_test_set
 from store.verify import Report, verify
 from store.writer import Writer
 
@@ -62,6 +63,7 @@ __all__ = [
     "StoreUnwritable",
     "StoreWarning",
     "Writer",
+    "add_test_set",
     "create",
     "exists",
     "holder",

@@ -65,6 +65,7 @@ class Store:
         self.fingerprint: str = str(self.attributes["fingerprint"])
         self.classes: list[str] = list(self.attributes.get("classes", []))
         self.software: dict[str, str] = dict(self.attributes.get("software", {}))
+        self.test_sets: dict[str, Any] = dict(self.attributes.get("test_sets", {}))
         layout = layout_of(self._arrays["features"])
         self.batch: int = layout.batch
         self.steps: int = layout.steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,12 +11,15 @@ from flows.settings import CompareSettings
 from flows.terminal import print_json, print_table
 from pipeline.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pipeline.heads.compare import Leaderboard
+
 
 def run(settings: CompareSettings, *, json: bool) -> int:
     """Rank runs that were tested on the same clips; others stand on a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
 
-    boards = leaderboards(Path(settings.runs))
+    boards = _of_test_set(leaderboards(Path(settings.runs)), settings)
     written = write_leaderboards(boards, Path(settings.out or settings.runs))
     if settings.against and not any(settings.against in list(b.table["run"]) for b in boards):
         raise ConfigError(
@@ -48,6 +51,25 @@ def run(settings: CompareSettings, *, json: bool) -> int:
         )
     print("written: " + ", ".join(str(path) for path in written))
     return 0
+
+
+def _of_test_set(boards: list[Leaderboard], settings: CompareSettings) -> list[Leaderboard]:
+    """The boards of a store's test set, where one is named; raises `ConfigError` where none is."""
+    from pipeline.heads.saved import read_config
+
+    if not settings.test_set:
+        return boards
+    found = []
+    for board in boards:
+        config = read_config(Path(settings.runs) / str(board.table["run"].iloc[0]))
+        if config["split"].get("test_set", "") == settings.test_set:
+            found.append(board)
+    if not found:
+        raise ConfigError(
+            f"no finished run in {settings.runs} was tested on the test set {settings.test_set!r}: "
+            f"train one with --test-set {settings.test_set}"
+        )
+    return found
 
 
 def _rival(table: pd.DataFrame, against: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,15 @@ def run(settings: ForgetSettings, *, json: bool) -> int:
 def chosen(table: pd.DataFrame, settings: ForgetSettings) -> np.ndarray:
     """Rows that the settings name. Raises `ConfigError` on a pattern that names none."""
     ids = table["video_id"].to_numpy().astype(str)
-    found = np.zeros(len(table), bool)
+    found = matching(ids, settings)
+    if settings.gone:
+        found |= (table["status"] == store.GONE).to_numpy()
+    return np.asarray(table.index.to_numpy()[found])
+
+
+def matching(ids: np.ndarray, settings: Any) -> np.ndarray:
+    """Which ids the patterns of `settings.clips` name, bool; `ConfigError` on one that names none."""
+    found: np.ndarray = np.zeros(len(ids), bool)
     for pattern in filter(None, (part.strip() for part in settings.clips.split(","))):
         matches = (ids == pattern) | [fnmatch.fnmatchcase(name, pattern) for name in ids]
         if not matches.any():
@@ -57,7 +66,5 @@ def chosen(table: pd.DataFrame, settings: ForgetSettings) -> np.ndarray:
                 f"no clip of {settings.store} is called {pattern!r}: "
                 "`pixels-once show` and the store's table have the ids"
             )
-        found |= matches
-    if settings.gone:
-        found |= (table["status"] == store.GONE).to_numpy()
-    return table.index.to_numpy()[found]
+        found = np.logical_or(found, matches)
+    return np.asarray(found)

@@ -16,6 +16,7 @@ from flows.settings.doctor import DoctorSettings
 from flows.settings.export import ExportSettings
 from flows.settings.features import FeaturesSettings
 from flows.settings.forget import ForgetSettings
+from flows.settings.freeze import FreezeSettings
 from flows.settings.heads import HeadsSettings
 from flows.settings.predict import PredictSettings
 from flows.settings.refresh import RefreshSettings
@@ -45,6 +46,7 @@ COMMANDS: dict[str, type[Any]] = {
     "dataset": DatasetSettings,
     "verify": VerifySettings,
     "forget": ForgetSettings,
+    "freeze": FreezeSettings,
     "refresh": RefreshSettings,
     "serve": ServeSettings,
     "ui": UiSettings,
@@ -60,6 +62,7 @@ __all__ = [
     "ExportSettings",
     "FeaturesSettings",
     "ForgetSettings",
+    "FreezeSettings",
     "HeadsSettings",
     "PredictSettings",
     "RefreshSettings",

@@ -19,3 +19,6 @@ class CompareSettings:
         "(default: the frame average of the same test set)",
         metavar="NAME",
     )
+    test_set: str = setting(
+        "", "only runs that were tested on this test set of a store", metavar="NAME"
+    )

@@ -17,9 +17,18 @@ class RefreshSettings:
     weights: str = setting("", "the backbone's weights, as for features", metavar="WEIGHTS")
     heads: str = setting("gru", "heads to train, separated by commas", metavar="A,B")
     threshold: float = setting(
-        0.0,
-        "how much worse in top-1 the new head may be on the accepted one's test clips, 0 to 1",
+        0.05,
+        "how much worse in top-1 the new head may be, −1 to 1 (below 0: so much better it must be): "
+        "the low end of the paired interval on the test set is held against it",
         metavar="X",
+        least=-1,
+        most=1,
+    )
+    test_set: str = setting(
+        "",
+        "the test set that heads are judged by; the first refresh makes it where the store has none "
+        "of this name (default: the store's only one, else refresh)",
+        metavar="NAME",
     )
     runs: str = setting(
         "runs", "folder of all runs; RUNS/accepted is the accepted one", metavar="DIR"

@@ -58,13 +58,15 @@ def train(
     on_epoch: OnEpoch | None = None,
     stop: Stop | None = None,
     first_stage: Mapping[str, Any] | None = None,
+    since: Path | None = None,
 ) -> dict[str, Any]:
     """Train one head and leave the run in `out`; returns what `metrics.json` holds.
 
     `source` may be `Clips` that `load_clips` gave, so that many trainings share one load.
     `on_epoch` is called after every epoch with an `EpochReport`. `stop` set, or Ctrl-C, ends the
     training within a batch and keeps the best model so far; `resume` goes on with such a run.
-    `first_stage` (weights path and hash, …) is kept in `config.json` for `predict`.
+    `first_stage` (weights path and hash, …) is kept in `config.json` for `predict`, and there too
+    which clips came, went or changed `since` an earlier run (default: the one that is replaced).
 
     Raises `ConfigError` for a folder in use, too few clips, classes or groups, and `SpecMismatch`
     for a head that cannot read this source.
@@ -78,7 +80,8 @@ def train(
     engine.prepare()
     plan = plan_training(clips, config, work.path if work.resumed else None)
     started = time.perf_counter()
-    before = Identity.load(out) if work.replaces else None
+    earlier = since or (out if work.replaces else None)
+    before = Identity.load(earlier) if earlier is not None else None
     work.begin()
     if not plan.resumed:
         plan.identity.save(work.path / FILE)

@@ -36,7 +36,10 @@ def with_views(clips: Clips, others: Sequence[Clips]) -> Clips:
             )
         seen.add(other.fingerprint)
         _require_same_meaning(clips, other, name)
-        views.append((other, _places(clips, other, name)))
+        places = _places(clips, other, name)
+        labels = np.full(len(other), -1, dtype=np.int64)
+        labels[places] = clips.labels
+        views.append((replace(other, classes=clips.classes, labels=labels), places))
         for holdout in other.holdouts:
             if holdouts.setdefault(holdout.name, holdout).video_ids != holdout.video_ids:
                 raise SpecMismatch(

@@ -358,3 +358,21 @@ def test_credentials_are_seen_in_every_link_of_a_chain(tmp_path):
     with pytest.raises(ConfigError, match="carries credentials") as refused:
         discover("simplecache::https://me:hush@host/clips")
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("stray", ["c.mp4", "extra/c.mp4", "extra/run/c.mp4"])
+def test_a_stray_clip_beside_the_splits_relabels_no_other(tmp_path: Path, stray: str) -> None:
+    touch(tmp_path, "train/run/a.mp4", "test/run/b.mp4", stray)
+    with pytest.warns(UserWarning, match=rf"1 clips \(such as {stray}\) stand beside"):
+        catalog = discover(str(tmp_path)).sort_values("split")
+    assert told(catalog, "label", "split") == [("", ""), ("run", "test"), ("run", "train")]
+
+
+def test_blanks_around_labels_groups_and_splits_do_not_count(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    text = 'path,label,split,group\na.mp4,"run ",Train , one \nb.mp4,run,dev,one\n'
+    catalog = discover(manifest(tmp_path, text))
+    assert told(catalog, "label", "split", "group") == [
+        ("run", "train", "one"),
+        ("run", "val", "one"),
+    ]

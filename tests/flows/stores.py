@@ -55,3 +55,26 @@ def rising_or_falling(path: Path, *, rows: int = 48, view: str = "plain", seed: 
             writer.mark(rows_of, store.READY)
         writer.flush()
     return str(path)
+
+
+def add_clips(path: Path, table: pd.DataFrame, *, seed: int = 0) -> None:
+    """Append ready clips to such a store; `table` has video_id, label, group, and what else is known."""
+    rng = np.random.default_rng((seed, 7))
+    falls = (table["label"] == "falling").to_numpy()
+    ramp = np.where(falls[:, None], np.linspace(1, -1, STEPS), np.linspace(-1, 1, STEPS))
+    fresh = (ramp[..., None] + rng.normal(0, 0.3, (len(table), STEPS, WIDTH))).astype(np.float16)
+    with store.Writer.acquire(str(path), owner="test") as writer:
+        size = int(writer.attributes["batch"])
+        rows = writer.append(table)
+        for batch in sorted(set(rows // size)):
+            of_batch = np.array(writer.rows_of(int(batch)))
+            features = store.read_batch(str(path), int(batch))
+            new = np.isin(of_batch, rows)
+            features[new] = fresh[of_batch[new] - rows[0]]
+            digests = store.write_batch(str(path), int(batch), features, token=writer.token)
+            writer.set(of_batch, digest=digests)
+        index = np.broadcast_to(np.arange(STEPS, dtype=np.int32), (len(rows), STEPS))
+        mask = np.ones((len(rows), STEPS), bool)
+        writer.put_steps(rows, mask, index, index.astype(np.float32))
+        writer.mark(rows, store.READY)
+        writer.flush()

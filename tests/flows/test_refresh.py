@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
+import store
 from flows import accepted
 from pipeline.errors import ConfigError
+from tests.faults.breaking import Moment, wait_for
 from tests.features.clips import write_numbered_clip
-from tests.flows.running import Finished, run
+from tests.flows.running import Finished, finish, run, start
 
 CONFIG = """
 [refresh]
@@ -72,10 +75,33 @@ def test_new_clips_are_extracted_and_the_new_head_promoted_or_refused(
     assert not tested[0] & tested[1], "a test clip of the accepted run was trained on"
 
     add(tmp_path / "clips", 5)
-    third = refresh(tmp_path, "--threshold", "-1.5")
+    third = refresh(tmp_path, "--threshold", "-1")
     assert third.status == 5, third.err
     assert third.json["outcome"] == "refused"
     assert pointer.resolve().name == second.json["run"], "the accepted run stays"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_sigterm_while_it_extracts_trains_and_promotes_nothing(tmp_path: Path) -> None:
+    for number in range(32):
+        label = ("Jump", "Walk")[number % 2]
+        name = f"v_{label}_g{number % 8 + 1:02d}_c{number // 8 + 1:02d}.mp4"
+        (tmp_path / "clips" / label).mkdir(parents=True, exist_ok=True)
+        write_numbered_clip(tmp_path / "clips" / label / name, frames=40)
+    slow = CONFIG.replace("frames = 4", "frames = 16\nbatch = 4")
+    (tmp_path / "refresh.toml").write_text(slow, encoding="utf-8")
+    process = start("refresh", "--config", "refresh.toml", "--json", cwd=tmp_path)
+    wait_for(Moment(chunks=1, delay_s=0), tmp_path / "s.zarr", process)
+    process.send_signal(signal.SIGTERM)
+    ended = finish(process)
+    assert ended.status == 143, ended.err
+    assert ended.json["outcome"] == "interrupted"
+    assert 0 < ended.json["extracted"] < 32
+    assert not list(tmp_path.glob("runs/*"))
+    assert store.open(str(tmp_path / "s.zarr")).test_sets == {}
+    again = refresh(tmp_path)
+    assert (again.status, again.json["outcome"]) == (0, "promoted"), again.err
 
 
 def test_a_pointer_that_leads_nowhere_is_said(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ class Found(NamedTuple):
 def list_folder(root: str) -> pd.DataFrame:
     """Every clip below `root`, at any depth, sorted by id.
 
-    The first folder below the root is the label; where all of them are named as splits, they are
-    the split and the second is the label. Hidden files and folders and stores (`*.zarr`) are
-    passed over, links are followed but never in a circle. Files whose endings are not those of
-    clips are left out, and one warning names the endings.
+    The first folder below the root is the label; where they are named as splits, they are the split
+    and the second is the label. Hidden files and folders and stores (`*.zarr`) are passed over,
+    links are followed but never in a circle. Files whose endings are not those of clips are left
+    out, and one warning names the endings.
     Raises `ConfigError` where there is no clip or a folder may not be listed.
     """
     left_out: Counter[str] = Counter()
@@ -74,19 +74,51 @@ def list_folder(root: str) -> pd.DataFrame:
 def by_folders(found: Sequence[Found]) -> pd.DataFrame:
     """The catalog of listed clips, with labels and splits from the folders of their ids."""
     parts = [f.video_id.split("/")[:-1] for f in found]
-    by_split = all(folders and folders[0].lower() in SPLIT_NAMES for folders in parts)
-    skip = 1 if by_split else 0
+    labels = [folders[0].strip() if folders else "" for folders in parts]
+    splits = [""] * len(found)
+    if _has_splits(parts):
+        named = [SPLIT_NAMES.get(folders[0].lower(), "") if folders else "" for folders in parts]
+        # What lies beside the splits is in none of them, and its folder is no class of theirs.
+        labels = [
+            folders[1].strip() if split and len(folders) > 1 else ""
+            for folders, split in zip(parts, named, strict=True)
+        ]
+        splits = named
+        _warn_of_strays([f.video_id for f, split in zip(found, named, strict=True) if not split])
     return make_catalog(
         {
             "video_id": [f.video_id for f in found],
             "path": [f.path for f in found],
-            "label": [folders[skip] if len(folders) > skip else "" for folders in parts],
-            "split": [SPLIT_NAMES[folders[0].lower()] if by_split else "" for folders in parts],
+            "label": labels,
+            "split": splits,
             "group": [ucf_group(f.video_id) for f in found],
             "size_bytes": [f.size_bytes for f in found],
             "mtime_ns": [f.mtime_ns for f in found],
         }
     )
+
+
+def _has_splits(parts: Sequence[Sequence[str]]) -> bool:
+    """Whether the first folders are splits rather than classes; `parts` are each clip's folders.
+
+    They are where all are named so, and where clips stand beside such folders, too, if those are at
+    least a train and another one with classes in them.
+    """
+    named = [SPLIT_NAMES.get(folders[0].lower(), "") if folders else "" for folders in parts]
+    if all(named):
+        return True
+    deep = {split for split, folders in zip(named, parts, strict=True) if len(folders) > 1}
+    flat = {split for split, folders in zip(named, parts, strict=True) if len(folders) == 1}
+    return "train" in deep and len(deep - {""}) > 1 and not flat - {""}
+
+
+def _warn_of_strays(strays: Sequence[str]) -> None:
+    if strays:
+        warnings.warn(
+            f"{len(strays)} clips (such as {strays[0]}) stand beside the folders train, val and "
+            "test, so they get no label and no split: move them into a class of one of these",
+            stacklevel=3,
+        )
 
 
 def list_one(path: str) -> pd.DataFrame:

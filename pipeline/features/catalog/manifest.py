@@ -72,7 +72,7 @@ def list_manifest(manifest: str) -> pd.DataFrame:
         {
             "video_id": ids,
             "path": paths,
-            "label": empty if labels is None else [sys.intern(label) for label in labels],
+            "label": empty if labels is None else [sys.intern(label.strip()) for label in labels],
             "split": _splits(table["split"], manifest) if "split" in table else empty,
             "group": _groups(table["group"].tolist() if "group" in table else empty, ids),
             "size_bytes": sizes,
@@ -194,7 +194,8 @@ def _splits(column: pd.Series, manifest: str) -> list[str]:
 
 def _groups(given: Sequence[str], ids: Sequence[str]) -> list[str]:
     return [
-        sys.intern(group or ucf_group(video_id)) for group, video_id in zip(given, ids, strict=True)
+        sys.intern(group.strip() or ucf_group(video_id))
+        for group, video_id in zip(given, ids, strict=True)
     ]
 
 

@@ -18,6 +18,7 @@ SPLIT_NAMES = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "development": "val",
     "test": "test",
     "testing": "test",
 }

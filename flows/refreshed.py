@@ -1,0 +1,127 @@
+"""What a refresh came to: as a value, as a page in the UI, and as an event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+
+from flows.artifacts import key
+from flows.settings import RefreshSettings
+
+EVENT = "pixels-once.refresh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """What a refresh came to. All figures are on the same `clips` clips of the test set.
+
+    outcome: promoted · refused · unchanged (nothing new: no training) · skipped (store busy) ·
+    interrupted (asked to stop, by the signal `stopped_by`: nothing trained or promoted).
+    `since` counts the clips that came, are gone or changed since the accepted run.
+    """
+
+    outcome: str
+    store: str
+    run: str = ""
+    accepted: str = ""
+    test_set: str = ""
+    top1: float = 0.0
+    accepted_top1: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    why: str = ""
+    clips: int = 0
+    groups: int = 0
+    classes: tuple[dict[str, Any], ...] = ()
+    since: dict[str, int] = field(default_factory=dict)
+    extracted: int = 0
+    failed: int = 0
+    stopped_by: str = ""
+
+    def headline(self) -> str:
+        """One line that says which, and why."""
+        if self.outcome == "skipped":
+            return f"skipped: another run holds {self.store}"
+        if self.outcome == "unchanged":
+            return f"unchanged: {self.store} is as it was at the last refresh"
+        if self.outcome == "interrupted":
+            return (
+                f"interrupted by {self.stopped_by}: nothing was promoted, a later refresh goes on"
+            )
+        new = f"{self.run} has top-1 {self.top1:.3f} on {self.clips} clips of {self.test_set}"
+        if self.accepted_top1 is None:
+            return f"{self.outcome}: {new}; {self.why}"
+        return f"{self.outcome}: {new}, the accepted {self.accepted} {self.accepted_top1:.3f}; {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """One new head, with what its training and its validation clips say of it."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        validation = self.metrics["validation"]
+        return validation["top1"], -validation["loss"]
+
+
+def publish(result: Refreshed, settings: RefreshSettings, made: list[Trained]) -> None:
+    """The difference as an artifact, and an event that automations can wait for."""
+    lines = [f"# {result.headline()}", "", "| run | validation top-1 | its own test top-1 |"]
+    lines += ["| --- | --- | --- |"]
+    for one in made:
+        validation, test = one.metrics["validation"]["top1"], one.metrics["test"]["top1"]
+        lines.append(f"| {one.folder.name} | {validation:.3f} | {test:.3f} |")
+    lines += ["", f"On {result.clips} clips of {result.groups} groups of {result.test_set}:", ""]
+    lines += [
+        "| class | clips | recall | accepted | difference |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for line in result.classes:
+        lines.append(
+            f"| {line['class']} | {line['clips']} | {line['recall']:.3f} "
+            f"| {_figure(line.get('accepted_recall'))} | {_figure(line.get('difference'), '+')} |"
+        )
+    lines.append(
+        f"| all | {result.clips} | {result.top1:.3f} | {_figure(result.accepted_top1)} "
+        f"| {_figure(result.difference, '+')} |"
+    )
+    if result.low is not None and result.high is not None:
+        lines += ["", f"95 % interval of the difference: {result.low:+.3f} to {result.high:+.3f}."]
+    lines += ["", f"May be worse by {settings.threshold:.3f}."]
+    if result.since:
+        changes = ", ".join(f"{count} {what}" for what, count in result.since.items())
+        lines += ["", f"Clips since {result.accepted}: {changes}."]
+    lines += ["", f"{result.extracted} clips were extracted, {result.failed} failed."]
+    create_markdown_artifact(
+        key=key("refresh", settings.store),
+        markdown="\n".join(lines),
+        description=result.headline(),
+    )
+    emit_event(
+        event=f"{EVENT}.{result.outcome}",
+        resource={
+            "prefect.resource.id": f"pixels-once.{key('store', settings.store)}",
+            "prefect.resource.name": settings.store,
+        },
+        payload={
+            "run": result.run,
+            "accepted": result.accepted,
+            "top1": result.top1,
+            "accepted_top1": result.accepted_top1,
+            "difference": result.difference,
+            "low": result.low,
+            "high": result.high,
+        },
+    )
+
+
+def _figure(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.3f}"

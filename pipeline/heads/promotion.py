@@ -1,0 +1,89 @@
+"""Whether a new head may take the place of the accepted one: paired, over groups, class by class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.heads.measures import bootstrap_interval
+from pipeline.heads.units import Names
+
+FEWEST_GROUPS = 5
+"""Below it resampling groups says nothing of chance."""
+
+Hits = npt.NDArray[np.bool_]
+"""(clips,) bool: whether a head named the clip rightly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether the new head is promoted, and what that rests on.
+
+    `difference` is in top-1 on the same clips, `low` and `high` its 95 % interval over groups; None
+    where there is no accepted head, or too few groups. `classes` has one line per class: clips, the
+    recall of both, their difference.
+    """
+
+    promoted: bool
+    why: str
+    clips: int
+    groups: int
+    top1: float
+    accepted_top1: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    classes: tuple[dict[str, Any], ...] = ()
+
+
+def judge(
+    hits: Hits, rival: Hits | None, labels: Names, groups: Names, threshold: float
+) -> Verdict:
+    """Hold a new head's hits against the accepted one's (`rival`) on the same clips.
+
+    Promoted where it is not worse by more than `threshold`, as surely as the clips can tell: the
+    low end of the paired interval over `groups` (n,) is not below −`threshold`. With fewer than
+    five groups there is no interval, and the difference itself decides.
+    """
+    number = len(set(groups))
+    figures: dict[str, Any] = {
+        "clips": len(hits),
+        "groups": number,
+        "top1": float(hits.mean()),
+        "classes": tuple(_classes(hits, rival, labels)),
+    }
+    if rival is None:
+        return Verdict(promoted=True, why="there is no accepted run to hold it against", **figures)
+    difference = hits.astype(float) - rival.astype(float)
+    figures |= {
+        "accepted_top1": float(rival.mean()),
+        "difference": float(difference.mean()),
+    }
+    if number < FEWEST_GROUPS:
+        held, what = float(difference.mean()), f"no interval over {number} groups, the difference"
+    else:
+        low, high = bootstrap_interval(difference, groups)
+        figures |= {"low": low, "high": high}
+        held, what = low, f"the low end of the 95 % interval over {number} groups"
+    promoted = held >= -threshold - 1e-9
+    why = f"{what} ({held:+.3f}) is {'not ' * promoted}below {-threshold:+.3f}"
+    return Verdict(promoted=promoted, why=why, **figures)
+
+
+def _classes(hits: Hits, rival: Hits | None, labels: Names) -> list[dict[str, Any]]:
+    lines = []
+    for name in sorted(set(labels)):
+        own = labels == name
+        line: dict[str, Any] = {
+            "class": str(name),
+            "clips": int(own.sum()),
+            "recall": float(hits[own].mean()),
+        }
+        if rival is not None:
+            before = float(rival[own].mean())
+            line |= {"accepted_recall": before, "difference": line["recall"] - before}
+        lines.append(line)
+    return lines
