@@ -21,6 +21,7 @@ from pipeline.shots import shots
 from pipeline.sliding import Pace, make_timeline
 from pipeline.spec import Sampling, Spec
 from pipeline.timeline import Segment, Timeline, overlap, rolling_average, segments
+from tests.features.clips import write_numbered_clip
 
 FPS = 10
 CLASSES = ["blue", "green", "red"]
@@ -233,6 +234,20 @@ def test_a_video_shorter_than_a_window_is_one_window(
     found = make_timeline(head(steps=400, clip_seconds=600), Channels(), path)
     assert len(found.times) == 1
     assert len(segments(found)) == 1
+
+
+@pytest.mark.parametrize(("frames", "window_s"), [(1, 2.0), (1, 0.0), (8, 1000.0)])
+@pytest.mark.parametrize("rule", ["uniform", "stride", "first", "fps"])
+def test_a_clip_of_one_frame_or_a_window_of_many_clips_gives_one_window(
+    tmp_path: Path, frames: int, window_s: float, rule: str
+) -> None:
+    path = tmp_path / "short.mp4"
+    write_numbered_clip(path, frames=frames)
+    options = {"stride": {"stride": 50}, "fps": {"fps": 0.5}}.get(rule, {})
+    found = make_timeline(head(rule=rule, **options), Channels(), str(path), window_s=window_s)
+    assert len(found.times) == 1
+    assert found.frames == 1 if frames == 1 else found.frames >= 1
+    assert np.isfinite(found.probabilities).all()
 
 
 def test_a_run_that_does_not_know_its_clips_length_asks_for_the_window(

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features import files
 from pipeline.features.catalog import discover
+from pipeline.features.decoding import FramePlan, read_clip
 from pipeline.features.files import NoAnswer, NotRegular, is_reachable, read_start, sha256, stat_all
 
 LIMIT_S = 1.0
@@ -98,3 +99,19 @@ def test_the_files_behind_a_stuck_one_are_still_looked_at(stuck: Path, tmp_path:
     assert [s.st_size for s in states if isinstance(s, os.stat_result)] == [5, 5]
     assert [type(s) for s in states[1:3]] == [NoAnswer, NoAnswer]
     assert [type(s) for s in states[4:]] == [ValueError, FileNotFoundError]
+
+
+def test_a_clip_that_is_no_file_or_does_not_answer_has_a_reason(
+    stuck: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.read_start, "__kwdefaults__", {"limit_s": LIMIT_S})
+    os.mkfifo(tmp_path / "fifo.mp4")
+    for path, reason in (
+        (tmp_path / "fifo.mp4", "unreadable"),
+        (tmp_path, "unreadable"),
+        (stuck / "Jump" / "a.mp4", "unreachable"),
+        (tmp_path / "absent.mp4", "missing"),
+    ):
+        with pytest.raises(UnreadableClip) as refusal:
+            read_clip(str(path), FramePlan())
+        assert refusal.value.reason == reason

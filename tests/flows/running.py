@@ -54,6 +54,10 @@ def api_url() -> str:
     setup_logging()
     process, server = _start_temporary()
     os.environ["PREFECT_API_URL"] = server.url
+    # What Prefect read at its import holds in every thread: each would start a server of its own.
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
     atexit.register(_stop, process)
     return server.url
 

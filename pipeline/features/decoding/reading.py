@@ -96,7 +96,10 @@ def _warning(video: Video, kept: Kept) -> str:
 
 
 def check_file(path: str) -> None:
-    """Raise what the file system, rather than a decoder, has against the clip."""
+    """Raise what the file system, rather than a decoder, has against the clip.
+
+    A file that does not answer is `unreachable`; what is no regular file is never opened.
+    """
     try:
         empty = not read_start(path)
     except FileNotFoundError:
