@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -279,3 +280,34 @@ def test_a_flicker_goes_to_its_longer_neighbour() -> None:
         (9, 17, "c"),
     ]
     assert len(segments(timeline, least_s=0.5)) == 4
+
+
+def test_windows_and_steps_of_a_video_go_by_time(tmp_path: Path) -> None:
+    # Ten frames a second for 20 seconds, then one a second for another 20.
+    times = [*range(200), *range(200, 400, 10)]
+    path = tmp_path / "slow.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for place, time in enumerate(times):
+            colour = (220, 20, 20) if time < 200 else (20, 20, 220 - place % 2)
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), colour, np.uint8), "rgb24")
+            picture.pts, picture.time_base = time, Fraction(1, FPS)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    widths: list[int] = []
+
+    def predict(features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        widths.extend(mask.sum(axis=1).tolist())
+        return plain(features, mask)
+
+    run = head(steps=8, clip_seconds=2.0)
+    plain, run.predict = run.predict, predict
+    found = make_timeline(run, Channels(), str(path), hop=1)
+    # 4 steps a second, then every frame that there is: windows of 2 seconds have 8 steps, then 2.
+    assert found.frames == 80 + 20
+    assert found.decoded == 220
+    assert found.duration_s == pytest.approx(40, abs=1.0)
+    assert set(widths) == {8, 2}
+    assert [part.label for part in segments(found)] == ["red", "blue"]
+    assert segments(found)[1].start_s == pytest.approx(20, abs=0.6)
