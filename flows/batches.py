@@ -21,6 +21,7 @@ from pipeline.features.files import sha256
 from pipeline.features.stage import Stage
 
 _LOGGED_FAILURES = 20
+_NAMED = 60  # characters of a clip's id in a batch's name
 
 # Values that a clip's extraction brings back for its row, with their value where there is none.
 COLUMNS = {
@@ -37,9 +38,10 @@ COLUMNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """A clip to extract: its row in the store, where to read it, and how large it is."""
+    """A clip to extract: its row in the store, its id, where to read it, and how large it is."""
 
     row: int
+    id: str
     path: str
     size_bytes: int
 
@@ -64,11 +66,13 @@ class Batch:
 
     @property
     def name(self) -> str:
-        """What the Prefect UI shows, e.g. `batch 12 · clips 768-831`."""
-        first, last = self.clips[0].row, self.clips[-1].row
+        """What the Prefect UI and the log show, e.g. `batch 12 · fight/a.mp4 and 63 more`."""
+        first, others = self.clips[0].id, len(self.clips) - 1
+        if len(first) > _NAMED:
+            first = f"...{first[-_NAMED:]}"  # the font of the UI's run graph knows no ellipsis
+        more = f" and {others} more" if others else ""
         again = f" · attempt {self.attempt + 1}" if self.attempt else ""
-        # A hyphen: the font of the UI's run graph has no dash, and would show 0–7 as 07.
-        return f"batch {self.number} · clips {first}-{last}{again}"
+        return f"batch {self.number} · {first}{more}{again}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -202,8 +206,10 @@ def _log(batch: Batch, results: list[Any]) -> None:
     said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     logger.info("%s: %s (on %s)", batch.name, said, _worker_name())
     for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
-        row = batch.clips[result.index].row
-        logger.warning("row %d failed: %s %s", row, result.reason, result.detail)
+        clip = batch.clips[result.index]
+        logger.warning(
+            "%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail
+        )
 
 
 def _source(clip: Clip) -> Any:

@@ -46,6 +46,7 @@ def batches_of(
 ) -> Iterator[Batch]:
     """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
     status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
+    ids = writer.column("video_id")
     wanted = np.asarray(sorted(rows))
     for number in np.unique(wanted // writer.attributes["batch"]):
         members = writer.rows_of(int(number))
@@ -57,7 +58,13 @@ def batches_of(
             first_row=members.start,
             rows=len(members),
             clips=tuple(
-                Clip(row=int(row), path=paths(int(row)), size_bytes=int(size[row])) for row in make
+                Clip(
+                    row=int(row),
+                    id=str(ids[row]),
+                    path=paths(int(row)),
+                    size_bytes=int(size[row]),
+                )
+                for row in make
             ),
             # A gone row keeps its features too: it is ready again when its bytes come back.
             kept={
