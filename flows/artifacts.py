@@ -1,9 +1,12 @@
-"""What a run's page in the Prefect UI shows: progress, failures, a summary. Keys are per store."""
+"""What a run's page in the Prefect UI shows: progress, failures, a summary. Keys are per store.
+
+None of these may hold up or fail a run: they are made by its `RunPage`.
+"""
 
 from __future__ import annotations
 
 import base64
-import re
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,66 +19,77 @@ from prefect.artifacts import (
 )
 
 from flows import charts
+from flows.names import key
+from flows.run_page import RunPage
 from flows.summary import Summary, advice, stage_rows
 from pipeline.features.reasons import FAILURES
 
 _TABLE_ROWS = 500
 
 
-def key(kind: str, name: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes, as Prefect wants it.
-
-    >>> key("failures", "s3://bucket/My Store.zarr")
-    'failures-my-store'
-    """
-    stem = name.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
-    return f"{kind}-{re.sub('[^a-z0-9]+', '-', stem.lower()).strip('-') or 'store'}"
-
-
 class ProgressArtifact:
     """The one progress artifact of a run; `update` takes a fraction and a line of text."""
 
-    def __init__(self, store: str) -> None:
-        self._id: UUID = create_progress_artifact(  # type: ignore[assignment]
-            progress=0.0, key=key("progress", store), description="clips done"
-        )
+    def __init__(self, page: RunPage, store: str) -> None:
+        self._page = page
+        self._store = store
+        self._id: UUID | None = None
+        self.update(0.0, "clips done")
 
     def update(self, fraction: float, text: str) -> None:
         """Set the progress (0 to 1) and say in words how it stands."""
-        update_progress_artifact(
-            artifact_id=self._id, progress=round(100 * fraction, 1), description=text
-        )
+        self._page.latest("the progress", partial(self._put, round(100 * fraction, 1), text))
+
+    def _put(self, percent: float, text: str) -> None:
+        if self._id is None:  # the first, or the server did not take the first
+            self._id = create_progress_artifact(  # type: ignore[assignment]
+                progress=percent, key=key("progress", self._store), description=text
+            )
+            return
+        update_progress_artifact(artifact_id=self._id, progress=percent, description=text)
 
 
-def publish_links(store: str, client: Any) -> str:
+def publish_links(page: RunPage, store: str, client: Any) -> str:
     """Link the Dask dashboard on the run's page while the run lasts; returns its address, or ""."""
     address = str(client.dashboard_link or "")
     if address:
-        create_link_artifact(
-            key=key("dashboard", store),
-            link=address,
-            link_text="Dask dashboard",
-            description=f"workers and batches of the run that makes {store}, while it lasts",
+        page.tell(
+            "the link to the Dask dashboard",
+            partial(
+                create_link_artifact,
+                key=key("dashboard", store),
+                link=address,
+                link_text="Dask dashboard",
+                description=f"workers and batches of the run that makes {store}, while it lasts",
+            ),
         )
     return address
 
 
-def publish_summary(summary: Summary, dashboard: str = "") -> None:
+def publish_summary(page: RunPage, summary: Summary, dashboard: str = "") -> None:
     """Write the run's failure table and its summary in markdown."""
     if summary.failures:
-        create_table_artifact(
-            key=key("failures", summary.store),
-            table=[
-                {
-                    "clip": f["video_id"],
-                    "reason": f["reason"],
-                    "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
-                    "detail": f["detail"][:200],
-                }
-                for f in summary.failures[:_TABLE_ROWS]
-            ],
-            description=f"clips that failed in this run: {len(summary.failures)}",
-        )
+        page.tell("the failed clips", partial(_put_failures, summary))
+    page.tell("the summary", partial(_put_summary, summary, dashboard))
+
+
+def _put_failures(summary: Summary) -> None:
+    create_table_artifact(
+        key=key("failures", summary.store),
+        table=[
+            {
+                "clip": f["video_id"],
+                "reason": f["reason"],
+                "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
+                "detail": f["detail"][:200],
+            }
+            for f in summary.failures[:_TABLE_ROWS]
+        ],
+        description=f"clips that failed in this run: {len(summary.failures)}",
+    )
+
+
+def _put_summary(summary: Summary, dashboard: str) -> None:
     create_markdown_artifact(
         key=key("summary", summary.store),
         markdown=markdown(summary, dashboard),

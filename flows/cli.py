@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from flows.loopback import spare_loopback
 from flows.resolve import Parser, add_flags, nearest, resolve, unknown_flag
 from flows.settings import COMMANDS
 from pipeline.errors import PixelsError
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     config, json = options.pop("config"), options.pop("json")
     traceback = options.pop("traceback")
+    spare_loopback()
     previous = _terminate_as_interrupt()
     shown, warnings.showwarning = warnings.showwarning, _said_plainly(warnings.showwarning)
     try:

@@ -32,7 +32,11 @@ from flows.preparing import (
     send_back_damaged,
 )
 from flows.progress import Progress
+from flows.resolve import check_settings
+from flows.run_client import own_run
+from flows.run_page import RunPage
 from flows.settings import FeaturesSettings
+from flows.settling import settle_now
 from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
 from pipeline.errors import ConfigError, PixelsError
@@ -64,6 +68,14 @@ def features(settings: FeaturesSettings) -> Summary:
     Raises `ConfigError` for a user's mistake, `store.StoreError` where the store cannot be used,
     `TooManyFailed` after a run that is over `max_failed`.
     """
+    own_run()
+    check_settings(settings)
+    with RunPage() as page:
+        page.tell("the ends of earlier runs", settle_now)
+        return _features(settings, page)
+
+
+def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
     logger = get_run_logger()
     settings = with_store(settings)
     require_places(store_url=settings.store, videos=settings.videos)
@@ -128,7 +140,7 @@ def features(settings: FeaturesSettings) -> Summary:
             _require_engine(settings, spec)
             _check_space(settings.store, len(rows), spec)
             try:
-                summary = _extract(settings, writer, rows, paths, stage, summary)
+                summary = _extract(settings, page, writer, rows, paths, stage, summary)
             except RunCancelled:
                 end_open_tasks()
                 return Cancelled(  # type: ignore[return-value]
@@ -141,7 +153,7 @@ def features(settings: FeaturesSettings) -> Summary:
             seconds=time.monotonic() - started,
             reasons=dict(Counter(f["reason"] for f in summary.failures)),
         )
-    publish_summary(summary, summary.dashboard)
+    publish_summary(page, summary, summary.dashboard)
     logger.info(summary.headline())
     if summary.planned and summary.failed / summary.planned > settings.max_failed:
         raise TooManyFailed(
@@ -158,6 +170,7 @@ def _absolute(videos: str) -> str:
 
 def _extract(
     settings: FeaturesSettings,
+    page: RunPage,
     writer: Writer,
     rows: np.ndarray,
     paths: Any,
@@ -172,7 +185,7 @@ def _extract(
     from flows.extracted import Extracted
     from flows.extraction import Extraction, batches_of
 
-    artifact = ProgressArtifact(settings.store)
+    artifact = ProgressArtifact(page, settings.store)
     run = secrets.token_hex(8)
     total = Extracted()
     began = time.monotonic()
@@ -194,7 +207,7 @@ def _extract(
         ),
         watched_for_cancelling() as cancelled,
     ):
-        dashboard = publish_links(settings.store, runner.client)
+        dashboard = publish_links(page, settings.store, runner.client)
         for _ in range(_PASSES):
             if len(rows):
                 batches = batches_of(rows.tolist(), writer, stage, paths, run)

@@ -6,17 +6,22 @@ import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from flows import accepted
-from flows.artifacts import key
+from flows.cancelling import is_scheduled
 from flows.features import features
+from flows.names import key
 from flows.refresh_settings import features_settings, resolved, train_settings
 from flows.refreshed import Refreshed, Trained, publish
+from flows.resolve import check_settings
+from flows.run_client import own_run
+from flows.run_page import RunPage
 from flows.settings import RefreshSettings, TrainSettings
 from flows.stopping import Stopping, stopping
 from flows.test_sets import refreshed_set, with_test_set
@@ -51,6 +56,13 @@ def refresh(settings: RefreshSettings) -> Refreshed:
     makes it. The best is chosen by its validation clips. Raises `ConfigError` for a user's mistake,
     `TooManyFailed` as `features` does; nothing is trained then.
     """
+    own_run()
+    check_settings(settings)
+    with RunPage() as page:
+        return _refresh(settings, page)
+
+
+def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
     logger = get_run_logger()
     settings = resolved(settings)
     runs = Path(settings.runs)
@@ -77,7 +89,7 @@ def refresh(settings: RefreshSettings) -> Refreshed:
         return replace(begun, outcome="unchanged", accepted=before.name)
     loaded, holdout = _with_test_set(settings, loaded, before, trainings[0])
     with stopping() as stop:
-        made = _train_all(runs, loaded, holdout, trainings, before, stop)
+        made = _train_all(page, runs, loaded, holdout, trainings, before, stop)
     if stop.signal:
         return _ended(replace(begun, outcome="interrupted", stopped_by=stop.signal), "Interrupted")
     with accepted.locked(runs):
@@ -88,13 +100,15 @@ def refresh(settings: RefreshSettings) -> Refreshed:
             accepted.promote(runs, runs / result.run)
         # Last: a refresh that died before is done again.
         _remember(runs, settings.store, state)
-    publish(result, settings, made)
+    page.tell("the comparison", partial(publish, result, settings, made))
     logger.info(result.headline())
     return result
 
 
 def _ended(result: Refreshed, name: str) -> Refreshed:
     """The flow's end in a state of this name, in which nothing was trained or promoted."""
+    if result.stopped_by and is_scheduled():
+        return Cancelled(message=result.headline())  # type: ignore[return-value]
     return Completed(name=name, message=result.headline(), data=result)  # type: ignore[return-value]
 
 
@@ -113,6 +127,7 @@ def _with_test_set(
 
 
 def _train_all(
+    page: RunPage,
     runs: Path,
     loaded: Loaded,
     holdout: Holdout,
@@ -144,10 +159,14 @@ def _train_all(
             stop.signal = stop.signal or "SIGINT"
         if stop.event.is_set():
             return made
-        create_markdown_artifact(
-            key=key("head", stem),
-            markdown=run_page(folder, metrics),
-            description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
+        page.tell(
+            f"the head {folder.name}",
+            partial(
+                create_markdown_artifact,
+                key=key(f"head-{training.head}", training.store),
+                markdown=run_page(folder, metrics),
+                description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
+            ),
         )
         made.append(Trained(folder=folder, metrics=metrics))
     return made

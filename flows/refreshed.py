@@ -9,7 +9,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from flows.artifacts import key
+from flows.names import key
 from flows.settings import RefreshSettings
 
 EVENT = "pixels-once.refresh"

@@ -104,9 +104,14 @@ def resolve(
     values |= _from_environment(command, environment)
     values |= flags
     settings = cls(**values)
-    for item in fields(cls):
-        _require_sane(item, getattr(settings, item.name))
+    check_settings(settings)
     return settings
+
+
+def check_settings(settings: Any) -> None:
+    """Raise `ConfigError` for a setting outside of its choices or bounds; the first is named."""
+    for item in fields(settings):
+        _require_sane(item, getattr(settings, item.name))
 
 
 def _require_sane(item: Field[Any], value: Any) -> None:

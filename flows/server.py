@@ -27,6 +27,7 @@ USUAL_URL = "http://127.0.0.1:4200/api"
 # A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
 _START_TIMEOUT_S = 900.0
 _SHOW_WAIT_EVERY_S = 10.0
+_LOOKS_S = (0.1, 0.5, 2.0)  # one lost answer is no server that is not there
 _ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
 
 
@@ -49,7 +50,7 @@ def find_server() -> Server | None:
     """
     configured = os.environ.get("PREFECT_API_URL") or _profile_url()
     if configured:
-        if not answers(configured):
+        if not any(answers(configured) or time.sleep(pause) for pause in _LOOKS_S):
             raise ConfigError(
                 f"no Prefect server answers at {configured}: start it (`make ui`), "
                 "or unset PREFECT_API_URL to use a temporary one"
@@ -93,7 +94,9 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
         # The settings that Prefect read at its import would win over the environment set above.
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: found.url}):
+        from flows.run_client import patient_client
+
+        with temporary_settings({PREFECT_API_URL: found.url}), patient_client():
             try:
                 yield found
             finally:
@@ -129,6 +132,10 @@ def quiet_prefect() -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_CLI_PROMPT": "false",
+        # A server that is away for a while is asked again, by Prefect's own threads too.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
+        # Else each worker asks before its first batch, and the batch fails with the question.
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     }.items():
         os.environ.setdefault(name, value)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.artifacts import key
+from flows.names import named
 from flows.places import require_places
 from flows.refresh_settings import resolved
 from flows.resolve import resolve
@@ -63,7 +63,7 @@ def deployment_of(settings: ServeSettings) -> Any:
         else Interval(timedelta(seconds=settings.interval))
     )
     return _flow(settings.flow).to_deployment(
-        name=settings.name or key("", found.store).lstrip("-"),
+        name=settings.name or named(found.store),
         schedule=schedule,
         parameters={"settings": asdict(found)},
         description=f"{settings.flow}: {found.videos} → {found.store}",

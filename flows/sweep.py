@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 import store
-from flows.artifacts import key
 from flows.cluster import visible_gpus
+from flows.names import key
+from flows.resolve import check_settings
+from flows.run_client import own_run
+from flows.run_page import RunPage
 from flows.settings import SweepSettings
+from flows.settling import settle_now
 from flows.training import Loaded, epoch_hooks, load_stores, make_config, store_warnings
 from flows.trials import Trial, sweep_heads, trials
 from pipeline.errors import PixelsError
@@ -58,6 +63,8 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
     """Train every trial; returns what became of each, in the trials' order."""
     from prefect_dask import DaskTaskRunner
 
+    own_run()
+    check_settings(settings)
     with store_warnings():
         shape = _first_shape(settings.store)
     todo = trials(settings, shape)
@@ -67,7 +74,9 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
     ):
         futures = [runner.submit(train_trial, {"trial": t, "settings": settings}) for t in todo]
         outcomes = [_outcome(trial, future) for trial, future in zip(todo, futures, strict=True)]
-    _publish(settings, outcomes)
+    with RunPage() as page:
+        page.tell("the ends of earlier runs", settle_now)
+        page.tell("the leaderboard", partial(_publish, settings, outcomes))
     return outcomes
 
 

@@ -8,13 +8,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import store
-from flows.artifacts import key
+from flows.names import key, label
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError
@@ -144,12 +145,23 @@ def run_training_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
     def train_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
         from prefect.artifacts import create_markdown_artifact
 
-        folder, metrics = run_training(settings)
-        create_markdown_artifact(
-            key=key("head", folder.name),
-            markdown=run_page(folder, metrics),
-            description=f"test top-1 {metrics['test']['top1']:.3f}",
-        )
+        from flows.run_client import own_run
+        from flows.run_page import RunPage
+        from flows.settling import settle_now
+
+        own_run()
+        with RunPage() as page:
+            page.tell("the ends of earlier runs", settle_now)
+            folder, metrics = run_training(settings)
+            page.tell(
+                "the head",
+                partial(
+                    create_markdown_artifact,
+                    key=key("head", str(folder)),
+                    markdown=run_page(folder, metrics),
+                    description=f"test top-1 {metrics['test']['top1']:.3f}",
+                ),
+            )
         return folder, metrics
 
     return train_flow(settings)
@@ -172,7 +184,7 @@ def run_name(settings: TrainSettings) -> str:
 
 def store_name(stores: str) -> str:
     """What a run calls its (first) store: the stem of its path."""
-    return key("", stores.split(",")[0]).lstrip("-")
+    return label(stores.split(",")[0])
 
 
 def train_config(settings: TrainSettings) -> TrainConfig:

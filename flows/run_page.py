@@ -1,0 +1,91 @@
+"""What a run shows on its page, told by a thread of its own, so that no server holds up the work."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.exceptions import MissingContextError
+
+_AT_THE_END_S = 15.0
+Job = Callable[[], Any]
+
+
+class RunPage:
+    """Artifacts and events of a run, made one after the other in the order given. A context manager.
+
+    A job that fails, after the client's own patience, is let go with one line in the log. `latest` keeps
+    only the last job of a name that has not begun: a progress bar that fell behind. Leaving the block
+    waits for what is left, for 15 s at most.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[str, Job] | None] = queue.SimpleQueue()
+        self._latest: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._lost: dict[str, Exception | None] = {}
+        # Prefect finds the run, and its client, in the context.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._work,), name="run-page", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._jobs.put(None)
+        with self._short_of_time():
+            self._thread.join(timeout=_AT_THE_END_S)
+        if self._thread.is_alive():
+            self._lost.setdefault("what was left", None)
+        if self._lost:
+            causes = {str(cause) for cause in self._lost.values() if cause is not None}
+            why = f" ({'; '.join(sorted(causes))})" if causes else ""
+            _log(f"the run's page lacks {', '.join(self._lost)}: the Prefect server did not take it{why}")
+
+    def tell(self, what: str, job: Job) -> None:
+        """Do this when its turn comes."""
+        self._jobs.put((what, job))
+
+    def latest(self, what: str, job: Job) -> None:
+        """Do this in place of an earlier job of the same name that still waits."""
+        with self._lock:
+            waiting = what in self._latest
+            self._latest[what] = job
+        if not waiting:
+            self._jobs.put((what, lambda: self._take(what)()))
+
+    def _take(self, what: str) -> Job:
+        with self._lock:
+            return self._latest.pop(what)
+
+    def _work(self) -> None:
+        while (given := self._jobs.get()) is not None:
+            what, job = given
+            try:
+                job()
+            except Exception as error:  # whatever it is, the work goes on without it
+                self._lost[what] = error
+
+    @contextlib.contextmanager
+    def _short_of_time(self) -> Any:
+        """The jobs that are left ask a server that is away no longer than we wait for them."""
+        client: Any = get_client(sync_client=True)
+        patient = getattr(client, "patient_for", None)
+        with patient(_AT_THE_END_S / 3) if patient is not None else contextlib.nullcontext():
+            yield
+
+
+def _log(text: str) -> None:
+    with contextlib.suppress(MissingContextError):
+        get_run_logger().warning(text)
+    print(text, file=sys.stderr, flush=True)
