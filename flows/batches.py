@@ -207,9 +207,7 @@ def _log(batch: Batch, results: list[Any]) -> None:
     logger.info("%s: %s (on %s)", batch.name, said, _worker_name())
     for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
         clip = batch.clips[result.index]
-        logger.warning(
-            "%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail
-        )
+        logger.warning("%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail)
 
 
 def _source(clip: Clip) -> Any:

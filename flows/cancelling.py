@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from prefect import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled
 
+from flows.settling import end_tasks
+
 _LOOK_EVERY_S = 1.0
 _ASKED = {StateType.CANCELLING, StateType.CANCELLED}
-_OPEN = {StateType.RUNNING, StateType.PENDING}
 
 
 class RunCancelled(Exception):
@@ -44,17 +44,19 @@ def watched_for_cancelling() -> Iterator[threading.Event]:
         thread.join(timeout=5)
 
 
+def is_scheduled() -> bool:
+    """Whether this flow run was made by a schedule, or by hand from a deployment."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
+
+
 def end_open_tasks() -> None:
     """Mark the batches of this flow run that were cut off as cancelled: nothing else would."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    with get_client(sync_client=True) as client:
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id]))
-        for run in client.read_task_runs(flow_run_filter=wanted):
-            if run.state_type in _OPEN:
-                with contextlib.suppress(Exception):  # cosmetic: the store is whole either way
-                    client.set_task_run_state(run.id, Cancelled(), force=True)
+    with contextlib.suppress(Exception):  # cosmetic: the store is whole either way
+        end_tasks(get_client(sync_client=True), context.flow_run.id, Cancelled())
 
 
 def _watch(flow_run: UUID, asked: threading.Event, over: threading.Event) -> None:

@@ -145,7 +145,11 @@ def exit_status(error: BaseException) -> int | None:
     import store
 
     environment = (store.StoreUnwritable, store.LeaseLost)
-    if isinstance(error, environment) or type(error).__name__ == "BatchLost":
+    if isinstance(error, environment) or type(error).__name__ in (
+        "BatchLost",
+        "HomeUnwritable",
+        "ServerUnavailable",
+    ):
         return 4
     if isinstance(error, store.StoreError):
         return 1

@@ -19,7 +19,12 @@ from prefect.states import Cancelled, Completed
 
 import store
 from flows.artifacts import ProgressArtifact, publish_links, publish_summary
-from flows.cancelling import RunCancelled, end_open_tasks, watched_for_cancelling
+from flows.cancelling import (
+    RunCancelled,
+    end_open_tasks,
+    is_scheduled,
+    watched_for_cancelling,
+)
 from flows.places import require_places
 from flows.planning import check_retry
 from flows.preparing import (
@@ -155,6 +160,10 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
         )
     publish_summary(page, summary, summary.dashboard)
     logger.info(summary.headline())
+    if summary.stopped_by and is_scheduled():
+        return Cancelled(  # type: ignore[return-value]
+            message=f"stopped by {summary.stopped_by}; clips left for the next run: {summary.left}"
+        )
     if summary.planned and summary.failed / summary.planned > settings.max_failed:
         raise TooManyFailed(
             f"{summary.failed} of {summary.planned} clips failed, over --max-failed "

@@ -40,11 +40,6 @@ def has_gone(labels: Mapping[str, Any]) -> bool:
     return _started(int(found["pid"])) != found["started"]
 
 
-def is_labelled(labels: Mapping[str, Any]) -> bool:
-    """Whether a run says which process it is of."""
-    return f"{_PREFIX}pid" in labels
-
-
 def told(labels: Mapping[str, Any]) -> str:
     """The process in words, e.g. `process 4711 on worker-3`."""
     host = str(labels.get(f"{_PREFIX}host", "")).split("/")[0]

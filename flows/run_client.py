@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.context import FlowRunContext, SyncClientContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from flows.home import prefect_home
 from flows.processes import identity
 
 PATIENCE_S = 60.0
@@ -187,8 +187,7 @@ def own_run() -> None:
 
 def owed_folder() -> Path:
     """Where final states wait that no server has taken."""
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    return home / "pixels-once-owed"
+    return prefect_home() / "pixels-once-owed"
 
 
 _owing = threading.Lock()

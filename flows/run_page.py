@@ -50,7 +50,9 @@ class RunPage:
         if self._lost:
             causes = {str(cause) for cause in self._lost.values() if cause is not None}
             why = f" ({'; '.join(sorted(causes))})" if causes else ""
-            _log(f"the run's page lacks {', '.join(self._lost)}: the Prefect server did not take it{why}")
+            _log(
+                f"the run's page lacks {', '.join(self._lost)}: the Prefect server did not take it{why}"
+            )
 
     def tell(self, what: str, job: Job) -> None:
         """Do this when its turn comes."""

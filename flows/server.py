@@ -7,6 +7,7 @@ would start a server of its own on the same SQLite file ("database is locked").
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -20,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from flows.home import prefect_home, require_home
 from pipeline.errors import ConfigError
-from pipeline.homes import user_folder
 
 USUAL_URL = "http://127.0.0.1:4200/api"
 # A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
 _START_TIMEOUT_S = 900.0
 _SHOW_WAIT_EVERY_S = 10.0
-_LOOKS_S = (0.1, 0.5, 2.0)  # one lost answer is no server that is not there
+_PAUSES_S = (0.1, 0.4)
 _ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
 
 
@@ -50,7 +51,7 @@ def find_server() -> Server | None:
     """
     configured = os.environ.get("PREFECT_API_URL") or _profile_url()
     if configured:
-        if not any(answers(configured) or time.sleep(pause) for pause in _LOOKS_S):
+        if not _answers_soon(configured):
             raise ConfigError(
                 f"no Prefect server answers at {configured}: start it (`make ui`), "
                 "or unset PREFECT_API_URL to use a temporary one"
@@ -87,6 +88,7 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
         return
     process: subprocess.Popen[bytes] | None = None
     if found is None:
+        require_home()
         process, found = _start_temporary()
     before = os.environ.get("PREFECT_API_URL")
     os.environ["PREFECT_API_URL"] = found.url
@@ -96,11 +98,8 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
 
         from flows.run_client import patient_client
 
-        with temporary_settings({PREFECT_API_URL: found.url}), patient_client():
-            try:
-                yield found
-            finally:
-                _drain()
+        with temporary_settings({PREFECT_API_URL: found.url}), patient_client(), drained():
+            yield found
     finally:
         if before is None:
             os.environ.pop("PREFECT_API_URL", None)
@@ -121,6 +120,15 @@ def answers(url: str) -> bool:
         return False
 
 
+def _answers_soon(url: str) -> bool:
+    """`answers`, asked again: one lost answer is no server that is not there."""
+    for pause in _PAUSES_S:
+        if answers(url):
+            return True
+        time.sleep(pause)
+    return answers(url)
+
+
 def quiet_prefect() -> None:
     """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
 
@@ -138,12 +146,6 @@ def quiet_prefect() -> None:
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     }.items():
         os.environ.setdefault(name, value)
-
-
-def prefect_home() -> Path:
-    """The folder where Prefect keeps its database and profiles."""
-    named = os.environ.get("PREFECT_HOME")
-    return Path(named).expanduser() if named else user_folder(".prefect")
 
 
 def _ui_file() -> Path:
@@ -244,16 +246,23 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _drain() -> None:
-    """Send what Prefect has queued (logs, events) before a server goes away.
+@contextlib.contextmanager
+def drained() -> Iterator[None]:
+    """Send what Prefect has queued (logs, events) at the block's end, before a server goes away.
 
     A server stopped first would hold the process open for over a minute.
     """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    APILogWorker.drain_all(timeout=2)
-    EventsWorker.drain_all(timeout=2)
+    # Prefect would write two lines to standard error for every handful of log lines that it loses.
+    raising, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        APILogWorker.drain_all(timeout=2)
+        EventsWorker.drain_all(timeout=2)
+        logging.raiseExceptions = raising
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

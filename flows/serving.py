@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.names import named
+from flows.names import label, named
 from flows.places import require_places
 from flows.refresh_settings import resolved
 from flows.resolve import resolve
@@ -18,7 +20,6 @@ from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import is_remote
 
 _SHOWN = 3
-_RUNS_AT_ONCE = 4  # a run that finds the store busy ends at once; it must get to say so
 
 
 def served_settings(settings: ServeSettings) -> FeaturesSettings | RefreshSettings:
@@ -62,7 +63,7 @@ def deployment_of(settings: ServeSettings) -> Any:
         if settings.cron
         else Interval(timedelta(seconds=settings.interval))
     )
-    return _flow(settings.flow).to_deployment(
+    return flow_named(settings.flow).to_deployment(
         name=settings.name or named(found.store),
         schedule=schedule,
         parameters={"settings": asdict(found)},
@@ -90,16 +91,59 @@ def next_runs(settings: ServeSettings) -> list[datetime]:
         ) from None
 
 
-def serve(deployment: Any) -> None:
-    """Run what is due until Ctrl-C or SIGTERM. The schedule is not paused then: runs that fall due
-    meanwhile are late, and run when this is started again.
+def serve(settings: ServeSettings, deployment: Any) -> None:
+    """Run what is due until Ctrl-C or SIGTERM. The schedule is not paused then: of the runs that fall
+    due meanwhile the last one runs when this is started again.
     """
-    import prefect
+    from flows.due import Serving
+    from flows.run_client import patient_client
+    from flows.settling import settle
 
-    prefect.serve(deployment, pause_on_shutdown=False, limit=_RUNS_AT_ONCE)
+    command = (sys.executable, "-m", "flows.scheduled", settings.flow)
+    with patient_client() as client:
+        say_what_it_replaces(client, settings, deployment)
+        deployment_id = deployment.apply()
+        with contextlib.suppress(Exception):  # the runs to come do it as well
+            for name in settle(client):
+                print(f"{name} had ended without saying so", file=sys.stderr)
+        Serving(client, deployment_id, lambda run: (*command, str(run))).run()
 
 
-def _flow(name: str) -> Any:
+def say_what_it_replaces(client: Any, settings: ServeSettings, deployment: Any) -> None:
+    """Tell of a deployment that had this name for another store; pause that of an earlier version.
+
+    Deployments used to be named after the last part of the store's address alone.
+    """
+    from prefect.exceptions import ObjectNotFound
+
+    store = deployment.parameters["settings"]["store"]
+    with contextlib.suppress(ObjectNotFound):
+        old = client.read_deployment_by_name(f"{settings.flow}/{deployment.name}")
+        was = _store_of(old)
+        if was and was != store:
+            print(
+                f"{settings.flow}/{deployment.name} has been the schedule of {was} and is that of "
+                f"{store} from now on; another --name keeps both",
+                file=sys.stderr,
+            )
+    with contextlib.suppress(ObjectNotFound):
+        old = client.read_deployment_by_name(f"{settings.flow}/{label(store)}")
+        if settings.name != old.name and _store_of(old) == store and not old.paused:
+            client.pause_deployment(old.id)
+            print(
+                f"{settings.flow}/{old.name} of an earlier version is paused: "
+                f"{settings.flow}/{deployment.name} takes its place",
+                file=sys.stderr,
+            )
+
+
+def _store_of(deployment: Any) -> str:
+    settings = (deployment.parameters or {}).get("settings") or {}
+    return str(settings.get("store", ""))
+
+
+def flow_named(name: str) -> Any:
+    """The flow that `serve` calls by this name."""
     if name == "refresh":
         from flows.refresh import refresh
 

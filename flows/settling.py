@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
@@ -33,7 +30,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from flows.processes import has_gone, is_labelled, told
+from flows.processes import has_gone, told
 from flows.run_client import owed_folder
 
 FLOWS = ("features", "refresh", "sweep", "train")
@@ -43,13 +40,12 @@ _KEPT_S = 30 * 86_400.0
 _AT_ONCE = 200
 
 
-def settle(client: Any, *, deployment: UUID | None = None) -> list[str]:
+def settle(client: Any) -> list[str]:
     """End every run that has ended and is not said to have; returns their names.
 
-    deployment: one that nobody serves now, so that a run of it that never came to say which process it
-    is of has ended as well. Raises what the client raises.
+    Raises what the client raises.
     """
-    settled = _pay(client) + _bury(client, deployment)
+    settled = _pay(client) + _bury(client)
     for run, state in settled:
         end_tasks(client, run.id, state)
     return [run.name for run, _ in settled]
@@ -107,17 +103,15 @@ def _owed(path: Path) -> tuple[UUID, State[Any], float] | None:
         return None  # half a file: nothing is known from it
 
 
-def _bury(client: Any, deployment: UUID | None) -> list[tuple[FlowRun, State[Any]]]:
+def _bury(client: Any) -> list[tuple[FlowRun, State[Any]]]:
     """Crashed (or cancelled, where that was asked) is every run whose process has gone."""
+    still = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_OPEN))))
+    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     buried = []
-    for run in _open_runs(client, deployment):
-        if is_labelled(run.labels):
-            gone = has_gone(run.labels)
-        else:
-            gone = deployment is not None and run.deployment_id == deployment
-        if not gone:
+    for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=still, limit=_AT_ONCE):
+        if not has_gone(run.labels):
             continue
-        words = f"{told(run.labels)} has gone" if is_labelled(run.labels) else "it never began"
+        words = f"{told(run.labels)} has gone"
         if run.state is not None and run.state.is_cancelling():
             state: State[Any] = Cancelled(message=words)
         else:
@@ -126,18 +120,3 @@ def _bury(client: Any, deployment: UUID | None) -> list[tuple[FlowRun, State[Any
             client.set_flow_run_state(run.id, state, force=True)
             buried.append((run, state))
     return buried
-
-
-def _open_runs(client: Any, deployment: UUID | None) -> Iterable[FlowRun]:
-    still = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_OPEN)))
-    )
-    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
-    yield from client.read_flow_runs(flow_filter=ours, flow_run_filter=still, limit=_AT_ONCE)
-    if deployment is not None:
-        mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
-        for run in client.read_flow_runs(
-            deployment_filter=mine, flow_run_filter=still, limit=_AT_ONCE
-        ):
-            if not is_labelled(run.labels):
-                yield run

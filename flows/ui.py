@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.server import answers, forget_ui, prefect_home, remember_ui
+from flows.home import database_environment, prefect_home, require_home
+from flows.server import answers, forget_ui, remember_ui
 from pipeline.errors import ConfigError
 
 _START_TIMEOUT_S = 300.0
@@ -28,8 +29,8 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
     """
     api = f"http://{_reached_by(host)}:{port}/api"
     _require_free(host, port)
+    require_home()
     log = prefect_home() / _LOG
-    log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as out:
         process = subprocess.Popen(
             _guarded("prefect", "server", "start", "--host", host, "--port", str(port)),
@@ -42,7 +43,7 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
                 "PREFECT_API_URL": api,
                 "DO_NOT_TRACK": "1",
                 "PREFECT_CLI_PROMPT": "false",
-                **({"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}),
+                **database_environment(database, os.environ),
             },
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -40,5 +40,5 @@ def run(settings: ServeSettings, *, json: bool) -> int:
             print(f"serving {settings.flow}/{deployment.name}; watch: {server.page}/deployments")
             print("next: " + ", ".join(f"{time:%Y-%m-%d %H:%M:%S %Z}" for time in due))
         sys.stdout.flush()
-        serve(deployment)
+        serve(settings, deployment)
     return 0

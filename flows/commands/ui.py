@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 
-from flows.server import answers
+from flows.server import answers, quiet_prefect
 from flows.settings import UiSettings
 from flows.terminal import print_json
 
@@ -26,6 +27,7 @@ def run(settings: UiSettings, *, json: bool) -> int:
         pid,
     ):
         _say(address, json=json, pid=pid)
+        _settle(f"{address}/api")
         print(
             "runs that you start now (in another terminal) report to it by themselves; "
             f"on other machines set PREFECT_API_URL={address}/api. Ctrl-C ends it.",
@@ -37,6 +39,19 @@ def run(settings: UiSettings, *, json: bool) -> int:
         except KeyboardInterrupt:
             print("the Prefect server has ended; its history stays", file=sys.stderr)
     return 0
+
+
+def _settle(api: str) -> None:
+    """Tell the server of runs that ended without its hearing of it."""
+    quiet_prefect()
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from flows.run_client import made_patient
+    from flows.settling import settle
+
+    with contextlib.suppress(Exception), made_patient(SyncPrefectClient(api), 5.0) as client:
+        for name in settle(client):
+            print(f"{name} had ended without saying so", file=sys.stderr)
 
 
 def _say(address: str, *, json: bool, pid: int | None = None) -> None:

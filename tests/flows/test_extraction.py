@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterName,
@@ -47,7 +47,7 @@ def test_a_run_makes_every_clip_and_a_second_finds_nothing_to_do(prefect_api, cl
 
 def log_lines(url: Path) -> list[str]:
     """What the run that made this store has logged on its page, by whichever process."""
-    with get_client(sync_client=True) as client:
+    with SyncPrefectClient(running.api_url()) as client:
         named = FlowRunFilter(name=FlowRunFilterName(like_=url.name))
         (made,) = client.read_flow_runs(flow_run_filter=named, limit=1)
         mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[made.id]))

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import store
+from flows.names import key
 from flows.serving import next_runs, served_settings
 from flows.settings import FeaturesSettings, ServeSettings
 from pipeline.errors import ConfigError
@@ -129,9 +130,12 @@ def test_runs_find_the_server_of_ui_by_themselves_and_tell_it_the_whole_story(
     assert any("12 ready (on tcp://" in line for line in log_lines(ui, made)), "the workers' logs"
     artifacts = ask(ui, "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [made["id"]]}}})
     by_key = {artifact["key"]: artifact for artifact in artifacts}
-    assert by_key.keys() >= {"summary-story", "progress-story", "dashboard-story"}
-    assert "data:image/png;base64," in by_key["summary-story"]["data"]
-    assert by_key["progress-story"]["data"] == 100.0
+    summary, progress, dashboard = (
+        key(kind, str(tmp_path / "story.zarr")) for kind in ("summary", "progress", "dashboard")
+    )
+    assert by_key.keys() >= {summary, progress, dashboard}
+    assert "data:image/png;base64," in by_key[summary]["data"]
+    assert by_key[progress]["data"] == 100.0
 
 
 @pytest.mark.long

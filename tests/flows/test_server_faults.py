@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Running
 
 import store
 from flows import run_client
+from flows.processes import identity
 from flows.settling import settle
 from tests import proxy as faults
 from tests.features.clips import write_numbered_clip
@@ -165,9 +168,7 @@ def assert_well(url: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault", [faults.CUT_BEFORE, faults.CUT_AFTER, faults.LOST_500, faults.HALF], ids=str
-)
+@pytest.mark.parametrize("fault", [faults.CUT_AFTER, faults.LOST_500], ids=str)
 def test_every_request_of_a_run_may_fail_once(few: Path, whole: Path, fault: Fault) -> None:
     rule = EachOnce(fault)
     with between(rule):
@@ -177,3 +178,73 @@ def test_every_request_of_a_run_may_fail_once(few: Path, whole: Path, fault: Fau
     assert "Traceback" not in again.err
     assert {("POST", "/flow_runs/"), ("POST", "/flow_runs/{id}/set_state")} <= rule.broken
     assert_well(whole)
+
+
+def test_a_final_state_that_the_server_does_not_take_is_told_later(few: Path, whole: Path) -> None:
+    known = {run.id for run in runs_of(whole)}
+
+    def refused(request: Request) -> Fault | None:
+        ends = request.path.endswith("/set_state") and b'"COMPLETED"' in request.body
+        return faults.ERROR_500 if ends else None
+
+    with between(refused), patience(0.5):
+        again = extract(few, whole)
+    assert again.status == 0, again.err
+    assert again.err.count("has not taken this run's end (Completed)") == 1
+    assert "Traceback" not in again.err
+    (mine,) = [run for run in runs_of(whole) if run.id not in known]
+    assert mine.state is not None
+    assert mine.state.is_running()
+    assert extract(few, whole).status == 0  # whatever runs next tells it
+    (told,) = [run for run in runs_of(whole) if run.id == mine.id]
+    assert told.state is not None
+    assert told.state.is_completed()
+    assert list(run_client.owed_folder().iterdir()) == []
+
+
+def test_a_run_that_the_server_does_not_take_ends_in_one_sentence(few: Path, whole: Path) -> None:
+    with between(Always(faults.ERROR_500, ("POST", "/flow_runs/"))), patience(0.5):
+        refused = extract(few, whole)
+    assert refused.status == 4
+    said = refused.err.splitlines()
+    assert said[-1].startswith("pixels-once features: the Prefect server at http://127.0.0.1:")
+    assert "answers 500 to POST /flow_runs/" in said[-1]
+    assert "Traceback" not in refused.err
+
+
+def test_only_runs_whose_process_has_gone_are_buried(prefect_api: str) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    dead = identity(child.pid)
+    child.kill()
+    child.wait()
+    here = identity()
+    elsewhere = dead | {"pixels-once.host": "another"}
+    of = {
+        "dead": dead,
+        "number used again": here | {"pixels-once.started": "1"},
+        "before the reboot": here | {"pixels-once.boot": "another"},
+        "alive": here,
+        "on another machine": elsewhere,
+        "in another container": dead | {"pixels-once.processes": "another"},
+        "nobody's": {},
+    }
+    with server() as client:
+        flow = client.create_flow_from_name("features")
+        runs = {}
+        for name, labels in of.items():
+            answer = client.request(
+                "POST",
+                "/flow_runs/",
+                json={"flow_id": str(flow), "name": name, "labels": labels},
+            )
+            runs[name] = UUID(answer.json()["id"])
+            client.set_flow_run_state(runs[name], Running())
+        settle(client)
+        ended = {
+            name for name, run in runs.items() if client.read_flow_run(run).state_type == "CRASHED"
+        }
+        assert ended == {"dead", "number used again", "before the reboot"}
+        message = client.read_flow_run(runs["dead"]).state.message  # type: ignore[union-attr]
+        assert f"process {child.pid} on " in str(message)
+        for run in runs.values():
+            client.delete_flow_run(run)
