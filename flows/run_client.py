@@ -150,13 +150,14 @@ class RunClient(SyncPrefectClient):
         )
 
 
-def made_patient(client: SyncPrefectClient, patience_s: float = PATIENCE_S) -> RunClient:
+def made_patient(client: SyncPrefectClient, patience_s: float | None = None) -> RunClient:
     """The same client, become a `RunClient`: Prefect makes the clients of a run itself."""
     found: Any = client
     if not isinstance(client, RunClient):
         found.__class__ = RunClient
         found._client.__class__ = _PatientHttp
-        found._client.patience_s = patience_s
+        if patience_s is not None:
+            found._client.patience_s = patience_s
     return found  # type: ignore[no-any-return]
 
 
