@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from prefect import get_client
@@ -33,9 +36,9 @@ def watched_for_cancelling() -> Iterator[threading.Event]:
     if context is None or context.flow_run is None:
         yield asked
         return
-    thread = threading.Thread(
-        target=_watch, args=(context.flow_run.id, asked, over), name="cancel-watch", daemon=True
-    )
+    # Without the context a thread knows neither the server nor the client, and starts a server.
+    watch = partial(contextvars.copy_context().run, _watch, context.flow_run.id, asked, over)
+    thread = threading.Thread(target=watch, name="cancel-watch", daemon=True)
     thread.start()
     try:
         yield asked
@@ -61,12 +64,14 @@ def end_open_tasks() -> None:
 
 def _watch(flow_run: UUID, asked: threading.Event, over: threading.Event) -> None:
     runs = [flow_run]
-    with get_client(sync_client=True) as client:
-        with contextlib.suppress(Exception):
-            parent = client.read_flow_run(flow_run).parent_task_run_id
-            if parent is not None:  # `features` inside `refresh`: either may be cancelled
-                above = client.read_task_run(parent).flow_run_id
-                runs += [above] if above is not None else []
+    client: Any = get_client(sync_client=True)
+    patient = getattr(client, "patient_for", contextlib.nullcontext)
+    with contextlib.suppress(Exception):
+        parent = client.read_flow_run(flow_run).parent_task_run_id
+        if parent is not None:  # `features` inside `refresh`: either may be cancelled
+            above = client.read_task_run(parent).flow_run_id
+            runs += [above] if above is not None else []
+    with patient(0.0):
         while not over.wait(_LOOK_EVERY_S):
             # A server that does not answer for a while is no reason to stop the work.
             with contextlib.suppress(Exception):

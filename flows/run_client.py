@@ -8,6 +8,7 @@ and no lack of one, ends it. A final state that the server does not take is left
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import sys
 import threading
@@ -35,6 +36,9 @@ _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 _ANSWERS = {404, 405, 409, 410, 422}  # about the request: asking again changes nothing
 
 
+_patience = contextvars.ContextVar("patience", default=float("inf"))
+
+
 class ServerUnavailable(RuntimeError):
     """The Prefect server did not take what a run cannot begin without."""
 
@@ -54,13 +58,14 @@ class _PatientHttp(PrefectHttpxSyncClient):
     ) -> httpx.Response:
         began, tries, said = time.monotonic(), 0, False
         while True:
+            most = min(self.patience_s, _patience.get())
             try:
                 if self.enable_csrf_support and request.method != "GET":
                     self._add_csrf_headers(request)
                 response = send(request, *send_args, **send_kwargs)
             except httpx.RequestError as error:
                 problem: str | httpx.RequestError = error
-                patience = self.patience_s
+                patience = most
             else:
                 code = response.status_code
                 if response.is_success or code in _ANSWERS:
@@ -69,7 +74,7 @@ class _PatientHttp(PrefectHttpxSyncClient):
                     self.csrf_token = None
                 problem = f"it answers {code}"
                 busy = code >= 500 or code in (408, 429)
-                patience = self.patience_s if busy else min(_SHORT_S, self.patience_s)
+                patience = most if busy else min(_SHORT_S, most)
             spent = time.monotonic() - began
             if spent >= patience:
                 if isinstance(problem, httpx.RequestError):
@@ -131,7 +136,16 @@ class RunClient(SyncPrefectClient):
 
     @contextlib.contextmanager
     def patient_for(self, seconds: float) -> Any:
-        """Within the block, ask again for so many seconds only."""
+        """Within the block, this thread asks again for so many seconds only."""
+        before = _patience.set(seconds)
+        try:
+            yield self
+        finally:
+            _patience.reset(before)
+
+    @contextlib.contextmanager
+    def hurried(self, seconds: float) -> Any:
+        """While the block lasts, no thread of this client asks again for longer."""
         http: Any = self._client
         before, http.patience_s = http.patience_s, min(seconds, http.patience_s)
         try:

@@ -82,8 +82,8 @@ class RunPage:
     def _short_of_time(self) -> Any:
         """The jobs that are left ask a server that is away no longer than we wait for them."""
         client: Any = get_client(sync_client=True)
-        patient = getattr(client, "patient_for", None)
-        with patient(_AT_THE_END_S / 3) if patient is not None else contextlib.nullcontext():
+        hurried = getattr(client, "hurried", None)
+        with hurried(_AT_THE_END_S / 3) if hurried is not None else contextlib.nullcontext():
             yield
 
 

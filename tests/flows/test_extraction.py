@@ -23,17 +23,17 @@ FRAMES = ("--backbone", "frames", "--frames", "4", "--batch", "4")
 def test_a_run_makes_every_clip_and_a_second_finds_nothing_to_do(prefect_api, clips, tmp_path):
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "Walk" / "broken.mp4").write_bytes(b"no clip")
-    words = ("features", "--videos", "clips", "--store", "s.zarr", *FRAMES, "--json")
+    words = ("features", "--videos", "clips", "--store", "every.zarr", *FRAMES, "--json")
     first = running.run(*words, cwd=tmp_path)
     assert first.status == 0, first.err
     assert (first.json["outcome"], first.json["ready"], first.json["failed"]) == ("done", 12, 1)
-    made = store.open(str(tmp_path / "s.zarr"))
+    made = store.open(str(tmp_path / "every.zarr"))
     assert made.counts() == {"pending": 0, "ready": 12, "failed": 1, "gone": 0}
     assert made.classes == ["Jump", "Walk"]
     ready = np.flatnonzero(made.table()["status"] == store.READY)
     assert (np.diff(made.steps_of(ready)[0], axis=1) > 0).all()
     assert store.verify(made.url).ok
-    said = log_lines(tmp_path / "s.zarr")
+    said = log_lines(tmp_path / "every.zarr")
     assert any(line.startswith("Walk/broken.mp4 failed (row ") for line in said), said
     assert any("Jump/v_Jump_g01_c01.mp4 and 3 more: 4 ready" in line for line in said), said
     # A proxy that nobody answers at, and no word of what is not to be asked there.
