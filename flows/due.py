@@ -23,8 +23,8 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Completed, Crashed, Pending
 
 from flows.processes import identity
-from flows.run_client import RunClient
-from flows.settling import end_tasks
+from flows.run_client import RunClient, is_owed
+from flows.settling import end_tasks, settle
 
 _POLL_S = 5.0
 _AT_ONCE_AFTER_S = 5.0  # a stopped run finishes the clips in hand for so long
@@ -97,7 +97,8 @@ class Serving:
             # So that somebody may tell its end, should this process be killed.
             self._client.update_flow_run_labels(run.id, dict(identity()))
             if self._client.set_flow_run_state(run.id, Pending()).status != SetStateStatus.ACCEPT:
-                return  # cancelled meanwhile
+                self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
+                return
         except Exception as error:  # it stays due, or what became of it is seen below
             _say(f"{run.name} was not taken up: {error}")
             self._stopping.wait(_POLL_S)
@@ -153,6 +154,10 @@ class Serving:
 
     def _conclude(self, run: Any, status: int, asked: bool) -> None:
         """Give the run an end where its process has not."""
+        if is_owed(run.id):  # it ended, while no server answered
+            with contextlib.suppress(Exception):
+                settle(self._client)
+            return
         try:
             state = self._client.read_flow_run(run.id).state
         except Exception:  # deleted, or no answer: then the end is owed

@@ -205,6 +205,11 @@ def owed_folder() -> Path:
     return prefect_home() / "pixels-once-owed"
 
 
+def is_owed(flow_run_id: Any) -> bool:
+    """Whether a final state of this run waits to be told."""
+    return (owed_folder() / f"{flow_run_id}.json").exists()
+
+
 _owing = threading.Lock()
 
 
