@@ -134,8 +134,8 @@ def quiet_prefect() -> None:
 
     Must run before Prefect is imported. What the user set is left alone.
     """
-    if prefect_home() != Path("~/.prefect").expanduser():  # no home, or one that is read-only
-        os.environ.setdefault("PREFECT_HOME", str(prefect_home()))
+    if str(prefect_home()) != os.path.expanduser("~/.prefect"):  # no home, or a read-only one
+        os.environ["PREFECT_HOME"] = str(prefect_home())
     for name, value in {
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

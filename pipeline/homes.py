@@ -20,7 +20,18 @@ def user_folder(name: str) -> Path:
     there = wanted if wanted.exists() else home
     if home.is_absolute() and there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return wanted
-    return Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}" / name.lstrip(".")
+    return _temporary() / name.lstrip(".")
+
+
+def give_home() -> None:
+    """Set `HOME` to a folder in the temporary one for a user who has no home at all.
+
+    For the packages that insist on one (Dask and others end in "Could not determine home directory").
+    """
+    if not os.path.isabs(os.path.expanduser("~")):
+        home = _temporary()
+        home.mkdir(mode=0o700, exist_ok=True)
+        os.environ["HOME"] = str(home)
 
 
 def cache_folder() -> Path:
@@ -42,3 +53,7 @@ def keras_home() -> Path:
         return Path(named)
     readable = Path(os.path.expanduser("~")) / ".keras"
     return readable if readable.is_dir() else user_folder(".keras")
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}"

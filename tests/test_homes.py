@@ -41,6 +41,10 @@ def test_a_user_without_a_name_has_a_place(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("pwd.getpwuid", nobody)
     folder = tmp_path / "temporary" / f"pixels-once-{os.getuid()}"
     assert (homes.user_folder(".cache"), homes.keras_home()) == (folder / "cache", folder / "keras")
+    folder.parent.mkdir()
+    homes.give_home()
+    assert os.environ["HOME"] == str(folder)
+    assert Path.home() == folder
 
 
 def test_an_empty_variable_names_nothing_and_a_name_is_kept(
