@@ -32,7 +32,7 @@ from pipeline.features.decoding import FramePlan, read_clip
 from pipeline.features.sampling import sample_indices
 
 SIZES = {"240p": (426, 240), "480p": (854, 480), "1080p": (1920, 1080)}
-CLIPS = {"240p": 12, "480p": 4, "1080p": 2}
+CLIPS = {"240p": 8, "480p": 3, "1080p": 1}
 """How often a clip of each size is read in a round."""
 
 RATE, FRAMES = 30, 90
