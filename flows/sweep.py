@@ -34,6 +34,7 @@ from flows.training import Loaded, epoch_hooks, load_stores, make_config, store_
 from flows.trials import Trial, sweep_heads, trials
 from pipeline.errors import PixelsError
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.pictures import draw_missing
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.run_folder import DONE
 from pipeline.heads.training import train
@@ -92,7 +93,8 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     """Train one head in this process from the store that it keeps."""
     from prefect import get_run_logger
 
-    outcome = run_trial(trial, settings, _kept(settings.store))
+    with store_warnings():
+        outcome = run_trial(trial, settings, _kept(settings.store))
     if outcome.skipped:
         get_run_logger().info("%s is finished already", outcome.name)
     else:
@@ -117,6 +119,7 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
     if state in (RunState.FINISHED, RunState.UNFINISHED) and not settings.overwrite:
         require_same_run(folder, loaded.clips, config)
         if state is RunState.FINISHED:
+            draw_missing(folder)
             return Outcome(name=trial.name, head=trial.head, metrics=_metrics(folder), skipped=True)
     resume = state is RunState.UNFINISHED and not settings.overwrite
     work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)

@@ -18,7 +18,7 @@ import store
 from flows.names import key, label
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunWarning
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import EpochReport, OnEpoch
@@ -124,13 +124,17 @@ def clip_seconds(table: pd.DataFrame) -> float:
 
 @contextlib.contextmanager
 def store_warnings() -> Iterator[None]:
-    """Say what the store warns of (damaged rows left out) in one line each, on standard error."""
+    """Say in one line each what a store or a run warns of (rows left out), on standard error."""
+    ours = (store.StoreWarning, RunWarning)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", store.StoreWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, store.StoreWarning):
-            print(warning.message, file=sys.stderr)
+        for category in ours:
+            warnings.simplefilter("always", category)
+        try:
+            yield
+        finally:
+            for warning in caught:
+                if issubclass(warning.category, ours):
+                    print(warning.message, file=sys.stderr)
 
 
 def run_training_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:

@@ -25,6 +25,10 @@ class SpecMismatch(ConfigError):
     """Two things that must have one spec have two: a store and a run, a head and its source."""
 
 
+class RunWarning(UserWarning):
+    """A run is complete in all that counts, and this is not."""
+
+
 class UnreadableClip(PixelsError, ValueError):
     """A clip gives no frames. `reason` is one of `pipeline.features.reasons`."""
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: figures, predictions and pictures, beside honest baselines."""
+"""What a run says of itself: figures and predictions, beside honest baselines."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ MISTAKES = 20
 def evaluate_run(
     out: Path, clips: Clips, split: Split, config: TrainConfig, fitted: Fitted
 ) -> dict[str, Any]:
-    """Write predictions, per-class figures, mistakes and pictures; returns the metrics."""
-    from pipeline.heads.plots import plot_confusion, plot_curves, plot_model
-
+    """Write predictions, per-class figures and mistakes; returns the metrics."""
     predictions = predictions_table(clips, fitted.parts)
     predictions.to_csv(out / "predictions.csv", index=False)
     test_at, probabilities = fitted.parts["test"]
@@ -50,10 +48,6 @@ def evaluate_run(
     per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
     confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
     leakage_table(clips, split).to_csv(out / "leakage.csv", index=False)
-    progress = fitted.progress
-    plot_curves(progress.history, out / "curves.png", best_epoch=progress.best_epoch)
-    plot_confusion(counts, names, out / "confusion.png")
-    plot_model(fitted.model, out / "model.png")
     return run_metrics(clips, split, config, fitted)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
@@ -17,9 +18,10 @@ from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.digest import head_digest
 from pipeline.heads.evaluation import confident_mistakes, figures_of_test_set, run_metrics
-from pipeline.heads.fitting import EpochReport, OnEpoch, Stop
+from pipeline.heads.fitting import OnEpoch, Stop
 from pipeline.heads.leakage import leakage_table
 from pipeline.heads.measures import bootstrap_interval, confusion, per_class
+from pipeline.heads.pictures import Drawn, draw_pictures
 from pipeline.heads.plan import Plan
 from pipeline.heads.record import left_out
 from pipeline.heads.run_folder import (
@@ -61,13 +63,22 @@ def train_folds(
     metrics = _summary(clips, splits, done)
     if config.test_set:
         metrics["test_set"] = figures_of_test_set(clips, config.test_set, refitted.parts["test"])
-    predictions = _write(out, clips, folders, refitted)
+    predictions, counts = _write(out, clips, folders, refitted)
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
     metrics["test"]["top1_interval"] = list(bootstrap_interval(hits, group_names(predictions)))
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
     metrics["digest"] = head_digest(refitted.model, clips.classes)
     metrics["seconds"] = time.perf_counter() - started
     write_json(out / DONE, metrics)
+    progress = refitted.progress
+    drawn = Drawn(
+        model=refitted.model,
+        history=progress.history,
+        best_epoch=progress.best_epoch,
+        counts=counts,
+        classes=clips.classes,
+    )
+    draw_pictures(out, drawn)
     return metrics
 
 
@@ -166,9 +177,10 @@ def _summary(
     }
 
 
-def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -> pd.DataFrame:
-    from pipeline.heads.plots import plot_confusion, plot_curves, plot_model
-
+def _write(
+    out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted
+) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
+    """Write model and tables; returns (predictions, (classes, classes) counts) over all folds."""
     save_model(refitted.model, out / "model.keras")
     predictions = pd.concat(
         [read_predictions(folder / "predictions.csv") for folder in folders], ignore_index=True
@@ -189,9 +201,5 @@ def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -
     ]
     if leaks:
         pd.concat(leaks, ignore_index=True).to_csv(out / "leakage.csv", index=False)
-    history: list[EpochReport] = refitted.progress.history
-    write_history(out / "history.csv", history)
-    plot_curves(history, out / "curves.png", best_epoch=refitted.progress.best_epoch)
-    plot_confusion(counts, names, out / "confusion.png")
-    plot_model(refitted.model, out / "model.png")
-    return predictions
+    write_history(out / "history.csv", refitted.progress.history)
+    return predictions, counts

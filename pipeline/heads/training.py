@@ -24,7 +24,7 @@ from pipeline.heads.fitting import (
 )
 from pipeline.heads.gate import require_apart
 from pipeline.heads.identity import FILE, Identity
-from pipeline.heads.measures import Probabilities
+from pipeline.heads.measures import Probabilities, confusion
 from pipeline.heads.plan import FOLDED, Plan, plan_training, run_config
 from pipeline.heads.record import write_clips
 from pipeline.heads.resolved import auto_batch, head_policy, is_wide
@@ -81,7 +81,7 @@ def train(
     plan = plan_training(clips, config, work.path if work.resumed else None)
     started = time.perf_counter()
     earlier = since or (out if work.replaces else None)
-    before = Identity.load(earlier) if earlier is not None else None
+    before = _identity_of(earlier) if earlier is not None else None
     work.begin()
     if not plan.resumed:
         plan.identity.save(work.path / FILE)
@@ -90,12 +90,20 @@ def train(
     write_clips(work.path, plan.clips, plan.splits, tested)
     try:
         metrics = _train(plan, work.path, started, on_epoch, stop)
-    except Exception:
+    except ConfigError:
+        # Anything else (a full disk, Ctrl-C) leaves a training to go on with.
         work.give_up()
         raise
     if not metrics["stopped"]:
         work.finish()
     return metrics
+
+
+def _identity_of(folder: Path) -> Identity | None:
+    try:
+        return Identity.load(folder)
+    except ConfigError:
+        return None
 
 
 def _train(
@@ -218,14 +226,24 @@ def compiled_head(
 def finish_run(
     out: Path, clips: Clips, split: Split, config: TrainConfig, fitted: Fitted, started: float
 ) -> dict[str, Any]:
-    """Write model, figures and pictures of a trained head; `metrics.json` comes last."""
+    """Write model and figures of a trained head, `metrics.json` last; then its pictures."""
     from pipeline.heads.evaluation import evaluate_run
+    from pipeline.heads.pictures import Drawn, draw_pictures
 
     save_model(fitted.model, out / "model.keras")
     write_history(out / "history.csv", fitted.progress.history)
     metrics = evaluate_run(out, clips, split, config, fitted)
     metrics["seconds"] = time.perf_counter() - started
     write_json(out / DONE, metrics)
+    test_at, probabilities = fitted.parts["test"]
+    drawn = Drawn(
+        model=fitted.model,
+        history=fitted.progress.history,
+        best_epoch=fitted.progress.best_epoch,
+        counts=confusion(probabilities, clips.labels[test_at]),
+        classes=clips.classes,
+    )
+    draw_pictures(out, drawn)
     return metrics
 
 

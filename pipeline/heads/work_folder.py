@@ -54,7 +54,7 @@ class WorkFolder:
 
     def give_up(self) -> None:
         """The run cannot be made: where it was to replace another, nothing of it is left."""
-        if self.replaces:
+        if self.replaces and not self.resumed:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
