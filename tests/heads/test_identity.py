@@ -39,9 +39,10 @@ def three_classes() -> MemorySource:
     return source
 
 
-def weights_of(folder: Path) -> str:
-    """A hash of every weight of a run's saved head."""
-    hasher = hashlib.sha256()
+def result_of(folder: Path) -> str:
+    """A hash of every weight of a run's saved head, and of every loss on the way there."""
+    history = pd.read_csv(folder / "history.csv", dtype=str)
+    hasher = hashlib.sha256(history[["loss", "val_loss", "lr"]].to_csv().encode())
     for array in load_run(folder).model.get_weights():
         hasher.update(np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()
@@ -68,13 +69,13 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The weights of a run that was not interrupted, by its way."""
+    """The result of a run that was not interrupted, by its way."""
 
     @functools.cache
     def trained(way: str) -> str:
         folder = tmp_path_factory.mktemp("whole") / way
         train(three_classes(), WAYS[way], folder)
-        return weights_of(folder)
+        return result_of(folder)
 
     return trained
 
@@ -205,7 +206,7 @@ def test_a_resumed_run_continues_exactly_or_is_refused_by_name(
     if says == EXACT:
         metrics = train(changed_source(change), config, out, resume=True)
         assert not metrics["stopped"]
-        assert weights_of(out) == whole(way)
+        assert result_of(out) == whole(way)
         return
     with pytest.raises(ConfigError, match=says) as refused:
         train(changed_source(change), config, out, resume=True)
@@ -235,7 +236,7 @@ def test_ctrl_c_within_an_epoch_loses_that_epoch_and_nothing_else(
     assert half["best_epoch"] < half["epochs"] == 4, "the best weights are the latest: a weak test"
     monkeypatch.undo()
     train(three_classes(), config, tmp_path / "half", resume=True)
-    assert weights_of(tmp_path / "half") == weights_of(tmp_path / "whole")
+    assert result_of(tmp_path / "half") == result_of(tmp_path / "whole")
 
 
 def test_a_run_begun_before_identities_were_recorded_is_not_resumed_but_opens(
