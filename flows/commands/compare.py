@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ def run(settings: CompareSettings, *, json: bool) -> int:
     """Rank runs that were tested on the same clips; others stand on a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
 
-    boards = _of_test_set(leaderboards(Path(settings.runs)), settings)
+    folder = Path(settings.runs)
+    boards = _of_test_set(leaderboards(folder), settings)
     written = write_leaderboards(boards, Path(settings.out or settings.runs))
     if settings.against and not any(settings.against in list(b.table["run"]) for b in boards):
         raise ConfigError(
@@ -28,15 +30,16 @@ def run(settings: CompareSettings, *, json: bool) -> int:
         )
     found: list[dict[str, Any]] = []
     for board in boards:
-        rival = _rival(board.table, settings.against)
+        rival = settings.against or _frame_average(board.table)
         lines = []
         for line in board.table.to_dict("records"):
             if rival and line["run"] != rival:
-                folder = Path(settings.runs)
-                line["against"] = {
-                    "run": rival,
-                    **paired_difference(folder / str(line["run"]), folder / rival),
-                }
+                # Another board's run: tested on the same clips under other labels, or on others.
+                with contextlib.suppress(ConfigError):
+                    line["against"] = {
+                        "run": rival,
+                        **paired_difference(folder / str(line["run"]), folder / rival),
+                    }
             lines.append(line)
         found.append({"test_set": board.test_set, "runs": lines})
     if json:
@@ -72,9 +75,9 @@ def _of_test_set(boards: list[Leaderboard], settings: CompareSettings) -> list[L
     return found
 
 
-def _rival(table: pd.DataFrame, against: str) -> str:
-    """The run that the others are held against; empty where this board has none."""
-    chosen = table[table["run"] == against] if against else table[table["head"] == "frame_average"]
+def _frame_average(table: pd.DataFrame) -> str:
+    """The board's frame average, against which the others are held; empty where it has none."""
+    chosen = table[table["head"] == "frame_average"]
     return str(chosen["run"].iloc[0]) if len(chosen) else ""
 
 
@@ -102,6 +105,12 @@ def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
     held = next((line["against"]["run"] for line in lines if "against" in line), "")
     if held:
         print(f"against {held}: difference in top-1 and its 95 % interval over groups, paired")
+        relabelled = max(line["against"]["relabelled"] for line in lines if "against" in line)
+        if relabelled:
+            print(
+                f"{relabelled} of {first['clips']} clips have another label in {held} and are not "
+                "paired"
+            )
     elif not pd.isna(first["frame_average"]):
         print(f"the frame average reaches {first['frame_average']:.3f} on these clips")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from flows.server import prefect_server
 from flows.settings import SweepSettings
@@ -14,6 +15,7 @@ def run(settings: SweepSettings, *, json: bool) -> int:
     """Train them all and print what became of each; status 1 only where none was trained."""
     with prefect_server() as server:
         from flows.sweep import sweep
+        from pipeline.heads.compare import test_set_key
 
         if server is not None and server.page:
             print(f"watch: {server.page}", file=sys.stderr)
@@ -41,6 +43,11 @@ def run(settings: SweepSettings, *, json: bool) -> int:
             for one in ranked
         ],
     )
+    sets = len({test_set_key(Path(settings.runs) / one.name) for one in ranked})
+    if sets > 1:
+        print(
+            f"{sets} test sets: figures of different ones do not compare, `compare` ranks each apart"
+        )
     for one in failed:
         print(f"failed: {one.name}: {one.error}")
     console().print(f"next: pixels-once compare --runs {settings.runs}", style="bold")

@@ -51,16 +51,15 @@ class Leaderboard:
 def leaderboards(runs: Path | str) -> list[Leaderboard]:
     """One board per test set found under `runs`, the largest first.
 
-    Runs of different test clips, folds or specs are never ranked in one list: their figures do not
-    compare. Unfinished runs are left out. Raises `ConfigError` where no run is finished.
+    Runs of different test clips, labels, folds or specs are never ranked in one list: their figures
+    do not compare. Unfinished runs are left out. Raises `ConfigError` where no run is finished.
     """
-    found = [folder for folder in sorted(Path(runs).glob("*")) if (folder / DONE).exists()]
+    found = finished_runs(Path(runs))
     if not found:
         raise ConfigError(f"{runs} holds no finished run: train a head first")
     sets: dict[str, list[dict[str, Any]]] = {}
     for folder in found:
-        config = read_config(folder)
-        sets.setdefault(test_set_key(config), []).append(_line(folder, config))
+        sets.setdefault(test_set_key(folder), []).append(_line(folder, read_config(folder)))
     boards = [
         Leaderboard(
             test_set=key,
@@ -73,31 +72,58 @@ def leaderboards(runs: Path | str) -> list[Leaderboard]:
     return sorted(boards, key=lambda board: -len(board.table))
 
 
-def test_set_key(config: dict[str, Any]) -> str:
-    """A hash of what a run was tested on: the spec and each fold's test clips."""
-    folds = config["folds"] or [config["split"]]
-    tested = [config["fingerprint"], *[sorted(fold["test"]["video_ids"]) for fold in folds]]
-    return hashlib.sha256(json.dumps(tested).encode()).hexdigest()
+def finished_runs(runs: Path) -> list[Path]:
+    """The folders of finished runs under `runs`, each once: a link to one (`accepted`) is not another.
+
+    Hidden folders, in which a run is made that is to replace another, do not count.
+    """
+    found: dict[Path, Path] = {}
+    for folder in sorted(runs.glob("*"), key=lambda folder: (folder.is_symlink(), folder.name)):
+        if not folder.name.startswith(".") and (folder / DONE).exists():
+            found.setdefault(folder.resolve(), folder)
+    return sorted(found.values())
+
+
+def test_set_key(run: Path) -> str:
+    """A hash of what a run was tested on: the spec, and each fold's test clips with their labels."""
+    labels = _tested(run)["label"]
+    tested = [[[name, labels.get(name, "")] for name in fold] for fold in _test_ids(run)]
+    return _hash([read_config(run)["fingerprint"], *tested])
 
 
 def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
     """How much better `first` is than `second` in top-1, with its 95 % interval over groups.
 
-    Raises `ConfigError` where the runs were not tested on the same clips.
+    Clips are paired by id and label: `clips` says how many pairs there are, `relabelled` how many
+    clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
+    were not tested on the same clips.
     """
-    if test_set_key(read_config(first)) != test_set_key(read_config(second)):
+    keys = {_hash([read_config(run)["fingerprint"], *_test_ids(run)]) for run in (first, second)}
+    if len(keys) > 1:
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"
         )
-    tables = []
-    for folder in (first, second):
-        table = read_predictions(folder / "predictions.csv")
-        tables.append(table[table["part"] == "test"].set_index("row").sort_index())
-    hits = [(t["label"] == t["predicted"]).to_numpy(dtype=float) for t in tables]
+    pairs = _tested(first).join(_tested(second), rsuffix="_second", how="inner")
+    same = pairs["label"] == pairs["label_second"]
+    if not same.any():
+        raise ConfigError(
+            f"no test clip has the same label in {first.name} and {second.name}: train both on one "
+            "store"
+        )
+    paired = pairs[same].sort_index().reset_index()
+    hits = [
+        (paired[f"predicted{run}"] == paired["label"]).to_numpy(float) for run in ("", "_second")
+    ]
     difference: npt.NDArray[Any] = hits[0] - hits[1]
-    low, high = bootstrap_interval(difference, group_names(tables[0]), seed=seed)
-    return {"difference": float(difference.mean()), "low": low, "high": high}
+    low, high = bootstrap_interval(difference, group_names(paired), seed=seed)
+    return {
+        "difference": float(difference.mean()),
+        "low": low,
+        "high": high,
+        "clips": len(paired),
+        "relabelled": int((~same).sum()),
+    }
 
 
 def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
@@ -110,6 +136,22 @@ def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
         _plot(board, out / f"{name}.png")
         written += [out / f"{name}.csv", out / f"{name}.png"]
     return written
+
+
+def _tested(run: Path) -> pd.DataFrame:
+    """A run's predictions on its test clips, indexed by `video_id`."""
+    table = read_predictions(run / "predictions.csv", probabilities=False)
+    return table[table["part"] == "test"].set_index("video_id")
+
+
+def _test_ids(run: Path) -> list[list[str]]:
+    config = read_config(run)
+    folds = config["folds"] or [config["split"]]
+    return [sorted(map(str, fold["test"]["video_ids"])) for fold in folds]
+
+
+def _hash(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

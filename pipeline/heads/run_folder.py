@@ -71,10 +71,11 @@ def predictions_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
+def read_predictions(path: Path, *, probabilities: bool = True) -> pd.DataFrame:
     """What `predictions_table` held: a class named `NA` stays a name, not a missing value."""
     names = ("video_id", "group", "part", "label", "predicted")
-    return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False)
+    wanted = None if probabilities else lambda column: not column.startswith("p:")
+    return pd.read_csv(path, usecols=wanted, dtype=dict.fromkeys(names, str), keep_default_na=False)
 
 
 def recorded_splits(out: Path) -> list[Split]:

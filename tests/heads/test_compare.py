@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 
 import pandas as pd
 import pytest
 
+from flows.commands import compare
+from flows.settings import CompareSettings
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import load_clips
-from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+from pipeline.heads.compare import (
+    finished_runs,
+    leaderboards,
+    paired_difference,
+    write_leaderboards,
+)
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.export import export_run
 from pipeline.heads.saved import load_run
@@ -77,3 +85,41 @@ def test_an_export_says_what_the_head_says(runs, head, format, tmp_path):
 def test_an_unknown_format_is_refused(runs, tmp_path):
     with pytest.raises(ConfigError, match="not known"):
         export_run(load_run(runs / "gru"), tmp_path / "x", format="pickle")
+
+
+@pytest.fixture
+def same_clips(runs, tmp_path):
+    """`gru` and `lstm` again, and `other`: the lstm's predictions with its rows and one label changed."""
+    for name in ("gru", "lstm"):
+        shutil.copytree(runs / name, tmp_path / name)
+    shutil.copytree(runs / "lstm", tmp_path / "other")
+    table = pd.read_csv(tmp_path / "other" / "predictions.csv")
+    table["row"] = table["row"].to_numpy()[::-1]
+    first = table.index[table["part"] == "test"][0]
+    table.loc[first, "label"] = {"fall": "rise", "rise": "fall"}[table.loc[first, "label"]]
+    table.to_csv(tmp_path / "other" / "predictions.csv", index=False)
+    return tmp_path
+
+
+def test_clips_are_paired_by_id_and_label_whatever_row_they_had(same_clips):
+    boards = leaderboards(same_clips)
+    assert [set(board.table["run"]) for board in boards] == [{"gru", "lstm"}, {"other"}]
+    plain = paired_difference(same_clips / "gru", same_clips / "lstm")
+    found = paired_difference(same_clips / "gru", same_clips / "other")
+    assert (found["clips"], found["relabelled"]) == (plain["clips"] - 1, 1)
+    assert paired_difference(same_clips / "lstm", same_clips / "other")["difference"] == 0
+
+
+def test_the_accepted_run_is_listed_once_and_a_replacement_in_the_making_not_at_all(same_clips):
+    (same_clips / "accepted").symlink_to("gru")
+    shutil.copytree(same_clips / "gru", same_clips / ".gru.next")
+    assert [path.name for path in finished_runs(same_clips)] == ["gru", "lstm", "other"]
+    assert sum(len(board.table) for board in leaderboards(same_clips)) == 3
+
+
+def test_compare_says_which_clips_were_not_paired(same_clips, capsys):
+    status = compare.run(CompareSettings(runs=str(same_clips), against="gru"), json=False)
+    out = " ".join(capsys.readouterr().out.split())
+    assert status == 0
+    assert "1 of 14 clips have another label in gru and are not paired" in out
+    assert "2 test sets: figures of different boards do not compare" in out
