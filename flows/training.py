@@ -98,7 +98,7 @@ def load_stores(stores: str) -> Loaded:
     urls = [url.strip() for url in stores.split(",") if url.strip()]
     if not urls:
         raise ConfigError("store is empty: name a store that `features` made")
-    sources = [store.open(url) for url in urls]
+    sources = [store.open(url, frozen=True) for url in urls]
     for source in sources:
         counts = source.counts()
         if counts["pending"] + counts["failed"]:

@@ -23,8 +23,12 @@ from store.sequences import Sequences, concatenate, windows
 _THREADS = 4
 
 
-def open_store(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Store:
+def open_store(
+    url: str, *, storage_options: Mapping[str, Any] | None = None, frozen: bool = False
+) -> Store:
     """Open a store for reading, as it is now.
+
+    frozen: rows that are made anew later are left out, never taken as they are by then.
 
     Raises `StoreNotFound`, `StoreMismatch` (something else is there), `StoreTooNew`.
 
@@ -34,18 +38,22 @@ def open_store(url: str, *, storage_options: Mapping[str, Any] | None = None) ->
     >>> s.load([0, 1]).features.shape             # doctest: +SKIP
     (2, 40, 2048)
     """
-    return Store(url, storage_options=storage_options)
+    return Store(url, storage_options=storage_options, frozen=frozen)
 
 
 class Store:
     """A snapshot of a store. Status and digests are read at once, other columns when asked for.
 
     While a run writes, `load` and `batches` return only rows whose features match the snapshot's
-    digests; rows that were made anew since are taken as they are now if they are ready again, else
-    they are left out with a `StoreWarning`. `refresh` gives a new snapshot.
+    digests; rows that were made anew since are taken as they are now if they are ready again (not
+    where the snapshot is `frozen`), else they are left out with a `StoreWarning`. `refresh` gives a
+    new snapshot.
     """
 
-    def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, *, storage_options: Mapping[str, Any] | None = None, frozen: bool = False
+    ) -> None:
+        self._frozen = frozen
         self._place = Place(url, storage_options)
         self.url: str = self._place.url
         with translated(self.url):
@@ -135,7 +143,7 @@ class Store:
 
     def refresh(self) -> Store:
         """The store as it is now."""
-        return Store(self.url, storage_options=self._place.options)
+        return Store(self.url, storage_options=self._place.options, frozen=self._frozen)
 
     # — inside ——————————————————————————————————————————————————————————————————————————————————
 
@@ -183,12 +191,13 @@ class Store:
             features, sound = self._features(index, self._digest)
             if sound.all():
                 return Sequences(features=features, mask=mask, rows=index)
-            again = index[~sound]
-            now = self.refresh()
-            ready = now._status[again] == READY
-            fresh, right = now._features(again, now._digest)
-            mask[~sound], features[~sound] = now._steps("mask", again), fresh
-            sound[~sound] = ready & right
+            if not self._frozen:
+                again = index[~sound]
+                now = self.refresh()
+                ready = now._status[again] == READY
+                fresh, right = now._features(again, now._digest)
+                mask[~sound], features[~sound] = now._steps("mask", again), fresh
+                sound[~sound] = ready & right
         left_out = index[~sound]
         if len(left_out):
             named = ", ".join(map(str, left_out[:5].tolist()))

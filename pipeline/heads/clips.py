@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,15 @@ import pandas as pd
 
 from pipeline.errors import ConfigError
 from pipeline.heads.holdout import Holdout, holdouts_of
+from pipeline.heads.order import WINDOW_BYTES, pieces, shuffled
 from pipeline.heads.source import READY, Rows, SequenceSource, normalised, usable
 
 MEMORY_SHARE = 0.5
 """Sequences that take more than this share of the free memory are streamed."""
+READ_SHARE = 0.125
+"""A stream reads at most this share of the free memory at a time, and two such at once."""
+READ_BYTES = 1 << 27
+"""What a stream in the order of rows reads at a time."""
 
 Batch = tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows]
 """(features (n, steps, *shape), mask (n, steps) bool, positions (n,))."""
@@ -80,13 +86,21 @@ class Clips:
     def batches(
         self, positions: Rows, size: int, *, order_seed: tuple[int, int] | None = None
     ) -> Iterator[Batch]:
-        """`size` clips at a time, each once, in the order given or shuffled by (seed, epoch)."""
+        """`size` clips at a time, each once, in the order given or shuffled by (seed, epoch).
+
+        The order is the same whether the sequences are in memory or streamed. Raises `ConfigError`
+        where clips that are streamed can no longer be read as they were.
+        """
         order = np.asarray(positions, dtype=np.int64)
-        if self.features is None or self.mask is None:
-            yield from self._streamed(order, size, order_seed)
-            return
+        row_bytes = _row_bytes(self.steps, self.shape)
+        most, ends = READ_BYTES // row_bytes, [len(order)]
         if order_seed is not None:
-            order = np.random.default_rng(order_seed).permutation(order)
+            most = WINDOW_BYTES // row_bytes
+            order, ends = shuffled(order, self.rows, order_seed, window=most)
+        if self.features is None or self.mask is None:
+            most = min(most, int(READ_SHARE * _free_bytes()) // row_bytes)
+            yield from self._streamed(order, size, pieces(ends, size, most))
+            return
         for start in range(0, len(order), size):
             at = order[start : start + size]
             yield self.features[at], self.mask[at], at
@@ -110,29 +124,37 @@ class Clips:
         """(features, mask) of these clips, in this order, repeats allowed."""
         if self.features is not None and self.mask is not None:
             return self.features[positions], self.mask[positions]
+        features, mask, at = self._load(positions)
+        return features[at], mask[at]
+
+    def _streamed(self, order: Rows, size: int, spans: list[tuple[int, int]]) -> Iterator[Batch]:
+        """Batches of `order`, one of its spans being read while the one before is used."""
+        with ThreadPoolExecutor(1) as ahead:
+            reading = [ahead.submit(self._load, order[slice(*span)]) for span in spans[:1]]
+            for number, (start, stop) in enumerate(spans):
+                features, mask, at = reading.pop().result()
+                if number + 1 < len(spans):
+                    reading = [ahead.submit(self._load, order[slice(*spans[number + 1])])]
+                for first in range(start, stop, size):
+                    batch = at[first - start : first - start + size]
+                    yield features[batch], mask[batch], order[first : first + len(batch)]
+
+    def _load(self, positions: Rows) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows]:
+        """(features, mask, where in them each of `positions` is), read from the source."""
         distinct, back = np.unique(positions, return_inverse=True)
         wanted = self.stored_rows[distinct]
         read = self.source.load(wanted)
-        if len(read.rows) != len(distinct):
-            lost = sorted(set(wanted.tolist()) - set(np.asarray(read.rows).tolist()))
-            raise ConfigError(f"rows {lost[:5]} were damaged while training: verify the store")
-        order = np.argsort(np.asarray(read.rows), kind="stable")
-        order = order[np.searchsorted(np.asarray(read.rows)[order], wanted)][back]
-        return np.asarray(read.features)[order], np.asarray(read.mask, dtype=bool)[order]
-
-    def _streamed(
-        self, order: Rows, size: int, order_seed: tuple[int, int] | None
-    ) -> Iterator[Batch]:
-        options: dict[str, Any] = {}
-        if order_seed is not None:
-            options = {"shuffle": True, "seed": order_seed[0], "epoch": order_seed[1]}
-        for read in self.source.batches(self.rows[order], size, **options):
-            features, mask = np.asarray(read.features), np.asarray(read.mask, dtype=bool)
-            real = mask.any(axis=1)
-            if real.any():
-                at = self.positions(np.asarray(read.rows)[real])
-                _refuse_non_finite(features[real], mask[real], self.table, self.rows[at])
-                yield features[real], mask[real], at
+        got, mask = np.asarray(read.rows), np.asarray(read.mask, dtype=bool)
+        lost = ~np.isin(wanted, got[mask.any(axis=1)])
+        if lost.any():
+            ids = self.table["video_id"].iloc[distinct[lost]].astype(str).tolist()
+            raise ConfigError(
+                f"{len(ids)} clips ({', '.join(ids[:3])}{', …' * (len(ids) > 3)}) can no longer be "
+                f"read as they were when the training began: run `features`, and `verify` if no run "
+                "has changed them, then train again"
+            )
+        order = np.argsort(got, kind="stable")
+        return np.asarray(read.features), mask, order[np.searchsorted(got[order], wanted)][back]
 
 
 def load_clips(
@@ -157,7 +179,9 @@ def load_clips(
     lost = {"damaged": 0, "without_steps": 0}
     if stream is None:
         stream = _bytes(source, rows) > MEMORY_SHARE * _free_bytes()
-    if not stream:
+    if stream:
+        rows, lost = _looked_at(source, rows, table)
+    else:
         features, mask, rows, lost = _read(source, rows)
         _refuse_non_finite(features, mask, table, rows)
     digests = np.asarray(source.digests(rows), dtype=np.uint32)
@@ -201,9 +225,28 @@ def _read(
     return features, mask, got, lost
 
 
+def _looked_at(
+    source: SequenceSource, rows: Rows, table: pd.DataFrame
+) -> tuple[Rows, dict[str, int]]:
+    """The rows that can be used, each read once: a stream has the clips that memory would have."""
+    got: list[Rows] = []
+    seen = 0
+    for read in source.batches(rows, 64):
+        mask, numbers = np.asarray(read.mask, dtype=bool), np.asarray(read.rows, dtype=np.int64)
+        _refuse_non_finite(np.asarray(read.features), mask, table, numbers)
+        seen += len(numbers)
+        got.append(numbers[mask.any(axis=1)])
+    kept = np.sort(np.concatenate(got)) if got else rows[:0]
+    return kept, {"damaged": len(rows) - seen, "without_steps": seen - len(kept)}
+
+
 def _bytes(source: SequenceSource, rows: Rows) -> int:
-    item = 1 if len(source.shape) == 3 else 4
-    return int(len(rows) * source.steps * np.prod(source.shape) * item)
+    return len(rows) * _row_bytes(source.steps, source.shape)
+
+
+def _row_bytes(steps: int, shape: tuple[int, ...]) -> int:
+    item = 1 if len(shape) == 3 else 4
+    return int(steps * np.prod(shape) * item)
 
 
 def _free_bytes() -> int:

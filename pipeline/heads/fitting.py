@@ -160,10 +160,14 @@ def predict_probabilities(model: Any, clips: Clips, positions: Rows, batch: int 
     That is what `predict` reads of a clip, with views or without. Every call has one shape (the last
     batch is filled up), so nothing is compiled twice.
     """
-    total = np.zeros((len(clips), len(clips.classes)), np.float32)
+    parts = [np.zeros((0, len(clips.classes)), np.float32)]
+    seen = [np.zeros(0, np.int64)]
     for features, mask, at in clips.batches(positions, batch):
-        total[at] = predict_batch(model, features, mask, batch)
-    return total[positions]
+        parts.append(predict_batch(model, features, mask, batch))
+        seen.append(at)
+    if not np.array_equal(np.concatenate(seen), positions):
+        raise RuntimeError(f"{len(positions)} clips were asked for and others were predicted")
+    return np.concatenate(parts)
 
 
 def predict_views(model: Any, clips: Clips, positions: Rows, batch: int = 64) -> Any:

@@ -65,11 +65,13 @@ def _pooled(clips: Clips, training: Rows) -> npt.NDArray[np.float32]:
     """(clips, channels) unit vectors: each clip's mean over its real steps, standardised."""
     statistics = masked_statistics(clips, training)
     channels = channels_of(clips.shape)
-    vectors = np.zeros((len(clips), channels), np.float32)
+    vectors = np.full((len(clips), channels), np.nan, np.float32)
     for features, mask, at in clips.batches(np.arange(len(clips)), 32):
         for i, place in enumerate(at):
             steps = features[i][mask[i]].reshape(-1, channels).astype(np.float32)
             vectors[place] = steps.mean(axis=0)
+    if np.isnan(vectors).any():
+        raise RuntimeError("some clips' mean features were not computed")
     # Deviations between clips are smaller than between frames: scale by their own.
     vectors -= statistics.mean
     spread = vectors[training].std(axis=0)
