@@ -104,7 +104,8 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"
         )
-    pairs = _tested(first).join(_tested(second), rsuffix="_second", how="inner")
+    other = _tested(second)[["label", "predicted"]].add_suffix("_second")
+    pairs = _tested(first).join(other, how="inner")
     same = pairs["label"] == pairs["label_second"]
     if not same.any():
         raise ConfigError(

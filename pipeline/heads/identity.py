@@ -23,6 +23,7 @@ from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.saved import flat
+from pipeline.heads.source import SequenceSource, normalised, usable
 from pipeline.heads.splits import Split
 from pipeline.heads.zoo import config_dict, head_kind
 
@@ -86,7 +87,7 @@ class Identity:
         table = self.clips.drop(columns="row").iloc[order]
         parts = ["".join(np.array(list(part), dtype=str)[order]) for part in self.parts]
         values = self._values() | {"clips": _columns(table), "parts": parts}
-        text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -166,6 +167,15 @@ class Identity:
     def require(self, now: Identity, run: str) -> None:
         """Raise `ConfigError`, which names every difference, unless `now` is this identity."""
         self._refuse(self.differences(now), run)
+
+    def changes(self, source: SequenceSource) -> ClipChanges:
+        """Which clips of the run its first store holds otherwise now; not which came to it."""
+        table = usable(normalised(source.table()))
+        table = table[table["video_id"].isin(self.clips.index)]
+        rows = table.index.to_numpy(dtype=np.int64)
+        now = table[["label", "group", "split"]].astype(str)
+        now = now.assign(row=rows, digest=np.asarray(source.digests(rows), dtype=np.int64))
+        return ClipChanges.between(self.clips, now.set_axis(table["video_id"].astype(str), axis=0))
 
     def _refuse(self, problems: Sequence[str], run: str) -> None:
         if problems:
