@@ -123,7 +123,7 @@ def test_what_is_damaged_before_a_training_is_left_out_alike(tmp_path: Path) -> 
         load_clips(source, stream=True)
 
 
-@pytest.mark.parametrize("calm", [1, 3, 9])
+@pytest.mark.parametrize("calm", [1, 9])
 def test_rows_that_vanish_while_they_are_streamed_stop_the_training(
     calm: int, tmp_path: Path
 ) -> None:
