@@ -157,8 +157,9 @@ class Identity:
         if self.head["name"] != now.head["name"]:
             found.append(f"head {self.head['name']}, now {now.head['name']}")
         else:
-            found += _changed_values(self.head["config"], now.head["config"])
-        found += _changed_values(self.settings, now.settings)
+            options = head_kind(self.head["name"]).options()
+            found += _changed_values(self.head["config"], now.head["config"], options)
+        found += _changed_values(self.settings, now.settings, TrainConfig().to_dict())
         found += ClipChanges.between(self.clips, now.clips).phrases()
         if not found and self.classes != now.classes:
             found.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")
@@ -244,11 +245,13 @@ def _features(
     return found
 
 
-def _changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _changed_values(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> list[str]:
+    """`defaults`: of settings that an earlier version did not have, and so did not record."""
+    old = {name: (defaults or {}).get(name) for name in now} | dict(before)
     return [
-        f"{name} {before.get(name)}, now {now.get(name)}"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
+        f"{name} {old[name]}, now {now.get(name)}" for name in old if old[name] != now.get(name)
     ]
 
 

@@ -52,7 +52,9 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
     have now. Raises `ConfigError`, which names every difference, where they or the settings are not
     what the run recorded, and where it recorded too little to tell.
     """
-    recorded = None if resumed is None else Identity.load(resumed)
+    recorded = None
+    if resumed is not None and (resumed / "config.json").exists():
+        recorded = Identity.load(resumed)
     if resumed is not None and recorded is None and _has_state(resumed):
         raise ConfigError(
             f"the run {resumed} does not record which labels and features it was begun with (an "
@@ -93,6 +95,8 @@ def require_same_run(folder: Path, clips: Clips, config: TrainConfig) -> None:
     Stricter than resuming: clips that came since are a difference too.
     """
     recorded = Identity.load(folder)
+    if recorded is None and not _has_state(folder):
+        return  # it died before its first epoch ended: nothing of it is taken over
     if recorded is None:
         raise ConfigError(
             f"the run {folder} does not record which labels and features it was trained with (an "
@@ -159,9 +163,11 @@ def _require_apart(clips: Clips, splits: Sequence[Split]) -> None:
 
 
 def _has_state(folder: Path) -> bool:
-    """Whether an unfinished run holds anything that a resumed one would take over."""
-    return any((folder / CHECKPOINT).glob("*.json")) or any(
-        [*folder.glob(f"folds/*/{DONE}"), *folder.glob(f"folds/*/{CHECKPOINT}/*.json")]
+    """Whether a run holds anything that a later one would take over."""
+    return (
+        (folder / DONE).exists()
+        or any((folder / CHECKPOINT).glob("*.json"))
+        or any([*folder.glob(f"folds/*/{DONE}"), *folder.glob(f"folds/*/{CHECKPOINT}/*.json")])
     )
 
 

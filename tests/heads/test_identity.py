@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.identity import Identity
 from pipeline.heads.saved import load_run
 from pipeline.heads.training import train
 from tests.heads.sources import MemorySource, rising_or_falling
@@ -275,3 +276,22 @@ def test_a_run_records_the_settings_that_were_used(
     assert (asked["lr"], asked["train_batch"], asked["precision"]) == (0.0, 0, "auto")
     assert (used["lr"], used["train_batch"], used["precision"]) == (0.0001, 8, "float32")
     assert (asked["split"], used["split"]) == ("auto", "grouped")
+
+
+def test_a_setting_that_an_earlier_version_did_not_have_counts_as_its_default(
+    interrupted: dict[str, Path],
+) -> None:
+    recorded = Identity.load(interrupted["train"])
+    assert recorded is not None
+    fewer = {k: v for k, v in recorded.settings.items() if k != "label_smoothing"}
+    earlier = dataclasses.replace(recorded, settings=fewer)
+    assert earlier.differences(recorded) == []
+    other = dataclasses.replace(recorded, settings=recorded.settings | {"label_smoothing": 0.1})
+    assert earlier.differences(other) == ["label_smoothing 0.0, now 0.1"]
+
+
+def test_a_run_that_died_before_it_was_recorded_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "run" / "identity.json").write_text("{}")
+    metrics = train(three_classes(), WAYS["train"], tmp_path / "run", resume=True)
+    assert metrics["epochs"] == 4
