@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from flows.training import ACCEPTED
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import Clips
+from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import unseen
 from pipeline.heads.promotion import Hits
 from pipeline.heads.record import trained_clips
@@ -67,9 +69,11 @@ def locked(runs: Path) -> Iterator[None]:
         yield
 
 
-def state_of(clips: Clips) -> str:
-    """A hash of which clips can be used and what their features, labels and splits are."""
+def state_of(clips: Clips, trainings: Sequence[TrainConfig]) -> str:
+    """A hash of which clips can be used, their features, labels and splits, and of every setting."""
+    asked = [config.to_dict() for config in trainings]
     hasher = hashlib.sha256(clips.fingerprint.encode())
+    hasher.update(json.dumps(asked, sort_keys=True).encode() + b"\n")
     table = clips.table[["video_id", "label", "split", "group"]].astype(str)
     for values, digest in zip(table.itertuples(index=False), clips.digests, strict=True):
         hasher.update("\0".join([*values, str(digest)]).encode() + b"\n")

@@ -82,7 +82,7 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
         return _ended(begun, "Interrupted")
     with store_warnings():
         loaded = load_stores(settings.store)
-    state = accepted.state_of(loaded.clips)
+    state = accepted.state_of(loaded.clips, [train_config(one) for one in trainings])
     before = accepted.read(runs)
     if before is not None and _remembered(runs, settings.store) == state and not settings.always:
         logger.info("nothing new since the last refresh")

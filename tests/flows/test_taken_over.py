@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flows import accepted, sweep
 from flows.settings import SweepSettings
 from flows.sweep import run_trial
 from flows.training import Loaded
@@ -67,7 +68,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if state == "finished":
             run_trial(only(settings), settings, loaded())
             continue
-        from flows import sweep
         from pipeline.heads.training import train
 
         config = sweep._config(settings, only(settings), baselines=True)
@@ -107,6 +107,18 @@ def test_a_sweep_takes_over_only_the_run_it_would_make(
     assert outcome.skipped == (state == "finished")
     assert outcome.metrics == json.loads((out / "metrics.json").read_text())
     assert result_of(out) == result_of(swept / "finished" / only(SETTINGS).name)
+
+
+@pytest.mark.parametrize("change", [*SOURCES, *CHANGES])
+def test_a_refresh_calls_nothing_unchanged_that_is_not(change: str) -> None:
+    def state(change: str, settings: dict[str, Any]) -> str:
+        asked = dataclasses.replace(SETTINGS, **settings)
+        config = sweep._config(asked, only(asked), baselines=True)
+        return accepted.state_of(loaded(change).clips, [config])
+
+    settings = CHANGES.get(change, ({}, ""))[0]
+    same = state(change if change in SOURCES else "nothing", settings) == state("nothing", {})
+    assert same == (change == "nothing")
 
 
 def test_a_run_of_an_older_version_is_not_called_finished(swept: Path, tmp_path: Path) -> None:
