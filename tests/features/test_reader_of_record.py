@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,8 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.artifacts import markdown
 from flows.scan import look_at
-from pipeline.errors import ConfigError, UnreadableClip
+from flows.settings import FeaturesSettings
+from flows.specs import stage_of
+from flows.summary import Summary
+from pipeline.errors import ConfigError, SpecMismatch, UnreadableClip
 from pipeline.features.catalog import discover
 from pipeline.features.decoding import FramePlan, read_clip, seeking
 from pipeline.features.decoding.clock import Clock
@@ -251,3 +257,24 @@ def test_a_damaged_packet_in_a_long_clip_is_not_sought_over(tmp_path: Path) -> N
     sought = read_clip(str(clip), plan)
     assert sought.frames_decoded == seeking.LONG_FRAMES + 99
     assert sought.reason == "fewer_frames"
+
+
+def test_a_new_store_shows_pixels_in_their_shape_and_an_older_one_stays_as_it_is() -> None:
+    settings = FeaturesSettings(backbone="frames", store="clips.zarr")
+    new, _, _ = stage_of(settings, None)
+    assert new.aspect == "display"
+    old = Spec.from_dict({**new.to_dict(), "aspect": "stored"})
+    existing = SimpleNamespace(spec=old.to_dict(), attributes={})
+    resumed, stage, _ = stage_of(settings, existing)
+    assert resumed.fingerprint == old.fingerprint
+    assert "aspect" not in stage.spec
+    with pytest.raises(SpecMismatch, match="aspect is stored there and display here"):
+        stage_of(replace(settings, aspect="display"), existing)
+
+
+def test_a_summary_counts_warnings_by_reason() -> None:
+    summary = Summary(
+        store="a.zarr", outcome="done", clips=5, planned=5, ready=5, warnings={"times_mended": 2}
+    )
+    assert "5 ready, 0 failed of 5 clips · with a warning: 2 times_mended" in summary.headline()
+    assert "| ready, times_mended | 2 |" in markdown(summary)
