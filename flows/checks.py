@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
 import itertools
 import time
-import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import distributed
@@ -17,7 +14,6 @@ import numpy as np
 
 import store
 from flows.server import answers
-from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import is_remote, local_path, without_secrets
 from pipeline.features.files import is_reachable
 
@@ -26,58 +22,16 @@ _TRIED_CLIPS, _SAMPLED_CLIPS = 16, 4
 _REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
 
 
-@contextlib.contextmanager
-def workers_checked(
-    client: distributed.Client,
-    *,
-    store_url: str,
-    clips: Sequence[str],
-    say: Callable[[str], None],
-) -> Iterator[None]:
-    """Wait for a first worker, check all that are there, and those that join inside the block.
+def check_of(store_url: str, clips: Sequence[str]) -> Check:
+    """What every worker of a run is asked before it gets a batch.
 
     clips: paths or URLs of the run's clips; a few that this process can read are looked for.
-    say: is told of waiting.
-    Raises `ConfigError` that names every worker which does not run our version, or does not reach
-    the store, the clip or the Prefect server. A later one of that kind does not get to join.
     """
     from prefect.settings import PREFECT_API_URL
 
-    _first_worker(client, say)
-    check = Check(
+    return Check(
         store_url=store_url, clips=readable_sample(clips), api_url=PREFECT_API_URL.value() or ""
     )
-    found = client.run(check.problem, on_error="return")
-    by_problem: dict[str, list[str]] = defaultdict(list)
-    for worker, answer in found.items():
-        if answer:
-            by_problem[_in_words(answer)].append(worker)
-    if by_problem:
-        told = "; ".join(f"{', '.join(who)}: {what}" for what, who in sorted(by_problem.items()))
-        raise ConfigError(
-            f"{sum(map(len, by_problem.values()))} of {len(found)} workers cannot take part: {told}"
-        )
-    name = f"pixels-once-check-{uuid.uuid4().hex[:12]}"
-    client.register_plugin(WorkerCheck(check, passed=set(found)), name=name)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(Exception):  # the scheduler may be what has just gone
-            client.unregister_worker_plugin(name)
-
-
-def _first_worker(client: distributed.Client, say: Callable[[str], None]) -> None:
-    """Return when there is a worker. A queue may take its time, so this never gives up."""
-    told = False
-    while not client.scheduler_info(n_workers=-1)["workers"]:
-        if not told:
-            say(
-                f"the scheduler {client.scheduler.address} has no worker yet: waiting for the first "
-                "(dask worker ADDRESS starts one)"
-            )
-            told = True
-        with contextlib.suppress(TimeoutError):
-            client.wait_for_workers(1, timeout=2)
 
 
 def readable_sample(clips: Sequence[str]) -> list[str]:
@@ -160,7 +114,8 @@ def reaches(clip: str) -> bool:
         return False
 
 
-def _in_words(answer: Any) -> str:
+def in_words(answer: Any) -> str:
+    """A worker's answer as a sentence: an exception is one, too."""
     if isinstance(answer, ModuleNotFoundError):
         return f"it lacks the package {answer.name}: install pixels-once there"
     if isinstance(answer, BaseException):

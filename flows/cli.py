@@ -138,18 +138,15 @@ def _said_plainly(show: Any) -> Any:
 
 def exit_status(error: BaseException) -> int | None:
     """The status of an error that a user can mend, or None for one that is ours (a traceback)."""
-    if type(error).__name__ == "TooManyFailed":
-        return 3
+    status = getattr(error, "exit_status", None)
+    if isinstance(status, int):
+        return status
     if isinstance(error, PixelsError):
         return 1
     import store
 
     environment = (store.StoreUnwritable, store.LeaseLost)
-    if isinstance(error, environment) or type(error).__name__ in (
-        "BatchLost",
-        "HomeUnwritable",
-        "ServerUnavailable",
-    ):
+    if isinstance(error, environment):
         return 4
     if isinstance(error, store.StoreError):
         return 1

@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
 BATCHES_PER_WORKER = 2
+LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager
@@ -116,6 +117,11 @@ def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
             "cls": distributed.Nanny,
             "options": {
                 "nthreads": BATCHES_PER_WORKER,
+                # Without a host a nanny and its worker listen on every interface, and run what they
+                # are sent.
+                "host": LOOPBACK,
+                "protocol": "tcp://",
+                "dashboard_address": f"{LOOPBACK}:0",
                 "memory_limit": distributed.system.MEMORY_LIMIT // processes,
                 "resources": {"GPU": 1} if gpus else {},
                 "env": {"PIXELS_ONCE_THREADS": str(max(1, cores // processes))}
@@ -127,7 +133,7 @@ def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
     }
     scheduler = {
         "cls": distributed.Scheduler,
-        "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"},
+        "options": {"dashboard_address": f"{LOOPBACK}:0", "host": LOOPBACK, "protocol": "tcp://"},
     }
     return distributed.SpecCluster(
         workers=workers, scheduler=scheduler, name="pixels-once", silence_logs=50

@@ -28,17 +28,25 @@ from flows.extracted import Extracted, spent
 from flows.preparing import send_back_damaged
 from flows.progress import Progress
 from flows.worker import request_stop, send_logs
+from flows.workforce import Workforce, within
 from pipeline.features.stage import Stage
 from store import FAILED, READY, Writer
 
 COMMIT_EVERY_S = 5.0
 _RUN_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process that a Prefect runner starts
 _ATTEMPTS = 3
+_STOP_WITHOUT_WORKERS_S = 10.0
+_STOP_S = (
+    300.0  # without a finished clip, once asked to stop: as long as a scheduler waits for a worker
+)
+_LOGS_S = 10.0
 _PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
 
 
 class BatchLost(RuntimeError):
     """A batch's worker died again and again: the environment is at fault, not a clip."""
+
+    exit_status = 4
 
 
 def batches_of(
@@ -85,6 +93,7 @@ class Extraction:
         self,
         writer: Writer,
         runner: DaskTaskRunner,
+        workforce: Workforce,
         progress: Progress,
         *,
         run: str,
@@ -93,6 +102,7 @@ class Extraction:
     ) -> None:
         self._writer = writer
         self._runner = runner
+        self._workforce = workforce
         self._progress = progress
         self._run = run
         self._done: queue.Queue[tuple[Batch, Any]] = queue.Queue()
@@ -101,15 +111,16 @@ class Extraction:
         self._seconds: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         self._signals_seen: list[int] = []
         self._cancelled = cancelled or threading.Event()
-        self._committed_at = time.monotonic()
+        self._committed_at = self._heard_at = time.monotonic()
+        self._asked_to_stop_at = 0.0
         self._resources = gpu_share(runner.client, gpu)
 
     def run(self, batches: Iterator[Batch]) -> Extracted:
         """Run all batches; returns when each is committed, or when the user has asked to stop.
 
         Raises `RunCancelled` after a cancellation through Prefect, and what ended the run early
-        (`store.StoreError`, `BatchLost`); what had arrived is committed all the same, and rows not
-        made stay pending.
+        (`store.StoreError`, `BatchLost`, `NoWorkers`); what had arrived is committed all the same,
+        and rows not made stay pending.
         """
         self._runner.client.subscribe_topic(topic(self._run), self._on_clip)
         waiting = batches
@@ -125,6 +136,8 @@ class Extraction:
                     if not self._in_flight:
                         break
                     self._take_in()
+                    if self._signals_seen and self._nobody_finishes():
+                        self._abandon()
         finally:
             self._flush()
             self._runner.client.unsubscribe_topic(topic(self._run))
@@ -135,20 +148,35 @@ class Extraction:
         return self._extracted
 
     def _room(self) -> bool:
-        workers = self._runner.client.scheduler_info(n_workers=-1)["workers"]
-        threads = sum(worker["nthreads"] for worker in workers.values())
-        return bool(len(self._in_flight) < max(1, threads) + _PREFETCH * max(1, len(workers)))
+        workforce = self._workforce
+        room = max(1, workforce.threads) + _PREFETCH * max(1, workforce.count)
+        return len(self._in_flight) < room
+
+    def _nobody_finishes(self) -> bool:
+        """Whether the batches in hand will not end although the run was asked to stop."""
+        silent_s = time.monotonic() - max(self._heard_at, self._asked_to_stop_at)
+        return self._workforce.nobody_for_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
+
+    def _abandon(self) -> None:
+        """Leave what is in flight to the next run; a late writer's chunk is checked by it."""
+        self._progress.note(
+            f"{len(self._in_flight)} batches do not end, their clips are left to the next run"
+        )
+        for number, (batch, _) in self._in_flight.items():
+            self._writer.suspect(number)
+            self._extracted.stopped += len(batch.clips)
+        self._in_flight.clear()
 
     def _submit(self, batch: Batch) -> None:
         import dask
 
         self._in_flight[batch.number] = (batch, None)
         self._writer.in_flight(self._in_flight)
-        with (
-            dask.annotate(resources=self._resources)
-            if self._resources
-            else contextlib.nullcontext()
-        ):
+        wishes: dict[str, Any] = {"resources": self._resources} if self._resources else {}
+        only = self._workforce.only
+        if only:  # some do not answer: a batch must not wait for them
+            wishes |= {"workers": only}
+        with dask.annotate(**wishes):
             future = self._runner.submit(extract_batch, {"batch": batch})
         self._in_flight[batch.number] = (batch, future)
         future.wrapped_future.add_done_callback(lambda done: self._done.put((batch, future)))
@@ -163,8 +191,13 @@ class Extraction:
         except queue.Empty:
             batch = None
         self._progress.tick()
+        if not self._signals_seen:
+            self._workforce.keep_up()
+        if self._runner.client.status != "running":
+            raise BatchLost(self._scheduler_gone())
         if batch is not None and self._in_flight.get(batch.number, (None,))[0] is batch:
             del self._in_flight[batch.number]
+            self._heard_at = time.monotonic()
             try:
                 result = future.result()
             except Exception as error:  # whatever a worker or Dask raised: sorted out just below
@@ -178,10 +211,7 @@ class Extraction:
         if isinstance(error, store.StoreError) or not _worker_died(error):
             raise error
         if self._runner.client.status != "running":
-            raise BatchLost(
-                f"the Dask scheduler at {self._runner.client.scheduler.address} has gone: start it "
-                "and run again, the run goes on where it stood"
-            ) from error
+            raise BatchLost(self._scheduler_gone()) from error
         if batch.attempt + 1 >= _ATTEMPTS:
             raise BatchLost(
                 f"{batch.name} lost its worker {_ATTEMPTS} times ({error}): look at the machine's "
@@ -196,6 +226,12 @@ class Extraction:
             return
         self._progress.note(f"{batch.name}: its worker died, the batch is made again")
         self._submit(replace(batch, attempt=batch.attempt + 1))
+
+    def _scheduler_gone(self) -> str:
+        return (
+            f"the Dask scheduler at {self._runner.client.scheduler.address} has gone: start it "
+            "and run again, the run goes on where it stood"
+        )
 
     def _accept(self, batch: Batch, result: BatchResult) -> None:
         writer, extracted = self._writer, self._extracted
@@ -252,6 +288,7 @@ class Extraction:
 
     def _on_clip(self, event: tuple[float, Any]) -> None:
         clip = event[1]
+        self._heard_at = time.monotonic()
         self._progress.clip(row=clip["row"], status=clip["status"], frames=clip["frames"])
 
     @contextlib.contextmanager
@@ -267,6 +304,7 @@ class Extraction:
 
         def handle(number: int, frame: FrameType | None) -> None:
             self._signals_seen.append(number)
+            self._asked_to_stop_at = time.monotonic()
             if len(self._signals_seen) > 1:
                 raise KeyboardInterrupt(signal.Signals(number).name)
             self._progress.note(
@@ -286,8 +324,8 @@ class Extraction:
 
     def _send_logs(self) -> None:
         # A worker that has gone, or a scheduler, takes its last lines along: no reason to fail.
-        with contextlib.suppress(Exception):
-            self._runner.client.run(send_logs, on_error="ignore")
+        client = self._runner.client
+        within(_LOGS_S, lambda: client.run(send_logs, on_error="ignore"))
 
     def _stop_workers(self) -> None:
         self._runner.client.run(request_stop, self._run)

@@ -56,6 +56,8 @@ _PASSES = 3  # a chunk found damaged by a late writer is made again, but not for
 class TooManyFailed(PixelsError, RuntimeError):
     """More clips failed than `--max-failed` allows. `summary` says what the run did."""
 
+    exit_status = 3
+
     def __init__(self, message: str, summary: Summary) -> None:
         super().__init__(message)
         self.summary = summary
@@ -189,10 +191,11 @@ def _extract(
     """Run the batches on Dask, check what a dead run or worker may have disturbed, and add up."""
     from prefect_dask import DaskTaskRunner
 
-    from flows.checks import workers_checked
+    from flows.checks import check_of
     from flows.cluster import dask_cluster
     from flows.extracted import Extracted
     from flows.extraction import Extraction, batches_of
+    from flows.workforce import Workforce
 
     artifact = ProgressArtifact(page, settings.store)
     run = secrets.token_hex(8)
@@ -208,12 +211,12 @@ def _extract(
         Progress(len(rows), on_change=tell) as progress,
         dask_cluster(settings) as arguments,
         DaskTaskRunner(**arguments) as runner,
-        workers_checked(
+        Workforce(
             runner.client,
-            store_url=writer.url,
-            clips=[paths(int(row)) for row in rows],
+            check_of(writer.url, [paths(int(row)) for row in rows]),
+            wait_s=settings.worker_wait,
             say=progress.note,
-        ),
+        ) as workforce,
         watched_for_cancelling() as cancelled,
     ):
         dashboard = publish_links(page, settings.store, runner.client)
@@ -221,7 +224,13 @@ def _extract(
             if len(rows):
                 batches = batches_of(rows.tolist(), writer, stage, paths, run)
                 extraction = Extraction(
-                    writer, runner, progress, run=run, gpu=settings.gpu, cancelled=cancelled
+                    writer,
+                    runner,
+                    workforce,
+                    progress,
+                    run=run,
+                    gpu=settings.gpu,
+                    cancelled=cancelled,
                 )
                 total.add(extraction.run(batches))
             again = np.array(total.damaged, dtype=np.int64)

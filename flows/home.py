@@ -21,6 +21,8 @@ _PLAIN = re.compile(r"(?:[^@/?#\[\]:%\s]|%[0-9A-Fa-f]{2})*")
 class HomeUnwritable(RuntimeError):
     """The Prefect home cannot hold a server's database."""
 
+    exit_status = 4
+
 
 def prefect_home() -> Path:
     """The folder where Prefect keeps its database and profiles."""

@@ -42,6 +42,8 @@ _patience = contextvars.ContextVar("patience", default=float("inf"))
 class ServerUnavailable(RuntimeError):
     """The Prefect server did not take what a run cannot begin without."""
 
+    exit_status = 4
+
 
 class _PatientHttp(PrefectHttpxSyncClient):
     """Sends a request until it is answered, or patience is at its end."""

@@ -102,6 +102,9 @@ class FeaturesSettings:
         metavar="N",
         most=MOST_PROCESSES,
     )
+    worker_wait: float = setting(
+        600.0, "how long to wait when all workers have gone, before the run ends", metavar="S"
+    )
     decoders: int = setting(
         0, "decoding processes per worker (0: as many as cores)", metavar="N", most=MOST_PROCESSES
     )
