@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pipeline.errors import ConfigError
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
 BATCHES_PER_WORKER = 2
 LOOPBACK = "127.0.0.1"
+_CONNECT_S = 20
 
 
 @contextlib.contextmanager
@@ -45,13 +45,11 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
 
 
 def require_scheduler(address: str) -> None:
-    """Raise `ConfigError` where nothing listens at a scheduler's address."""
-    _, _, place = address.rpartition("://")
-    host, _, port = place.rpartition(":")
+    """Raise `ConfigError` where no scheduler answers at an address, by Dask's own settings of TLS."""
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+        with distributed.Client(address, timeout=_CONNECT_S, set_as_default=False):
             return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
             f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler`, "
             "and give its address, e.g. SCHEDULER=tcp://10.0.0.5:8786"
