@@ -53,14 +53,24 @@ from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
 _PASSES = 3  # a chunk found damaged by a late writer is made again, but not for ever
 
 
-class TooManyFailed(PixelsError, RuntimeError):
-    """More clips failed than `--max-failed` allows. `summary` says what the run did."""
+class RunFailed(PixelsError, RuntimeError):
+    """The run ended, and its result is not acceptable. `summary` says what it did."""
 
     exit_status = 3
 
     def __init__(self, message: str, summary: Summary) -> None:
         super().__init__(message)
         self.summary = summary
+
+
+class TooManyFailed(RunFailed):
+    """More clips failed than `--max-failed` allows."""
+
+
+class NothingReached(RunFailed):
+    """No clip that was planned could be reached: the environment is at fault, not the clips."""
+
+    exit_status = 4
 
 
 @flow(
@@ -73,7 +83,7 @@ def features(settings: FeaturesSettings) -> Summary:
     """Extract features of all clips that the store lacks; resume, and say what was done.
 
     Raises `ConfigError` for a user's mistake, `store.StoreError` where the store cannot be used,
-    `TooManyFailed` after a run that is over `max_failed`.
+    `RunFailed` after a run that is over `max_failed` or that reached none of its clips.
     """
     own_run()
     check_settings(settings)
@@ -166,6 +176,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
         return Cancelled(  # type: ignore[return-value]
             message=f"stopped by {summary.stopped_by}; clips left for the next run: {summary.left}"
         )
+    _require_reached(summary)
     if summary.planned and summary.failed / summary.planned > settings.max_failed:
         raise TooManyFailed(
             f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
@@ -173,6 +184,22 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
             summary,
         )
     return summary
+
+
+def _require_reached(summary: Summary) -> None:
+    """Raise `NothingReached` where every planned clip was `unreachable`.
+
+    A single clip that stays out of reach beside ready ones is its own fault, and costs only itself.
+    """
+    unreachable = summary.reasons.get("unreachable", 0)
+    alone = summary.planned == 1 and summary.rows.get("ready", 0) > 0
+    if summary.planned and unreachable == summary.planned and not alone:
+        raise NothingReached(
+            f"none of the {summary.planned} clips could be reached (the first: "
+            f"{summary.failures[0]['detail'][:200]}): check the network, the mount and the "
+            "credentials, and run again",
+            summary,
+        )
 
 
 def _absolute(videos: str) -> str:

@@ -54,7 +54,7 @@ def refresh(settings: RefreshSettings) -> Refreshed:
 
     The heads are judged on a test set of the store, which no head trains on; the first refresh
     makes it. The best is chosen by its validation clips. Raises `ConfigError` for a user's mistake,
-    `TooManyFailed` as `features` does; nothing is trained then.
+    `RunFailed` as `features` does; nothing is trained then.
     """
     own_run()
     check_settings(settings)

@@ -24,7 +24,7 @@ def run(settings: FeaturesSettings, *, json: bool) -> int:
     with prefect_server() as server:
         from prefect.exceptions import CancelledRun
 
-        from flows.features import TooManyFailed, features
+        from flows.features import RunFailed, features
 
         if server is not None and server.page:
             print(f"watch: {server.page}", file=sys.stderr)
@@ -34,9 +34,9 @@ def run(settings: FeaturesSettings, *, json: bool) -> int:
         except CancelledRun as cancelled:
             print(f"pixels-once features: {cancelled}", file=sys.stderr)
             return 130
-        except TooManyFailed as error:
+        except RunFailed as error:
             print(f"pixels-once features: {error}", file=sys.stderr)
-            summary, status = error.summary, 3
+            summary, status = error.summary, error.exit_status
     print_summary(summary, json=json)
     if summary.outcome == "interrupted":
         return 143 if summary.stopped_by == "SIGTERM" else 130

@@ -1,0 +1,56 @@
+"""A run that reaches none of its clips has failed for its environment's reason, and says so."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import store
+from tests.faults.breaking import finished_here
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """403 for everything, as with a token that has expired."""
+
+    def do_GET(self) -> None:
+        self.send_error(403)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_where_every_clip_is_refused_the_run_has_failed_with_4(
+    prefect_api: str, refusing: str, clips: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    manifest, url = tmp_path / "clips" / "list.csv", tmp_path / "s.zarr"
+    names = [f"{refusing}/{number}.mp4" for number in range(6)]
+    manifest.write_text("\n".join(["path", *names]) + "\n", encoding="utf-8")
+    ended = finished_here(manifest, url)
+    assert ended.status == 4, ended.err
+    assert "none of the 6 clips could be reached" in ended.err
+    assert ended.json["reasons"] == {"unreachable": 6}
+    assert store.open(str(url)).counts()["failed"] == 6
+    # One that stays out of reach beside others that are ready costs only itself.
+    near = sorted(path.relative_to(clips).as_posix() for path in clips.rglob("*.mp4"))[:4]
+    manifest.write_text("\n".join(["path", names[0], *near]) + "\n", encoding="utf-8")
+    for _ in range(2):
+        ended = finished_here(manifest, url, "--allow-gone")
+        assert ended.status == 0, ended.err
+    assert store.open(str(url)).counts()["ready"] == 4
