@@ -25,6 +25,7 @@ from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateAcceptDetails
 from prefect.context import FlowRunContext, SyncClientContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Crashed
 
 from flows.home import prefect_home
 from flows.processes import identity
@@ -92,7 +93,9 @@ class _PatientHttp(PrefectHttpxSyncClient):
 
 
 class RunClient(SyncPrefectClient):
-    """Prefect's client, with patience, for one run."""
+    """Prefect's client, with patience, for one run. `begun`: the flow runs that it has made."""
+
+    begun: list[str]
 
     def request(
         self, method: Any, path: Any, params: Any = None, path_params: Any = None, **kwargs: Any
@@ -104,7 +107,10 @@ class RunClient(SyncPrefectClient):
                 "idempotency_key": uuid.uuid4().hex,
             }
         try:
-            return super().request(method, path, params, path_params, **kwargs)
+            response = super().request(method, path, params, path_params, **kwargs)
+            if (method, path) == ("POST", "/flow_runs/"):
+                self.begun.append(response.json()["id"])
+            return response
         except httpx.RequestError as error:
             raise ServerUnavailable(self._unavailable(method, path, error)) from error
         except PrefectHTTPStatusError as error:
@@ -172,6 +178,7 @@ def made_patient(client: SyncPrefectClient, patience_s: float | None = None) -> 
     if not isinstance(client, RunClient):
         found.__class__ = RunClient
         found._client.__class__ = _PatientHttp
+        found.begun = []
         if patience_s is not None:
             found._client.patience_s = patience_s
     return found  # type: ignore[no-any-return]
@@ -181,9 +188,14 @@ def made_patient(client: SyncPrefectClient, patience_s: float | None = None) -> 
 def patient_client() -> Any:
     """A `RunClient` for whatever talks to the server within the block, flows and artifacts too."""
     context = SyncClientContext()
-    made_patient(context.client)
+    client = made_patient(context.client)
     with context:
-        yield context.client
+        try:
+            yield client
+        except ServerUnavailable as error:  # it took the run, but not its beginning
+            for run in client.begun:
+                owe(run, Crashed(message=str(error)), str(client.api_url))
+            raise
 
 
 def own_run() -> None:

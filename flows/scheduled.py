@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         with patient_client() as client, drained():
+            client.begun.append(str(flow_run_id))
             flow_run = client.read_flow_run(flow_run_id)
             client.update_flow_run_labels(flow_run_id, dict(identity()))
             result: Any = run_flow(flow_named(name), flow_run=flow_run)

@@ -208,7 +208,9 @@ def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
             "PREFECT__SERVER_EPHEMERAL": "1",
             "PREFECT__SERVER_FINAL": "1",
             "PREFECT_LOGGING_LEVEL": "CRITICAL",
-            "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",  # why it ended, if it does
+            # Why it ended, if it does; `quiet_prefect` has set the handler's own level higher.
+            "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
         },
         stdin=subprocess.DEVNULL,
         stdout=log,

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    server.quiet_prefect()  # as every command does first
 
 
 def test_a_server_that_ends_at_its_start_is_told_at_once_with_its_last_lines(
