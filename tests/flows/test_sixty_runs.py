@@ -180,6 +180,7 @@ def test_nothing_piles_up_and_every_run_has_an_end(
             if number not in stopped:
                 assert how == "COMPLETED Completed"
             after.append(left(place, serving.pid, shared))
+            print(number + 1, how, after[-1], flush=True)
     finally:
         os.killpg(serving.pid, signal.SIGTERM)
         serving.wait(timeout=90)
