@@ -15,17 +15,18 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.digest import head_digest
 from pipeline.heads.saved import load_run
 from pipeline.heads.training import train
+from pipeline.heads.zoo import build_head
 from tests.heads.sources import rising_or_falling
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs of one head, `first` and `other`."""
+    """A folder with the run `first`, and `other.keras` of the same head with other weights."""
     folder = tmp_path_factory.mktemp("runs")
-    source = rising_or_falling()
-    for seed, name in enumerate(("first", "other")):
-        train(source, TrainConfig(head="mlp", options={"units": 4, "second_units": 4}, epochs=1,
-                                  seed=seed, baselines=False), folder / name)  # fmt: skip
+    options = {"units": 4, "second_units": 4}
+    config = TrainConfig(head="mlp", options=options, epochs=1, baselines=False)
+    train(rising_or_falling(), config, folder / "first")
+    build_head("mlp", 8, (6,), 2, options, seed=5).save(folder / "other.keras")
     return folder
 
 
@@ -89,7 +90,7 @@ def broken_metrics(folder: Path) -> None:
 )
 def test_a_head_that_is_not_what_it_claims_is_refused(damage, says, runs, tmp_path):
     shutil.copytree(runs / "first", tmp_path / "run")
-    shutil.copy(runs / "other" / "model.keras", tmp_path / "other.keras")
+    shutil.copy(runs / "other.keras", tmp_path)
     damage(tmp_path / "run")
     with pytest.raises(ConfigError, match=says) as caught:
         load_run(tmp_path / "run")
