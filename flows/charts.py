@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flows.summary import stage_rows
+from pipeline.drawing import new_figure, save_figure
 
 _COLOURS = {
     "cnn": "#3b6fb6",
@@ -53,12 +54,7 @@ def throughput(curve: Sequence[tuple[float, int]]) -> bytes:
 
 
 def _canvas(height: float) -> tuple[Any, Any]:
-    # The object interface: flows may run in threads, which pyplot does not like.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, height, dpi=100)
     axes = figure.add_subplot()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -67,5 +63,5 @@ def _canvas(height: float) -> tuple[Any, Any]:
 
 def _png(figure: Any) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png")
+    save_figure(figure, out, dpi=100)
     return out.getvalue()

@@ -17,6 +17,7 @@ from flows.vectors import ClipVectors, clip_vectors
 from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.neighbours import look_alikes, project
+from pipeline.plain import read_table
 from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
 from pipeline.report.pictures import middle
 from pipeline.spec import Spec
@@ -263,5 +264,4 @@ def _run_view(folder: Path, cards: _Cards) -> RunView:
 
 def _read(path: Path, **options: Any) -> pd.DataFrame:
     # A class named NA stays a name.
-    frame: pd.DataFrame = pd.read_csv(path, keep_default_na=False, dtype=str, **options)
-    return frame
+    return read_table(path, dtype=str, **options)

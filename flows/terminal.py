@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,15 +19,27 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.plain import json_text
+
 
 def console() -> Console:
     """Standard output. Rich leaves colour out where it is no terminal, or NO_COLOR is set."""
     return Console(highlight=False, soft_wrap=False)
 
 
+def headline(text: str) -> None:
+    """A line in bold, as it is: a path in it may hold [brackets] or be wider than the terminal."""
+    console().print(Text(text, style="bold"), soft_wrap=True)
+
+
+def suggest(*words: object) -> None:
+    """Say which command comes next, quoted so that it can be pasted into a shell."""
+    print("next: pixels-once " + shlex.join(map(str, words)))
+
+
 def print_json(values: Mapping[str, Any]) -> None:
     """The result as one JSON object."""
-    print(json_format.dumps(values, ensure_ascii=False, default=_plain))
+    print(json_text(values))
 
 
 def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -74,10 +86,5 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
-    return str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
+    # A carriage return would overwrite the line, an escape colour the rest of it.
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import csv
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.plain import write_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,13 +132,11 @@ def overlap(found: Sequence[Segment], true: Sequence[Segment]) -> dict[str, floa
 
 def write_segments(path: Path, parts: Sequence[Segment]) -> None:
     """One line per stretch: start_s, end_s, label, probability."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["start_s", "end_s", "label", "probability"])
-        for part in parts:
-            writer.writerow(
-                [f"{part.start_s:.3f}", f"{part.end_s:.3f}", part.label, f"{part.probability:.4f}"]
-            )
+    lines = [
+        [f"{part.start_s:.3f}", f"{part.end_s:.3f}", part.label, f"{part.probability:.4f}"]
+        for part in parts
+    ]
+    write_rows(path, [["start_s", "end_s", "label", "probability"], *lines])
 
 
 def _border(timeline: Timeline, window: int) -> float:

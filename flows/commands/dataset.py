@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.settings import DatasetSettings
-from flows.terminal import console, print_json, print_table, progress_bar
+from flows.terminal import headline, print_json, print_table, progress_bar, suggest
 from pipeline.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def run(settings: DatasetSettings, *, json: bool) -> int:
             ("name", "clips", "classes", "download", "page"),
             [(d.name, d.clips, d.classes, d.size, d.page) for d in DATA_SETS.values()],
         )
-        print("next: pixels-once dataset --name ucf101-top5")
+        suggest("dataset", "--name", "ucf101-top5")
         return 0
     folder = Path(settings.dir or settings.name)
     if folder.exists() and not folder.is_dir():
@@ -46,7 +46,7 @@ def run(settings: DatasetSettings, *, json: bool) -> int:
             }
         )
         return 0
-    console().print(f"{got.videos}: {got.clips:,} clips in {got.classes} classes", style="bold")
-    splits = f" --ucf-splits {got.ucf_splits}" if got.ucf_splits else ""
-    print(f"next: pixels-once features --videos {got.videos}{splits} --store {settings.name}.zarr")
+    headline(f"{got.videos}: {got.clips:,} clips in {got.classes} classes")
+    splits = ("--ucf-splits", got.ucf_splits) if got.ucf_splits else ()
+    suggest("features", "--videos", got.videos, *splits, "--store", f"{settings.name}.zarr")
     return 0

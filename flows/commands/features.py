@@ -10,7 +10,7 @@ from flows.server import prefect_server
 from flows.settings import FeaturesSettings
 from flows.specs import with_store
 from flows.summary import Summary, advice, stage_rows
-from flows.terminal import console, print_json, print_table
+from flows.terminal import headline, print_json, print_table, suggest
 
 
 def run(settings: FeaturesSettings, *, json: bool) -> int:
@@ -48,7 +48,6 @@ def print_summary(summary: Summary, *, json: bool = False) -> None:
     if json:
         print_json(summary.to_dict())
         return
-    out = console()
     if summary.stage_seconds and summary.planned:
         print_table(
             "where the time went",
@@ -68,6 +67,6 @@ def print_summary(summary: Summary, *, json: bool = False) -> None:
         )
     if summary.gone:
         print(f"{summary.gone} rows are gone: their clips have left the folder")
-    out.print(summary.headline(), style="bold")
+    headline(summary.headline())
     if summary.outcome == "done" and summary.ready:
-        print(f"next: pixels-once train --store {summary.store} --head gru")
+        suggest("train", "--store", summary.store, "--head", "gru")

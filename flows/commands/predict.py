@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from flows.settings import PredictSettings
 from flows.terminal import print_json, print_table
 from flows.web import fetch, is_url
 from pipeline.errors import ConfigError
+from pipeline.plain import write_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,18 +131,16 @@ def _note(record: dict[str, Any]) -> str:
 
 
 def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip", "rank", "label", "probability", "steps", "reason"])
-        for record in records:
-            for rank, one in enumerate(record["top"] or [{}], start=1):
-                writer.writerow(
-                    [
-                        record["clip"],
-                        rank if one else "",
-                        one.get("label", ""),
-                        one.get("probability", ""),
-                        record["steps"],
-                        record["reason"],
-                    ]
-                )
+    lines = [
+        [
+            record["clip"],
+            rank if one else "",
+            one.get("label", ""),
+            one.get("probability", ""),
+            record["steps"],
+            record["reason"],
+        ]
+        for record in records
+        for rank, one in enumerate(record["top"] or [{}], start=1)
+    ]
+    write_rows(path, [["clip", "rank", "label", "probability", "steps", "reason"], *lines])

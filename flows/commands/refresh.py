@@ -10,7 +10,7 @@ from flows.places import require_places, without_signature
 from flows.refresh_settings import resolved
 from flows.server import prefect_server
 from flows.settings import RefreshSettings
-from flows.terminal import console, print_json, print_table
+from flows.terminal import headline, print_json, print_table
 
 NOT_PROMOTED = 5
 
@@ -46,7 +46,7 @@ def run(settings: RefreshSettings, *, json: bool) -> int:
                 ("class", "clips", "recall", "accepted", "difference"),
                 [_line(line) for line in result.classes],
             )
-        console().print(result.headline(), style="bold")
+        headline(result.headline())
     if result.outcome == "interrupted":
         return 143 if result.stopped_by == "SIGTERM" else 130
     return NOT_PROMOTED if result.outcome == "refused" else 0

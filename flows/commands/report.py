@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from flows.settings import ReportSettings
-from flows.terminal import console, print_json, progress_bar
+from flows.terminal import headline, print_json, progress_bar
 from pipeline.errors import ConfigError
 
 
@@ -44,9 +44,8 @@ def run(settings: ReportSettings, *, json: bool) -> int:
         print(f"mind: {sentence}")
     if contents.wall and not pictures:
         print("no pictures: this store was made without previews")
-    console().print(
-        f"{out}: {len(contents.table):,} rows, {len(contents.runs)} runs, {size / 2**20:.1f} MiB",
-        style="bold",
+    headline(
+        f"{out}: {len(contents.table):,} rows, {len(contents.runs)} runs, {size / 2**20:.1f} MiB"
     )
     print(f"next: open {out.absolute().as_uri()} in a browser, or send the file to a colleague")
     return 0

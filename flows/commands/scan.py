@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import ScanSettings
-from flows.terminal import console, print_json, print_table, progress_bar
+from flows.terminal import headline, print_json, print_table, progress_bar, suggest
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import without_query
+from pipeline.plain import write_table
 
 RATES = {
     ("openvino", "bfloat16"): 65.0,
@@ -34,7 +35,7 @@ def run(settings: ScanSettings, *, json: bool) -> int:
         )
     found = summarise(scanned, frames=settings.frames, rate=settings.rate or _rate())
     if settings.csv:
-        scanned.drop(columns="path").to_csv(Path(settings.csv), index=False)
+        write_table(scanned.drop(columns="path"), Path(settings.csv))
     if json:
         print_json({"videos": without_query(settings.videos), **found})
     else:
@@ -90,12 +91,12 @@ def _print(settings: ScanSettings, found: dict[str, Any]) -> None:
             f"features would take about {max(1, round(found['expected_seconds'] / 60))} min with "
             f"InceptionV3 on this machine, and the store {found['expected_bytes'] / 2**20:,.0f} MiB"
         )
-    console().print(
+    headline(
         f"{settings.videos}: {found['readable']} of {found['clips']} clips are readable, "
-        f"{len(found['classes'])} classes, {found['bytes'] / 2**20:,.1f} MiB",
-        style="bold",
+        f"{len(found['classes'])} classes, {found['bytes'] / 2**20:,.1f} MiB"
     )
     if found["readable"]:
         print(
             f"next: pixels-once features --videos {without_query(settings.videos)} --store clips.zarr"
         )
+        suggest("features", "--videos", settings.videos, "--store", "clips.zarr")

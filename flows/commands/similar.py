@@ -11,7 +11,7 @@ import numpy as np
 
 import store
 from flows.settings import SimilarSettings
-from flows.terminal import console, print_json, print_table, progress_bar
+from flows.terminal import headline, print_json, print_table, progress_bar, suggest
 from pipeline.errors import ConfigError
 
 
@@ -74,7 +74,7 @@ def run(settings: SimilarSettings, *, json: bool) -> int:
             for one in found
         ],
     )
-    console().print(f"{len(known.rows):,} clips compared in {seconds:.2f} s", style="bold")
+    headline(f"{len(known.rows):,} clips compared in {seconds:.2f} s")
     if settings.out:
         print(f"next: look at {settings.out}")
     return 0
@@ -169,5 +169,5 @@ def _agreement(settings: SimilarSettings, table: Any, known: Any, *, json: bool)
             ),
         ],
     )
-    print(f"next: pixels-once similar --store {settings.store} --video {table['video_id'].iloc[0]}")
+    suggest("similar", "--store", settings.store, "--video", table["video_id"].iloc[0])
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.server import prefect_server
 from flows.settings import SweepSettings
-from flows.terminal import console, print_json, print_table
+from flows.terminal import print_json, print_table, suggest
 
 
 def run(settings: SweepSettings, *, json: bool) -> int:
@@ -50,5 +50,5 @@ def run(settings: SweepSettings, *, json: bool) -> int:
         )
     for one in failed:
         print(f"failed: {one.name}: {one.error}")
-    console().print(f"next: pixels-once compare --runs {settings.runs}", style="bold")
+    suggest("compare", "--runs", settings.runs)
     return 1 if len(failed) == len(outcomes) else 0

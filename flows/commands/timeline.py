@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from flows.settings import PredictSettings
-from flows.terminal import console, print_json, print_table
+from flows.terminal import headline, print_json, print_table
 from pipeline.errors import ConfigError
 from pipeline.features.stage import FirstStage
 from pipeline.heads.saved import Run
 from pipeline.overlay import write_gif, write_overlay
+from pipeline.plain import write_rows
 from pipeline.sliding import make_timeline
 from pipeline.timeline import Timeline, segments, write_segments
 
@@ -74,7 +74,7 @@ def run_timeline(
             for part in parts
         ],
     )
-    console().print(f"next: look at {out}/overlay.mp4", style="bold")
+    headline(f"next: look at {out}/overlay.mp4")
     return 0
 
 
@@ -83,8 +83,8 @@ def _clock(seconds: float) -> str:
 
 
 def _write_probabilities(path: Path, found: Timeline) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["time_s", *found.classes])
-        for time_s, said in zip(found.times, found.probabilities, strict=True):
-            writer.writerow([f"{time_s:.3f}", *(f"{value:.5f}" for value in said)])
+    lines = [
+        [f"{time_s:.3f}", *(f"{value:.5f}" for value in said)]
+        for time_s, said in zip(found.times, found.probabilities, strict=True)
+    ]
+    write_rows(path, [["time_s", *found.classes], *lines])

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.server import prefect_server
 from flows.settings import TrainSettings
-from flows.terminal import console, print_json, print_table
+from flows.terminal import print_json, print_table, suggest
 
 
 def run(settings: TrainSettings, *, json: bool) -> int:
@@ -52,4 +52,4 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         f"{metrics['seconds']:.0f} s at {metrics['clips_per_second']:,.0f} clips/s; plots and "
         f"predictions in {folder}/"
     )
-    console().print(f"next: pixels-once predict --run {folder} --video CLIP", style="bold")
+    suggest("predict", "--run", folder, "--video", "CLIP")

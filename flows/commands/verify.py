@@ -10,7 +10,7 @@ import pandas as pd
 
 import store
 from flows.settings import VerifySettings
-from flows.terminal import console, print_json, print_table
+from flows.terminal import headline, print_json, print_table
 
 
 def run(settings: VerifySettings, *, json: bool) -> int:
@@ -81,9 +81,7 @@ def _print(
         print(f"the column {name} is damaged")
     for problem in report.problems:
         print(problem)
-    console().print(
-        f"{settings.store}: {report.sound} of {report.checked} rows are sound", style="bold"
-    )
+    headline(f"{settings.store}: {report.sound} of {report.checked} rows are sound")
     if again is not None:
         gone = f"; {again.skipped} others have no unchanged clip there" if again.skipped else ""
         print(

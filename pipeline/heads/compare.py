@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.drawing import new_figure, save_figure
 from pipeline.errors import ConfigError
 from pipeline.heads.measures import bootstrap_interval
 from pipeline.heads.run_folder import DONE, read_predictions
 from pipeline.heads.saved import read_config
 from pipeline.heads.units import group_names
+from pipeline.plain import write_table
 
 COLUMNS = [
     "run",
@@ -133,7 +135,7 @@ def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
     written = []
     for number, board in enumerate(boards):
         name = "leaderboard" if not number else f"leaderboard-{number + 1}"
-        board.table.to_csv(out / f"{name}.csv", index=False)
+        write_table(board.table, out / f"{name}.csv")
         _plot(board, out / f"{name}.png")
         written += [out / f"{name}.csv", out / f"{name}.png"]
     return written
@@ -177,7 +179,7 @@ def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plot(board: Leaderboard, path: Path) -> None:
-    from pipeline.heads.plots import BLUE, GREY, new_figure
+    from pipeline.heads.plots import BLUE, GREY
 
     table = board.table.iloc[::-1]
     figure = new_figure(8, 1.2 + 0.32 * len(table))
@@ -191,4 +193,4 @@ def _plot(board: Leaderboard, path: Path) -> None:
         axis.legend(frameon=False, fontsize=8)
     axis.set_xlim(0, 1)
     axis.set_xlabel("test top-1 (bars: spread over folds)")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)

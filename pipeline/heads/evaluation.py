@@ -27,6 +27,7 @@ from pipeline.heads.run_folder import predictions_table
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.units import group_names
+from pipeline.plain import write_table
 
 if TYPE_CHECKING:
     from pipeline.heads.training import Fitted
@@ -39,15 +40,15 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Write predictions, per-class figures and mistakes; returns the metrics."""
     predictions = predictions_table(clips, fitted.parts)
-    predictions.to_csv(out / "predictions.csv", index=False)
+    write_table(predictions, out / "predictions.csv")
     test_at, probabilities = fitted.parts["test"]
     labels = clips.labels[test_at]
     counts = confusion(probabilities, labels)
     names = list(clips.classes)
-    pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
-    per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
-    confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
-    leakage_table(clips, split).to_csv(out / "leakage.csv", index=False)
+    write_table(pd.DataFrame(counts, index=names, columns=names), out / "confusion.csv", index=True)
+    write_table(per_class(probabilities, labels, names), out / "classes.csv")
+    write_table(confident_mistakes(predictions), out / "mistakes.csv")
+    write_table(leakage_table(clips, split), out / "leakage.csv")
     return run_metrics(clips, split, config, fitted)
 
 

@@ -35,6 +35,7 @@ from pipeline.heads.run_folder import (
 from pipeline.heads.splits import Split, rows_of_test_set
 from pipeline.heads.training import Fitted, fit_split, save_model
 from pipeline.heads.units import group_names
+from pipeline.plain import read_table, write_table
 
 MARK = "fold.json"
 """Names the run that a fold's folder belongs to."""
@@ -108,8 +109,8 @@ def _train_fold(
     write_history(folder / "history.csv", fitted.progress.history)
     table = predictions_table(clips, {"test": fitted.parts["test"]})
     table.insert(4, "fold", split.fold)
-    table.to_csv(folder / "predictions.csv", index=False)
-    leakage_table(clips, split).to_csv(folder / "leakage.csv", index=False)
+    write_table(table, folder / "predictions.csv")
+    write_table(leakage_table(clips, split), folder / "leakage.csv")
     write_json(folder / DONE, run_metrics(clips, split, config, fitted))
     checkpoint.remove()
 
@@ -185,21 +186,21 @@ def _write(
     predictions = pd.concat(
         [read_predictions(folder / "predictions.csv") for folder in folders], ignore_index=True
     )
-    predictions.to_csv(out / "predictions.csv", index=False)
+    write_table(predictions, out / "predictions.csv")
     names = list(clips.classes)
     probabilities = predictions[[f"p:{name}" for name in names]].to_numpy(dtype=np.float32)
     index = {name: i for i, name in enumerate(names)}
     labels = np.array([index[str(name)] for name in predictions["label"]], dtype=np.int64)
     counts = confusion(probabilities, labels)
-    pd.DataFrame(counts, index=names, columns=names).to_csv(out / "confusion.csv")
-    per_class(probabilities, labels, names).to_csv(out / "classes.csv", index=False)
-    confident_mistakes(predictions).to_csv(out / "mistakes.csv", index=False)
+    write_table(pd.DataFrame(counts, index=names, columns=names), out / "confusion.csv", index=True)
+    write_table(per_class(probabilities, labels, names), out / "classes.csv")
+    write_table(confident_mistakes(predictions), out / "mistakes.csv")
     leaks = [
-        pd.read_csv(f / "leakage.csv", keep_default_na=False).assign(fold=f.name)
+        read_table(f / "leakage.csv").assign(fold=f.name)
         for f in folders
         if (f / "leakage.csv").exists()
     ]
     if leaks:
-        pd.concat(leaks, ignore_index=True).to_csv(out / "leakage.csv", index=False)
+        write_table(pd.concat(leaks, ignore_index=True), out / "leakage.csv")
     write_history(out / "history.csv", refitted.progress.history)
     return predictions, counts

@@ -9,20 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drawing import new_figure, save_figure
 from pipeline.heads.fitting import EpochReport
 
 BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#6b7280"
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of this size in inches, drawn without a display."""
-    # Not pyplot: it keeps global state, and trainings may run side by side.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) -> None:
@@ -40,7 +30,7 @@ def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) 
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, frameon=False)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def plot_confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
@@ -63,7 +53,7 @@ def plot_confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], path: 
             axis.text(
                 j, i, str(counts[i, j]), ha="center", va="center", color=colour, fontsize=size
             )
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def plot_model(model: Any, path: Path) -> None:
@@ -105,7 +95,7 @@ def plot_model(model: Any, path: Path) -> None:
     axis.set_ylim(-0.85 * rows + 0.3, 0.5)
     title = f"{model.name} · {model.count_params():,} parameters"
     axis.set_title(title, fontsize=11)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def _describe(layer: Any) -> str:

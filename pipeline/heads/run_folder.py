@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,14 @@ from pipeline.heads.fitting import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
+from pipeline.plain import read_table
+from pipeline.plain import write_json as write_json
 
 FORMAT = "pixels-once/run"
 FORMAT_VERSION = 1
 CHECKPOINT = "checkpoint"
 DONE = "metrics.json"
 """A folder with it holds the figures of a trained head; pictures may come after it."""
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON for people: indented, and whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(values, indent=1, allow_nan=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def write_history(path: Path, history: Sequence[EpochReport]) -> None:
@@ -75,7 +69,7 @@ def read_predictions(path: Path, *, probabilities: bool = True) -> pd.DataFrame:
     """What `predictions_table` held: a class named `NA` stays a name, not a missing value."""
     names = ("video_id", "group", "part", "label", "predicted")
     wanted = None if probabilities else lambda column: not column.startswith("p:")
-    return pd.read_csv(path, usecols=wanted, dtype=dict.fromkeys(names, str), keep_default_na=False)
+    return read_table(path, usecols=wanted, dtype=dict.fromkeys(names, str))
 
 
 def recorded_splits(out: Path) -> list[Split]:

@@ -46,7 +46,11 @@ def class_chart(table: pd.DataFrame) -> go.Figure:
             hovertemplate="%{y}: %{x} clips<extra>" + str(split) + "</extra>",
         )
     figure.update_layout(barmode="stack", xaxis_title=unit, showlegend=len(counts.columns) > 1)
-    return finished(figure, height=max(220, 90 + 22 * len(counts)), yaxis={"automargin": True})
+    return finished(
+        figure,
+        height=max(220, 90 + 22 * len(counts)),
+        yaxis={"automargin": True, "type": "category"},
+    )
 
 
 def histogram(values: pd.Series, *, unit: str) -> go.Figure:
@@ -81,7 +85,7 @@ def map_chart(found: FeatureMap) -> go.Figure:
                 x=found.points[at, 0],
                 y=found.points[at, 1],
                 mode="markers",
-                name=name,
+                name=_escaped(name),
                 marker={
                     "color": COLOURS[number % len(COLOURS)],
                     "symbol": SYMBOLS[number // len(COLOURS) % len(SYMBOLS)],
@@ -150,9 +154,15 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
         )
     )
     figure.update_layout(
-        xaxis={"title": "said", "automargin": True, "showticklabels": len(names) <= MOST_CLASSES},
+        xaxis={
+            "title": "said",
+            "type": "category",
+            "automargin": True,
+            "showticklabels": len(names) <= MOST_CLASSES,
+        },
         yaxis={
             "title": "true",
+            "type": "category",
             "automargin": True,
             "autorange": "reversed",
             "showticklabels": len(names) <= MOST_CLASSES,
@@ -186,7 +196,9 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
     figure.update_layout(
         xaxis={"title": "top-1 on test clips", "tickformat": ".0%", "range": [0, 1]}
     )
-    return finished(figure, height=130 + 28 * len(board), yaxis={"automargin": True})
+    return finished(
+        figure, height=130 + 28 * len(board), yaxis={"automargin": True, "type": "category"}
+    )
 
 
 def finished(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.offline
 from markupsafe import Markup
 
+from pipeline.plain import json_text
 from pipeline.report import figures
 from pipeline.report.contents import ClipCard, Contents, RunView
 from pipeline.report.pictures import data_url
@@ -103,7 +104,7 @@ def render(contents: Contents) -> str:
 
 def _embedded(values: Any) -> Markup:
     """JSON inside a script element: nothing in it may end the element."""
-    return Markup(json.dumps(values).replace("<", "\\u003c"))
+    return Markup(json_text(values).replace("<", "\\u003c"))
 
 
 def _sections(contents: Contents) -> list[tuple[str, str]]:

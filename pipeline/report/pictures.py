@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.drawing import new_figure, save_figure
 from pipeline.report.contents import ClipCard
 
 
@@ -23,11 +24,10 @@ def middle(pictures: Sequence[bytes]) -> bytes:
 def save_grid(cards: Sequence[ClipCard], path: Path, *, title: str = "", columns: int = 4) -> None:
     """Draw the cards as one picture file: a strip of each clip's previews, its words below."""
     import matplotlib.image
-    from matplotlib.figure import Figure
 
     columns = max(1, min(columns, len(cards)))
     rows = -(-max(1, len(cards)) // columns)
-    figure = Figure(figsize=(3.6 * columns, 1.9 * rows + 0.5), layout="constrained")
+    figure = new_figure(3.6 * columns, 1.9 * rows + 0.5)
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -46,4 +46,4 @@ def save_grid(cards: Sequence[ClipCard], path: Path, *, title: str = "", columns
         words = " · ".join(word for word in (card.label, card.note) if word)
         name = card.video_id if len(card.video_id) <= 42 else f"…{card.video_id[-41:]}"
         axis.set_title(f"{words}\n{name}", fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)

@@ -33,8 +33,12 @@ class Finished:
     @property
     def json(self) -> dict[str, Any]:
         """The result of a command that was run with `--json`."""
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        found: dict[str, Any] = json.loads(self.out.splitlines()[-1], parse_constant=_refuse)
         return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 @functools.cache

@@ -1,0 +1,95 @@
+"""Results as files that other programs read: strict JSON, and CSV that a spreadsheet opens safely."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def json_text(values: Any, *, indent: int | None = None) -> str:
+    """`values` as JSON that every parser reads: NaN and infinities are null, arrays lists.
+
+    What JSON does not know (a path, say) becomes its text.
+    """
+    return json.dumps(_plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write JSON for people: indented, and whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json_text(values, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def escaped(cell: Any) -> Any:
+    """A cell as a spreadsheet may see it: text that it would run as a formula gets a `'` before it.
+
+    Numbers stay numbers. `unescaped` undoes it, whatever the text.
+    """
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def unescaped(cell: Any) -> Any:
+    """What `escaped` was given."""
+    known = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
+    return cell[1:] if known else cell
+
+
+def write_table(frame: pd.DataFrame, path: Path, *, index: bool = False) -> None:
+    """Write a frame as CSV; texts and names are escaped, and quoted where they hold a line's end."""
+    frame = frame.rename(columns=escaped, index=escaped)
+    texts = [str(name) for name in (*frame.columns, *(frame.index if index else ()))]
+    for place in _texts(frame):
+        frame.isetitem(place, list(frame.iloc[:, place].map(escaped)))
+        texts += frame.iloc[:, place].astype(str).tolist()
+    # pandas leaves a lone carriage return unquoted, and readers end the line there.
+    odd = any("\r" in text for text in texts)
+    options: dict[str, Any] = {"quoting": csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL}
+    frame.to_csv(path, index=index, encoding="utf-8", **options)
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV, escaped and quoted like `write_table`'s."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        # The usual end of a line, "\\r\\n", is what makes the writer quote a lone carriage return.
+        csv.writer(file).writerows([escaped(cell) for cell in row] for row in rows)
+
+
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """What `write_table` wrote; `options` are those of `pandas.read_csv`. `NA` stays a name."""
+    frame: Any = pd.read_csv(path, **({"keep_default_na": False} | options))
+    frame = frame.rename(columns=unescaped, index=unescaped)
+    for place in _texts(frame):
+        frame.isetitem(place, list(frame.iloc[:, place].map(unescaped)))
+    return frame  # type: ignore[no-any-return]
+
+
+def _texts(frame: pd.DataFrame) -> list[int]:
+    """The places of the columns that may hold text."""
+    kinds = enumerate(frame.dtypes)
+    return [place for place, kind in kinds if not pd.api.types.is_numeric_dtype(kind)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, str) else str(value)
