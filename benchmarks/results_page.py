@@ -22,6 +22,7 @@ from benchmarks.results_sets import SETS, DataSet
 from pipeline.heads.compare import Leaderboard, leaderboards, paired_difference
 from pipeline.heads.run_folder import DONE
 from pipeline.heads.saved import read_config
+from pipeline.plain import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "results" / "heads.json"
@@ -47,7 +48,7 @@ def main() -> None:
         figures[one.name] = _figures(one, work / "runs")
     if not options.page:
         FIGURES.parent.mkdir(parents=True, exist_ok=True)
-        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(FIGURES, figures)
     PAGE.write_text(page(figures), encoding="utf-8")
     print(f"written: {PAGE}")
 
@@ -132,8 +133,9 @@ def page(figures: dict[str, Any]) -> str:
         "video never stand on both sides), widths as named, else 512 for recurrent heads, seed 0, "
         "each head's own learning rate. *top-1* is the mean over the folds' test clips, ± its "
         "standard deviation over the folds. *against* is the difference to the frame average in top-1 "
-        "on the same clips, with its 95 % interval by a paired bootstrap over groups. Early stopping "
-        "and the choice of a head look at validation clips only.",
+        "over all test clips of the folds pooled, with its 95 % interval by a paired bootstrap over "
+        "groups (none below five); it need not be the difference of the two means beside it. Early "
+        "stopping and the choice of a head look at validation clips only.",
     ]
     for one in SETS:
         if one.name in figures:
@@ -161,7 +163,7 @@ def _section(one: DataSet, found: dict[str, Any]) -> list[str]:
         gap = line.get("against")
         said = " – |" if held else ""
         if gap:
-            said = f" {gap['difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) |"
+            said = f" {gap['difference']:+.3f} ({_interval(gap)}) |"
         spread = "–" if line["spread"] is None else f"{line['spread']:.3f}"
         lines.append(
             f"| {name_of(line)} | {line['top1']:.3f} | {spread} | {line['macro_f1']:.3f} | "
@@ -170,6 +172,13 @@ def _section(one: DataSet, found: dict[str, Any]) -> list[str]:
         )
     verdict = _verdict_of_views if one.beside else _verdict
     return [*lines, "", *verdict(found["lines"])] if held else lines
+
+
+def _interval(gap: dict[str, Any]) -> str:
+    """The interval of a difference in words, or that there is none."""
+    if gap["low"] is None or pd.isna(gap["low"]):
+        return f"none: {gap['groups']} groups"
+    return f"{gap['low']:+.3f} to {gap['high']:+.3f}"
 
 
 def best_and_plain(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -187,15 +196,17 @@ def _verdict(lines: list[dict[str, Any]]) -> list[str]:
     others = [line for line in lines if line.get("against")]
     gap = best["against"]
     said = (
-        f"Best other head by validation: **{name_of(best)}**, test top-1 {best['top1']:.3f} against "
-        f"{plain['top1']:.3f} of the frame average: {gap['difference']:+.3f}, interval "
-        f"{gap['low']:+.3f} to {gap['high']:+.3f}."
+        f"Best other head by validation: **{name_of(best)}**, mean test top-1 {best['top1']:.3f} "
+        f"beside {plain['top1']:.3f} of the frame average; over all test clips pooled the difference "
+        f"is {gap['difference']:+.3f}, interval {_interval(gap)}."
     )
+    if gap["low"] is None or pd.isna(gap["low"]):
+        return [said]
     if gap["low"] > 0:
         return [f"{said} The lead is more than chance: the order of the steps tells something."]
     if gap["high"] < 0:
         return [f"{said} The frame average is better, beyond chance."]
-    better = sum(line["against"]["low"] > 0 for line in others)
+    better = sum((line["against"]["low"] or 0) > 0 for line in others)
     tail = (
         f"{better} of the {len(others)} other heads are ahead of the frame average beyond chance."
         if better
@@ -210,7 +221,7 @@ def _verdict_of_views(lines: list[dict[str, Any]]) -> list[str]:
     if not gains:
         return []
     mean = sum(gain["difference"] for gain in gains) / len(gains)
-    sure = sum(gain["low"] > 0 for gain in gains)
+    sure = sum((gain["low"] or 0) > 0 for gain in gains)
     return [
         f"Training draws one of the two views for every clip and epoch, testing averages over both: "
         f"{mean:+.3f} in top-1 on average over these {len(gains)} heads, beyond chance for {sure} of "

@@ -111,10 +111,10 @@ def resolve(
 def check_settings(settings: Any) -> None:
     """Raise `ConfigError` for a setting outside of its choices or bounds; the first is named."""
     for item in fields(settings):
-        _require_sane(item, getattr(settings, item.name))
+        require_sane(item, getattr(settings, item.name))
 
 
-def _require_sane(item: Field[Any], value: Any) -> None:
+def require_sane(item: Field[Any], value: Any) -> None:
     """Raise `ConfigError` for a value outside of its setting's choices or bounds."""
     choices = item.metadata.get("choices", ())
     if choices and value not in choices:
@@ -204,10 +204,11 @@ def checked(where: str, kind: Any, value: Any) -> Any:
 
 
 def _parser_of(kind: Any) -> Any:
-    return {"int": int, "float": float, "bool": _boolean}.get(str(kind), str)
+    return {"int": int, "float": float, "bool": boolean}.get(str(kind), str)
 
 
-def _boolean(text: str) -> bool:
+def boolean(text: str) -> bool:
+    """yes or no, as a flag or a variable of the environment says it."""
     if text.lower() in ("1", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "false", "no", "off", ""):

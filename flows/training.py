@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -254,10 +255,16 @@ def epoch_hooks(settings: TrainingSettings, folder: Path, *others: OnEpoch) -> O
 def print_epoch(report: EpochReport) -> None:
     """One line per epoch, on standard error."""
     fold = f"fold {report.fold + 1}/{report.folds} · " if report.folds > 1 else ""
+    if report.fold == report.folds > 1:
+        fold = "all clips · "  # the last fit, which has no validation
+    validation = (
+        ""
+        if math.isnan(report.val_top1)
+        else f"validation loss {report.val_loss:.3f} · top-1 {report.val_top1:.3f} · "
+    )
     print(
         f"{fold}epoch {report.epoch:>3}/{report.epochs} · loss {report.loss:.3f} · "
-        f"top-1 {report.top1:.3f} · validation loss {report.val_loss:.3f} · "
-        f"top-1 {report.val_top1:.3f} · {report.clips_per_second:,.0f} clips/s"
+        f"top-1 {report.top1:.3f} · {validation}{report.clips_per_second:,.0f} clips/s"
         f"{' · best' if report.best else ''}",
         file=sys.stderr,
         flush=True,

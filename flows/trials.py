@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from flows.resolve import boolean, require_sane
 from flows.settings import SweepSettings
 from flows.training import TRAINING, parse_options, store_name, widths
 from pipeline.errors import ConfigError
@@ -85,13 +87,17 @@ def _axes(grid: str) -> dict[str, list[str]]:
 
 
 def _typed(name: str, value: str) -> Any:
-    kinds = {item.name: str(item.type) for item in fields(SweepSettings)}
+    item = next(item for item in fields(SweepSettings) if item.name == name)
     try:
-        if kinds[name] == "bool":
-            return value.lower() in ("1", "true", "yes", "on")
-        return {"int": int, "float": float}.get(kinds[name], str)(value)
+        if item.type == "bool":
+            return boolean(value)
+        typed: Any = {"int": int, "float": float}.get(str(item.type), str)(value)
+    except ArgumentTypeError:
+        raise ConfigError(f"grid has {name}={value}: give yes or no") from None
     except ValueError:
         raise ConfigError(f"grid has {name}={value}: give a number") from None
+    require_sane(item, typed)
+    return typed
 
 
 def _name(head: str, settings: SweepSettings, point: dict[str, Any]) -> str:

@@ -104,7 +104,10 @@ def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
     )
     held = next((line["against"]["run"] for line in lines if "against" in line), "")
     if held:
-        print(f"against {held}: difference in top-1 and its 95 % interval over groups, paired")
+        print(
+            f"against {held}: difference in top-1 over all test clips and its 95 % "
+            "interval over groups, paired; none below five groups"
+        )
         relabelled = max(line["against"]["relabelled"] for line in lines if "against" in line)
         if relabelled:
             print(
@@ -118,4 +121,6 @@ def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
 def _difference(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
+    if pd.isna(found["low"]):
+        return f"{found['difference']:+.3f} (only {found['groups']} groups)"
     return f"{found['difference']:+.3f} ({found['low']:+.2f} to {found['high']:+.2f})"

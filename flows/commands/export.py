@@ -23,9 +23,7 @@ def run(settings: ExportSettings, *, json: bool) -> int:
     if json:
         print_json(found)
         return 0
-    print(
-        f"{found['path']}: equal to the head, the largest difference in probability is "
-        f"{found['largest_difference']:.1e}"
-    )
+    print(f"{found['path']}: {found['compared']}")
+    print(f"labels, spec and preprocessing: {found['beside']}")
     print("inputs: features (n, steps, …) float32, mask (n, steps) bool; normalisation is inside")
     return 0

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.places import require_file
 from flows.settings import PredictSettings
 from flows.terminal import print_json, print_table
 from flows.web import fetch, is_url
@@ -27,6 +28,7 @@ def run(settings: PredictSettings, *, json: bool) -> int:
         raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
     if settings.top < 1:
         raise ConfigError(f"top is {settings.top}: give 1 or more")
+    require_file("csv", settings.csv)
     if not is_url(settings.video):
         return _run(settings, settings.video, json=json)
     with tempfile.TemporaryDirectory(prefix="pixels-once-") as folder:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from flows.places import require_file
 from flows.settings import ReportSettings
 from flows.terminal import headline, print_json, progress_bar
-from pipeline.errors import ConfigError
 
 
 def run(settings: ReportSettings, *, json: bool) -> int:
     """Write the page and say where it is."""
     out = Path(settings.out)
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise ConfigError(f"out is {settings.out}: name a file in a folder that is there")
+    require_file("out", settings.out)
     from flows.reporting import gather
     from pipeline.report.page import render
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flows.places import require_file
 from flows.settings import ScanSettings
 from flows.terminal import headline, print_json, print_table, progress_bar, suggest
 from pipeline.errors import ConfigError
@@ -24,6 +25,7 @@ def run(settings: ScanSettings, *, json: bool) -> int:
     """Print the scan in figures; 1 where no clip is readable."""
     if not settings.videos:
         raise ConfigError("scan needs --videos: a folder, a file or a manifest")
+    require_file("csv", settings.csv)
     from flows.scan import scan, summarise
     from pipeline import engine
     from pipeline.features.catalog import discover

@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 
 import store
+from flows.places import require_file
 from flows.settings import SimilarSettings
 from flows.terminal import headline, print_json, print_table, progress_bar, suggest
 from pipeline.errors import ConfigError
+
+MOST_DRAWN = 59
+"""Clips in the picture beside the one that was asked for; a larger one takes minutes to draw."""
 
 
 def run(settings: SimilarSettings, *, json: bool) -> int:
     """Print the nearest clips as a table and draw them; without a clip, print how telling they are."""
     if settings.top < 1:
         raise ConfigError(f"top is {settings.top}: give 1 or more")
+    require_file("out", settings.out)
     from flows.vectors import clip_vectors
     from pipeline.heads.neighbours import nearest
 
@@ -133,7 +138,8 @@ def _draw(
     from pipeline.report.contents import ClipCard
     from pipeline.report.pictures import save_grid
 
-    previews = store.read_previews(source.url, [one["row"] for one in found]) if found else []
+    drawn = found[:MOST_DRAWN]
+    previews = store.read_previews(source.url, [one["row"] for one in drawn]) if drawn else []
     cards = [ClipCard(video_id=settings.video, label=label, note="asked for", pictures=pictures)]
     cards += [
         ClipCard(
@@ -142,9 +148,10 @@ def _draw(
             note=f"{one['similarity']:.3f}",
             pictures=some,
         )
-        for one, some in zip(found, previews, strict=True)
+        for one, some in zip(drawn, previews, strict=True)
     ]
-    save_grid(cards, Path(settings.out), title=f"most like {Path(settings.video).name}")
+    some = f" (the first {len(drawn)} of {len(found)})" if len(drawn) < len(found) else ""
+    save_grid(cards, Path(settings.out), title=f"most like {Path(settings.video).name}{some}")
 
 
 def _agreement(settings: SimilarSettings, table: Any, known: Any, *, json: bool) -> int:

@@ -25,6 +25,9 @@ def run(settings: TrainSettings, *, json: bool) -> int:
         print_json({"run": str(folder), **metrics})
     else:
         print_metrics(folder, metrics)
+    if metrics["stopped"]:
+        print(f"stopped: {folder} holds the best head so far, --resume goes on", file=sys.stderr)
+        return 143 if metrics.get("stopped_by") == "SIGTERM" else 130
     return 0
 
 
@@ -39,9 +42,10 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
             values["clips"],
         )
         for part in ("test", "validation")
-        if (values := metrics.get(part))
+        if (values := metrics.get(part)) and values["clips"]
     ]
     print_table(str(folder), ("", "top-1", "top-5", "loss", "clips"), rows)
+    print(_interval(metrics["test"]))
     baseline = metrics["baseline"]
     said = " · ".join(
         f"{name.replace('_', ' ')} {value['top1'] if isinstance(value, dict) else value:.3f}"
@@ -53,3 +57,12 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         f"predictions in {folder}/"
     )
     suggest("predict", "--run", folder, "--video", "CLIP")
+
+
+def _interval(test: dict[str, Any]) -> str:
+    """What the interval of the test's top-1 is, or why there is none."""
+    groups = f"{test['groups']} test group{'s' * (test['groups'] != 1)}"
+    if test["top1_interval"] is None:
+        return f"no interval: {groups} say nothing of others; from five on there is one"
+    low, high = test["top1_interval"]
+    return f"95 % interval of the test's top-1 over {groups}: {low:.3f} to {high:.3f}"

@@ -16,7 +16,11 @@ class SimilarSettings:
         "", "a clip's file, its id in the store, or its row number", metavar="PATH|ID|ROW"
     )
     top: int = setting(10, "how many clips to find", metavar="N", least=1)
-    out: str = setting("similar.png", "a picture of what was found (empty: none)", metavar="FILE")
+    out: str = setting(
+        "similar.png",
+        "a picture of what was found, at most 59 clips of it (empty: none)",
+        metavar="FILE",
+    )
     weights: str = setting(
         "", "the backbone's weights, for a clip that is not in the store", metavar="WEIGHTS"
     )

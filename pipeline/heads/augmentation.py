@@ -35,7 +35,9 @@ def drop_features(
     """Each clip with this share of its channels, chosen at random, set to `fill` at all steps.
 
     `features` (n, steps, *shape), `fill` (channels,): the training mean, which a head sees as 0.
+    Channels are what is normalised apart: of landmarks every coordinate of each, of pixels the colours.
     """
-    clips, channels = features.shape[0], features.shape[-1]
-    dropped = rng.random((clips, *[1] * (features.ndim - 2), channels)) < share
-    return np.where(dropped, fill.astype(features.dtype), features)
+    clips, steps, channels = *features.shape[:2], len(fill)
+    flat = features.reshape(clips, steps, -1, channels)
+    dropped = rng.random((clips, 1, 1, channels)) < share
+    return np.where(dropped, fill.astype(features.dtype), flat).reshape(features.shape)

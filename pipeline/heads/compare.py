@@ -96,6 +96,8 @@ def test_set_key(run: Path) -> str:
 def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
     """How much better `first` is than `second` in top-1, with its 95 % interval over groups.
 
+    All test clips count alike, of all folds: the difference need not be that of two means over folds.
+    `low` and `high` are NaN where the test has fewer than five groups (`groups`).
     Clips are paired by id and label: `clips` says how many pairs there are, `relabelled` how many
     clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
     were not tested on the same clips.
@@ -124,6 +126,7 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
         "difference": float(difference.mean()),
         "low": low,
         "high": high,
+        "groups": len(set(group_names(paired))),
         "clips": len(paired),
         "relabelled": int((~same).sum()),
     }

@@ -17,10 +17,11 @@ from pipeline.heads.gate import straddling
 from pipeline.heads.leakage import leakage_table, near_identical
 from pipeline.heads.measures import (
     Probabilities,
-    bootstrap_interval,
     confusion,
+    interval_record,
     measure,
     per_class,
+    predicted_classes,
 )
 from pipeline.heads.record import left_out
 from pipeline.heads.run_folder import predictions_table
@@ -59,14 +60,14 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
     for part, (at, probabilities) in fitted.parts.items():
         figures[part] = measure(probabilities, clips.labels[at])
     test_at, probabilities = fitted.parts["test"]
-    hits = probabilities.argmax(axis=1) == clips.labels[test_at]
-    groups = group_names(clips.table.iloc[test_at])
-    figures["test"]["top1_interval"] = list(bootstrap_interval(hits, groups))
-    figures["test"]["groups"] = len(set(groups))
+    hits = predicted_classes(probabilities) == clips.labels[test_at]
+    figures["test"] |= interval_record(hits, group_names(clips.table.iloc[test_at]))
     progress = fitted.progress
+    # First, because it may be stopped too.
+    beside = baselines(clips, split, config, figures["test"]["top1"], progress)
     return {
         **figures,
-        "baseline": baselines(clips, split, config, figures["test"]["top1"]),
+        "baseline": beside,
         "seconds": fitted.seconds,
         "clips_per_second": progress.clips_per_second,
         "head": config.head,
@@ -77,6 +78,7 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "stopped": progress.stopped,
+        "stopped_by": progress.stopped_by,
         "split": split.how,
         "fingerprint": clips.fingerprint,
         "left_out": left_out(clips, np.concatenate([split.train, split.validation, split.test])),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +15,98 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from pipeline.heads.initialisers import PACKAGE
 from pipeline.heads.lean import keras
 from pipeline.heads.saved import Run
-from pipeline.openvino_runtime import openvino, write_openvino
+from pipeline.openvino_runtime import openvino
+from pipeline.plain import write_json
 
 FORMATS = ("saved_model", "onnx", "openvino")
 TOLERANCE = 1e-4
+SIDECAR = "pixels_once.json"
+RUNTIMES = {"saved_model": "TensorFlow", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+OPTIONS = {"openvino": {"INFERENCE_PRECISION_HINT": "f32"}}
+"""What a runtime must be told to compute in float32: OpenVINO's own choice on some CPUs is bfloat16."""
 NEEDS = {"saved_model": (), "onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How an export was held against its head, and what came of it."""
+
+    runtime: str
+    options: Mapping[str, str]
+    lengths: tuple[int, ...]
+    trained_in: str
+    largest_difference: float
+
+    def __str__(self) -> str:
+        of = "" if self.trained_in == "float32" else f" (trained in {self.trained_in})"
+        steps = ", ".join(map(str, self.lengths))
+        return (
+            f"{self.runtime} in float32 gives the probabilities of the head in float32{of} on random "
+            f"sequences of {steps} real steps, to {self.largest_difference:.1e}"
+        )
+
+
 def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> dict[str, Any]:
-    """Write a run's head for serving; returns path, format and the largest difference seen.
+    """Write a run's head for serving; returns path, format, beside (a JSON file) and the comparison.
 
     Inputs are `features` (n, steps, *shape) float32 and `mask` (n, steps) bool, the output
     (n, classes) probabilities; normalisation is inside. The export is read back and compared with
     the Keras model on random sequences of several lengths (tolerance 1e-4 in probability; bfloat16
-    heads are exported as float32, and compared as such).
+    heads are exported as float32, and compared as such). The JSON file beside it holds what whoever
+    serves it must know: labels, spec and preprocessing, and with which options it was compared.
+    Nothing is left under `path` unless all of it went well.
 
-    Raises `ConfigError` for a format that is unknown, or whose package is not installed, or whose
-    export does not say the same.
+    Raises `ConfigError` for a format that is unknown, or whose package is not installed, or into
+    which this head cannot be brought, or whose export does not say the same.
     """
     path = Path(path)
+    _require(format, path)
+    beside = path / SIDECAR if format == "saved_model" else path.with_suffix(".json")
+    model = for_inference(run.model)
+    features, mask = _probe(run)
+    wanted = np.asarray(model.predict_on_batch({"features": features, "mask": mask}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as making:
+        made = Path(making) / path.name
+        try:
+            kind = "tf_saved_model" if format == "saved_model" else format
+            model.export(str(made), format=kind, verbose=False)
+            got = _READERS[format](made, features, mask)
+        except Exception as error:  # every converter has errors of its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise ConfigError(
+                f"{run.folder.name} cannot be exported as {format} ({reason}): use another format"
+            ) from error
+        difference = float(np.abs(got - wanted).max())
+        if not difference <= TOLERANCE:
+            raise ConfigError(
+                f"the {format} export of {run.folder.name} differs from the head by "
+                f"{difference:.1e}: use another format and report this"
+            )
+        compared = Compared(
+            runtime=RUNTIMES[format],
+            options=OPTIONS.get(format, {}),
+            lengths=tuple(int(n) for n in mask.sum(axis=1)),
+            trained_in=_trained_in(run.model),
+            largest_difference=difference,
+        )
+        write_json(Path(making) / beside.relative_to(path.parent), _description(run, compared))
+        # The model's own file comes last: who finds it finds what belongs to it.
+        for one in sorted(Path(making).iterdir(), key=lambda entry: entry.name == path.name):
+            one.rename(path.parent / one.name)
+    return {
+        "path": str(path),
+        "format": format,
+        "beside": str(beside),
+        "largest_difference": difference,
+        "compared": str(compared),
+    }
+
+
+def _require(format: str, path: Path) -> None:
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is not known: use {', '.join(FORMATS)}")
     absent = [name for name in NEEDS[format] if importlib.util.find_spec(name) is None]
@@ -39,35 +114,58 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
         raise ConfigError(
             f"the format {format} needs {' and '.join(absent)}: pip install {' '.join(absent)}"
         )
-    if path.exists():
-        raise ConfigError(f"{path} exists: choose another path for the export")
-    if format == "openvino" and path.suffix != ".xml":
-        raise ConfigError(f"an OpenVINO model ends in .xml, not {path.name}: name it so")
-    model = as_float32(run.model)
-    features, mask = _probe(run)
-    wanted = np.asarray(model.predict_on_batch({"features": features, "mask": mask}))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path]
     if format == "openvino":
-        write_openvino(model, path)
-    else:
-        kind = "tf_saved_model" if format == "saved_model" else format
-        model.export(str(path), format=kind, verbose=False)
-    got = _READERS[format](path, features, mask)
-    difference = float(np.abs(got - wanted).max())
-    if not difference <= TOLERANCE:
-        raise ConfigError(
-            f"the {format} export of {run.folder.name} differs from the head by {difference:.1e}: "
-            "use another format and report this"
-        )
-    return {"path": str(path), "format": format, "largest_difference": difference}
+        if path.suffix != ".xml":
+            raise ConfigError(f"an OpenVINO model ends in .xml, not {path.name}: name it so")
+        written.append(path.with_suffix(".bin"))
+    if format != "saved_model":
+        written.append(path.with_suffix(".json"))
+    there = [each for each in written if each.exists()]
+    if there:
+        raise ConfigError(f"{there[0]} exists: choose another path for the export")
 
 
-def as_float32(model: Any) -> Any:
-    """The same head with every layer in float32: other runtimes know no mixed policies."""
+def _description(run: Run, compared: Compared) -> dict[str, Any]:
+    return {
+        "format": "pixels-once/export",
+        "format_version": 1,
+        "run": run.folder.name,
+        "labels": list(run.classes),
+        "inputs": {
+            "features": {"shape": [None, run.steps, *run.shape], "dtype": "float32"},
+            "mask": {"shape": [None, run.steps], "dtype": "bool", "means": "true: a real step"},
+        },
+        "output": {"shape": [None, len(run.classes)], "is": "probabilities, in the labels' order"},
+        "preprocessing": "features as the spec's first stage makes them; normalisation is inside",
+        "spec": dict(run.spec),
+        "fingerprint": run.fingerprint,
+        "first_stage": dict(run.first_stage),
+        "digest": run.metrics.get("digest", ""),
+        "compared": asdict(compared),
+    }
+
+
+def _trained_in(model: Any) -> str:
+    names = {str(layer.dtype_policy.name) for layer in model._flatten_layers(include_self=False)}
+    return next((name for name in sorted(names) if name.startswith("mixed")), "float32")
+
+
+def for_inference(model: Any) -> Any:
+    """The same head in float32 and without what acts in training only.
+
+    Other runtimes know no mixed policies, no states of random generators, and ONNX not the
+    complementary error function in TensorFlow's GELU.
+    """
 
     def plain(layer: Any) -> Any:
+        if isinstance(layer, keras.layers.Dropout):
+            return keras.layers.Identity(name=layer.name)
         config = layer.get_config()
-        _set_policy(config)
+        _for_inference(config)
+        if isinstance(layer, keras.layers.ConvLSTM2D):
+            # OpenVINO does not know the lists of tensors that a loop over steps is made with.
+            config["unroll"] = True
         return type(layer).from_config(config)
 
     twin = keras.models.clone_model(model, clone_function=plain)
@@ -75,18 +173,28 @@ def as_float32(model: Any) -> Any:
     return twin
 
 
-def _set_policy(config: Any) -> None:
-    """Replace every mixed policy in a layer's configuration, also in layers within layers."""
+@keras.saving.register_keras_serializable(PACKAGE)  # type: ignore[untyped-decorator]
+def gelu(x: Any) -> Any:
+    """x · Φ(x) by the error function, as Keras' exact `gelu`."""
+    return 0.5 * x * (1.0 + keras.ops.erf(x / math.sqrt(2.0)))
+
+
+def _for_inference(config: Any) -> None:
+    """Change a layer's configuration in place, also in layers within layers."""
     if isinstance(config, dict):
         for key, value in config.items():
             mixed = isinstance(value, dict) and value.get("class_name") == "DTypePolicy"
             if key == "dtype" and mixed and value["config"]["name"].startswith("mixed"):
                 config[key] = "float32"
+            elif key in ("dropout", "recurrent_dropout"):
+                config[key] = 0.0
+            elif key == "activation" and value == "gelu":
+                config[key] = gelu
             else:
-                _set_policy(value)
+                _for_inference(value)
     elif isinstance(config, list):
         for value in config:
-            _set_policy(value)
+            _for_inference(value)
 
 
 def _probe(run: Run) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

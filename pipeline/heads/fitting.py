@@ -19,7 +19,7 @@ from pipeline.heads.augmentation import drop_features, jitter_steps
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.lean import keras
-from pipeline.heads.measures import cross_entropy
+from pipeline.heads.measures import cross_entropy, predicted_classes
 from pipeline.heads.source import Rows
 from pipeline.heads.statistics import Statistics
 
@@ -48,14 +48,24 @@ Stop = threading.Event
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Where a training stands: enough to go on from. `best_weights` belong to `best_epoch`."""
+    """Where a training stands: enough to go on from. `best_weights` belong to `best_epoch`.
+
+    stopped_by: the signal that stopped it (SIGINT, SIGTERM); empty where none did.
+    """
 
     history: list[EpochReport] = field(default_factory=list)
     best_loss: float = float("inf")
     best_epoch: int = 0
     best_weights: list[npt.NDArray[Any]] = field(default_factory=list)
     stopped: bool = False
+    stopped_by: str = ""
     lr: float = 0.0
+
+    def stop(self, interrupt: KeyboardInterrupt | None = None) -> None:
+        """Note that it was stopped, and by which signal."""
+        self.stopped = True
+        if interrupt is not None:
+            self.stopped_by = "SIGTERM" if "SIGTERM" in interrupt.args else "SIGINT"
 
     @property
     def epoch(self) -> int:
@@ -127,7 +137,7 @@ def fit_head(
             _note(progress, model, loss if len(validation) else -float(epoch))
             report = EpochReport(
                 epoch=epoch + 1,
-                epochs=config.epochs,
+                epochs=epochs,
                 loss=logs["loss"],
                 top1=logs["top1"],
                 val_loss=loss,
@@ -145,8 +155,8 @@ def fit_head(
                 after_epoch(model, progress)
             if on_epoch is not None:
                 on_epoch(report)
-    except KeyboardInterrupt:
-        progress.stopped = True
+    except KeyboardInterrupt as interrupt:
+        progress.stop(interrupt)
         raise
     finally:
         if progress.best_weights:
@@ -246,7 +256,7 @@ def _validate(model: Any, clips: Clips, positions: Rows, batch: int) -> tuple[fl
     probabilities = predict_probabilities(model, clips, positions, batch)
     labels = clips.labels[positions]
     return cross_entropy(probabilities, labels), float(
-        (probabilities.argmax(axis=1) == labels).mean()
+        (predicted_classes(probabilities) == labels).mean()
     )
 
 

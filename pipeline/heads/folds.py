@@ -20,7 +20,7 @@ from pipeline.heads.digest import head_digest
 from pipeline.heads.evaluation import confident_mistakes, figures_of_test_set, run_metrics
 from pipeline.heads.fitting import OnEpoch, Stop
 from pipeline.heads.leakage import leakage_table
-from pipeline.heads.measures import bootstrap_interval, confusion, per_class
+from pipeline.heads.measures import confusion, interval_record, per_class
 from pipeline.heads.pictures import Drawn, draw_pictures
 from pipeline.heads.plan import Plan
 from pipeline.heads.record import left_out
@@ -66,7 +66,9 @@ def train_folds(
         metrics["test_set"] = figures_of_test_set(clips, config.test_set, refitted.parts["test"])
     predictions, counts = _write(out, clips, folders, refitted)
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
-    metrics["test"]["top1_interval"] = list(bootstrap_interval(hits, group_names(predictions)))
+    # The mean over folds weighs small folds like large ones: what the interval is about is said too.
+    metrics["test"] |= interval_record(hits, group_names(predictions))
+    metrics["test"]["top1_pooled"] = float(hits.mean())
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
     metrics["digest"] = head_digest(refitted.model, clips.classes)
     metrics["seconds"] = time.perf_counter() - started
@@ -104,14 +106,24 @@ def _train_fold(
     if fitted.progress.stopped:
         # Half a fold would spoil the mean: keep its state and go on with it another time.
         checkpoint.save()
-        raise KeyboardInterrupt(f"stopped in fold {split.fold + 1} of {split.folds}: resume later")
+        raise KeyboardInterrupt(
+            f"stopped in fold {split.fold + 1} of {split.folds}: resume later",
+            fitted.progress.stopped_by,
+        )
     save_model(fitted.model, folder / "model.keras")
     write_history(folder / "history.csv", fitted.progress.history)
     table = predictions_table(clips, {"test": fitted.parts["test"]})
     table.insert(4, "fold", split.fold)
     write_table(table, folder / "predictions.csv")
     write_table(leakage_table(clips, split), folder / "leakage.csv")
-    write_json(folder / DONE, run_metrics(clips, split, config, fitted))
+    metrics = run_metrics(clips, split, config, fitted)
+    if fitted.progress.stopped:
+        checkpoint.save()
+        raise KeyboardInterrupt(
+            f"stopped in the frame average of fold {split.fold + 1}: resume later",
+            fitted.progress.stopped_by,
+        )
+    write_json(folder / DONE, metrics)
     checkpoint.remove()
 
 
@@ -137,7 +149,9 @@ def _refit(
     )
     fitted = fit_split(clips, everything, config, on_epoch=on_epoch, stop=stop, last_epoch=epochs)
     if fitted.progress.stopped:
-        raise KeyboardInterrupt("stopped in the last fit on all clips: resume later")
+        raise KeyboardInterrupt(
+            "stopped in the last fit on all clips: resume later", fitted.progress.stopped_by
+        )
     return fitted
 
 

@@ -13,13 +13,20 @@ Probabilities = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
+LEAST_GROUPS = 5
+"""Test groups below which there is no interval."""
+
+
 def measure(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
     """top1, top5, loss (mean cross-entropy, nats), macro_f1, ece and clips.
 
-    `probabilities` (n, classes), `labels` (n,). top5 is 1 with five classes or fewer.
+    `probabilities` (n, classes), `labels` (n,). top5 is 1 with five classes or fewer. Without clips
+    all figures are NaN.
     """
     if not len(labels):
-        return {"top1": 0.0, "top5": 0.0, "loss": 0.0, "macro_f1": 0.0, "ece": 0.0, "clips": 0}
+        return dict.fromkeys(("top1", "top5", "loss", "macro_f1", "ece"), float("nan")) | {
+            "clips": 0
+        }
     rank = label_ranks(probabilities, labels)
     table = per_class(probabilities, labels, [str(i) for i in range(probabilities.shape[1])])
     return {
@@ -32,23 +39,44 @@ def measure(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
     }
 
 
+def predicted_classes(probabilities: Probabilities) -> Labels:
+    """The likeliest class of each clip (n,), of equal ones the first; −1 where one is not a number.
+
+    The one rule of every figure and of `predict`: top-1, confusion and ranks go by it.
+    """
+    finite = np.isfinite(probabilities).all(axis=1)
+    first: Labels = np.where(finite, probabilities.argmax(axis=1), -1).astype(np.int64)
+    return first
+
+
 def label_ranks(probabilities: Probabilities, labels: Labels) -> Labels:
-    """How many classes were held likelier than the true one, per clip; ties count against it."""
+    """How many classes come before the true one, per clip; of equal ones the first in order does.
+
+    0 is exactly where `predicted_classes` is right. A clip with a probability that is not a number
+    ranks last.
+    """
     own = probabilities[np.arange(len(labels)), labels][:, None]
-    rank: Labels = (probabilities >= own).sum(axis=1).astype(np.int64) - 1
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
+    before = (probabilities > own) | ((probabilities == own) & earlier)
+    finite = np.isfinite(probabilities).all(axis=1)
+    # Beyond top-5 too, however few the classes are.
+    last = max(probabilities.shape[1], 5)
+    rank: Labels = np.where(finite, before.sum(axis=1), last).astype(np.int64)
     return rank
 
 
 def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
-    """The mean of −log p(true class), probabilities held at 1e-7 at least."""
+    """The mean of −log p(true class), probabilities held at 1e-7 at least; NaN where one is NaN."""
     own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.clip(own, 1e-7, 1.0)).mean())
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
     """Expected calibration error: Σ bin share · |accuracy − confidence| (Guo et al. 2017)."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
+    # What is not a number is no confidence, and never right.
+    predicted = predicted_classes(probabilities)
+    confidence = np.where(predicted >= 0, probabilities.max(axis=1), 0).astype(np.float64)
+    right = predicted == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.abs(
         np.bincount(bin_of, right.astype(float), minlength=bins)
@@ -58,10 +86,14 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
 
 
 def confusion(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
-    """(classes, classes) counts: row = true class, column = predicted class."""
+    """(classes, classes) counts: row = true class, column = predicted class.
+
+    Clips for which nothing was predicted (a probability is not a number) are not in it.
+    """
     classes = probabilities.shape[1]
     table = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(table, (labels, probabilities.argmax(axis=1)), 1)
+    predicted = predicted_classes(probabilities)
+    np.add.at(table, (labels[predicted >= 0], predicted[predicted >= 0]), 1)
     return table
 
 
@@ -69,7 +101,7 @@ def per_class(probabilities: Probabilities, labels: Labels, classes: Sequence[st
     """precision, recall, f1 and clips of every class, in the order of `classes`."""
     counts = confusion(probabilities, labels)
     hit = np.diag(counts).astype(float)
-    predicted, true = counts.sum(axis=0), counts.sum(axis=1)
+    predicted, true = counts.sum(axis=0), np.bincount(labels, minlength=len(classes))
     return pd.DataFrame(
         {
             "class": list(classes),
@@ -92,9 +124,12 @@ def bootstrap_interval(
     """The percentile interval of the mean of `values` (n,) when whole groups are drawn anew.
 
     Clips of one source video are not independent, so groups (n,) are the unit of chance. Give the
-    difference of two heads' hits for a paired comparison.
+    difference of two heads' hits for a paired comparison. (NaN, NaN) below `LEAST_GROUPS` groups:
+    so few drawn anew say nothing of the groups that were not seen.
     """
-    _, of = np.unique(groups, return_inverse=True)
+    names, of = np.unique(groups, return_inverse=True)
+    if len(names) < LEAST_GROUPS:
+        return float("nan"), float("nan")
     sums = np.bincount(of, values.astype(float))
     sizes = np.bincount(of).astype(float)
     rng = np.random.default_rng(seed)
@@ -104,6 +139,13 @@ def bootstrap_interval(
         means[i] = sums[drawn].sum() / sizes[drawn].sum()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def interval_record(values: npt.NDArray[Any], groups: npt.NDArray[Any]) -> dict[str, Any]:
+    """`top1_interval` ([low, high], or None where there are too few groups) and `groups`."""
+    low, high = bootstrap_interval(values, groups)
+    known = not np.isnan(low)
+    return {"top1_interval": [low, high] if known else None, "groups": len(set(groups))}
 
 
 def majority_baseline(training: Labels, labels: Labels) -> float:

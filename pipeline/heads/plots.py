@@ -22,7 +22,9 @@ def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) 
     columns = (("loss", "val_loss", "Loss (cross-entropy)"), ("top1", "val_top1", "Top-1 accuracy"))
     for axis, (ours, theirs, title) in zip(figure.subplots(1, 2), columns, strict=True):
         axis.plot(epochs, [getattr(r, ours) for r in history], color=BLUE, label="training")
-        axis.plot(epochs, [getattr(r, theirs) for r in history], color=ORANGE, label="validation")
+        validation = [getattr(r, theirs) for r in history]
+        if not np.isnan(validation).all():
+            axis.plot(epochs, validation, color=ORANGE, label="validation")
         if best_epoch:
             axis.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
         axis.set_title(title, fontsize=11)

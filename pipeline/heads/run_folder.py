@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.heads.clips import Clips
 from pipeline.heads.fitting import EpochReport
-from pipeline.heads.measures import Labels, Probabilities, label_ranks
+from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicted_classes
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 from pipeline.plain import read_table
@@ -46,7 +46,7 @@ def predictions_table(
     for part, (positions, probabilities) in parts.items():
         rows = clips.table.iloc[positions]
         labels: Labels = clips.labels[positions]
-        said = probabilities.argmax(axis=1) if len(positions) else labels
+        predicted = predicted_classes(probabilities) if len(positions) else labels
         table = pd.DataFrame(
             {
                 "row": clips.rows[positions],
@@ -54,7 +54,7 @@ def predictions_table(
                 "group": rows["group"].to_numpy(),
                 "part": part,
                 "label": rows["label"].to_numpy(),
-                "predicted": [clips.classes[i] for i in said],
+                "predicted": [clips.classes[i] if i >= 0 else "" for i in predicted],
                 "confidence": probabilities.max(axis=1) if len(positions) else [],
                 "rank": label_ranks(probabilities, labels) + 1,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from pipeline.heads.fitting import EpochReport, OnEpoch
 
 
 def log_epochs(folder: Path) -> OnEpoch:
-    """A function that writes each epoch's figures under `folder`, every fold in one of its own.
+    """A function that writes each epoch's figures under `folder`, every fold in one of its own
+    (`fold1`, …; the last fit on all clips in `all`).
 
     Raises `ConfigError` where TensorBoard is not installed.
     """
@@ -26,8 +28,8 @@ def log_epochs(folder: Path) -> OnEpoch:
 
     def log(report: EpochReport) -> None:
         if report.fold not in writers:
-            fold = folder / f"fold{report.fold + 1}" if report.folds > 1 else folder
-            writers[report.fold] = Writer(str(fold))
+            name = f"fold{report.fold + 1}" if report.fold < report.folds else "all"
+            writers[report.fold] = Writer(str(folder / name if report.folds > 1 else folder))
         writer = writers[report.fold]
         for name, value in (
             ("loss/training", report.loss),
@@ -37,7 +39,8 @@ def log_epochs(folder: Path) -> OnEpoch:
             ("lr", report.lr),
             ("clips_per_second", report.clips_per_second),
         ):
-            writer.add_scalar(name, value, report.epoch)
+            if not math.isnan(value):  # the last fit on all clips has no validation
+                writer.add_scalar(name, value, report.epoch)
         writer.flush()
 
     return log

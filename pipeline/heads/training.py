@@ -121,7 +121,11 @@ def _train(
     )
     if fitted.progress.stopped:
         checkpoint.save()
-    return finish_run(folder, plan.clips, split, plan.settings, fitted, started)
+    metrics = finish_run(folder, plan.clips, split, plan.settings, fitted, started)
+    if metrics["stopped"]:
+        # Also where it was stopped after its last epoch, in the baseline beside it.
+        checkpoint.save()
+    return metrics
 
 
 def fit_split(
@@ -165,13 +169,14 @@ def fit_split(
             fold=(split.fold, split.folds),
             last_epoch=last_epoch,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         # The best model is worth more than the signal: the caller finishes, then looks at stopped.
-        progress.stopped = True
+        progress.stop(interrupt)
     if not progress.best_weights:
         if progress.stopped:
             raise KeyboardInterrupt(
-                "stopped before the first epoch ended: there is nothing to keep"
+                "stopped before the first epoch ended: there is nothing to keep",
+                progress.stopped_by,
             )
         raise ConfigError(
             f"the training of {config.head} diverged, its loss is not a number: lower lr ({lr})"

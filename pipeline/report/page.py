@@ -231,6 +231,8 @@ def _run(run: RunView, made: _Figures) -> dict[str, Any]:
     words = f"top-1 {test['top1']:.1%}"
     if interval := test.get("top1_interval"):
         words += f" (95 %: {interval[0]:.0%} to {interval[1]:.0%})"
+    elif "groups" in test:
+        words += f" (no interval: the test has {test['groups']} groups, it needs 5)"
     base = run.metrics.get("baseline", {})
     if "frame_average" in base:
         words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"

@@ -63,6 +63,9 @@ def test_settings_of_the_training_and_options_of_the_head_go_where_they_belong()
         ({"heads": "lstm", "grid": "unit=8"}, ConfigError, "grid has 'unit'"),
         ({"heads": "lstm", "grid": "units"}, ConfigError, "write name=value"),
         ({"heads": "lstm", "grid": "seed=one"}, ConfigError, "give a number"),
+        ({"heads": "lstm", "grid": "class_weights=ture"}, ConfigError, "give yes or no"),
+        ({"heads": "lstm", "grid": "seed=99999999999"}, ConfigError, "seed is 99999999999"),
+        ({"heads": "lstm", "grid": "lr=inf"}, ConfigError, "give a finite number"),
         ({"heads": "conv3d"}, SpecMismatch, "reads frames"),
     ],
 )

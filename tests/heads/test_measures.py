@@ -14,9 +14,11 @@ from pipeline.heads.measures import (
     bootstrap_interval,
     calibration_error,
     confusion,
+    interval_record,
     label_ranks,
     measure,
     per_class,
+    predicted_classes,
 )
 from pipeline.heads.splits import make_split
 from pipeline.heads.statistics import masked_statistics
@@ -34,9 +36,52 @@ def test_top1_top5_and_loss_by_hand():
     assert figures["clips"] == 4
 
 
-def test_a_tie_counts_against_the_true_class():
-    even = np.full((2, 4), 0.25, np.float32)
-    assert label_ranks(even, np.array([0, 3])).tolist() == [3, 3]
+def test_of_equal_classes_the_first_is_predicted_and_every_figure_says_so():
+    rng = np.random.default_rng(0)
+    # Few values and five classes: most clips have ties.
+    tied = rng.choice(np.float32([0, 0.5, 1]), (300, 5))
+    labels = rng.integers(0, 5, 300)
+    predicted = predicted_classes(tied)
+    np.testing.assert_array_equal(predicted, np.argsort(-tied, axis=1, kind="stable")[:, 0])
+    np.testing.assert_array_equal(label_ranks(tied, labels) == 0, predicted == labels)
+    top1 = measure(tied, labels)["top1"]
+    assert top1 == np.trace(confusion(tied, labels)) / 300 == (predicted == labels).mean()
+    assert label_ranks(np.full((2, 4), 0.25, np.float32), np.array([0, 3])).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_probability_that_is_no_number_is_never_right(bad, place):
+    p = np.tile(np.float32([0.9, 0.1, 0]), (4, 1))
+    p[0, place] = bad
+    labels = np.zeros(4, int)
+    figures = measure(p, labels)
+    assert figures["top1"] == figures["top5"] == 0.75
+    assert predicted_classes(p)[0] == -1
+    assert label_ranks(p, labels)[0] == 5
+    assert confusion(p, labels).sum() == 3
+    assert per_class(p, labels, list("abc"))["recall"][0] == 0.75
+    assert 0 <= figures["ece"] <= 1
+
+
+def test_without_clips_no_figure_is_a_number():
+    figures = measure(np.zeros((0, 3), np.float32), np.zeros(0, int))
+    assert figures.pop("clips") == 0
+    assert np.isnan(list(figures.values())).all()
+
+
+@pytest.mark.parametrize("groups", range(1, 8))
+def test_there_is_no_interval_below_five_groups(groups):
+    hits, of = np.arange(24) % 3 > 0, np.arange(24) // 2 % groups
+    low, high = bootstrap_interval(hits, of)
+    record = interval_record(hits, of)
+    assert record["groups"] == groups
+    if groups < 5:
+        assert np.isnan([low, high]).all()
+        assert record["top1_interval"] is None
+    else:
+        assert low < hits.mean() < high
+        assert record["top1_interval"] == [low, high]
 
 
 def test_per_class_figures_and_confusion_by_hand():
@@ -116,6 +161,20 @@ def test_dropped_channels_hold_the_training_mean_at_every_step():
     dropped = drop_features(features, 0.25, fill, np.random.default_rng(0))
     assert (dropped == dropped[:, :1]).all()
     assert (dropped == 9).mean() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(30,), (11, 3), (4, 5, 3)])
+def test_channels_of_every_kind_of_step_can_be_dropped(shape):
+    features = np.ones((40, 4, *shape), np.float16)
+    channels = 3 if len(shape) == 3 else int(np.prod(shape))
+    fill = np.arange(2, channels + 2).astype(np.float32)
+    dropped = drop_features(features, 0.5, fill, np.random.default_rng(0))
+    assert dropped.shape == features.shape
+    assert dropped.dtype == features.dtype
+    flat = dropped.reshape(40, 4, -1, channels)
+    assert (flat == flat[:, :1, :1]).all()
+    assert ((flat == 1) | (flat == fill)).all()
+    assert (flat == fill).mean() == pytest.approx(0.5, abs=0.15)
 
 
 def test_the_surest_mistakes_come_first():

@@ -144,6 +144,18 @@ def test_a_training_beside_a_thread_that_draws_gives_the_same_bits(tmp_path):
     assert ours == theirs
 
 
+def test_a_training_step_reports_its_own_batch_and_not_those_before():
+    model = build_head("mlp", 5, (10,), 4, {"units": 8, "second_units": 8, "dropout": 0.0})
+    compile_head(model, 0.0)
+    features, mask = clips("features", 5)
+    labels = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
+    for part in (slice(0, 3), slice(3, 6)):
+        inputs = {"features": features[part], "mask": mask[part]}
+        said = model.train_on_batch(inputs, labels[part], return_dict=True)["loss"]
+        own = -np.log((model.predict_on_batch(inputs) * labels[part]).sum(axis=1)).mean()
+        assert float(said) == pytest.approx(float(own), rel=1e-5)
+
+
 def test_no_code_of_ours_sets_or_draws_from_a_process_wide_generator():
     words = ("set_random_seed", "np.random.seed", "np.random.rand", "random.seed(", "tf.random")
     found = [

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.heads import training
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.resolved import auto_batch
@@ -158,6 +159,37 @@ def test_ctrl_c_keeps_the_best_model_too(tmp_path):
     metrics = train(source, QUICK, tmp_path / "run", on_epoch=interrupt)
     assert metrics["stopped"]
     assert load_run(tmp_path / "run").metrics["stopped"]
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_a_stop_while_the_frame_average_trains_keeps_the_head_and_is_said(
+    signal, tmp_path, monkeypatch
+):
+    source = rising_or_falling()
+    real = training.fit_split
+
+    def interrupted(clips, split, config, **options):
+        if config.head == "frame_average":
+            options["on_epoch"] = interrupt
+        return real(clips, split, config, **options)
+
+    def interrupt(report):
+        if report.epoch == 2:
+            raise KeyboardInterrupt(signal)
+
+    monkeypatch.setattr(training, "fit_split", interrupted)
+    config = TrainConfig(head="mlp", options={"units": 4, "second_units": 4}, epochs=3)
+    stopped = train(source, config, tmp_path / "run")
+    assert stopped["stopped"]
+    assert stopped["stopped_by"] == signal
+    assert "frame_average" not in stopped["baseline"]
+    weights = load_run(tmp_path / "run").model.get_weights()
+    monkeypatch.undo()
+    whole = train(source, config, tmp_path / "run", resume=True)
+    assert not whole["stopped"]
+    assert whole["baseline"]["frame_average"] > 0
+    for ours, theirs in zip(weights, load_run(tmp_path / "run").model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_early_stopping_goes_by_validation_and_keeps_the_best_epoch(tmp_path):

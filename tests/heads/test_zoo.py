@@ -138,8 +138,12 @@ def test_options_are_typed_and_unknown_names_suggest_the_nearest():
     assert head_kind("gru").configure({"preset": "wide", "dense": 9}).units == 512
     with pytest.raises(ConfigError, match="did you mean 'units'"):
         head_kind("lstm").configure({"unit": 3})
-    with pytest.raises(ConfigError, match="whole number"):
-        head_kind("lstm").configure({"units": "many"})
+    for units in ("many", "inf", "nan", "0", "1e9", "2.5", str(10**400)):
+        with pytest.raises(ConfigError, match="whole number"):
+            head_kind("lstm").configure({"units": units})
+    for filters in ("inf,2", "0,1", "", "1,-2"):
+        with pytest.raises(ConfigError, match="whole numbers"):
+            head_kind("convlstm").configure({"filters": filters})
     with pytest.raises(ConfigError, match="did you mean transformer"):
         head_kind("transfomer")
 

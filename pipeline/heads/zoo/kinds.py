@@ -14,6 +14,9 @@ Build = Callable[[Any, Any, int, Any, SeededLayers], Any]
 """(normalised x (batch, steps, *shape), mask (batch, steps), classes, config, what makes its layers
 with seeds of their own) → probabilities."""
 
+WIDEST = 65_536
+"""No layer of a head has more units or filters: beyond it memory fails first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadKind:
@@ -76,21 +79,23 @@ def _convert(head: str, name: str, value: Any, config: Any) -> Any:
                 raise ValueError(value)
             return str(value).lower() in ("true", "1", "yes")
         if kind is int:
-            if float(value) != int(float(value)) or int(float(value)) < 1:
+            if not 1 <= float(value) <= WIDEST or float(value) != int(float(value)):
                 raise ValueError(value)
             return int(float(value))
         if kind is tuple:
             parts = str(value).split(",") if isinstance(value, str) else list(value)
+            if not parts or not all(1 <= int(part) <= WIDEST for part in parts):
+                raise ValueError(value)
             return tuple(int(part) for part in parts)
         if kind is float and not 0 <= float(value) < 1:
             raise ValueError(value)
         return kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = {
             bool: "true or false",
-            int: "a whole number, 1 or more",
+            int: f"a whole number from 1 to {WIDEST}",
             float: "a number from 0 up to 1",
-            tuple: "whole numbers with commas between",
+            tuple: f"whole numbers from 1 to {WIDEST} with commas between",
         }
         raise ConfigError(
             f"{name} of {head} is {value!r}: give {wanted.get(kind, kind.__name__)}"
