@@ -180,7 +180,9 @@ def _frames_from(video: Video, key: int) -> Iterator[Any]:
                 raise _NotExact
             continue
         first = False
-        yield from video.stream.decode(packet)
+        for raw in video.stream.decode(packet):
+            video.note_matrix(raw)
+            yield raw
 
 
 def _advance(frames: Iterator[Any], target: int, on_progress: OnProgress) -> Any:

@@ -22,6 +22,7 @@ from pipeline.features.decoding.values import MAX_PIXELS
 from pipeline.features.sampling import ASSUMED_FPS
 
 Picture = NDArray[np.uint8]
+Matrix = tuple[int, int, int, int]
 
 MOST_FRAMES = 10**9
 """A header that claims more frames than this is not believed."""
@@ -75,6 +76,7 @@ class Video:
         self.clock = Clock(self.frame_s)
         self._by_dts = self.container.format.name == _DECODE_TIMES_ONLY
         self._converter = Converter()
+        self._matrix: Matrix | None = None
         self._first_s = 0.0
         self._lasts = 0
 
@@ -120,6 +122,7 @@ class Video:
         """The frames that decode, in order of presentation."""
         for index, raw in enumerate(self._decoded()):
             stamp_s = self._stamp_s(raw)
+            self.note_matrix(raw)
             if index == 0:
                 self.turn_size(raw)
                 self._first_s = stamp_s or 0.0
@@ -138,18 +141,24 @@ class Video:
         """
         raw = frame.raw
         check_size(raw.width, raw.height, self._max_pixels)
-        matrix = display_matrix(raw)
         margins = (0, 0)
         if square_aspect:
-            aspect = 1 / square_aspect if swaps_sides(matrix) else square_aspect
+            aspect = 1 / square_aspect if swaps_sides(self._matrix) else square_aspect
             margins = _spare(raw.width, raw.height, aspect)
-        return turn_upright(self._converter.convert(raw, margins), matrix)
+        return turn_upright(self._converter.convert(raw, margins), self._matrix)
+
+    def note_matrix(self, raw: Any) -> None:
+        """Take the display matrix of a decoded frame, if it has one; it holds until the next.
+
+        A container gives it to every frame, but a stream that has its own to keyframes alone.
+        """
+        self._matrix = display_matrix(raw) or self._matrix
 
     def turn_size(self, raw: Any) -> None:
         """Take width, height and pixel aspect from a decoded frame, as it is upright."""
         aspect = _sane(self.stream.sample_aspect_ratio) or 1.0
         self.width, self.height, self.pixel_aspect = raw.width, raw.height, aspect
-        if swaps_sides(display_matrix(raw)):
+        if swaps_sides(self._matrix):
             self.width, self.height, self.pixel_aspect = raw.height, raw.width, 1 / aspect
 
     def close(self) -> None:
@@ -258,7 +267,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def display_matrix(raw: Any) -> tuple[int, int, int, int] | None:
+def display_matrix(raw: Any) -> Matrix | None:
     """(a, b, c, d) of a frame's display matrix, by which x' = a·x + c·y and y' = b·x + d·y."""
     data = raw.side_data.get(Type.DISPLAYMATRIX)
     if data is None:
@@ -267,12 +276,12 @@ def display_matrix(raw: Any) -> tuple[int, int, int, int] | None:
     return words[0], words[1], words[3], words[4]
 
 
-def swaps_sides(matrix: tuple[int, int, int, int] | None) -> bool:
+def swaps_sides(matrix: Matrix | None) -> bool:
     """Whether a display matrix lays the picture on its side."""
     return matrix is not None and abs(matrix[1]) > abs(matrix[0])
 
 
-def turn_upright(picture: Picture, matrix: tuple[int, int, int, int] | None) -> Picture:
+def turn_upright(picture: Picture, matrix: Matrix | None) -> Picture:
     """The picture turned and mirrored as its display matrix says, to the nearest right angle."""
     if matrix is None:
         return picture
