@@ -3,7 +3,9 @@
 Real clips in mp4, mkv, avi, webm and mov (some put from one container into another, their packets
 unchanged; generated ones where no real ones are at hand) are broken by bit flips, cuts, swapped
 blocks and spliced headers, all by one seed. The run must end by itself with every row ready or
-failed with a known reason, and no child may be left. Ends with status 1 where that does not hold.
+failed with a known reason, and no child may be left. Where `ffmpeg` is installed its own frames of every
+clip are the reference: a ready row has as many, and the same pictures. Ends with status 1 where that does
+not hold.
 
     python benchmarks/fuzz.py [--count 300] [--seed 0]
 """
@@ -31,10 +33,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import save
+from benchmarks.fuzz_frames import beside_ffmpeg
 from pipeline.features.reasons import FAILURES
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL = ROOT.parent / "shared" / "clips"
+REAL = Path(os.environ.get("PIXELS_ONCE_SHARED", ROOT.parent / "shared")) / "clips"
 CONTAINERS = {
     "mp4": "libx264",
     "mkv": "libx264",
@@ -55,6 +58,7 @@ def main() -> int:
         write_mutations(Path(scratch) / "clips", arguments.count, arguments.seed)
         status, left = run(Path(scratch))
         table = store.open(f"{scratch}/s.zarr").table()
+        beside = beside_ffmpeg(f"{scratch}/s.zarr", Path(scratch) / "clips")
     faults = []
     if status or left:
         faults.append(f"the run ended with {status} and left {left}")
@@ -64,6 +68,8 @@ def main() -> int:
     reasons = Counter(table.loc[table["state"] == "failed", "reason"])
     if set(reasons) - set(FAILURES):
         faults.append(f"unknown reasons {set(reasons) - set(FAILURES)}")
+    if beside is not None:
+        faults += beside.faults
     report = {
         "seed": arguments.seed,
         "clips": len(table),
@@ -71,6 +77,7 @@ def main() -> int:
         "warned": int(((table["state"] == "ready") & (table["reason"] != "")).sum()),
         "reasons": dict(reasons.most_common()),
         "by mutation": by_kind(table),
+        "as ffmpeg": None if beside is None else beside.alike,
         "faults": faults,
     }
     save("fuzz", report)
@@ -89,11 +96,18 @@ def shown(figures: dict[str, Any]) -> str:
         "",
         f"{figures['clips']} clips: {states.get('ready', 0)} ready ({figures['warned']} of them with a "
         f"warning), {states.get('failed', 0)} failed ({failed}); the run ended by itself, and no "
-        "process was left"
+        f"process was left; {_compared(figures)}"
         if not figures["faults"]
         else "; ".join(figures["faults"]),
     ]
     return "\n".join(lines)
+
+
+def _compared(figures: dict[str, Any]) -> str:
+    alike = figures.get("as ffmpeg")
+    if alike is None:
+        return "their frames were not compared with ffmpeg's"
+    return f"the frames of {alike} ready clips are those that ffmpeg decodes"
 
 
 def run(scratch: Path) -> tuple[int, list[str]]:
