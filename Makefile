@@ -77,6 +77,8 @@ bench: $(VENV)/.ready-dev ## all benchmarks, with ratios; run it on a quiet mach
 	$(BIN)/python -m benchmarks $(ARGS)
 fuzz: $(VENV)/.ready-dev ## 300 mutated clips of five containers
 	$(BIN)/python -m benchmarks.fuzz $(ARGS)
+frames: $(VENV)/.ready-dev ## every clip of the corpus against ffmpeg's own frames → docs/frames.md
+	$(BIN)/python -m tests.frames.table
 format: $(VENV)/.ready-dev ## put the code in order
 	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 docs: $(VENV)/.ready-dev ## build the documentation into site/
@@ -101,4 +103,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: bench test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults fuzz zoo-test results test-all format venv help
+.PHONY: bench test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help

@@ -49,7 +49,7 @@ def write_pages() -> None:
 NAVIGATION = {
     "Begin": ("index", "quickstart", "faq"),
     "Use": ("cli", "heads", "results", "resume", "operations", "scale", "performance"),
-    "Understand": ("architecture", "decoding", "format", "dependencies"),
+    "Understand": ("architecture", "decoding", "frames", "format", "dependencies"),
 }
 
 
