@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-CLIPS = ROOT.parent / "shared" / "clips"
+CLIPS = Path(os.environ.get("PIXELS_ONCE_SHARED") or ROOT.parent / "shared") / "clips"
 """Real clips; tests that need them skip where the folder is absent."""
 
 
