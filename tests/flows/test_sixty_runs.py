@@ -121,7 +121,7 @@ def change(clips: Path, number: int) -> None:
     if number % 3 == 2 and path.exists():
         path.unlink()
     else:
-        write_numbered_clip(path, frames=8 + number % 3)
+        write_numbered_clip(path, frames=8 + number // 3 % 7)  # other bytes than before
 
 
 def left(place: Path, serving: int, before: set[str]) -> Left:
