@@ -18,7 +18,12 @@ from tests.store.stores import filled, put_batch
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
-    return filled(str(tmp_path_factory.mktemp("store") / "clips.zarr"), rows=24)
+    made = filled(str(tmp_path_factory.mktemp("store") / "clips.zarr"), rows=24)
+    with store.Writer.acquire(made, owner="test") as writer:
+        # Clips of equal bytes would all be on one side of a split.
+        writer.set(range(24), sha256=np.array([f"{row:064x}" for row in range(24)], dtype=object))
+        writer.flush()
+    return made
 
 
 def copy_of(url: str, tmp_path: Path) -> str:
