@@ -132,7 +132,8 @@ def test_runs_are_ranked_with_their_lead_over_the_frame_average(
         )
         held = [line["against"] for line in board["runs"] if "against" in line]
         assert len(held) == 4
-        assert all(one["low"] <= one["difference"] <= one["high"] for one in held)
+        # So few groups have no interval.
+        assert all(one["groups"] < 5 and one["low"] is None for one in held)
     table = pd.read_csv(folder / "runs" / "leaderboard.csv")
     assert {"top1", "parameters", "inference_clips_per_second", "fingerprint"} <= set(table)
     assert (folder / "runs" / "leaderboard-2.png").exists()

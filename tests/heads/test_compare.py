@@ -29,7 +29,7 @@ from tests.heads.sources import rising_or_falling
 def runs(tmp_path_factory):
     """Two heads on one split, one of them in mixed bfloat16, and one on another split."""
     folder = tmp_path_factory.mktemp("runs")
-    clips = load_clips(rising_or_falling(clips=96, groups=24))
+    clips = load_clips(rising_or_falling(clips=96, groups=48))
     small = {"units": 16, "dense": 8}
     for name, config in {
         "gru": TrainConfig(head="gru", epochs=20),
