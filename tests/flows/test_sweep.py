@@ -168,7 +168,7 @@ def test_views_train_together_and_the_run_remembers_them(prefect_api: str, tmp_p
     assert len(config["first_stage"]["views"]) == 1
     assert config["first_stage"]["clip_seconds"] == 2.0
     assert config["store"]["url"].endswith("a.zarr")
-    rising_or_falling(tmp_path / "few.zarr", rows=20)
+    rising_or_falling(tmp_path / "few.zarr", rows=20, view="mirror")
     refused = run("train", "--store", "a.zarr,few.zarr", *words, "--overwrite", cwd=tmp_path)
     assert refused.status == 1
-    assert "a view lacks 28 of 48 clips" in refused.err
+    assert "few.zarr lacks 28 of 48 clips" in refused.err

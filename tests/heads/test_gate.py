@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.fitting import Progress
 from pipeline.heads.gate import LeakError, require_apart, require_unseen, unseen
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.record import read_clips, trained_clips
@@ -61,7 +62,7 @@ def test_a_planted_leak_is_refused_with_the_ids(what, says):
         require_apart(clips, split)
     assert ".mp4 with " in str(refused.value)
     with pytest.raises(LeakError, match=says):
-        baselines(clips, split, TrainConfig(head="gru", epochs=1), 0.0)
+        baselines(clips, split, TrainConfig(head="gru", epochs=1), 0.0, Progress())
 
 
 @pytest.mark.parametrize("what", ["row", "group", "bytes"])
