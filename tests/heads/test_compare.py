@@ -121,5 +121,5 @@ def test_compare_says_which_clips_were_not_paired(same_clips, capsys):
     status = compare.run(CompareSettings(runs=str(same_clips), against="gru"), json=False)
     out = " ".join(capsys.readouterr().out.split())
     assert status == 0
-    assert "1 of 12 clips have another label in gru and are not paired" in out
+    assert "1 of 14 clips have another label in gru and are not paired" in out
     assert "2 test sets: figures of different boards do not compare" in out

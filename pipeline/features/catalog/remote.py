@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 import pandas as pd
 
@@ -59,7 +59,7 @@ def without_secrets(text: str, url: str = "") -> str:
     url: the one that the message is about, if it may have a query: a service that repeats the query,
     or a value of it, in its own words is not repeated.
     """
-    query = urlsplit(url).query
+    query = url.partition("#")[0].partition("?")[2]  # urlsplit raises on what is no URL
     values = {value for _, value in parse_qsl(query, keep_blank_values=True)}
     parts = {query, unquote(query), *(pair.partition("=")[2] for pair in query.split("&"))}
     every = values | {quote(value) for value in values} | parts
@@ -72,8 +72,9 @@ def without_secrets(text: str, url: str = "") -> str:
 
 def cause_of(error: BaseException, url: str) -> str:
     """What a service's error says, without what `url` carries beside the address."""
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) or "PermanentRedirect" in str(error):
         # What aiobotocore makes of a bucket that is elsewhere: it asks where, is redirected, asks, …
+        # until Python's stack ends, or whoever counts the redirects does.
         return "redirected again and again; AWS_DEFAULT_REGION names the bucket's region"
     return without_secrets(str(error), url) or type(error).__name__
 
