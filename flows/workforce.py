@@ -145,15 +145,17 @@ class Workforce:
             return f"the Dask scheduler {scheduler} has not answered"
         if not self._workers:
             return f"the Dask scheduler {scheduler} has had no worker"
+        if all(self._is_paused(name) for name in self._taking_part()):
+            return f"all workers of {scheduler} are paused, short of memory"
         return f"none of the {len(self._workers)} workers of {scheduler} has answered"
 
     def _open(self) -> None:
         """Return when a worker has been admitted and the others have had their time to answer."""
-        told = False
+        told, began = False, time.monotonic()
         while not self._workers:
             if self._scheduler_silent():
                 self._require_somebody()
-            elif not told and time.monotonic() - self._looked_at < LOOK_EVERY_S:
+            elif not told and self._looked_at - began > LOOK_EVERY_S:
                 self._say(
                     f"the scheduler {self._client.scheduler.address} has no worker yet: waiting for "
                     "the first (dask worker ADDRESS starts one)"
@@ -220,6 +222,10 @@ class Workforce:
         _, moved_at = self._beats.get(name, (0.0, time.monotonic()))
         return time.monotonic() - moved_at < SILENT_S
 
+    def _is_paused(self, name: str) -> bool:
+        """Whether Dask gives the worker no work, since its memory is nearly full."""
+        return self._workers.get(name, {}).get("status") == "paused"
+
     def _scheduler_silent(self) -> bool:
         return time.monotonic() - self._looked_at > SILENT_S
 
@@ -236,7 +242,9 @@ class Workforce:
                 if self._beats.get(name, (-1.0, 0.0))[0] != seen:
                     self._beats[name] = (seen, now)
             self._workers = workers
-            if any(self._is_alive(name) for name in self._taking_part()):
+            if any(
+                self._is_alive(name) and not self._is_paused(name) for name in self._taking_part()
+            ):
                 self._somebody_at = now
 
 

@@ -12,7 +12,7 @@ import pytest
 import store
 from flows import accepted
 from pipeline.errors import ConfigError
-from tests.faults.breaking import Moment, wait_for
+from tests.faults.breaking import wait_until
 from tests.features.clips import write_numbered_clip
 from tests.flows.running import Finished, finish, run, start
 
@@ -88,11 +88,15 @@ def test_a_sigterm_while_it_extracts_trains_and_promotes_nothing(tmp_path: Path)
         label = ("Jump", "Walk")[number % 2]
         name = f"v_{label}_g{number % 8 + 1:02d}_c{number // 8 + 1:02d}.mp4"
         (tmp_path / "clips" / label).mkdir(parents=True, exist_ok=True)
-        write_numbered_clip(tmp_path / "clips" / label / name, frames=40)
+        # No two of the same bytes, which would be one group.
+        write_numbered_clip(tmp_path / "clips" / label / name, frames=40 + number)
     slow = CONFIG.replace("frames = 4", "frames = 16\nbatch = 4")
     (tmp_path / "refresh.toml").write_text(slow, encoding="utf-8")
-    process = start("refresh", "--config", "refresh.toml", "--json", cwd=tmp_path)
-    wait_for(Moment(chunks=1, delay_s=0), tmp_path / "s.zarr", process)
+    # Some clips hang, so that the run is still at work when the first are committed.
+    hanging = {"PIXELS_ONCE_FAULTS": json.dumps({"*_c04.mp4": "hang"})}
+    process = start("refresh", "--config", "refresh.toml", "--json", cwd=tmp_path, env=hanging)
+    url = str(tmp_path / "s.zarr")
+    wait_until(lambda: store.exists(url) and store.open(url).counts().get("ready", 0), process)
     process.send_signal(signal.SIGTERM)
     ended = finish(process)
     assert ended.status == 143, ended.err
