@@ -352,7 +352,7 @@ def test_a_cluster_with_certificates_takes_a_run_with_its_own_and_no_other(
         done = run(*words, cwd=tmp_path, env=certificates(tmp_path))
         assert done.status == 0, done.err
         assert contents(str(tmp_path / "s.zarr")) == single
-        refused = run(*words, "--retry", "all", cwd=tmp_path)
+        refused = run(*words, "--store", "other.zarr", cwd=tmp_path)
         assert refused.status == 1, refused.err
         assert "no Dask scheduler answers" in refused.err
     finally:
