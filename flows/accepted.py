@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import unseen
+from pipeline.heads.measures import predicted_classes
 from pipeline.heads.promotion import Hits
 from pipeline.heads.record import trained_clips
 from pipeline.heads.saved import load_run, read_config
@@ -105,7 +106,8 @@ def not_seen(run: Path, clips: Clips, positions: Rows, *, groups: bool) -> np.nd
 
 
 def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
-    """Which of these clips a run names rightly, (n,) bool. A class that it does not know is wrong.
+    """Which of these clips a run names rightly, (n,) bool. A class that it does not know is wrong,
+    and so is a prediction that is not a number.
 
     Raises `SpecMismatch` where its head reads other features than these, `ConfigError` where the
     features of a clip are damaged.
@@ -115,7 +117,8 @@ def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
     truth = clips.table["label"].astype(str).to_numpy()
     right: dict[int, bool] = {}
     for features, mask, at in clips.batches(positions, loaded.batch):
-        named = np.array(loaded.classes)[loaded.predict(features, mask).argmax(axis=1)]
+        # −1, where a probability is not a number, is the class without a name: never right.
+        named = np.array([*loaded.classes, ""])[predicted_classes(loaded.predict(features, mask))]
         right |= dict(zip(at.tolist(), (named == truth[at]).tolist(), strict=True))
     lost = [int(i) for i in positions if int(i) not in right]
     if lost:

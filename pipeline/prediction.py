@@ -13,6 +13,7 @@ from pipeline.errors import SpecMismatch
 from pipeline.features.extraction import ClipSource
 from pipeline.features.stage import FirstStage, Stage
 from pipeline.features.weights import resolve_weights
+from pipeline.heads.measures import predicted_classes
 from pipeline.heads.saved import Run
 from pipeline.spec import Spec
 
@@ -67,7 +68,10 @@ def open_predictor(
 def predict_clips(
     run: Run, first_stage: FirstStage, clips: Sequence[ClipSource]
 ) -> Iterator[Prediction]:
-    """Yield one `Prediction` per clip, in order. A clip that cannot be read says so."""
+    """Yield one `Prediction` per clip, in order.
+
+    A clip that cannot be read, or of which the head gives no numbers, has a reason and no labels.
+    """
     for start in range(0, len(clips), _GROUP):
         group = clips[start : start + _GROUP]
         results = first_stage.extractor.extract(group)
@@ -81,6 +85,14 @@ def predict_clips(
         for i, (clip, result) in enumerate(zip(group, results, strict=True)):
             if i not in probabilities:
                 yield Prediction(path=clip.path, reason=result.reason, detail=result.detail)
+                continue
+            if predicted_classes(probabilities[i][None])[0] < 0:
+                yield Prediction(
+                    path=clip.path,
+                    steps=int(result.mask.sum()),
+                    reason="not_finite",
+                    detail="the head's probabilities of this clip are not numbers",
+                )
                 continue
             order = np.argsort(-probabilities[i], kind="stable")
             yield Prediction(

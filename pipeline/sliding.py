@@ -21,6 +21,7 @@ from pipeline.features.decoding.fit import fitted
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import Moments
+from pipeline.heads.measures import predicted_classes
 from pipeline.heads.saved import Run
 from pipeline.shots import shots
 from pipeline.spec import Sampling, Spec
@@ -83,7 +84,7 @@ def make_timeline(
     on_frames: called with the number of frames computed so far.
 
     Raises `UnreadableClip` for a video without frames, `ConfigError` for a window that is not
-    positive.
+    positive and for a head whose probabilities are not numbers.
     """
     spec = Spec.from_dict(run.spec)
     window_s = window_s or float(run.first_stage.get("clip_seconds", 0.0))
@@ -107,9 +108,11 @@ def make_timeline(
     starts, widths = zip(*(_windows(span, reach, hop) for span in spans), strict=True)
     start, width = np.concatenate(starts), np.concatenate(widths)
     said = _said(run, features, start, width)
+    middles = (begins[start] + ends[start + width - 1]) / 2
+    _require_finite(run, said, middles)
     borders = np.cumsum([len(one) for one in starts])[:-1]
     return Timeline(
-        times=(begins[start] + ends[start + width - 1]) / 2,
+        times=middles,
         probabilities=np.concatenate(
             [rolling_average(part, smooth) for part in np.split(said, borders)]
         ),
@@ -120,6 +123,17 @@ def make_timeline(
         decoded=walk.decoded,
         cuts=tuple(float(begins[first]) for first, _ in spans[1:]),
     )
+
+
+def _require_finite(
+    run: Run, probabilities: NDArray[np.float32], middles: NDArray[np.float64]
+) -> None:
+    wrong = predicted_classes(probabilities) < 0
+    if wrong.any():
+        raise ConfigError(
+            f"the head {run.folder.name} gives no numbers for {int(wrong.sum())} of {len(wrong)} "
+            f"windows (the first at {middles[wrong][0]:.1f} s): train it again, or use another"
+        )
 
 
 def _reach(times: NDArray[np.float64], pace: Pace, fps: float) -> NDArray[np.int64]:

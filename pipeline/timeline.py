@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.heads.measures import predicted_classes
 from pipeline.plain import write_rows
 
 
@@ -18,7 +19,8 @@ from pipeline.plain import write_rows
 class Timeline:
     """Probabilities through a video.
 
-    times: (windows,) seconds of the windows' middles · probabilities: (windows, classes), smoothed
+    times: (windows,) seconds of the windows' middles · probabilities: (windows, classes), smoothed,
+    finite
     · window_s: the span of one window · duration_s: of the video · frames: how many were computed
     · decoded: how many the video has · cuts: seconds at which a shot ends and the next begins;
     between two of them stands at least one window's middle.
@@ -81,7 +83,7 @@ def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
     than `least_s` (0: half a window) goes to its longer neighbour, the shortest first.
     """
     least_s = least_s or timeline.window_s / 2
-    said = timeline.probabilities.argmax(axis=1)
+    said = predicted_classes(timeline.probabilities)
     changes = np.flatnonzero(np.diff(said)) + 1
     borders = [0.0, *(_border(timeline, int(i)) for i in changes), timeline.duration_s]
     labels = [int(said[i]) for i in (0, *changes)]

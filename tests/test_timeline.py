@@ -311,3 +311,16 @@ def test_windows_and_steps_of_a_video_go_by_time(tmp_path: Path) -> None:
     assert set(widths) == {8, 2}
     assert [part.label for part in segments(found)] == ["red", "blue"]
     assert segments(found)[1].start_s == pytest.approx(20, abs=0.6)
+
+
+def test_a_head_that_gives_no_numbers_is_refused(video: tuple[str, list[Segment]]) -> None:
+    path, _ = video
+    broken = head()
+    honest = broken.predict
+
+    def predict(features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return np.where(features[:, :1, 0] > 100, np.nan, honest(features, mask))
+
+    broken.predict = predict
+    with pytest.raises(ConfigError, match=r"run gives no numbers for \d+ of \d+ windows"):
+        make_timeline(broken, Channels(), path)
