@@ -28,6 +28,7 @@ FOLDER = "status/.lease"
 BEAT_S = 10.0
 _LOOK_S = 1.0
 _ROUNDS = 20
+_chance = random.SystemRandom()  # without a state that others share or a fork copies
 
 
 class Lease:
@@ -101,7 +102,7 @@ class Lease:
                     with suppress(Exception):  # dead and lower: the next run removes it
                         place.delete(_key(old))
                 return cls(place, number, me), before
-            time.sleep(random.uniform(0.01, 0.1))
+            time.sleep(_chance.uniform(0.01, 0.1))
         raise StoreUnwritable(
             f"the lease of the store {place.url} could not be made in {_ROUNDS} tries, each met "
             "another run's or the service's conflict: run again"
