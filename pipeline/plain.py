@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ def json_text(values: Any, *, indent: int | None = None) -> str:
     return json.dumps(_plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON for people: indented, and whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json_text(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def write_json(path: Path, values: Mapping[str, Any], *, indent: int | None = 1) -> None:
+    """Write JSON, indented for people unless `indent` is None; whole or not at all."""
+    with _whole(path) as temporary:
+        temporary.write_text(json_text(values, indent=indent) + "\n", encoding="utf-8")
 
 
 def escaped(cell: Any) -> Any:
@@ -47,7 +47,10 @@ def unescaped(cell: Any) -> Any:
 
 
 def write_table(frame: pd.DataFrame, path: Path, *, index: bool = False) -> None:
-    """Write a frame as CSV; texts and names are escaped, and quoted where they hold a line's end."""
+    """Write a frame as CSV, whole or not at all.
+
+    Texts and names are escaped, and quoted where they hold a line's end.
+    """
     frame = frame.rename(columns=escaped, index=escaped)
     texts = [str(name) for name in (*frame.columns, *(frame.index if index else ()))]
     for place in _texts(frame):
@@ -56,12 +59,13 @@ def write_table(frame: pd.DataFrame, path: Path, *, index: bool = False) -> None
     # pandas leaves a lone carriage return unquoted, and readers end the line there.
     odd = any("\r" in text for text in texts)
     options: dict[str, Any] = {"quoting": csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL}
-    frame.to_csv(path, index=index, encoding="utf-8", **options)
+    with _whole(path) as temporary:
+        frame.to_csv(temporary, index=index, encoding="utf-8", **options)
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows as CSV, escaped and quoted like `write_table`'s."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    """Write rows as CSV, escaped, quoted and whole like `write_table`'s."""
+    with _whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         # The usual end of a line, "\\r\\n", is what makes the writer quote a lone carriage return.
         csv.writer(file).writerows([escaped(cell) for cell in row] for row in rows)
 
@@ -73,6 +77,25 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     for place in _texts(frame):
         frame.isetitem(place, list(frame.iloc[:, place].map(unescaped)))
     return frame  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place at the end; on an error it goes.
+
+    A link stays one, and what is no file (a pipe, `/dev/stdout`) is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _texts(frame: pd.DataFrame) -> list[int]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plain import escaped, json_text, read_table, unescaped, write_rows, write_table
+from pipeline.plain import (
+    escaped,
+    json_text,
+    read_table,
+    unescaped,
+    write_json,
+    write_rows,
+    write_table,
+)
 
 NAMES = [
     "a",
@@ -74,3 +85,46 @@ def test_rows_are_escaped_and_quoted_alike(tmp_path):
     again = read_table(tmp_path / "rows.csv")
     assert again["clip"].tolist() == NAMES
     assert again["value"].tolist() == [-1.5] * len(NAMES)
+
+
+def broken_rows():
+    yield ["clip", "value"]
+    raise OSError(28, "No space left on device")
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "rows.csv"
+    write_rows(path, [["clip"], ["a"]])
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="No space"):
+        write_rows(path, broken_rows())
+    with pytest.raises(UnicodeEncodeError):
+        write_json(path, {"half a pair": "\ud800"})
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path):
+    (tmp_path / "real").mkdir()
+    link, pipe = tmp_path / "link.csv", tmp_path / "pipe.csv"
+    link.symlink_to("real/rows.csv")
+    write_rows(link, [["a"]])
+    assert link.is_symlink()
+    assert (tmp_path / "real" / "rows.csv").read_bytes() == b"a\r\n"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reading:
+        said = reading.submit(pipe.read_bytes)
+        write_rows(pipe, [["b"]])
+        assert said.result(10) == b"b\r\n"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_nothing_else_of_the_pipeline_writes_a_table_or_a_file_of_json():
+    words = (".to_csv(", "csv.writer", "csv.DictWriter", "json.dump(", "write_text(json.dumps")
+    found = [
+        f"{path}: {word}"
+        for path in (Path(__file__).parents[1] / "pipeline").rglob("*.py")
+        for word in words
+        if path.name != "plain.py" and word in path.read_text(encoding="utf-8")
+    ]
+    assert found == []

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.heads.fitting import EpochReport, Progress
+from pipeline.plain import write_json
 
 COST = 10.0
 
@@ -86,9 +87,7 @@ class Checkpoint:
         os.replace(self.folder / f".{name}", self.folder / name)
         # The JSON names its arrays: whoever reads it sees one moment, even after a kill.
         values = {"identity": self.identity, "state": name, **state.values}
-        temporary = self.folder / ".progress.json"
-        temporary.write_text(json.dumps(values), encoding="utf-8")
-        os.replace(temporary, self.folder / "progress.json")
+        write_json(self.folder / "progress.json", values, indent=None)
         for old in self.folder.glob("*state-*.npz"):
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -115,8 +114,8 @@ class Checkpoint:
                 variable.assign(value)
             best = [arrays[f"best_{i}"] for i in range(_count(arrays, "best_"))]
         return Progress(
-            history=[EpochReport(**report) for report in values["history"]],
-            best_loss=values["best_loss"],
+            history=[EpochReport(**_with_nan(report)) for report in values["history"]],
+            best_loss=float("inf") if values["best_loss"] is None else values["best_loss"],
             best_epoch=values["best_epoch"],
             best_weights=best,
             lr=values["lr"],
@@ -125,6 +124,11 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the saved state: the training is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _with_nan(report: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's figures as they were: JSON holds null for what is not a number."""
+    return {name: float("nan") if value is None else value for name, value in report.items()}
 
 
 def _variables(model: Any) -> list[Any]:

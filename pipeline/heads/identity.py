@@ -26,6 +26,7 @@ from pipeline.heads.saved import flat
 from pipeline.heads.source import SequenceSource, normalised, usable
 from pipeline.heads.splits import Split
 from pipeline.heads.zoo import config_dict, head_kind
+from pipeline.plain import write_json
 
 FORMAT = "pixels-once/identity"
 FORMAT_VERSION = 1
@@ -92,8 +93,6 @@ class Identity:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        from pipeline.heads.run_folder import write_json
-
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "hash": self.hash}
         write_json(
             path, head | self._values() | {"clips": _columns(self.clips), "parts": [*self.parts]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pipeline.heads.holdout import kept_out
 from pipeline.heads.saved import read_config
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
+from pipeline.plain import read_table, write_table
 
 CLIPS = "clips.csv"
 COLUMNS = ("row", "video_id", "label", "group", "part", "fold", "sha256", "digest")
@@ -39,10 +39,7 @@ def write_clips(out: Path, clips: Clips, splits: Sequence[Split], tested: Rows) 
             part[clips.positions(getattr(splits[0], name))] = name
     table = clips.table.assign(row=clips.rows, part=part, fold=fold)
     table = table.reindex(columns=list(COLUMNS), fill_value="")
-    temporary = out / f".{CLIPS}"
-    # Every text in quotes: a carriage return in a name must not end its line.
-    table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
-    temporary.replace(out / CLIPS)
+    write_table(table, out / CLIPS)
 
 
 def read_clips(run: Path) -> pd.DataFrame:
@@ -50,7 +47,7 @@ def read_clips(run: Path) -> pd.DataFrame:
     if not (run / CLIPS).exists():
         return pd.DataFrame(columns=list(COLUMNS))
     texts = dict.fromkeys(("video_id", "label", "group", "part", "fold", "sha256"), str)
-    return pd.read_csv(run / CLIPS, dtype=texts, keep_default_na=False)
+    return read_table(run / CLIPS, dtype=texts)
 
 
 def trained_clips(run: Path, table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from pipeline.heads.fitting import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicted_classes
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
-from pipeline.plain import read_table
+from pipeline.plain import read_table, write_rows
 from pipeline.plain import write_json as write_json
 
 FORMAT = "pixels-once/run"
@@ -28,11 +27,8 @@ DONE = "metrics.json"
 
 def write_history(path: Path, history: Sequence[EpochReport]) -> None:
     """One line per epoch."""
-    names = [f.name for f in dataclasses.fields(EpochReport)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(report) for report in history)
+    names = [field.name for field in dataclasses.fields(EpochReport)]
+    write_rows(path, [names, *(dataclasses.astuple(report) for report in history)])
 
 
 def predictions_table(

@@ -21,6 +21,7 @@ from pipeline.heads.given import given_parts, given_split
 from pipeline.heads.holdout import Holdout, kept_out, named
 from pipeline.heads.source import Rows, normalised, usable
 from pipeline.heads.units import group_names
+from pipeline.plain import write_json
 
 WAYS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 GROUPED = ("grouped", "kfold", "leave_one_group_out")
@@ -79,8 +80,8 @@ class Split:
         )
 
     def save(self, path: Path) -> None:
-        """Write the split as JSON."""
-        path.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+        """Write the split as JSON, whole or not at all."""
+        write_json(path, self.to_dict(), indent=None)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -13,6 +13,7 @@ from flows.terminal import suggest
 from pipeline.drawing import new_figure, save_figure
 from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.record import read_clips
 from pipeline.heads.run_folder import read_predictions
 from pipeline.heads.saved import load_run
 from pipeline.heads.training import train
@@ -48,6 +49,8 @@ def test_a_run_is_trained_compared_and_read_back(runs, tmp_path):
     table = read_predictions(folder / "folds $1$" / "predictions.csv")
     assert set(table["label"]) <= set(CLASSES)
     assert sorted(table["video_id"]) == sorted(source.frame["video_id"])
+    took = read_clips(folder / "folds $1$").set_index("video_id")
+    assert took["label"].to_dict() == source.frame.set_index("video_id")["label"].to_dict()
     (board,) = leaderboards(folder)
     assert set(board.table["run"]) == {"folds $1$", "+one $2$"}
     write_leaderboards([board], tmp_path)
