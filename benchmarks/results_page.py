@@ -223,10 +223,10 @@ def _verdict_of_views(lines: list[dict[str, Any]]) -> list[str]:
     mean = sum(gain["difference"] for gain in gains) / len(gains)
     sure = sum((gain["low"] or 0) > 0 for gain in gains)
     return [
-        f"Training draws one of the two views for every clip and epoch, testing averages over both: "
-        f"{mean:+.3f} in top-1 on average over these {len(gains)} heads, beyond chance for {sure} of "
-        "them. It doubles stage one, once; an epoch sees no more clips, but there are more before it "
-        "stops."
+        f"Training draws one of the two views for every clip and epoch; the figures are of the first "
+        f"store alone, which is what `predict` reads: {mean:+.3f} in top-1 on average over these "
+        f"{len(gains)} heads, beyond chance for {sure} of them. It doubles stage one, "
+        "once; an epoch sees no more clips, but there are more before it stops."
     ]
 
 
