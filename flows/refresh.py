@@ -29,6 +29,7 @@ from flows.training import (
     Loaded,
     load_stores,
     print_epoch,
+    print_notes,
     run_page,
     store_name,
     store_warnings,
@@ -88,6 +89,8 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
         logger.info("nothing new since the last refresh")
         return replace(begun, outcome="unchanged", accepted=before.name)
     loaded, holdout = _with_test_set(settings, loaded, before, trainings[0])
+    ways = [(training.split, holdout.name) for training in trainings]
+    print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
     with stopping() as stop:
         made = _train_all(page, runs, loaded, holdout, trainings, before, stop)
     if stop.signal:

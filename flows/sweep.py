@@ -30,10 +30,18 @@ from flows.run_client import own_run
 from flows.run_page import RunPage
 from flows.settings import SweepSettings
 from flows.settling import settle_now
-from flows.training import Loaded, epoch_hooks, load_stores, make_config, store_warnings
+from flows.training import (
+    Loaded,
+    epoch_hooks,
+    load_stores,
+    make_config,
+    print_notes,
+    store_warnings,
+)
 from flows.trials import Trial, sweep_heads, trials
 from pipeline.errors import PixelsError
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.holdout import holdouts_of
 from pipeline.heads.pictures import draw_missing
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.run_folder import DONE
@@ -67,8 +75,9 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
     own_run()
     check_settings(settings)
     with store_warnings():
-        shape = _first_shape(settings.store)
-    todo = trials(settings, shape)
+        source = store.open(settings.store.split(",")[0].strip())
+        todo = trials(settings, source.shape)
+        print_notes(source.table(), holdouts_of(source), [_way(settings, each) for each in todo])
     with (
         training_cluster(settings.workers, len(todo)) as cluster,
         DaskTaskRunner(cluster=cluster) as runner,
@@ -188,8 +197,10 @@ def _config(settings: SweepSettings, trial: Trial, baselines: bool) -> TrainConf
     )
 
 
-def _first_shape(stores: str) -> tuple[int, ...]:
-    return tuple(store.open(stores.split(",")[0].strip()).shape)
+def _way(settings: SweepSettings, trial: Trial) -> tuple[str, str]:
+    """How a trial splits the clips: split and test set."""
+    split = trial.changes.get("split", settings.split)
+    return split, trial.changes.get("test_set", settings.test_set)
 
 
 def _outcome(trial: Trial, future: Any) -> Outcome:

@@ -7,7 +7,7 @@ import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, RunWarning
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import EpochReport, OnEpoch
+from pipeline.heads.holdout import Holdout
 from pipeline.heads.notes import split_notes
 from pipeline.heads.training import train
 from pipeline.heads.views import with_views
@@ -56,7 +57,9 @@ def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
     work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
     with store_warnings():
         loaded = load_stores(settings.store)
-        print_notes(loaded.clips, settings)
+        print_notes(
+            loaded.clips.table, loaded.clips.holdouts, [(settings.split, settings.test_set)]
+        )
         metrics = train(
             loaded.clips,
             train_config(settings),
@@ -76,9 +79,19 @@ def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
     return folder, metrics
 
 
-def print_notes(clips: Clips, settings: TrainingSettings) -> None:
-    """Say what a user should know of the split, a sentence each, on standard error."""
-    for note in split_notes(clips.table, settings.split, clips.holdouts, settings.test_set):
+def print_notes(
+    table: pd.DataFrame, holdouts: Sequence[Holdout], ways: Iterable[tuple[str, str]]
+) -> None:
+    """Say what a user should know of how clips are split, each sentence once, on standard error.
+
+    `ways` are the (split, test set) of one training or several. One that cannot be is passed over:
+    its training says so.
+    """
+    notes: dict[str, None] = {}
+    for how, test_set in dict.fromkeys(ways):
+        with contextlib.suppress(ConfigError):
+            notes |= dict.fromkeys(split_notes(table, how, holdouts, test_set))
+    for note in notes:
         print(note, file=sys.stderr)
 
 

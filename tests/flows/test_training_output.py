@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.training import print_epoch
+from flows.training import print_epoch, print_notes
 from pipeline.heads.fitting import EpochReport
 from tests.flows.running import run_here
 from tests.flows.stores import rising_or_falling
+from tests.heads.sources import rising_or_falling as rising_or_falling_in_memory
 
 NAN = float("nan")
 
@@ -63,3 +64,15 @@ def test_many_neighbours_are_found_and_a_picture_of_the_first_is_drawn(
     assert said.status == 0, said.err
     assert len(said.json["similar"]) == 79
     assert (tmp_path / "similar.png").stat().st_size
+
+
+def test_what_is_to_be_known_of_the_splits_of_many_trainings_is_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = rising_or_falling_in_memory().table()
+    table.loc[:9, "group"] = ""
+    ways = [("grouped", ""), ("auto", ""), ("kfold", ""), ("stratified", ""), ("auto", "absent")]
+    print_notes(table, (), ways)
+    assert capsys.readouterr().err.splitlines() == [
+        "10 of 64 clips have no group: each counts as a group of its own"
+    ]
