@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads.initialisers import PACKAGE
 from pipeline.heads.lean import keras
 from pipeline.heads.saved import Run
-from pipeline.openvino_runtime import openvino
+from pipeline.openvino_runtime import openvino, write_openvino
 from pipeline.plain import write_json
 
 FORMATS = ("saved_model", "onnx", "openvino")
@@ -72,8 +72,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as making:
         made = Path(making) / path.name
         try:
-            kind = "tf_saved_model" if format == "saved_model" else format
-            model.export(str(made), format=kind, verbose=False)
+            _WRITERS[format](model, made)
             got = _READERS[format](made, features, mask)
         except Exception as error:  # every converter has errors of its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -211,6 +210,10 @@ def _probe(run: Run) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     return features, mask
 
 
+def _by_keras(format: str) -> Callable[[Any, Path], None]:
+    return lambda model, path: model.export(str(path), format=format, verbose=False)
+
+
 def _read_saved_model(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
     layer = keras.layers.TFSMLayer(str(path), call_endpoint="serve")
     return np.asarray(layer({"features": features, "mask": mask}))
@@ -233,6 +236,11 @@ def _read_openvino(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
     return np.asarray(result[model.outputs[0]])
 
 
+_WRITERS = {
+    "saved_model": _by_keras("tf_saved_model"),
+    "onnx": _by_keras("onnx"),
+    "openvino": write_openvino,
+}
 _READERS = {
     "saved_model": _read_saved_model,
     "onnx": _read_onnx,
