@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from flows.encoding import require_utf8_folder, use_utf8
 from flows.loopback import spare_loopback
 from flows.resolve import Parser, add_flags, nearest, resolve, unknown_flag
 from flows.settings import COMMANDS
@@ -79,6 +80,8 @@ EXAMPLES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. No traceback for a user's mistake."""
+    if arguments is None:
+        use_utf8()
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -103,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     previous = _terminate_as_interrupt()
     shown, warnings.showwarning = warnings.showwarning, _said_plainly(warnings.showwarning)
     try:
+        require_utf8_folder()
         settings = resolve(command, options, config=config)
         module = importlib.import_module(f"flows.commands.{command}")
         return int(module.run(settings, json=json))

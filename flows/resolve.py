@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
+from flows.encoding import is_utf8
 from flows.settings import COMMANDS
 from pipeline.errors import ConfigError
 
@@ -123,6 +124,8 @@ def require_sane(item: Field[Any], value: Any) -> None:
         )
     if isinstance(value, str) and "\0" in value:
         raise ConfigError(f"{item.name} holds a NUL character: take it out")
+    if isinstance(value, str) and not is_utf8(value):
+        raise ConfigError(f"{item.name} is {value!r}, which is not UTF-8: rename what it names")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     least, most = item.metadata.get("least", 0), item.metadata.get("most")

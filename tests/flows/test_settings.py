@@ -179,6 +179,11 @@ def from_file(command: str, item: Field[Any], text: str) -> Any:
         (["predict", "--window", "nan"], 1, "window is nan: give a finite number"),
         (["features", "--frames", "0"], 1, "frames is 0: give a number from 1"),
         (["features", "--config", "absent.toml"], 1, "does not exist"),
+        (
+            ["features", "--store", "st\udce9.zarr"],
+            1,
+            r"store is 'st\udce9.zarr', which is not UTF-8",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(
