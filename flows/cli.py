@@ -132,7 +132,7 @@ def _said_plainly(show: Any) -> Any:
     """`warnings.showwarning` that gives our own warnings as one line each, without their place."""
 
     def said(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-        if category.__module__.startswith("pipeline."):
+        if category.__module__.startswith(("pipeline.", "store.")):
             print(f"note: {message}", file=sys.stderr)
         else:
             show(message, category, *place, **more)

@@ -119,3 +119,17 @@ def test_the_command_line_imports_nothing_heavy_for_help() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_every_warning_is_of_a_category_of_ours():
+    """The command line gives those as one line; Python's own would show a file and a line of code."""
+    plain = []
+    for path in (
+        path for room in ("pipeline", "store", "flows") for path in (ROOT / room).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
+                named = [word.arg for word in node.keywords]
+                if len(node.args) < 2 and "category" not in named:
+                    plain.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert plain == []

@@ -41,6 +41,10 @@ class LeftOut(UserWarning):
     """Files in a folder that are not taken for clips."""
 
 
+class Unplaced(UserWarning):
+    """Clips whose folders say neither label nor split."""
+
+
 class Found(NamedTuple):
     """A clip as a listing gives it."""
 
@@ -117,6 +121,7 @@ def _warn_of_strays(strays: Sequence[str]) -> None:
         warnings.warn(
             f"{len(strays)} clips (such as {strays[0]}) stand beside the folders train, val and "
             "test, so they get no label and no split: move them into a class of one of these",
+            Unplaced,
             stacklevel=3,
         )
 
@@ -195,7 +200,7 @@ def _walk(root: str, left_out: Counter[str]) -> Iterator[Found]:
             path = os.path.join(folder.path, entry.name)
             if not _is_text(entry.name):
                 warnings.warn(
-                    f"{path!r} is left out: its name is not UTF-8; rename it", stacklevel=2
+                    f"{path!r} is left out: its name is not UTF-8; rename it", LeftOut, stacklevel=2
                 )
             elif entry.is_folder:
                 if not entry.name.endswith(".zarr"):
