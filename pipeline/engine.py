@@ -1,7 +1,8 @@
 """Which Keras backend and device do the work, how they are set up, and one compiled function.
 
-The only file that names TensorFlow, JAX or torch. Everything else writes plain Keras 3, so that
-`KERAS_BACKEND=jax` or `torch` runs the same code. Importing this module imports none of them.
+The only file that names TensorFlow or torch; `engine_jax` has what is JAX's. Everything else writes
+plain Keras 3, so that `KERAS_BACKEND=jax` or `torch` runs the same code. Importing this module
+imports none of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline import engine_jax
 from pipeline.errors import ConfigError
 from pipeline.homes import keras_home
 from pipeline.hushing import hushed
@@ -55,8 +57,8 @@ def prepare(threads: int = 0) -> None:
         import torch
 
         torch.set_num_threads(threads)
-    # JAX has no setting for threads after its start and takes GPU memory as told by
-    # XLA_PYTHON_CLIENT_PREALLOCATE, which `quiet` sets.
+    elif backend_name() == "jax":
+        engine_jax.prepare()
 
 
 def require_backend() -> None:
@@ -158,9 +160,7 @@ def device() -> Device:
 
         return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     if backend_name() == "jax":
-        import jax
-
-        return "gpu" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
+        return engine_jax.device()
     import torch
 
     return "gpu" if torch.cuda.is_available() else "cpu"
@@ -238,7 +238,7 @@ def compiled(
     if name == "tensorflow":
         return _compiled_tensorflow(model, shape, dtype, bool(xla))
     if name == "jax":
-        return _compiled_jax(model, shape, dtype)
+        return engine_jax.compiled(model, shape, dtype)
     if name == "torch":
         return _compiled_torch(model)
     raise ConfigError(f"KERAS_BACKEND is {name!r}: set tensorflow, jax or torch")
@@ -255,25 +255,6 @@ def _compiled_tensorflow(
     )
     concrete = function.get_concrete_function()
     return lambda inputs: np.asarray(concrete(tf.constant(inputs)).numpy())
-
-
-def _compiled_jax(
-    model: Any, shape: tuple[int, ...], dtype: str
-) -> Callable[[np.ndarray], np.ndarray]:
-    import jax
-
-    # The weights are arguments, not constants: XLA would fold constants for minutes.
-    weights = (
-        [variable.value for variable in model.trainable_variables],
-        [variable.value for variable in model.non_trainable_variables],
-    )
-
-    def forward(weights: Any, inputs: Any) -> Any:
-        return model.stateless_call(*weights, inputs, training=False)[0]
-
-    inputs = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
-    function = jax.jit(forward).lower(weights, inputs).compile()
-    return lambda inputs: np.asarray(function(weights, jax.device_put(inputs)))
 
 
 def _compiled_torch(model: Any) -> Callable[[np.ndarray], np.ndarray]:

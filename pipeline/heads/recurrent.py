@@ -3,8 +3,9 @@
 Keras' own layers multiply every step's input apart, and their gradient adds up forty weight-sized
 matrices. These compute the same (equal weights, outputs and gradients within rounding; a `.keras`
 of one loads as the other): one product for all inputs, a plain recurrence, and for the LSTM a
-gradient that gathers all steps into one product for the recurrent weights. On a GPU, TensorFlow's
-and torch's cuDNN kernels are better still, and Keras' own code is used.
+gradient that gathers all steps into one product for the recurrent weights (under JAX for both, and
+the recurrence is a scan). On a GPU, TensorFlow's and torch's cuDNN kernels are better still, and
+Keras' own code is used.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class _Projected:
         plain = (
             initial_state is None
             and sequences.shape[1] is not None
-            and keras.activations.serialize(layer.activation) == "tanh"
-            and keras.activations.serialize(layer.recurrent_activation) == "sigmoid"
+            # Not by their serialised names: Keras imports TensorFlow for those, on any backend.
+            and layer.activation is keras.activations.tanh
+            and layer.recurrent_activation is keras.activations.sigmoid
             and layer.use_bias
             and not (layer.dropout or layer.recurrent_dropout)
             and not (layer.stateful or layer.return_state or layer.zero_output_for_mask)

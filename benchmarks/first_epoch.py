@@ -1,0 +1,180 @@
+"""What a head's first epoch costs beyond its later ones: tracing and compiling, by head and backend.
+
+Made-up features of 300 clips (their values do not change the cost); every head in a process of its
+own, so nothing is compiled already. `overhead_s` is the first epoch, with its validation, less the
+median of the later ones; building the head is apart in `build_s`.
+
+    python -m benchmarks.first_epoch [--backends jax,tensorflow] [--heads lstm,gru:wide] [--warm]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.alternating import save
+from pipeline import engine
+
+CLASSES = 10
+SHAPES = {"features": (40, (2048,)), "frames": (20, (64, 64, 3))}
+HEADS = (
+    *("lstm", "lstm:small", "gru", "gru:wide", "bilstm", "stacked", "mlp", "frame_average"),
+    *("late_fusion", "early_fusion", "attention", "transformer", "tcn"),
+    *("lrcn", "convlstm", "conv3d"),
+)
+"""Every head of the zoo, and presets (after a colon) that are wider or narrower."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--backends", default="jax,tensorflow")
+    parser.add_argument("--heads", default=",".join(HEADS))
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--limit", type=float, default=180.0, help="seconds for one head")
+    parser.add_argument(
+        "--warm", action="store_true", help="twice, the cache kept: report the second"
+    )
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measured(arguments.one, arguments.clips, arguments.epochs)))
+        return
+    rows = []
+    for backend in arguments.backends.split(","):
+        for head in arguments.heads.split(","):
+            row = {"backend": backend, "head": head, **_apart(backend, head, arguments)}
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    figures = {"clips": arguments.clips, "heads": rows}
+    save("first_epoch", figures)
+    print(shown(figures))
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """A Markdown table of the figures."""
+    lines = [
+        "| backend | head | build s | first epoch s | later epochs s | overhead s |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in figures["heads"]:
+        if "error" in row:
+            lines.append(f"| {row['backend']} | {row['head']} | {row['error']} | | | |")
+            continue
+        lines.append(
+            f"| {row['backend']} | {row['head']} | {row['build_s']:.1f} | {row['first_s']:.1f} "
+            f"| {row['later_s']:.2f} | {row['overhead_s']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _apart(backend: str, head: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one head in a process of its own, its caches in a folder of their own."""
+    command = [sys.executable, "-m", "benchmarks.first_epoch", "--one", head]
+    command += ["--clips", str(arguments.clips), "--epochs", str(arguments.epochs)]
+    with tempfile.TemporaryDirectory() as cache:
+        around = os.environ | {"KERAS_BACKEND": backend, "PIXELS_ONCE_CACHE": cache}
+        for _ in range(2 if arguments.warm else 1):
+            try:
+                done = subprocess.run(
+                    command,
+                    env=around,
+                    capture_output=True,
+                    text=True,
+                    timeout=arguments.limit,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                return {"error": f"not done in {arguments.limit:.0f} s"}
+            if done.returncode:
+                return {"error": (done.stderr.strip().splitlines() or ["?"])[-1][:200]}
+    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
+    """Build and train one head in this process; its seconds by epoch."""
+    name, _, preset = head.partition(":")
+    engine.prepare()
+    from pipeline.heads.config import TrainConfig
+    from pipeline.heads.fitting import fit_head
+    from pipeline.heads.statistics import Statistics, channels_of
+    from pipeline.heads.training import compiled_head
+    from pipeline.heads.zoo import head_kind
+
+    steps, shape = SHAPES[head_kind(name).reads[0]]
+    clips = made_up_clips(count, steps, shape)
+    positions = np.arange(count)
+    train, validation = positions[: count * 4 // 5], positions[count * 4 // 5 :]
+    options = {"preset": preset} if preset else {}
+    config = TrainConfig(head=name, options=options, epochs=epochs, patience=epochs)
+    began = time.perf_counter()
+    neutral = Statistics.neutral(channels_of(shape))
+    model, batch, lr = compiled_head(clips, config, neutral, len(train))
+    build_s = time.perf_counter() - began
+    ends = [time.perf_counter()]
+    fit_head(
+        model,
+        clips,
+        train,
+        validation,
+        config,
+        batch=batch,
+        lr=lr,
+        statistics=neutral,
+        on_epoch=lambda report: ends.append(time.perf_counter()),
+    )
+    seconds = np.diff(ends)
+    later = float(np.median(seconds[1:]))
+    return {
+        "device": engine.device(),
+        "batch": batch,
+        "build_s": build_s,
+        "first_s": float(seconds[0]),
+        "later_s": later,
+        "overhead_s": float(seconds[0]) - later,
+        "clips_per_second": len(train) / later,
+    }
+
+
+def made_up_clips(count: int, steps: int, shape: tuple[int, ...]) -> Any:
+    """`count` clips of random features in memory, `CLASSES` classes, some with padding."""
+    import pandas as pd
+
+    from pipeline.heads.clips import Clips
+
+    rng = np.random.default_rng(0)
+    kind = np.float16 if len(shape) == 1 else np.uint8
+    features = rng.random((count, steps, *shape), np.float32) * (1 if kind == np.float16 else 255)
+    lengths = rng.integers(steps // 2, steps + 1, count)
+    rows = np.arange(count)
+    return Clips(
+        source=None,  # type: ignore[arg-type]  # in memory: nothing is asked of a source
+        features=features.astype(kind),
+        mask=np.arange(steps)[None] < lengths[:, None],
+        labels=rows % CLASSES,
+        rows=rows,
+        digests=rows.astype(np.uint32),
+        table=pd.DataFrame({"video_id": [f"{row}.mp4" for row in rows]}),
+        classes=tuple(str(number) for number in range(CLASSES)),
+        fingerprint="0" * 64,
+        spec={},
+        steps=steps,
+        shape=shape,
+        left_out={},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""JAX's part of `pipeline.engine`: its set-up, its devices, and a compiled model.
+
+Importing this module does not import JAX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.homes import cache_folder
+
+LEAST_COMPILE_S = 0.1
+"""What compiles faster than this is not kept."""
+
+
+def prepare() -> None:
+    """Keep what JAX compiles in our cache folder, unless the user has named another.
+
+    JAX has no setting for threads after its start, and takes GPU memory as told by
+    XLA_PYTHON_CLIENT_PREALLOCATE, which `pipeline.engine.quiet` sets.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    # By processor too: code compiled for one CPU may not run on another that shares the folder.
+    folder = cache_folder() / "jax" / f"{jax.__version__}-{_processor()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILE_S)
+
+
+def device() -> Literal["gpu", "cpu"]:
+    """ "gpu" where JAX can use one, else "cpu"."""
+    import jax
+
+    return "gpu" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
+
+
+def compiled(model: Any, shape: tuple[int, ...], dtype: str) -> Callable[[np.ndarray], np.ndarray]:
+    """As `pipeline.engine.compiled`."""
+    import jax
+
+    # The weights are arguments, not constants: XLA would fold constants for minutes.
+    weights = (
+        [variable.value for variable in model.trainable_variables],
+        [variable.value for variable in model.non_trainable_variables],
+    )
+
+    def forward(weights: Any, inputs: Any) -> Any:
+        return model.stateless_call(*weights, inputs, training=False)[0]
+
+    inputs = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+    function = jax.jit(forward).lower(weights, inputs).compile()
+    return lambda inputs: np.asarray(function(weights, jax.device_put(inputs)))
+
+
+def _processor() -> str:
+    """A short name for this CPU's instructions; equal on machines that can run the same code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]

@@ -1,0 +1,82 @@
+"""Under JAX the recurrences are a scan: Keras' numbers, compiled once whatever the clip's length."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Runs under JAX: parity with Keras' own layers by the tests of `test_recurrent`, the number of
+# operations in one gradient at two lengths, and what the compilation cache was asked for.
+_CODE = """
+import json, sys
+import jax
+from jax._src import monitoring
+asked = {"compile_requests_use_cache": 0, "cache_hits": 0}
+def count(event, **_):
+    name = event.rsplit("/", 1)[-1]
+    if name in asked:
+        asked[name] += 1
+monitoring.register_event_listener(count)
+
+from pipeline import engine
+engine.prepare()
+import numpy as np
+from pipeline.heads import scanned
+from pipeline.heads.recurrent import GRU, LSTM
+from tests.heads import test_recurrent as same
+
+if "parity" in sys.argv:
+    for ours, theirs in same.PAIRS:
+        for options in same.OPTIONS:
+            same.test_outputs_and_gradients_equal_keras(ours, theirs, options)
+        same.test_bfloat16_stays_near_float32(ours, theirs)
+
+def operations(steps):
+    def loss(x, w, real):
+        return scanned.lstm_states(x, w, real).sum()
+    x, w = np.zeros((steps, 2, 12), "f4"), np.zeros((3, 12), "f4")
+    text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, w, np.ones((steps, 2, 1), "f4")))
+    return text.count("\\n")
+
+def slow(x):
+    for _ in range(200):
+        x = jax.numpy.sin(x) @ x
+    return x
+jax.jit(slow)(np.eye(3, dtype="f4")).block_until_ready()
+print(json.dumps({"operations": [operations(7), operations(40)], **asked}))
+"""
+
+
+def under_jax(cache: Path, *words: str) -> dict:
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed here: its recurrences cannot be run")
+    given = {"KERAS_BACKEND": "jax", "PIXELS_ONCE_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+    around = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | given
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE, *words],
+        env=around,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_under_jax_it_is_keras_own_and_a_second_run_compiles_nothing(tmp_path: Path) -> None:
+    first = under_jax(tmp_path, "parity")
+    assert first["operations"][0] == first["operations"][1]
+    assert first["compile_requests_use_cache"] > 0
+    assert list((tmp_path / "jax").rglob("*-cache"))
+    second = under_jax(tmp_path)
+    assert second["cache_hits"] > 0
