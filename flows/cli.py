@@ -29,7 +29,8 @@ EXAMPLES = {
       pixels-once features --videos clips/ --store clips.zarr --retry timed_out""",
     "train": """
       pixels-once train --store clips.zarr --head gru
-      pixels-once train --store clips.zarr --head lstm --units 512 --name wide --overwrite""",
+      pixels-once train --store clips.zarr --head lstm --units 512 --name wide --overwrite
+      pixels-once train --store clips.zarr --head gru --seeds 3""",
     "sweep": """
       pixels-once sweep --store clips.zarr
       pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 seed=0,1" """,

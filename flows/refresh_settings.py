@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 
 SHARED = ("videos", "store", "weights")
 """Settings of [refresh] that may stand in [refresh.features] instead."""
-OWN = ("head", "store", "name", "runs", "resume", "overwrite", "test_set")
+OWN = ("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seeds")
 """Settings of a training that a refresh decides itself."""
 
 

@@ -28,6 +28,9 @@ MOST_COMPARED = 20_000
 MOST_MISTAKES = 9
 MOST_RUNS = 12
 
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+"""Head and lines."""
+
 
 def gather(
     settings: ReportSettings, *, on_progress: Callable[[int, int], None] | None = None
@@ -38,7 +41,7 @@ def gather(
     cards = _Cards(source, table)
     vectors = clip_vectors(source, on_progress=on_progress)
     random = np.random.default_rng(settings.seed)
-    boards, runs, warnings = _runs(settings, source, cards)
+    boards, over_seeds, runs, warnings = _runs(settings, source, cards)
     if source.spec["weights"].startswith("random"):
         warnings.insert(0, "these features come from random weights, not ImageNet's.")
     ready = table.index[table["state"] == "ready"].to_numpy()
@@ -62,6 +65,7 @@ def gather(
         pairs=pairs,
         pairs_note=pairs_note,
         boards=boards,
+        over_seeds=over_seeds,
         runs=runs,
         warnings=warnings,
     )
@@ -201,16 +205,17 @@ def _groups(table: pd.DataFrame, rows: np.ndarray) -> list[str]:
 
 def _runs(
     settings: ReportSettings, source: Any, cards: _Cards
-) -> tuple[list[pd.DataFrame], list[RunView], list[str]]:
+) -> tuple[list[pd.DataFrame], Table, list[RunView], list[str]]:
     """The boards and runs of this store's features; other runs are counted, not shown."""
     if not any(Path(settings.runs).glob("*/metrics.json")):
-        return [], [], []  # Keras' import takes seconds: not for a store without runs
+        return [], ((), ()), [], []  # Keras' import takes seconds: not for a store without runs
     from pipeline.heads.compare import leaderboards
+    from pipeline.heads.repeats import COLUMNS, repeats_among
 
     try:
         boards = [board.table for board in leaderboards(settings.runs)]
     except ConfigError:
-        return [], [], []
+        return [], ((), ()), [], []
     mine = [board for board in boards if _of_this_store(settings, board, source, cards)]
     others = sum(map(len, boards)) - sum(map(len, mine))
     warnings = []
@@ -220,6 +225,7 @@ def _runs(
             "clips: not shown."
         )
     best = [str(name) for board in mine for name in board["run"]]
+    repeated = [one.line() for one in repeats_among([Path(settings.runs) / name for name in best])]
     views = [_run_view(Path(settings.runs) / name, cards) for name in best[:MOST_RUNS]]
     for view in views:
         base, test = view.metrics.get("baseline", {}), view.metrics["test"]
@@ -228,7 +234,7 @@ def _runs(
                 f"{view.name} ({test['top1']:.0%}) is behind the frame average "
                 f"({base['frame_average']:.0%}), which ignores the order of frames."
             )
-    return mine, views, warnings
+    return mine, (COLUMNS if repeated else (), repeated), views, warnings
 
 
 def _of_this_store(

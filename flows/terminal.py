@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.plain import json_text
+
+if TYPE_CHECKING:
+    from pipeline.heads.repeats import Repeats
 
 
 def console() -> Console:
@@ -59,6 +62,21 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) 
         out.width = 160  # a pipe has no width of its own
     out.print(Text(title, style="bold"))
     out.print(table)
+
+
+def print_over_seeds(found: Sequence[Repeats]) -> None:
+    """Mean and spread of trainings that differ in their seed alone, a line each."""
+    from pipeline.heads.repeats import COLUMNS
+
+    if not found:
+        return
+    title = "over seeds: mean ± standard deviation (lowest to highest)"
+    print_table(title, COLUMNS, [one.line() for one in found])
+    if not all(one.same_test for one in found):
+        print(
+            "where each seed cuts a test of its own, the spread is of split and training together; "
+            "--test-set, or a split given by the data, tests all on the same clips"
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The flow of stage two: store in, trained head out. It reports to a Prefect server if one answers."""
+"""What every training of a command shares: its clips, its settings, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import store
-from flows.names import key, label
+from flows.names import label
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError, RunWarning
@@ -25,9 +24,7 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import EpochReport, OnEpoch
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.notes import split_notes
-from pipeline.heads.training import train
 from pipeline.heads.views import with_views
-from pipeline.heads.work_folder import claim_folder
 from pipeline.heads.zoo import HEADS
 
 TRAINING = (
@@ -49,34 +46,6 @@ TRAINING = (
 """Settings that a training takes as they are."""
 ACCEPTED = "accepted"
 """The link in a folder of runs to the run that `refresh` has accepted."""
-
-
-def run_training(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
-    """Train one head from a store, without Prefect; returns the run's folder and its metrics."""
-    folder = Path(settings.runs) / run_name(settings)
-    work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
-    with store_warnings():
-        loaded = load_stores(settings.store)
-        print_notes(
-            loaded.clips.table, loaded.clips.holdouts, [(settings.split, settings.test_set)]
-        )
-        metrics = train(
-            loaded.clips,
-            train_config(settings),
-            folder,
-            overwrite=settings.overwrite,
-            resume=settings.resume,
-            on_epoch=epoch_hooks(settings, work.path, print_epoch),
-            first_stage=loaded.first_stage,
-        )
-    if work.replaces and metrics["stopped"]:
-        print(
-            f"{folder} is as it was; what was trained of its replacement is in {work.path}, and "
-            "--resume goes on with it",
-            file=sys.stderr,
-        )
-        return work.path, metrics
-    return folder, metrics
 
 
 def print_notes(
@@ -149,40 +118,6 @@ def store_warnings() -> Iterator[None]:
             for warning in caught:
                 if issubclass(warning.category, ours):
                     print(warning.message, file=sys.stderr)
-
-
-def run_training_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
-    """The same as a Prefect flow run, with the figures and plots on its page."""
-    from prefect import flow
-
-    @flow(
-        name="train",
-        flow_run_name=f"train {settings.head} ← {settings.store}",
-        persist_result=False,
-    )
-    def train_flow(settings: TrainSettings) -> tuple[Path, dict[str, Any]]:
-        from prefect.artifacts import create_markdown_artifact
-
-        from flows.run_client import own_run
-        from flows.run_page import RunPage
-        from flows.settling import settle_now
-
-        own_run()
-        with RunPage() as page:
-            page.tell("the ends of earlier runs", settle_now)
-            folder, metrics = run_training(settings)
-            page.tell(
-                "the head",
-                partial(
-                    create_markdown_artifact,
-                    key=key("head", str(folder)),
-                    markdown=run_page(folder, metrics),
-                    description=f"test top-1 {metrics['test']['top1']:.3f}",
-                ),
-            )
-        return folder, metrics
-
-    return train_flow(settings)
 
 
 def run_name(settings: TrainSettings) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flows.settings import CompareSettings
-from flows.terminal import print_json, print_table
+from flows.terminal import print_json, print_over_seeds, print_table
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def run(settings: CompareSettings, *, json: bool) -> int:
     """Rank runs that were tested on the same clips; others stand on a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+    from pipeline.heads.repeats import repeats_among
 
     folder = Path(settings.runs)
     boards = _of_test_set(leaderboards(folder), settings)
@@ -42,8 +43,16 @@ def run(settings: CompareSettings, *, json: bool) -> int:
                     }
             lines.append(line)
         found.append({"test_set": board.test_set, "runs": lines})
+    shown = [folder / str(line["run"]) for board in found for line in board["runs"]]
+    seeds = repeats_among(shown)
     if json:
-        print_json({"boards": found, "files": [str(path) for path in written]})
+        print_json(
+            {
+                "boards": found,
+                "over_seeds": [one.to_dict() for one in seeds],
+                "files": [str(path) for path in written],
+            }
+        )
         return 0
     for number, board_lines in enumerate(found, start=1):
         _print(board_lines["runs"], number, len(found))
@@ -52,6 +61,7 @@ def run(settings: CompareSettings, *, json: bool) -> int:
             f"{len(found)} test sets: figures of different boards do not compare, so nothing is "
             "ranked across them"
         )
+    print_over_seeds(seeds)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.server import prefect_server
 from flows.settings import SweepSettings
-from flows.terminal import print_json, print_table, suggest
+from flows.terminal import print_json, print_over_seeds, print_table, suggest
 
 
 def run(settings: SweepSettings, *, json: bool) -> int:
@@ -16,13 +16,21 @@ def run(settings: SweepSettings, *, json: bool) -> int:
     with prefect_server() as server:
         from flows.sweep import sweep
         from pipeline.heads.compare import test_set_key
+        from pipeline.heads.repeats import repeats_among
 
         if server is not None and server.page:
             print(f"watch: {server.page}", file=sys.stderr)
         outcomes = sweep(settings)
     failed = [outcome for outcome in outcomes if outcome.error]
+    seeds = repeats_among([Path(settings.runs) / one.name for one in outcomes if one.metrics])
     if json:
-        print_json({"runs": settings.runs, "outcomes": [asdict(one) for one in outcomes]})
+        print_json(
+            {
+                "runs": settings.runs,
+                "outcomes": [asdict(one) for one in outcomes],
+                "over_seeds": [one.to_dict() for one in seeds],
+            }
+        )
         return 1 if len(failed) == len(outcomes) else 0
     ranked = sorted(
         (one for one in outcomes if one.metrics), key=lambda one: -one.metrics["test"]["top1"]
@@ -43,6 +51,7 @@ def run(settings: SweepSettings, *, json: bool) -> int:
             for one in ranked
         ],
     )
+    print_over_seeds(seeds)
     sets = len({test_set_key(Path(settings.runs) / one.name) for one in ranked})
     if sets > 1:
         print(

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.server import prefect_server
 from flows.settings import TrainSettings
-from flows.terminal import print_json, print_table, suggest
+from flows.terminal import print_json, print_over_seeds, print_table, suggest
+
+if TYPE_CHECKING:
+    from flows.train_runs import Made
 
 
 def run(settings: TrainSettings, *, json: bool) -> int:
     """Train, and print the test figures beside the baselines."""
     with prefect_server(optional=True) as server:
-        from flows.training import run_training, run_training_flow
+        from flows.train_runs import over_seeds, run_training_flow, run_trainings
 
         if server is None:
-            folder, metrics = run_training(settings)
+            made = run_trainings(settings)
         else:
             print(f"watch: {server.page}", file=sys.stderr)
-            folder, metrics = run_training_flow(settings)
-    if json:
-        print_json({"run": str(folder), **metrics})
+            made = run_training_flow(settings)
+    folder, metrics = made[-1].folder, made[-1].metrics
+    if settings.seeds == 1:
+        if json:
+            print_json({"run": str(folder), **metrics})
+        else:
+            print_metrics(folder, metrics)
     else:
-        print_metrics(folder, metrics)
+        seeds = over_seeds(made)
+        if json:
+            print_json(
+                {
+                    "runs": [{"run": str(one.folder), **one.metrics} for one in made],
+                    "over_seeds": None if seeds is None else seeds.to_dict(),
+                }
+            )
+        else:
+            print_runs(made, settings)
+            print_over_seeds([] if seeds is None else [seeds])
+            suggest("compare", "--runs", settings.runs)
     if metrics["stopped"]:
         print(f"stopped: {folder} holds the best head so far, --resume goes on", file=sys.stderr)
         return 143 if metrics.get("stopped_by") == "SIGTERM" else 130
@@ -57,6 +76,26 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         f"predictions in {folder}/"
     )
     suggest("predict", "--run", folder, "--video", "CLIP")
+
+
+def print_runs(made: Sequence[Made], settings: TrainSettings) -> None:
+    """The figures of several runs, a line each."""
+    print_table(
+        f"{len(made)} of {settings.seeds} runs in {settings.runs}/",
+        ("run", "top-1", "top-5", "loss", "validation top-1", "seconds", ""),
+        [
+            (
+                one.folder.name,
+                f"{one.metrics['test']['top1']:.3f}",
+                f"{one.metrics['test']['top5']:.3f}",
+                f"{one.metrics['test']['loss']:.3f}",
+                f"{one.metrics['validation']['top1']:.3f}",
+                f"{one.metrics['seconds']:.0f}",
+                "stopped" if one.metrics["stopped"] else "was finished already" * one.skipped,
+            )
+            for one in made
+        ],
+    )
 
 
 def _interval(test: dict[str, Any]) -> str:

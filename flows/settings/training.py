@@ -30,6 +30,13 @@ class TrainingSettings:
     seed: int = setting(
         0, "decides the split, the initial weights and the order", metavar="N", most=LARGEST_SEED
     )
+    seeds: int = setting(
+        1,
+        "train this many times with seed, seed + 1, …, each a run of its own (NAME-seed=N), and "
+        "report mean and spread over them",
+        metavar="N",
+        least=1,
+    )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     train_batch: int = setting(0, "clips per training step (0: as measured best)", metavar="N")
     lr: float = setting(0.0, "learning rate (0: the head's own)", metavar="X")

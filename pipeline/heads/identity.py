@@ -84,12 +84,18 @@ class Identity:
     @property
     def hash(self) -> str:
         """SHA-256 of all of it but the row numbers, in hexadecimal."""
-        order = np.argsort(self.clips.index.to_numpy(dtype=str), kind="stable")
+        order = self._by_id()
         table = self.clips.drop(columns="row").iloc[order]
         parts = ["".join(np.array(list(part), dtype=str)[order]) for part in self.parts]
-        values = self._values() | {"clips": _columns(table), "parts": parts}
-        text = json.dumps(values, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _sha256(self._values() | {"clips": _columns(table), "parts": parts})
+
+    @property
+    def made_of(self) -> str:
+        """SHA-256 of what a training is made of: the features, the clips, their labels and classes."""
+        table = self.clips.drop(columns="row").iloc[self._by_id()]
+        names = ("spec", "fingerprint", "views", "backend", "classes")
+        values = {name: value for name, value in self._values().items() if name in names}
+        return _sha256(values | {"clips": _columns(table)})
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -195,6 +201,9 @@ class Identity:
                 return [f"{which} puts {int(moved.sum())} clips elsewhere now ({first} for one)"]
         return []
 
+    def _by_id(self) -> Any:
+        return np.argsort(self.clips.index.to_numpy(dtype=str), kind="stable")
+
     def _values(self) -> dict[str, Any]:
         return {
             "spec": dict(self.spec),
@@ -205,6 +214,10 @@ class Identity:
             "settings": dict(self.settings),
             "classes": list(self.classes),
         }
+
+
+def _sha256(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _clips_table(clips: Clips) -> pd.DataFrame:

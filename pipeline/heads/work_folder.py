@@ -96,6 +96,13 @@ def run_state(folder: Path) -> RunState:
     return RunState.FINISHED if (folder / DONE).exists() else RunState.UNFINISHED
 
 
+def is_finished(out: Path) -> bool:
+    """Whether a run is finished here and no other is on its way to take its place."""
+    settle(out)
+    replaced = run_state(_beside(out)) is RunState.UNFINISHED
+    return run_state(out) is RunState.FINISHED and not replaced
+
+
 def settle(out: Path) -> None:
     """Complete a replacement that died between its two renames, or after them."""
     old, beside = _old(out), _beside(out)

@@ -74,7 +74,8 @@ class Contents:
 
     name, made: of the page. facts: (what, value) lines about the store. table: one row per clip as
     `Store.table()` has it. remedies: reason → (meaning, remedy). boards: one leaderboard per test
-    set. pairs_note, map_note: what was looked at. warnings: sentences that nobody may miss.
+    set. over_seeds: head and lines of a table of trainings that differ in their seed alone. pairs_note,
+    map_note: what was looked at. warnings: sentences that nobody may miss.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Contents:
     pairs: Sequence[Pair] = ()
     pairs_note: str = ""
     boards: Sequence[pd.DataFrame] = ()
+    over_seeds: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
     runs: Sequence[RunView] = ()
     warnings: Sequence[str] = ()
 

@@ -1,0 +1,145 @@
+"""One training with several seeds: the mean and the spread of its figures over them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+from pipeline.heads.compare import test_set_key
+from pipeline.heads.identity import NOT_COMPARED, Identity
+from pipeline.heads.run_folder import DONE
+from pipeline.heads.saved import read_config
+from pipeline.heads.work_folder import RunState, run_state
+
+PARTS = ("test", "validation", "test_set", "test_views", "baseline")
+"""The parts of `metrics.json` that are summed up."""
+NO_MEASURES = ("clips", "groups", "views", "chance")
+
+COLUMNS = ("training", "seeds", "top-1", "top-5", "macro-F1", "loss", "validation top-1", "test")
+"""The head of a table whose lines are `Repeats.line`."""
+Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""part → measure → `mean`, `spread` (standard deviation, n − 1), `low` and `high` over the seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """Finished runs that differ in their seed alone: of one store, head and settings as asked for.
+
+    same_test: whether all were tested on the same clips. Where the seed cuts the test, each has
+    others, and the spread is that of split and training together.
+    """
+
+    name: str
+    head: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    same_test: bool
+    figures: Figures
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "name": self.name,
+            "head": self.head,
+            "runs": list(self.runs),
+            "seeds": list(self.seeds),
+            "same_test": self.same_test,
+            **self.figures,
+        }
+
+    def line(self) -> tuple[str | int, ...]:
+        """A line of a table under `COLUMNS`: mean ± spread (low to high)."""
+        test = [self._said("test", name) for name in ("top1", "top5", "macro_f1", "loss")]
+        where = "the same clips" if self.same_test else "other clips for each seed"
+        return self.name, len(self.seeds), *test, self._said("validation", "top1"), where
+
+    def _said(self, part: str, name: str) -> str:
+        value = self.figures.get(part, {}).get(name)
+        if value is None:
+            return ""
+        return (
+            f"{value['mean']:.3f} ± {value['spread']:.3f} "
+            f"({value['low']:.3f} to {value['high']:.3f})"
+        )
+
+
+def repeats_among(folders: Sequence[Path]) -> list[Repeats]:
+    """Every training that was finished with two seeds or more, in the order of the folders.
+
+    Runs that do not record what they were made of (an older version's) are passed over.
+    """
+    sets: dict[str, dict[int, Path]] = {}
+    for folder in folders:
+        if run_state(folder) is RunState.FINISHED:
+            recipe = _recipe(folder)
+            if recipe is not None:
+                seed = int(read_config(folder)["train"]["seed"])
+                sets.setdefault(recipe, {}).setdefault(seed, folder)
+    return [_repeats(runs) for runs in sets.values() if len(runs) > 1]
+
+
+def seeded_name(name: str, seed: int) -> str:
+    """What a run of several seeds is called, as a sweep calls it."""
+    return f"{name}-seed={seed}"
+
+
+def _repeats(runs: Mapping[int, Path]) -> Repeats:
+    ordered = dict(sorted(runs.items()))
+    found = [json.loads((run / DONE).read_text(encoding="utf-8")) for run in ordered.values()]
+    return Repeats(
+        name=_common_name([run.name for run in ordered.values()]),
+        head=str(found[0]["head"]),
+        runs=tuple(run.name for run in ordered.values()),
+        seeds=tuple(ordered),
+        same_test=len({test_set_key(run) for run in ordered.values()}) == 1,
+        figures={
+            part: _spreads([one[part] for one in found]) for part in PARTS if part in found[0]
+        },
+    )
+
+
+def _spreads(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of every number that all of these have."""
+    found = {}
+    for name in figures[0]:
+        values = [one.get(name) for one in figures]
+        if name not in NO_MEASURES and all(isinstance(value, int | float) for value in values):
+            numbers = np.array(values, dtype=np.float64)
+            found[name] = {
+                "mean": float(numbers.mean()),
+                "spread": float(numbers.std(ddof=1)),
+                "low": float(numbers.min()),
+                "high": float(numbers.max()),
+            }
+    return found
+
+
+def _recipe(folder: Path) -> str | None:
+    """A hash of all that decides a run but its seed; None where the run does not record it.
+
+    Settings count as they were asked for: the batch that `auto` means may follow from the split,
+    which follows from the seed.
+    """
+    config = read_config(folder)
+    try:
+        identity = Identity.load(folder)
+    except ConfigError:
+        return None
+    if identity is None or "asked" not in config:
+        return None
+    asked = {k: v for k, v in config["asked"].items() if k not in (*NOT_COMPARED, "seed")}
+    values = [identity.made_of, dict(identity.head), asked]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """What the names are but for `-seed=N`; all of them where that is not one name."""
+    return ", ".join(sorted({re.sub(r"-seed=\d+", "", name) for name in names}))
