@@ -15,7 +15,7 @@ import dask
 import distributed
 
 from flows.settings import FeaturesSettings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
 BATCHES_PER_WORKER = 2
@@ -45,12 +45,16 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
 
 
 def require_scheduler(address: str) -> None:
-    """Raise `ConfigError` where no scheduler answers at an address, by Dask's own settings of TLS."""
+    """Raise `ServiceUnavailable` where no scheduler answers at an address, by Dask's own settings of TLS.
+
+    Raises `ConfigError` for what is no address.
+    """
     try:
         with distributed.Client(address, timeout=_CONNECT_S, set_as_default=False):
             return
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
+        kind = ServiceUnavailable if isinstance(error, OSError) else ConfigError
+        raise kind(
             f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler`, "
             "and give its address, e.g. SCHEDULER=tcp://10.0.0.5:8786"
         ) from None

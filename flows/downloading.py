@@ -10,13 +10,13 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.errors import PixelsError
+from pipeline.errors import ServiceUnavailable
 
 _BLOCK = 1 << 20
 _TRIES = 5
 
 
-class DownloadFailed(PixelsError, OSError):
+class DownloadFailed(ServiceUnavailable):
     """A file could not be fetched; what arrived stays, and the next try goes on from there."""
 
 

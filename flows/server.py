@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.home import prefect_home, require_home
-from pipeline.errors import ConfigError
+from pipeline.errors import ServiceUnavailable
 
 USUAL_URL = "http://127.0.0.1:4200/api"
 # A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
@@ -52,7 +52,7 @@ def find_server() -> Server | None:
     configured = os.environ.get("PREFECT_API_URL") or _profile_url()
     if configured:
         if not _answers_soon(configured):
-            raise ConfigError(
+            raise ServiceUnavailable(
                 f"no Prefect server answers at {configured}: start it (`make ui`), "
                 "or unset PREFECT_API_URL to use a temporary one"
             )
@@ -183,13 +183,13 @@ def _start_temporary() -> tuple[subprocess.Popen[bytes], Server]:
             last = _last_lines(log)
             if process.poll() is None:
                 _stop(process)
-                raise ConfigError(
+                raise ServiceUnavailable(
                     f"the temporary Prefect server gave no answer in {_START_TIMEOUT_S:.0f} s{last}: "
                     "run `prefect server start` to see why, or set PREFECT_API_URL to one that runs"
                 )
             # Rarely the port is taken between our look and the server's bind: once more.
             if "address already in use" not in last or attempt == 2:
-                raise ConfigError(
+                raise ServiceUnavailable(
                     f"the temporary Prefect server ended with status {process.returncode}{last}: "
                     "run `prefect server start` to see more, or set PREFECT_API_URL to one that runs"
                 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.home import database_environment, prefect_home, require_home
 from flows.server import answers, forget_ui, remember_ui
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ServiceUnavailable
 
 _START_TIMEOUT_S = 300.0
 _LOG = "pixels-once-ui.log"
@@ -25,7 +25,7 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
 
     host: to listen on. database: an SQLAlchemy URL, or nothing for SQLite in the Prefect home.
     Runs find the server by the address that is left in the Prefect home (`find_server`).
-    Raises `ConfigError` where the port is taken or the server does not come up.
+    Raises `ConfigError` where the port is taken, `ServiceUnavailable` where the server does not come up.
     """
     api = f"http://{_reached_by(host)}:{port}/api"
     _require_free(host, port)
@@ -69,7 +69,7 @@ def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(errors="replace").strip().splitlines()
             last = lines[-1] if lines else "it said nothing"
-            raise ConfigError(f"the Prefect server did not start ({last}): see {log}")
+            raise ServiceUnavailable(f"the Prefect server did not start ({last}): see {log}")
         time.sleep(0.1)
 
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Larger pictures than this give a CNN that sees 299 pixels nothing.
 _FORMAT = "best[height<=480]/bestvideo[height<=480]/best/bestvideo"
@@ -22,7 +22,8 @@ def is_url(video: str) -> bool:
 def fetch(url: str, folder: Path) -> Path:
     """Download the video behind an address, a page or a file, into `folder`; returns its path.
 
-    Raises `ConfigError` where yt-dlp is missing, or there is no video at the address.
+    Raises `ConfigError` where yt-dlp is missing, or there is no video at the address, and
+    `ServiceUnavailable` where nothing answers there.
     """
     if importlib.util.find_spec("yt_dlp") is None:
         raise ConfigError(
@@ -47,7 +48,11 @@ def fetch(url: str, folder: Path) -> Path:
             found = loader.extract_info(url, download=True)
     except yt_dlp.utils.DownloadError as error:
         reason = str(error).removeprefix("ERROR: ").splitlines()[0].rstrip(".")
-        raise ConfigError(f"{url} could not be fetched ({reason}): check the address") from None
+        # What yt-dlp could not reach is told apart from an address that it has no use for.
+        cause = error.exc_info[1] if error.exc_info else None
+        away = isinstance(cause, yt_dlp.networking.exceptions.TransportError | OSError)
+        kind = ServiceUnavailable if away else ConfigError
+        raise kind(f"{url} could not be fetched ({reason}): check the address") from None
     files = [Path(one["filepath"]) for one in (found or {}).get("requested_downloads", [])]
     if not files or not files[0].is_file():
         raise ConfigError(f"{url} gave no video: give the address of a clip or of its page")

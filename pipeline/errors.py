@@ -13,12 +13,26 @@ class ConfigError(PixelsError, ValueError):
     """A setting, a folder or a file is not what it must be."""
 
 
+class ServiceUnavailable(PixelsError, ConnectionError):
+    """A server, scheduler or site that a command needs does not answer, or refuses: not a mistake in a
+    setting, as far as can be told, so that whoever runs the command may try again later.
+    """
+
+    exit_status = 4
+
+
 class WeightsNotFound(ConfigError, FileNotFoundError):
     """The backbone's weights can be neither found nor fetched."""
 
     def __str__(self) -> str:
         # FileNotFoundError would format errno and file name; the sentence is ours.
         return str(self.args[0]) if self.args else ""
+
+
+class WeightsUnavailable(WeightsNotFound):
+    """The backbone's weights are not here, and their site could not be reached."""
+
+    exit_status = 4
 
 
 class SpecMismatch(ConfigError):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import ConfigError, WeightsNotFound
+from pipeline.errors import ConfigError, WeightsNotFound, WeightsUnavailable
 from pipeline.features.backbones.keras_models import KERAS_MODELS, KerasModel
 from pipeline.features.backbones.kinds import describe
 from pipeline.features.backbones.pose_files import pose_files
@@ -129,16 +129,16 @@ def _imagenet_file(backbone: str, *, download: bool) -> Path:
     if path.is_file():
         return path
     if not download:
-        raise _not_found(backbone, path, "downloading was not allowed")
+        raise WeightsNotFound(_not_here(backbone, path, "downloading was not allowed"))
     try:
         _fetch(WEIGHTS_SITE + model.file, path, model)
     except (OSError, urllib.error.URLError) as error:
-        raise _not_found(backbone, path, _cause(error)) from None
+        raise WeightsUnavailable(_not_here(backbone, path, _cause(error))) from None
     return path
 
 
-def _not_found(backbone: str, path: Path, why: str) -> WeightsNotFound:
-    return WeightsNotFound(
+def _not_here(backbone: str, path: Path, why: str) -> str:
+    return (
         f"the ImageNet weights of {backbone} are not in {path.parent} and could not be downloaded "
         f"({why}): set WEIGHTS=path/to/file.h5 to a no-top weights file, or WEIGHTS=random to run "
         "without trained weights"

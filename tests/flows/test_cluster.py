@@ -19,7 +19,7 @@ import pytest
 import store
 from flows.checks import Check, readable_sample
 from flows.cluster import require_scheduler
-from pipeline.errors import ConfigError
+from pipeline.errors import ServiceUnavailable
 from tests.flows.running import environment, finish, run, start
 from tests.flows.sameness import contents
 
@@ -100,7 +100,7 @@ def until(what: Callable[[], object], most_s: float = 200) -> None:
 def answers(address: str) -> bool:
     try:
         require_scheduler(address)
-    except ConfigError:
+    except ServiceUnavailable:
         return False
     return True
 
@@ -174,7 +174,7 @@ def test_a_cluster_or_scheduler_that_is_not_there_is_said_in_one_sentence(
 ) -> None:
     words = ("--videos", str(clips), "--store", "s.zarr", *FRAMES)
     lost = run("features", *words, "--scheduler", "tcp://127.0.0.1:9", cwd=tmp_path)
-    assert lost.status == 1
+    assert lost.status == 4
     assert "no Dask scheduler answers at 'tcp://127.0.0.1:9'" in lost.err
     unknown = run("features", *words, "--cluster", "distributed.NoCluster", cwd=tmp_path)
     assert unknown.status == 1
@@ -353,7 +353,7 @@ def test_a_cluster_with_certificates_takes_a_run_with_its_own_and_no_other(
         assert done.status == 0, done.err
         assert contents(str(tmp_path / "s.zarr")) == single
         refused = run(*words, "--store", "other.zarr", cwd=tmp_path)
-        assert refused.status == 1, refused.err
+        assert refused.status == 4, refused.err
         assert "no Dask scheduler answers" in refused.err
     finally:
         secured.end()

@@ -186,7 +186,7 @@ def test_serving_without_a_server_says_what_to_do(clips: Path, tmp_path: Path) -
     nowhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     words = ("--videos", str(clips), "--store", "s.zarr", "--interval", "10")
     refused = run("serve", *words, cwd=tmp_path, env=nowhere)
-    assert refused.status == 1
+    assert refused.status == 4
     assert "no Prefect server answers" in refused.err
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import store
-from pipeline.errors import ConfigError
+from pipeline.errors import ServiceUnavailable
 from pipeline.features.catalog import discover
 from store.lease import FOLDER
 from tests.buckets import FaultyBucket, as_s3, faulty_bucket, kind_of, s3_faults
@@ -245,7 +245,7 @@ def test_a_bucket_that_does_not_exist_is_named_as_the_cause(s3: FaultyBucket) ->
 def test_clips_in_a_bucket_of_another_region_are_told_so(s3: FaultyBucket) -> None:
     s3.proxy.rule = nth(1, as_s3(MOVED_301), lambda request: True, times=ALWAYS)
     try:
-        with pytest.raises(ConfigError, match="AWS_DEFAULT_REGION"):
+        with pytest.raises(ServiceUnavailable, match="AWS_DEFAULT_REGION"):
             discover(f"{s3.url}/clips")
     finally:
         s3.proxy.rule = None

@@ -18,6 +18,7 @@ from pipeline.features.catalog.remote import (
     local_path,
     refuse_credentials,
     refuse_protocol,
+    service_error,
     states_of,
     without_query,
     without_secrets,
@@ -134,7 +135,8 @@ def _text(manifest: str) -> str:
             data = read_start(manifest, -1)
     except Exception as error:  # each service raises its own kinds
         detail = getattr(error, "strerror", None) or without_secrets(str(error))
-        raise ConfigError(f"{without_secrets(manifest)} cannot be read: {detail}") from None
+        kind = service_error(error) if is_remote(manifest) else ConfigError
+        raise kind(f"{without_secrets(manifest)} cannot be read: {detail}") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import pandas as pd
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PixelsError, ServiceUnavailable
 from pipeline.features.catalog.folders import Found, by_folders, is_clip_name
 from pipeline.features.catalog.table import ABSENT
 
@@ -79,6 +79,28 @@ def cause_of(error: BaseException, url: str) -> str:
     return without_secrets(str(error), url) or type(error).__name__
 
 
+def service_error(error: Exception) -> type[PixelsError]:
+    """What a failed request to a service is: a mistake in the address, or the service's own state."""
+    mistake = is_absent(error) or isinstance(error, ImportError | ValueError)
+    return ConfigError if mistake else ServiceUnavailable
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether a service has said that there is no such thing.
+
+    fsspec raises `FileNotFoundError` for every failure over HTTP, no answer at all among them.
+    """
+    if not isinstance(error, FileNotFoundError):
+        return False
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if status is not None:
+        return status in (404, 410)
+    if type(cause).__module__.startswith("aiohttp."):
+        return False
+    return isinstance(cause, FileNotFoundError) or not isinstance(cause, OSError)
+
+
 def refuse_credentials(url: str) -> None:
     """Raise `ConfigError` for a URL with a user or password in it: it would end up in logs."""
     if _USER.search(url):
@@ -105,7 +127,8 @@ def refuse_protocol(url: str, where: str) -> None:
 def list_remote_folder(url: str) -> pd.DataFrame:
     """Every clip below a URL, sorted by id, as `list_folder` does for a local folder.
 
-    Raises `ConfigError` where the place cannot be listed or holds no clip.
+    Raises `ConfigError` where there is no such place or no clip in it, `ServiceUnavailable` where the
+    service does not list it.
     """
     import fsspec
 
@@ -115,7 +138,7 @@ def list_remote_folder(url: str) -> pd.DataFrame:
         fs.invalidate_cache()
         listing = fs.find(root, detail=True)
     except Exception as error:  # each service raises its own kinds
-        raise ConfigError(
+        raise service_error(error)(
             f"{without_secrets(url)} cannot be listed ({cause_of(error, url)}): check the "
             "address, the credentials in the environment, and that fsspec's package for it is there"
         ) from None
