@@ -25,10 +25,11 @@ from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateAcceptDetails
 from prefect.context import FlowRunContext, SyncClientContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from flows.home import prefect_home
 from flows.processes import identity
+from flows.stopping import stopped
 
 PATIENCE_S = 60.0
 _SHORT_S = 5.0  # for answers that hardly change, and for a process that is being ended
@@ -124,8 +125,11 @@ class RunClient(SyncPrefectClient):
         """As the parent's; a final state is taken as accepted whatever the server says."""
         if not state.is_final():
             return super().set_flow_run_state(flow_run_id, state, force)
+        cut_off = state.is_crashed()
+        if cut_off and stopped.is_set():
+            state = Cancelled(message="stopped: the store is whole, the next run goes on")
         try:
-            if state.is_crashed():  # whoever ends this process does not wait for long
+            if cut_off:  # whoever ends this process does not wait for long
                 with self.patient_for(_SHORT_S):
                     return super().set_flow_run_state(flow_run_id, state, force)
             return super().set_flow_run_state(flow_run_id, state, force)

@@ -8,6 +8,8 @@ from types import FrameType
 from typing import Any
 from uuid import UUID
 
+from flows.stopping import stopped
+
 
 def main(arguments: list[str]) -> int:
     """Run the flow run, and end with the status that its command would have had."""
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    stopped.set()
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 

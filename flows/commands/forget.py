@@ -20,7 +20,7 @@ def run(settings: ForgetSettings, *, json: bool) -> int:
         raise ConfigError("nothing was named: pass --clips ID,… or --gone")
     rows = chosen(store.open(settings.store).table(), settings)
     if not settings.dry_run:
-        with store.Writer.acquire(settings.store, owner="forget") as writer:
+        with store.Writer.acquire(settings.store, owner="forget", lease=settings.lease) as writer:
             rows = chosen(writer.table, settings)  # as they are now that nobody else writes
             writer.forget(rows)
             status = writer.column("status")[rows]

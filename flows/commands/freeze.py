@@ -31,7 +31,7 @@ def run(settings: FreezeSettings, *, json: bool) -> int:
             "another name"
         )
     holdout = _chosen(settings, clips)
-    write_test_set(settings.store, holdout, by="freeze")
+    write_test_set(settings.store, holdout, by="freeze", lease=settings.lease)
     line = _line(holdout, clips)
     if json:
         print_json({"store": settings.store, **line})

@@ -34,7 +34,7 @@ def run(settings: VerifySettings, *, json: bool) -> int:
         report = replace(report, damaged=damaged, sound=report.checked - len(damaged))
     repaired = 0
     if settings.repair and not report.ok:
-        repaired = store.repair(settings.store, report, owner="verify")
+        repaired = store.repair(settings.store, report, owner="verify", lease=settings.lease)
     if json:
         print_json(_facts(settings, report, again, repaired))
     else:

@@ -18,4 +18,5 @@ class ForgetSettings:
         metavar="ID,…",
     )
     gone: bool = setting(False, "forget every row whose clip has left the catalog")
+    lease: bool = setting(True, "hold the store's lease while writing")
     dry_run: bool = setting(False, "say which rows would be forgotten; do nothing")

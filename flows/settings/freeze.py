@@ -37,3 +37,4 @@ class FreezeSettings:
     seed: int = setting(
         0, "decides which groups or clips are taken", metavar="N", most=LARGEST_SEED
     )
+    lease: bool = setting(True, "hold the store's lease while writing")

@@ -13,6 +13,7 @@ class VerifySettings:
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     repair: bool = setting(False, "set damaged rows to pending; the next run makes them anew")
+    lease: bool = setting(True, "hold the store's lease while repairing")
     sample: int = setting(
         0, "also extract this many random ready clips again and compare", metavar="N"
     )

@@ -28,6 +28,10 @@ def cut_holdout(
     if not 0 < fraction < 1:
         raise ConfigError(f"fraction is {fraction}: give a share of the clips between 0 and 1")
     free = clips.table[~kept_out(clips.holdouts, clips.table)]
+    if free.empty:
+        raise ConfigError(
+            f"no clip can be set apart as {name}: none is ready, labelled and free of other test sets"
+        )
     resolved = resolve_way(free, how)
     if resolved == "given":
         tested = np.array([part == "test" for part in given_parts(free)], dtype=bool)

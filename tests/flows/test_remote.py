@@ -162,6 +162,36 @@ def test_a_whole_run_meets_a_fault_of_its_bucket(
     assert store.verify(url).ok
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_service_without_exclusive_creation_is_written_to_with_no_lease_only(
+    faulty: FaultyBucket, clips: Path, local: dict[str, object], tmp_path: Path
+) -> None:
+    url = f"{faulty.url}/{uuid.uuid4().hex}.zarr"
+    words = ("--videos", str(clips), "--store", url, *FRAMES)
+    faulty.proxy.rule = nth(
+        1,
+        as_s3(Fault(name="501", forward=False, status=501)),
+        lambda request: "if-none-match" in request.headers,
+        times=10**6,
+    )
+    try:
+        refused = run("features", *words, cwd=tmp_path)
+        assert refused.status == 4, refused.err
+        assert "--no-lease" in refused.err
+        assert "Traceback" not in refused.err
+        done = run("features", *words, "--no-lease", cwd=tmp_path)
+        assert done.status == 0, done.err
+        assert comparable(url) == local
+        forgotten = run("forget", "--store", url, "--clips", "Walk/*", "--no-lease", cwd=tmp_path)
+        assert forgotten.status == 0, forgotten.err
+        again = run("features", *words, "--no-lease", cwd=tmp_path)
+        assert again.status == 0, again.err
+        assert comparable(url) == local
+    finally:
+        faulty.proxy.rule = None
+
+
 def test_memory_stores_are_refused_because_workers_are_other_processes(tmp_path: Path) -> None:
     refused = features(str(tmp_path), "memory://s.zarr", tmp_path)
     assert refused.status == 1

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
 )
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Running
+from prefect.states import Crashed, Running
 
 import store
 from flows import run_client
@@ -210,6 +211,24 @@ def test_a_run_that_the_server_does_not_take_ends_in_one_sentence(few: Path, who
     assert said[-1].startswith("pixels-once features: the Prefect server at http://127.0.0.1:")
     assert "answers 500 to POST /flow_runs/" in said[-1]
     assert "Traceback" not in refused.err
+
+
+def test_a_run_that_is_cut_off_by_a_stop_is_cancelled_and_has_not_crashed(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server() as bare:
+        client = run_client.made_patient(bare)
+        flow = client.create_flow_from_name("features")
+        for asked, ends in ((False, "CRASHED"), (True, "CANCELLED")):
+            monkeypatch.setattr(run_client, "stopped", threading.Event())
+            if asked:
+                run_client.stopped.set()
+            answer = client.request("POST", "/flow_runs/", json={"flow_id": str(flow), "name": "a"})
+            run = UUID(answer.json()["id"])
+            client.set_flow_run_state(run, Running())
+            client.set_flow_run_state(run, Crashed(message="aborted"), force=True)
+            assert client.read_flow_run(run).state_type == ends
+            client.delete_flow_run(run)
 
 
 def test_only_runs_whose_process_has_gone_are_buried(prefect_api: str) -> None:

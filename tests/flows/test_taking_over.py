@@ -38,6 +38,10 @@ def take_in(writer: store.Writer, clips: Path) -> None:
     fresh = catalog[~catalog["video_id"].isin(writer.column("video_id"))]
     rows = writer.append(fresh.drop(columns="path"))
     features = np.zeros((len(rows), *zarr.open_group(writer.url)["features"].shape[1:]), np.uint8)
+    mask = np.ones(features.shape[1], bool)
+    steps = np.arange(features.shape[1])
+    writer.put_steps(rows, *(np.tile(one, (len(rows), 1)) for one in (mask, steps, steps / 25)))
+    writer.set(rows, sha256=np.array([f"{row:064x}" for row in rows], dtype=object))
     writer.set(rows, frames_decoded=4, digest=store.row_digests(features))
     writer.mark(rows, READY)
     writer.set_attributes(classes=sorted(set(catalog["label"])))
@@ -87,6 +91,33 @@ def test_a_damaged_row_whose_clip_is_gone_stays_gone_and_loses_its_features(
         assert (status[3], status[5]) == (GONE, PENDING)
         assert not writer.column("digest")[damaged].any()
         assert writer.check_batches([0]).tolist() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("features", "--videos", "{clips}", *FRAMES),
+        ("forget", "--clips", "Walk/*"),
+        ("freeze", "--name", "walks", "--split", "grouped"),
+        ("verify", "--repair"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_that_writes_does_so_without_a_lease_where_it_is_told_to(
+    clips: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    url = str(tmp_path / "s.zarr")
+    as_if_extracted(clips, tmp_path / "s.zarr")
+    with store.Writer.acquire(url, owner="test") as writer:
+        writer.set(np.array([5]), digest=1)
+        if words[0] == "verify":
+            writer.flush()
+        given = [word.format(clips=clips) for word in words]
+        held = run_here(*given, "--store", url)
+        assert held.status == 1, held.err
+        assert "is being written by" in held.err
+        free = run_here(*given, "--store", url, "--no-lease")
+        assert free.status == 0, free.err
 
 
 @pytest.mark.long

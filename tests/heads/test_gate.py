@@ -16,6 +16,7 @@ from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import Progress
+from pipeline.heads.freezing import cut_holdout
 from pipeline.heads.gate import LeakError, require_apart, require_unseen, unseen
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.record import read_clips, trained_clips
@@ -228,6 +229,8 @@ class TestHoldouts:
         table = clips.table[~one.tested(clips.table)]
         with pytest.raises(ConfigError, match="none of the 8 clips of the test set one"):
             make_split(table, holdouts=clips.holdouts, test_set="one")
+        with pytest.raises(ConfigError, match="no clip can be set apart as two"):
+            cut_holdout(replace(clips, table=clips.table[:0]), "two")
 
     def test_it_reads_back(self):
         (one,) = self.clips("one").holdouts
