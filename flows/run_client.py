@@ -24,12 +24,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateAcceptDetails
 from prefect.context import FlowRunContext, SyncClientContext
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.states import Cancelled, Crashed
 
 from flows.home import prefect_home
 from flows.processes import identity
-from flows.stopping import stopped
+from flows.stopping import scheduled
 
 PATIENCE_S = 60.0
 _SHORT_S = 5.0  # for answers that hardly change, and for a process that is being ended
@@ -126,7 +126,8 @@ class RunClient(SyncPrefectClient):
         if not state.is_final():
             return super().set_flow_run_state(flow_run_id, state, force)
         cut_off = state.is_crashed()
-        if cut_off and stopped.is_set():
+        asked = isinstance(sys.exc_info()[1], KeyboardInterrupt | TerminationSignal)
+        if cut_off and asked and scheduled.is_set():
             state = Cancelled(message="stopped: the store is whole, the next run goes on")
         try:
             if cut_off:  # whoever ends this process does not wait for long

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 from uuid import UUID
 
-from flows.stopping import stopped
+from flows.stopping import scheduled
 
 
 def main(arguments: list[str]) -> int:
@@ -18,6 +18,7 @@ def main(arguments: list[str]) -> int:
     from flows.server import drained, quiet_prefect
 
     name, flow_run_id = arguments[0], UUID(arguments[1])
+    scheduled.set()
     spare_loopback()
     quiet_prefect()
     from prefect.exceptions import CancelledRun
@@ -47,7 +48,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    stopped.set()
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 

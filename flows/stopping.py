@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 
-stopped = threading.Event()
-"""Set where a schedule's run was asked to end: if that cuts it off it is cancelled, not crashed."""
+scheduled = threading.Event()
+"""Set in a process of a schedule: a signal that cuts its run off has cancelled it, it has not crashed."""
 
 RUN_BY_PREFECT = "PREFECT__FLOW_RUN_ID"
 """Set by a Prefect runner, which handles SIGTERM itself."""

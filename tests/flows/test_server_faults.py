@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
 )
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import TerminationSignal
 from prefect.states import Crashed, Running
 
 import store
@@ -219,14 +221,20 @@ def test_a_run_that_is_cut_off_by_a_stop_is_cancelled_and_has_not_crashed(
     with server() as bare:
         client = run_client.made_patient(bare)
         flow = client.create_flow_from_name("features")
-        for asked, ends in ((False, "CRASHED"), (True, "CANCELLED")):
-            monkeypatch.setattr(run_client, "stopped", threading.Event())
-            if asked:
-                run_client.stopped.set()
+        for cause, ends in (
+            (TerminationSignal(signal.SIGTERM), "CANCELLED"),
+            (KeyboardInterrupt(), "CANCELLED"),
+            (MemoryError(), "CRASHED"),
+        ):
+            monkeypatch.setattr(run_client, "scheduled", threading.Event())
+            run_client.scheduled.set()
             answer = client.request("POST", "/flow_runs/", json={"flow_id": str(flow), "name": "a"})
             run = UUID(answer.json()["id"])
             client.set_flow_run_state(run, Running())
-            client.set_flow_run_state(run, Crashed(message="aborted"), force=True)
+            try:
+                raise cause
+            except BaseException:  # as Prefect's engine does
+                client.set_flow_run_state(run, Crashed(message="aborted"), force=True)
             assert client.read_flow_run(run).state_type == ends
             client.delete_flow_run(run)
 
