@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_interlaced_clips_give_their_own_frames(tmp_path: Path, codec: str) -> N
         assert next(iter(video)).raw.interlaced_frame
     read = read_clip(str(clip), FramePlan(sampling=Sampling(steps=8), size=96))
     assert [number_in(picture) for picture in read.frames] == read.frame_index.tolist()
+
+
+def test_frames_that_were_read_are_freed_without_a_garbage_collection(tmp_path: Path) -> None:
+    # A frame that is part of a reference cycle keeps its buffer: 12 MB of a 4K picture.
+    clip = write_numbered_clip(tmp_path / "a.mp4", 40)
+    gc.collect()
+    gc.disable()
+    try:
+        read_clip(str(clip), FramePlan(sampling=Sampling(steps=8), size=96))
+        assert not any(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_a_rate_goes_by_the_frames_times(tmp_path: Path) -> None:

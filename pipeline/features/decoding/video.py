@@ -12,7 +12,7 @@ import av
 import av.error
 import numpy as np
 from av.filter import Graph
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
@@ -269,7 +269,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 def display_matrix(raw: Any) -> Matrix | None:
     """(a, b, c, d) of a frame's display matrix, by which x' = a·x + c·y and y' = b·x + d·y."""
-    data = raw.side_data.get(Type.DISPLAYMATRIX)
+    # Not by `raw.side_data`: a frame that was asked for it holds itself, until a garbage collection.
+    data = SideDataContainer(raw).get(Type.DISPLAYMATRIX)
     if data is None:
         return None
     words = np.frombuffer(data, np.int32).tolist()
