@@ -79,7 +79,8 @@ def compare(
             child.stdin.write("go\n")
             child.stdin.flush()
             report[way]["rounds"].append(_answer(way, child))
-        print(f"  round {number + 1} of {rounds}", file=sys.stderr)
+        if (number + 1) % max(1, rounds // 20) == 0:
+            print(f"  round {number + 1} of {rounds}", file=sys.stderr)
     for child in children.values():
         assert child.stdin is not None
         child.stdin.close()

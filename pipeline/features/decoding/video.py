@@ -270,7 +270,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def display_matrix(raw: Any) -> Matrix | None:
     """(a, b, c, d) of a frame's display matrix, by which x' = a·x + c·y and y' = b·x + d·y."""
     # Not by `raw.side_data`: a frame that was asked for it holds itself, until a garbage collection.
-    data = SideDataContainer(raw).get(Type.DISPLAYMATRIX)
+    sides = SideDataContainer(raw)  # type: ignore[call-arg]  # the stub knows no arguments
+    data = sides.get(Type.DISPLAYMATRIX)
     if data is None:
         return None
     words = np.frombuffer(data, np.int32).tolist()
