@@ -174,6 +174,11 @@ class Identity:
         """Raise `ConfigError`, which names every difference, unless `now` is this identity."""
         self._refuse(self.differences(now), run)
 
+    def require_no_more(self, clips: Clips, run: str) -> None:
+        """Raise `ConfigError` if there are clips that came since."""
+        changes = ClipChanges.between(self.clips, _clips_table(clips))
+        self._refuse(replace(ClipChanges(), came=changes.came).phrases(), run)
+
     def changes(self, source: SequenceSource) -> ClipChanges:
         """Which clips of the run its first store holds otherwise now; not which came to it."""
         table = usable(normalised(source.table()))

@@ -16,6 +16,7 @@ from flows.sweep import run_trial
 from flows.training import Loaded
 from flows.trials import Trial, trials
 from pipeline.errors import ConfigError
+from pipeline.heads import plan
 from pipeline.heads.clips import load_clips
 from tests.heads.test_identity import EXACT, changed_source, interrupt_at, result_of
 
@@ -107,6 +108,21 @@ def test_a_sweep_takes_over_only_the_run_it_would_make(
     assert outcome.skipped == (state == "finished")
     assert outcome.metrics == json.loads((out / "metrics.json").read_text())
     assert result_of(out) == result_of(swept / "finished" / only(SETTINGS).name)
+
+
+def test_a_finished_run_keeps_its_split_where_one_is_cut_in_another_way_now(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SETTINGS, runs=str(tmp_path))
+    out = tmp_path / only(settings).name
+    shutil.copytree(swept / "finished" / out.name, out)
+    cut = plan.make_split
+
+    def otherwise(*arguments: Any, seed: int, **options: Any) -> Any:
+        return dataclasses.replace(cut(*arguments, seed=seed + 1, **options), seed=seed)
+
+    monkeypatch.setattr(plan, "make_split", otherwise)
+    assert run_trial(only(settings), settings, loaded()).skipped
 
 
 @pytest.mark.parametrize("change", [*SOURCES, *CHANGES])

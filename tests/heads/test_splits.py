@@ -223,3 +223,52 @@ def test_a_class_without_training_clips_is_refused_for_its_true_reason(how, mess
     frame.loc[[0, 1], "label"] = "only-tested"
     with pytest.raises(ConfigError, match=message):
         make_split(frame, how=how)
+
+
+def of_groups(sizes: list[int], classes: int = 2) -> pd.DataFrame:
+    """A table with groups of these sizes, each of one class in turn."""
+    number = np.repeat(np.arange(len(sizes)), sizes)
+    return pd.DataFrame(
+        {
+            "video_id": [f"{i}.mp4" for i in range(len(number))],
+            "label": [f"class {n % classes}" for n in number],
+            "group": [f"g{n:03d}" for n in number],
+            "split": "",
+            "status": 1,
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_splits_as_near_the_one_with_more_test_groups_is_taken(seed):
+    # 15 % are 37.5 clips: a group of twenty and some of one, or small ones only.
+    table = of_groups([*[20] * 8, *[1] * 90])
+    split = make_split(table, seed=seed)
+    for part in (split.test, split.validation):
+        assert abs(len(part) - 37.5) <= 2
+        assert table.loc[part, "group"].nunique() >= 35
+        assert abs((table.loc[part, "label"] == "class 0").sum() - 18.75) <= 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=5, max_size=40), st.integers(0, 99))
+def test_more_groups_never_cost_more_than_a_hundredth_of_the_shares(sizes, seed):
+    from pipeline.heads import grouping
+
+    table = of_groups(sizes)
+    groups, labels = table["group"].to_numpy(), (table["label"] == "class 1").to_numpy(np.int64)
+    shares = np.array([0.7, 0.15, 0.15])
+
+    def off(parts):
+        """The largest gap to the wanted share, of all clips and of each class."""
+        every = [parts, *(parts[labels == label] for label in set(labels))]
+        found = [np.bincount(some, minlength=3) / len(some) - shares for some in every]
+        return np.sqrt(np.square(found).sum())
+
+    now = grouping.assign_groups(groups, labels, shares, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouping, "NEAR", 0.0)
+        nearest = grouping.assign_groups(groups, labels, shares, seed)
+    assert off(now) <= off(nearest) + 0.04
+    counts = [sorted(len(set(groups[p == k])) for k in range(3)) for p in (now, nearest)]
+    assert counts[0] >= counts[1]
