@@ -11,6 +11,9 @@
 set -euo pipefail
 
 suite=${SUITE:-stable}
+# This script's second half runs in its background, where a shell would have Ctrl-C ignored: a
+# newcomer's terminal does not.
+signals=--default-signal=INT,QUIT
 source=$(cd "$(dirname "$0")/../.." && pwd)
 
 main() {
@@ -96,7 +99,7 @@ phase_odd() {
 in_odd() {
   rm -rf "$root/tmp/odd" && mkdir -m 777 "$root/tmp/odd"
   chroot "$root" setpriv --reuid "$1" --regid "$1" --clear-groups \
-    env -i PATH=/usr/local/bin:/usr/bin:/bin $2 clips="/home/newcomer/my clips 😀" \
+    env -i $signals PATH=/usr/local/bin:/usr/bin:/bin $2 clips="/home/newcomer/my clips 😀" \
     bash -c "cd /tmp/odd && ${4:-} /home/newcomer/pixels-once/.venv/bin/pixels-once $3" </dev/null
 }
 
@@ -165,7 +168,7 @@ as_user() {
     [ -z "${!name:-}" ] || keep+=("$name=$certificates")
   done
   chroot "$root" setpriv --reuid newcomer --regid newcomer --init-groups \
-    env -i HOME=/home/newcomer USER=newcomer PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "${keep[@]}" \
+    env -i $signals HOME=/home/newcomer USER=newcomer PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 "${keep[@]}" \
     bash -c "cd ~/pixels-once && $1" </dev/null
 }
 
