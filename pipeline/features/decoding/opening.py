@@ -14,6 +14,7 @@ import av.error
 from av.stream import Disposition
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.files import read_start
 
 FORMATS = (
     # the containers of today
@@ -48,6 +49,9 @@ def open_video(path: str) -> tuple[Any, Any]:
     except MemoryError:
         raise
     except av.error.ArgumentError:
+        if _is_animated_webp(path):
+            detail = "FFmpeg has no decoder for animated WebP: convert it to MP4 or GIF"
+            raise UnreadableClip("codec_unsupported", detail) from None
         detail = "its format is none that holds video, or its header makes no sense"
         raise UnreadableClip("unreadable", detail) from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -80,6 +84,11 @@ def the_clip(container: Any) -> Any:
         return context is not None, bool(stream.disposition & Disposition.default), area
 
     return max(clips, key=rank)
+
+
+def _is_animated_webp(path: str) -> bool:
+    head = read_start(path, 21)
+    return head[:4] + head[8:16] == b"RIFFWEBPVP8X" and bool(head[20] & 2)
 
 
 def _plain(error: Exception) -> str:
