@@ -220,6 +220,30 @@ def auto_precision() -> Precision:
     return precisions()[0]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a backend says by this error that the device's memory is full."""
+    said = f"{type(error).__name__}: {error}".lower()
+    return any(
+        words in said for words in ("resource_exhausted", "resourceexhausted", "out of memory")
+    )
+
+
+def device_name() -> str:
+    """The device that Keras' backend computes on, as its driver names it; for caches and records."""
+    if device() == "cpu":
+        return "cpu"
+    if backend_name() == "jax":
+        return engine_jax.device_name()
+    if backend_name() == "torch":
+        import torch
+
+        return str(torch.cuda.get_device_name(0))
+    import tensorflow as tf
+
+    first = tf.config.list_physical_devices("GPU")[0]
+    return str(tf.config.experimental.get_device_details(first).get("device_name", "gpu"))
+
+
 def keras_policy(precision: Precision) -> str:
     """The Keras dtype policy of a precision: weights stay float32, products are computed in it."""
     return precision if precision == "float32" else f"mixed_{precision}"

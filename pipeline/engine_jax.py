@@ -41,6 +41,13 @@ def device() -> Literal["gpu", "cpu"]:
     return "gpu" if jax.default_backend() in ("gpu", "cuda", "rocm") else "cpu"
 
 
+def device_name() -> str:
+    """The first device as its driver names it, e.g. `NVIDIA H100 80GB HBM3`."""
+    import jax
+
+    return str(jax.devices()[0].device_kind)
+
+
 def compiled(model: Any, shape: tuple[int, ...], dtype: str) -> Callable[[np.ndarray], np.ndarray]:
     """As `pipeline.engine.compiled`."""
     import jax

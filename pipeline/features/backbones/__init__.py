@@ -71,7 +71,7 @@ def load(
         return load_openvino(spec, weights, batch=batch, threads=threads, cache=cache)
     from pipeline.features.backbones.keras_engine import load_keras
 
-    return load_keras(spec, weights, batch=batch, threads=threads)
+    return load_keras(spec, weights, batch=batch, threads=threads, cache=cache)
 
 
 def require_engine(wanted: str = "auto") -> None:

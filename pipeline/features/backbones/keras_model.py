@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline import engine
 from pipeline.errors import ConfigError
+from pipeline.features.backbones.folding import folded
 from pipeline.features.backbones.keras_models import KERAS_MODELS, Scaling
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ _TORCH_MEAN = (0.485, 0.456, 0.406)
 _TORCH_DEVIATION = (0.229, 0.224, 0.225)
 
 
-def build_model(name: str, *, size: int, weights: Weights, precision: Precision) -> Any:
+def build_model(
+    name: str, *, size: int, weights: Weights, precision: Precision, fold: bool = False
+) -> Any:
     """The Keras model of a backbone with its weights in place.
 
     Input (size, size, 3) uint8 RGB named "frames"; output (channels,) float32. Scaling is computed
-    in float32 whatever the precision: it costs nothing and bfloat16 would round the pixels.
+    in float32 whatever the precision: it costs nothing and bfloat16 would round the pixels. `fold`:
+    put normalisations into the convolutions before them (`folding`).
 
     Raises `ConfigError` where the weights file does not fit the model.
     """
@@ -46,6 +50,8 @@ def build_model(name: str, *, size: int, weights: Weights, precision: Precision)
         fill_random(body, weights.seed)
     else:
         _load(body, name, weights)
+    if fold:
+        body, _ = folded(body)
     frames = keras.Input((size, size, 3), dtype="uint8", name="frames")
     features = body(_scaled(keras, frames, KERAS_MODELS[name].scaling))
     # The last layer only casts: products in half precision still leave as float32.
