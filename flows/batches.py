@@ -122,8 +122,6 @@ def extract_batch(batch: Batch) -> BatchResult:
     """
     machine = first_stage(batch.stage)
     before = machine.seconds()
-    # Hashed before they are read: bytes that change in between make the next run look again.
-    hashes = ["" if is_remote(clip.path) else _sha256(clip.path) for clip in batch.clips]
     tell = _teller(batch)
     results = machine.extractor.extract(
         [_source(clip) for clip in batch.clips],
@@ -132,8 +130,8 @@ def extract_batch(batch: Batch) -> BatchResult:
     )
     extracted = time.perf_counter()
     hashes = [
-        known or machine.take_hash(clip.path)
-        for known, clip in zip(hashes, batch.clips, strict=True)
+        _hash_of(clip, result, machine.take_hash(clip.path))
+        for clip, result in zip(batch.clips, results, strict=True)
     ]
     damaged: list[int] = []
     digests = None
@@ -214,6 +212,13 @@ def _source(clip: Clip) -> Any:
     from pipeline.features.extraction import ClipSource
 
     return ClipSource(path=clip.path, size_bytes=max(clip.size_bytes, 0))
+
+
+def _hash_of(clip: Clip, result: Any, fetched: str) -> str:
+    """The SHA-256 of a clip's bytes by whoever read them: its decoder, or who fetched it."""
+    if result.sha256 or fetched or result.status != "failed" or is_remote(clip.path):
+        return str(result.sha256 or fetched)
+    return _sha256(clip.path)  # its decoder died of it, or was killed
 
 
 def _sha256(path: str) -> str:

@@ -44,9 +44,13 @@ class RunWarning(UserWarning):
 
 
 class UnreadableClip(PixelsError, ValueError):
-    """A clip gives no frames. `reason` is one of `pipeline.features.reasons`."""
+    """A clip gives no frames. `reason` is one of `pipeline.features.reasons`.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    sha256: of the file as it was read; empty where that is not known.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, sha256: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.sha256 = sha256

@@ -37,7 +37,8 @@ class DecoderPool:
 
     plan: which frames, fitted how. processes: how many children, 0 for one per core; each is
     started when there is work for it. limits: what a clip may cost. ahead_bytes: room for frames
-    that are decoded and not released yet; decoding waits when it is full.
+    that are decoded and not released yet; decoding waits when it is full. previews: have each
+    child make three small pictures of its clips.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class DecoderPool:
         processes: int = 0,
         limits: Limits | None = None,
         ahead_bytes: int = AHEAD_BYTES,
+        previews: bool = False,
     ) -> None:
         self.plan = plan
+        self.previews = previews
         self.processes = processes or len(os.sched_getaffinity(0))
         self.limits = limits or Limits()
         room = ahead_bytes // math.prod(plan.frames_shape)
@@ -159,7 +162,13 @@ class DecoderPool:
                 return child
             self._drop_unusable(number)
             try:
-                child = ChildProcess(self.plan, self._slots, number=number, limits=self.limits)
+                child = ChildProcess(
+                    self.plan,
+                    self._slots,
+                    number=number,
+                    limits=self.limits,
+                    previews=self.previews,
+                )
             except DecoderUnavailable:
                 if self._closed or attempt == _START_TRIES - 1:
                     raise

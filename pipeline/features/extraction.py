@@ -257,7 +257,7 @@ class _Call:
         try:
             frames = future.result()
             if self._of._previews and len(frames.frames):
-                clip.previews = preview_pictures(frames.frames)
+                clip.previews = frames.previews or preview_pictures(frames.frames)
         except (Exception, CancelledError) as caught:
             error = caught
         if frames is not None and not len(frames.frames):
@@ -287,7 +287,7 @@ class _Call:
                     self._ended.append((clip, error))
                 else:
                     self._fatal = self._fatal or error
-            self._lock.notify_all()
+                self._lock.notify_all()
         if not queued:
             self._frames_read(clip)
         extractor._cnn.changed()
@@ -299,7 +299,8 @@ class _Call:
             clip.frames = replace(clip.frames, frames=_NO_FRAMES, on_release=None)
         with self._lock:
             self._of._ahead_bytes -= self._of._clip_bytes
-            self._lock.notify_all()
+            if any(call.waiting for call in self._of._calls):
+                self._lock.notify_all()
 
     def _features_done(self, clip: _Clip, error: BaseException | None) -> None:
         with self._lock:
@@ -315,7 +316,8 @@ class _Call:
 
 def _result(spec: Spec, clip: _Clip, error: UnreadableClip | None) -> ClipResult:
     if error is not None:
-        return empty_result(spec, clip.index, "failed", error.reason, error.detail)
+        failed = empty_result(spec, clip.index, "failed", error.reason, error.detail)
+        return replace(failed, sha256=error.sha256)
     assert clip.frames is not None
     assert clip.job is not None
     assert clip.job.features is not None

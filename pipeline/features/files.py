@@ -102,9 +102,12 @@ def read_start(path: str, size: int = 1, *, limit_s: float = LIMIT_S) -> bytes:
     return answered(path, touch, limit_s=limit_s)
 
 
-def sha256(path: str, *, limit_s: float = LIMIT_S) -> str:
+def sha256(
+    path: str, *, limit_s: float = LIMIT_S, on_read: Callable[[], None] = lambda: None
+) -> str:
     """The SHA-256 of a regular file's bytes, as 64 hexadecimal digits.
 
+    on_read: called after every 4 MiB.
     Raises `NoAnswer` where one read takes over `limit_s` seconds, `NotRegular`, or what `open` raises.
     """
     digest = hashlib.sha256()
@@ -112,6 +115,7 @@ def sha256(path: str, *, limit_s: float = LIMIT_S) -> str:
     try:
         while chunk := answered(path, lambda: file.read(_CHUNK_BYTES), limit_s=limit_s):
             digest.update(chunk)
+            on_read()
     finally:
         if not _is_blocked(os.path.dirname(path)):  # closing a file in use by a blocked read blocks
             file.close()

@@ -78,6 +78,7 @@ class CnnThreads:
         self._waiting: deque[Job] = deque()
         self._frames = 0
         self._closed = False
+        self._off_duty = 0
         self._news = threading.Condition()
         self._threads = [
             threading.Thread(target=self._run, name=f"cnn-{i}", daemon=True)
@@ -91,7 +92,7 @@ class CnnThreads:
         with self._news:
             self._waiting.append(job)
             self._frames += job.count
-            self._news.notify_all()
+            self._wake()
 
     def drop(self, job: Job) -> bool:
         """Take a job out if none of its frames has reached the CNN; whether it was."""
@@ -107,7 +108,7 @@ class CnnThreads:
     def changed(self) -> None:
         """Look again whether frames are expected."""
         with self._news:
-            self._news.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """End the threads once their present batch is done. Jobs still queued stay unfinished."""
@@ -128,16 +129,17 @@ class CnnThreads:
     ) -> None:
         self.close()
 
+    def _wake(self) -> None:
+        # Only for a batch, or for threads that now have something to wait for: each clip changes
+        # something, and threads that wake in vain take the interpreter from those at work.
+        if self._off_duty or self._due(self._more_expected(), 0.0):
+            self._news.notify_all()
+
     def _run(self) -> None:
         size = self._backbone.size
         buffer = np.empty((self._backbone.batch, size, size, 3), np.uint8)
         while pieces := self._take():
-            count = 0
-            for piece in pieces:
-                assert piece.job.frames is not None
-                buffer[count : count + len(piece)] = piece.job.frames[piece.start : piece.stop]
-                count += len(piece)
-                self._copied(piece)
+            count = self._gather(pieces, buffer)
             started = time.perf_counter()
             features, error = None, None
             try:
@@ -145,6 +147,16 @@ class CnnThreads:
             except Exception as caught:
                 error = caught
             self._deliver(pieces, features, error, time.perf_counter() - started)
+
+    def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> int:
+        """Copy the pieces' frames into the batch, one after the other; how many they are."""
+        count = 0
+        for piece in pieces:
+            assert piece.job.frames is not None
+            buffer[count : count + len(piece)] = piece.job.frames[piece.start : piece.stop]
+            count += len(piece)
+            self._copied(piece)
+        return count
 
     def _take(self) -> list[_Piece]:
         """The next batch, waiting for it; empty when the threads are to end."""
@@ -156,11 +168,13 @@ class CnnThreads:
                 if self._due(expected, now - began):
                     return self._cut()
                 # A thread with nothing in sight is not waiting, it is off duty.
-                off_duty = not expected and not self._frames
-                self._news.wait(None if off_duty else _PATIENCE_S)
-                if off_duty:
+                if not expected and not self._frames:
+                    self._off_duty += 1
+                    self._news.wait()
+                    self._off_duty -= 1
                     began = time.perf_counter()
                 else:
+                    self._news.wait(_PATIENCE_S)
                     self.idle_s += time.perf_counter() - now
             return []
 

@@ -25,6 +25,7 @@ class ClipResult:
     fps, width, height, pixel_aspect, frames_declared, frames_decoded, decoder: as in `ClipFrames`;
         0, NaN or "" where nothing was read.
     previews: JPEG files, oldest frame first; () unless ready and asked for.
+    sha256: of the file as it was read; "" where it is not known.
     """
 
     index: int
@@ -43,6 +44,7 @@ class ClipResult:
     frames_decoded: int = 0
     decoder: str = ""
     previews: tuple[bytes, ...] = ()
+    sha256: str = ""
 
     def __repr__(self) -> str:
         shape = None if self.features is None else self.features.shape
@@ -88,6 +90,7 @@ def ready_result(
         frames_declared=read.frames_declared,
         frames_decoded=read.frames_decoded,
         decoder=read.decoder,
+        sha256=read.sha256,
     )
     features = np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -71,6 +71,7 @@ class FirstStage:
             FramePlan.of(spec),
             processes=stage.decoders or threads,
             limits=Limits(base_s=stage.timeout_s),
+            previews=stage.previews,
         )
         fetching = FetchingDecoders(pool)
         return cls(

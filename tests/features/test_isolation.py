@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from pipeline.errors import UnreadableClip
 from pipeline.features.decoders import DecoderPool, Limits
 from pipeline.features.decoding import FramePlan, read_clip
 from pipeline.features.decoding.faults import VARIABLE
+from pipeline.features.previews import preview_pictures
 from pipeline.spec import Sampling
 
 from .clips import write_numbered_clip
@@ -80,6 +82,22 @@ def test_frames_from_a_child_equal_frames_read_here(clip: Path) -> None:
         assert (there.frames_declared, there.frames_decoded) == (20, 20)
         assert there.decoder == here.decoder
         assert there.decode_s > 0
+
+
+def test_a_child_hashes_what_it_reads_and_makes_the_previews(clip: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no clip at all" * 100)
+    with DecoderPool(PLAN, processes=1, previews=True) as pool:
+        read = pool.submit(str(clip)).result(60)
+        assert read.sha256 == hashlib.sha256(clip.read_bytes()).hexdigest()
+        assert read.previews == preview_pictures(read.frames)
+        read.release()
+        with pytest.raises(UnreadableClip) as caught:
+            pool.submit(str(bad)).result(60)
+        # A failed row tells its bytes too: the next run knows them again.
+        assert caught.value.sha256 == hashlib.sha256(bad.read_bytes()).hexdigest()
+    with DecoderPool(PLAN, processes=1) as pool:
+        assert pool.submit(str(clip)).result(60).previews == ()
 
 
 def test_reasons_of_bad_files_cross_the_process_border(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ at once when its parent does, whatever it is doing.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import mmap
@@ -54,22 +55,34 @@ def main() -> None:
         request = json.loads(line)
         os.ftruncate(sys.stderr.fileno(), 0)
         count()
-        reply = _decode(
-            request["path"], plan, view(memory, request["offset"], plan.frames_shape), count
-        )
-        answer(reply)
+        # Hashed before it is read: bytes that change in between make the next run look again.
+        digest = _sha256(request["path"], count)
+        out = view(memory, request["offset"], plan.frames_shape)
+        reply = _decode(request["path"], plan, out, count, previews=settings["previews"])
+        answer({**reply, "sha256": digest})
 
 
-def _decode(path: str, plan: Any, out: Any, count: Any) -> dict[str, Any]:
+def _sha256(path: str, count: Any) -> str:
+    from pipeline.features.files import sha256
+
+    try:
+        return sha256(path, on_read=count)
+    except (OSError, ValueError):  # reading it says what is wrong
+        return ""
+
+
+def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> dict[str, Any]:
     import cv2
 
     from pipeline.errors import UnreadableClip
     from pipeline.features.decoding.faults import misbehave_as_told
     from pipeline.features.decoding.reading import read_clip
+    from pipeline.features.previews import preview_pictures
 
     try:
         misbehave_as_told(path)
         clip = read_clip(path, plan, out=out, on_progress=count)
+        pictures = preview_pictures(clip.frames) if previews else ()
     except UnreadableClip as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -94,6 +107,7 @@ def _decode(path: str, plan: Any, out: Any, count: Any) -> dict[str, Any]:
         },
         "frame_index": clip.frame_index.tolist(),
         "timestamp": clip.timestamp.tolist(),
+        "previews": [base64.b64encode(picture).decode() for picture in pictures],
     }
 
 

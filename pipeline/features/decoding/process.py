@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -62,7 +63,15 @@ class Limits:
 class ChildProcess:
     """One decoder process. Used by one thread, except `kill`."""
 
-    def __init__(self, plan: FramePlan, slots: FrameSlots, *, number: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        plan: FramePlan,
+        slots: FrameSlots,
+        *,
+        number: int,
+        limits: Limits,
+        previews: bool = False,
+    ) -> None:
         self._slots, self._number, self._limits = slots, number, limits
         self._log_fd = anonymous_file("pixels-once-decoder-log")
         # Appending, so that the child may cut its log short between clips.
@@ -78,6 +87,7 @@ class ChildProcess:
             "lifeline_fd": lifeline_fd,
             "reply_fd": reply_fd,
             "memory_bytes": limits.memory_bytes,
+            "previews": previews,
         }
         # -P keeps the working folder, where anything may lie, off the module search path.
         command = [sys.executable, "-P", "-m", "pipeline.features.decoding.child"]
@@ -131,7 +141,7 @@ class ChildProcess:
                 self._end()  # a heap that once was full is not to be trusted
             words = self._last_words() if reply["reason"] != "missing" else ""
             detail = "; ".join(filter(None, [reply["detail"], words]))
-            raise UnreadableClip(reply["reason"], detail)
+            raise UnreadableClip(reply["reason"], detail, sha256=reply["sha256"])
         return _clip_frames(reply, self._slots, slot)
 
     @property
@@ -240,5 +250,7 @@ def _clip_frames(reply: dict[str, Any], slots: FrameSlots, slot: int) -> ClipFra
         frame_index=index,
         timestamp=np.array(reply["timestamp"], dtype=np.float32),
         on_release=release,
+        sha256=reply["sha256"],
+        previews=tuple(base64.b64decode(picture) for picture in reply["previews"]),
         **reply["clip"],
     )

@@ -86,6 +86,8 @@ class ClipFrames:
         (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at.
     decoder: "pyav" (rows made before may say "opencv"). reason: "" or a warning of `reasons`.
     decode_s: CPU seconds spent.
+    sha256: of the file's bytes as they were before it was read; "" where it was not taken.
+    previews: JPEG files of three frames, oldest first, where the decoder was asked for them.
     """
 
     frames: NDArray[np.uint8]
@@ -100,6 +102,8 @@ class ClipFrames:
     decoder: str
     reason: str = ""
     decode_s: float = 0.0
+    sha256: str = ""
+    previews: tuple[bytes, ...] = ()
     on_release: Callable[[], None] | None = None
 
     def release(self) -> None:
