@@ -18,7 +18,9 @@ from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
+# A GPU is through with a batch in less time than Prefect needs to begin and end one: four there.
 BATCHES_PER_WORKER = 2
+BATCHES_PER_GPU = 4
 LOOPBACK = "127.0.0.1"
 _CONNECT_S = 20
 
@@ -79,7 +81,7 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
-    """Dask resources that a batch asks for: half a GPU where workers declare one, else nothing.
+    """Dask resources that a batch asks for: a share of a GPU where workers declare one, else nothing.
 
     Raises `ConfigError` where a GPU is required and no worker declares one: Dask would wait for ever.
     """
@@ -91,7 +93,7 @@ def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
             "`--resources GPU=1`, or leave --gpu at auto"
         )
     if declared and wanted != "never":
-        return {"GPU": 1 / BATCHES_PER_WORKER}
+        return {"GPU": 1 / BATCHES_PER_GPU}
     return {}
 
 
@@ -109,6 +111,8 @@ def _options(cores: int, processes: int) -> dict[str, Any]:
         },
         "distributed.comm.timeouts.connect": "60s",
         "distributed.admin.log-length": 100,
+        # Dask's sampling of every thread's stack, 100 times a second, for a page that is not served.
+        "distributed.worker.profile.enabled": False,
     }
 
 
@@ -118,7 +122,7 @@ def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
         i: {
             "cls": distributed.Nanny,
             "options": {
-                "nthreads": BATCHES_PER_WORKER,
+                "nthreads": BATCHES_PER_GPU if gpus else BATCHES_PER_WORKER,
                 # Without a host a nanny and its worker listen on every interface, and run what they
                 # are sent.
                 "host": LOOPBACK,
