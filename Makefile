@@ -8,9 +8,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The GPU build of TensorFlow where an NVIDIA driver answers, else the CPU build and its engine.
+# EXTRA=gpu-jax is JAX instead of TensorFlow, and every command then runs on it.
 EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-given = $(foreach v,$(filter-out ARGS PYTHON MAKEFLAGS MAKEOVERRIDES,$(.VARIABLES)),$(if $(findstring command line,$(origin $(v))),$(if $(filter-out -%,$(v)),$(v))))
+ifeq ($(EXTRA),gpu-jax)
+export KERAS_BACKEND ?= jax
+endif
+
+given = $(foreach v,$(filter-out ARGS PYTHON EXTRA MAKEFLAGS MAKEOVERRIDES,$(.VARIABLES)),$(if $(findstring command line,$(origin $(v))),$(if $(filter-out -%,$(v)),$(v))))
 lower = $(subst _,-,$(shell echo '$(1)' | tr A-Z a-z))
 quote = '$(subst ','\'',$(1))'
 flags = $(foreach v,$(given),--$(call lower,$(v))=$(call quote,$($(v)))) $(ARGS)
@@ -75,6 +80,8 @@ faults: $(VENV)/.ready-dev ## break runs for real: kills, full disks, damage (a 
 	$(BIN)/python -m pytest -n 2 -m "" tests/faults $(ARGS)
 bench: $(VENV)/.ready-dev ## all benchmarks, with ratios; run it on a quiet machine   ARGS="--only engine,endtoend"
 	$(BIN)/python -m benchmarks $(ARGS)
+bench-gpu: $(VENV)/.ready ## a GPU machine's figures → benchmarks/results/gpu.json   VIDEOS= ARGS="--only cnn,run"
+	$(BIN)/python -m benchmarks.gpu $(flags)
 fuzz: $(VENV)/.ready-dev ## 300 mutated clips of five containers
 	$(BIN)/python -m benchmarks.fuzz $(ARGS)
 frames: $(VENV)/.ready-dev ## every clip of the corpus against ffmpeg's own frames → docs/frames.md
@@ -103,4 +110,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: bench test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help
+.PHONY: bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help

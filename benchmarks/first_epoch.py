@@ -54,7 +54,15 @@ def main() -> None:
     rows = []
     for backend in arguments.backends.split(","):
         for head in arguments.heads.split(","):
-            row = {"backend": backend, "head": head, **_apart(backend, head, arguments)}
+            figures_of_head = apart(
+                backend,
+                head,
+                clips=arguments.clips,
+                epochs=arguments.epochs,
+                limit=arguments.limit,
+                warm=arguments.warm,
+            )
+            row = {"backend": backend, "head": head, **figures_of_head}
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     figures = {"clips": arguments.clips, "heads": rows}
@@ -79,24 +87,24 @@ def shown(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _apart(backend: str, head: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one head in a process of its own, its caches in a folder of their own."""
+def apart(
+    backend: str, head: str, *, clips: int, epochs: int, limit: float, warm: bool = False
+) -> dict[str, Any]:
+    """The figures of one head in a process of its own, its caches in a folder of their own.
+
+    limit: seconds after which it is given up. warm: do it twice, and report the second.
+    """
     command = [sys.executable, "-m", "benchmarks.first_epoch", "--one", head]
-    command += ["--clips", str(arguments.clips), "--epochs", str(arguments.epochs)]
+    command += ["--clips", str(clips), "--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as cache:
         around = os.environ | {"KERAS_BACKEND": backend, "PIXELS_ONCE_CACHE": cache}
-        for _ in range(2 if arguments.warm else 1):
+        for _ in range(2 if warm else 1):
             try:
                 done = subprocess.run(
-                    command,
-                    env=around,
-                    capture_output=True,
-                    text=True,
-                    timeout=arguments.limit,
-                    check=False,
+                    command, env=around, capture_output=True, text=True, timeout=limit, check=False
                 )
             except subprocess.TimeoutExpired:
-                return {"error": f"not done in {arguments.limit:.0f} s"}
+                return {"error": f"not done in {limit:.0f} s"}
             if done.returncode:
                 return {"error": (done.stderr.strip().splitlines() or ["?"])[-1][:200]}
     figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
