@@ -112,7 +112,8 @@ def shown(figures: dict[str, Any]) -> str:
         kept = {k: v for k, v in row.items() if k not in ("part", "what", "device")}
         said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in kept.items())
         lines.append(f"| {row['part']} | {row['what']} | {said} |")
-    return "\n".join(lines)
+    note = figures.get("note", "")
+    return "\n".join(lines) + (f"\n\n{note.rstrip('.')}" if note else "")
 
 
 def say(part: str, what: str, **figures: Any) -> None:

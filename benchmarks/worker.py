@@ -51,9 +51,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=12, help="chunks of 64 clips")
     parser.add_argument("--pace", type=float, default=15_000.0, help="frames/s of the paced CNN")
     parser.add_argument("--size", type=int, default=299)
+    parser.add_argument("--out", default="worker", help="the file of results; empty for none")
     arguments = parser.parse_args()
     figures = measured(arguments.batches, arguments.pace, arguments.size)
-    save("worker", figures)
+    if arguments.out:
+        save(arguments.out, figures)
     print(shown(figures))
     free, paced = figures["free"], figures["paced"]
     last = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline import engine
 from pipeline.heads.lean import keras
 from pipeline.heads.steps import Kept, gru_step, gru_step_back, lstm_step, lstm_step_back
 
@@ -26,7 +27,7 @@ def lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
         return (h, c), (h, kept)
 
     start = _start(projected, recurrent)
-    _, (states, kept) = ops.scan(step, (start, start), (projected, real))
+    _, (states, kept) = ops.scan(step, (start, start), (projected, real), unroll=_unroll())
 
     def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any]:
         turned = ops.transpose(recurrent)
@@ -39,7 +40,7 @@ def lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
 
         none = ops.zeros_like(start)
         inputs = (upstream[-1], real, kept)
-        _, dz = ops.scan(back, (none, none), inputs, reverse=True)
+        _, dz = ops.scan(back, (none, none), inputs, reverse=True, unroll=_unroll())
         return ops.cast(dz, projected.dtype), _gathered(kept[0], dz), ops.zeros_like(real)
 
     return states, gradient
@@ -56,7 +57,7 @@ def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
         return h, (h, kept)
 
     start = _start(projected, recurrent)
-    _, (states, kept) = ops.scan(step, start, (projected, real))
+    _, (states, kept) = ops.scan(step, start, (projected, real), unroll=_unroll())
 
     def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any, Any]:
         turned = ops.transpose(recurrent)
@@ -69,11 +70,18 @@ def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
             return dh, (ops.cast(dx, projected.dtype), dinner)
 
         inputs = (upstream[-1], real, kept)
-        _, (dx, dinner) = ops.scan(back, ops.zeros_like(start), inputs, reverse=True)
+        none = ops.zeros_like(start)
+        _, (dx, dinner) = ops.scan(back, none, inputs, reverse=True, unroll=_unroll())
         d_bias = ops.cast(ops.sum(ops.cast(dinner, "float32"), axis=(0, 1)), bias.dtype)
         return dx, _gathered(kept[0], dinner), d_bias, ops.zeros_like(real)
 
     return states, gradient
+
+
+def _unroll() -> int:
+    # On an H100, one step a turn: an LSTM of 4096 takes 8.0 ms, a GRU of 512 1.3 ms; eight: 7.5 and
+    # 0.9; all forty: 7.0, and four times as long to compile. On a CPU one is the fastest.
+    return 8 if engine.device() == "gpu" else 1
 
 
 def _start(projected: Any, recurrent: Any) -> Any:

@@ -1,8 +1,9 @@
 """Batch normalisation folded into the convolution before it: a Keras model with fewer layers.
 
 Inference normalises by constants, so conv → normalise is one convolution with other weights:
-kernel · γ/σ and β + (bias − mean) · γ/σ. On a GPU the normalisations are a fifth of InceptionV3's
-time; OpenVINO folds by itself. Values differ by float32's rounding.
+kernel · γ/σ and β + (bias − mean) · γ/σ. Values differ by float32's rounding, and a half-precision
+product is rounded once instead of twice. OpenVINO folds by itself. XLA on an H100 hides the
+normalisations already: InceptionV3 in bfloat16 gains 0.3 % there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,70 @@
+"""The benchmarks of a GPU machine and of a worker run here too, small; what they say is read right."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import _of_run, shown
+
+ROOT = Path(__file__).parents[1]
+
+
+def module(name: str, *words: str, **around: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *words],
+        env={**os.environ, **around},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_runs_rate_is_that_of_its_steady_part() -> None:
+    # 4 s of start, then 100 frames/s, and a last second in which the rest trickles in.
+    course = [(float(second), max(0, second - 4) * 100) for second in range(15)] + [(15.0, 1010)]
+    summary = {"throughput": course, "seconds": 15.0, "ready": 9, "failed": 0}
+    figures = _of_run({**summary, "stage_seconds": {"cnn": 7.04}}, wall=20.0)
+    assert figures["steady_fps"] == 100
+    # The command took 5 s before it began to extract; the first frames were seen 5 s after that.
+    assert figures["first_frames_s"] == 10.0
+    assert figures["stages"] == {"cnn": 7.0}
+
+
+def test_rows_become_a_table() -> None:
+    rows = [{"part": "cnn", "what": "ours", "fps": 5, "device": "a card"}]
+    assert shown({"rows": rows}).splitlines()[-1] == "| cnn | ours | fps 5 |"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_gpu_machines_figures_can_be_made_on_a_cpu(tmp_path: Path) -> None:
+    backend = "jax" if importlib.util.find_spec("jax") else "tensorflow"
+    around = {"KERAS_BACKEND": backend, "PREFECT_HOME": str(tmp_path / "prefect")}
+    out = tmp_path / "gpu.json"
+    words = ["--dry", "--only", "cnn,decode,run,heads", "--out", str(out)]
+    module("gpu", *words, PIXELS_ONCE_CACHE=str(tmp_path / "cache"), **around)
+    figures = json.loads(out.read_text())
+    assert figures["machine"]["device"] == "cpu"
+    rows = figures["rows"]
+    assert not [row for row in rows if row["what"] == "failed" or "error" in row]
+    assert {row["part"] for row in rows} == {"cnn", "decode", "run", "heads"}
+    assert all(row["fps"] > 0 for row in rows if row["part"] == "decode")
+
+
+@pytest.mark.long
+def test_a_workers_cost_is_one_json_object_in_the_last_line() -> None:
+    last = json.loads(
+        module("worker", "--batches", "1", "--size", "32", "--out", "").splitlines()[-1]
+    )
+    assert set(last) == {"ms_per_clip", "frames_per_second", "paced_ratio"}
+    assert all(value > 0 for value in last.values())
