@@ -217,18 +217,26 @@ class CnnThreads:
         seconds: float,
     ) -> None:
         over: list[Job] = []
-        at = 0
+        if features is not None:
+            self._hand_out(pieces, features)
         with self._news:
             self.busy_s += seconds
             for piece in pieces:
                 job = piece.job
-                if features is not None:
-                    if job.features is None:
-                        job.features = np.empty((job.count, *features.shape[1:]), features.dtype)
-                    job.features[piece.start : piece.stop] = features[at : at + len(piece)]
-                at += len(piece)
                 job._done += len(piece)
                 if error is not None or job._done == job.count:
                     over.append(job)
         for job in over:
             job.on_done(error)
+
+    def _hand_out(self, pieces: list[_Piece], features: NDArray[Any]) -> None:
+        """Copy a batch's features to its jobs; the lock is not held over the copies."""
+        at = 0
+        for piece in pieces:
+            job = piece.job
+            with self._news:
+                # Another thread may have another piece of this job.
+                if job.features is None:
+                    job.features = np.empty((job.count, *features.shape[1:]), features.dtype)
+            job.features[piece.start : piece.stop] = features[at : at + len(piece)]
+            at += len(piece)
