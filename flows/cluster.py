@@ -54,11 +54,16 @@ def require_scheduler(address: str) -> None:
     try:
         with distributed.Client(address, timeout=_CONNECT_S, set_as_default=False):
             return
-    except (OSError, ValueError, TypeError) as error:
-        kind = ServiceUnavailable if isinstance(error, OSError) else ConfigError
-        raise kind(
+    except OSError as error:
+        raise ServiceUnavailable(
             f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler`, "
             "and give its address, e.g. SCHEDULER=tcp://10.0.0.5:8786"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"the address {address!r} of a Dask scheduler cannot be used ({error}): give one such as "
+            "tcp://10.0.0.5:8786; tls:// needs the certificates of distributed.comm.tls in Dask's "
+            "settings"
         ) from None
 
 

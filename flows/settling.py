@@ -28,13 +28,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Completed, Crashed
 
 from flows.processes import has_gone, told
 from flows.run_client import owed_folder
 
 FLOWS = ("features", "refresh", "sweep", "train")
 _OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 _OPEN_TASKS = (StateType.PENDING, StateType.RUNNING)
 _KEPT_S = 30 * 86_400.0
 _AT_ONCE = 200
@@ -48,6 +49,7 @@ def settle(client: Any) -> list[str]:
     settled = _pay(client) + _bury(client)
     for run, state in settled:
         end_tasks(client, run.id, state)
+    _end_lost_tasks(client)
     return [run.name for run, _ in settled]
 
 
@@ -59,15 +61,35 @@ def settle_now() -> None:
 def end_tasks(client: Any, flow_run: UUID, state: State[Any]) -> None:
     """Give the tasks of an ended flow run that still count as open the end of their flow."""
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
-    still = TaskRunFilter(
-        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(_OPEN_TASKS)))
-    )
-    lost = Cancelled if state.is_cancelled() else Crashed
+    end = Completed if state.is_completed() else Cancelled if state.is_cancelled() else Crashed
     for task in client.read_task_runs(
-        flow_run_filter=chosen, task_run_filter=still, limit=_AT_ONCE
+        flow_run_filter=chosen, task_run_filter=_open_tasks(), limit=_AT_ONCE
     ):
         with suppress(ObjectNotFound):
-            client.set_task_run_state(task.id, lost(message="ended with its run"), force=True)
+            client.set_task_run_state(task.id, end(message="ended with its run"), force=True)
+
+
+def _end_lost_tasks(client: Any) -> None:
+    """End the tasks of ended runs whose own end the server has lost: it travels as an event.
+
+    A run's process must have gone, so that nothing of it is still on its way.
+    """
+    ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))))
+    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    found = client.read_task_runs(
+        flow_filter=ours, flow_run_filter=ended, task_run_filter=_open_tasks(), limit=_AT_ONCE
+    )
+    for run_id in {task.flow_run_id for task in found}:
+        with suppress(ObjectNotFound):
+            run = client.read_flow_run(run_id)
+            if has_gone(run.labels):
+                end_tasks(client, run_id, run.state)
+
+
+def _open_tasks() -> TaskRunFilter:
+    return TaskRunFilter(
+        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(_OPEN_TASKS)))
+    )
 
 
 def _pay(client: Any) -> list[tuple[FlowRun, State[Any]]]:

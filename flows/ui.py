@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from flows.server import answers, forget_ui, remember_ui
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 _START_TIMEOUT_S = 300.0
+_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 _LOG = "pixels-once-ui.log"
 
 
@@ -67,10 +69,15 @@ def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not answers(api):
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            last = lines[-1] if lines else "it said nothing"
+            last = _cause(log.read_text(errors="replace").strip().splitlines())
             raise ServiceUnavailable(f"the Prefect server did not start ({last}): see {log}")
         time.sleep(0.1)
+
+
+def _cause(lines: list[str]) -> str:
+    """The last error that a log ends a traceback with, else its last line."""
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines or ["it said nothing"])[-1].strip()
 
 
 def _require_free(host: str, port: int) -> None:

@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import TerminationSignal
-from prefect.states import Crashed, Running
+from prefect.states import Completed, Crashed, Running
 
 import store
 from flows import run_client
@@ -236,6 +236,30 @@ def test_a_run_that_is_cut_off_by_a_stop_is_cancelled_and_has_not_crashed(
             except BaseException:  # as Prefect's engine does
                 client.set_flow_run_state(run, Crashed(message="aborted"), force=True)
             assert client.read_flow_run(run).state_type == ends
+            client.delete_flow_run(run)
+
+
+def test_a_task_whose_end_the_server_has_lost_ends_with_its_run(prefect_api: str) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    gone = identity(child.pid)
+    child.kill()
+    child.wait()
+    with server() as client:
+        flow = client.create_flow_from_name("features")
+        tasks, runs = {}, []
+        for labels in (gone, identity()):
+            given = {"flow_id": str(flow), "name": "a", "labels": labels}
+            run = UUID(client.request("POST", "/flow_runs/", json=given).json()["id"])
+            given = {"flow_run_id": str(run), "task_key": "t", "dynamic_key": "0"}
+            task = UUID(client.request("POST", "/task_runs/", json=given).json()["id"])
+            client.set_task_run_state(task, Running(), force=True)
+            client.set_flow_run_state(run, Completed(), force=True)
+            tasks[labels is not gone] = task
+            runs.append(run)
+        settle(client)
+        states = {alive: client.read_task_run(task).state_type for alive, task in tasks.items()}
+        assert states == {False: "COMPLETED", True: "RUNNING"}
+        for run in runs:
             client.delete_flow_run(run)
 
 

@@ -62,7 +62,11 @@ def test_a_worker_that_answers_late_takes_part(
         said += os.read(running.stderr.fileno(), 1 << 16) if readable(running.stderr) else b""
         return b"none of the 1 workers" in said or b"has not answered" in said
 
-    until(told)
+    try:
+        until(told)
+    except AssertionError:
+        os.killpg(running.pid, signal.SIGKILL)
+        raise AssertionError(said.decode()) from None
     only.send_signal(signal.SIGCONT)
     os.set_blocking(running.stderr.fileno(), True)  # type: ignore[union-attr]
     done = finish(running)
