@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import ServiceUnavailable
+from pipeline.features.catalog.remote import without_secrets
 
 _BLOCK = 1 << 20
 _TRIES = 5
@@ -38,6 +39,7 @@ def download(
         return path
     part, tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".tag")
     path.parent.mkdir(parents=True, exist_ok=True)
+    shown = without_secrets(url)
     tries, error = 0, "the server sent nothing"
     while tries < _TRIES:
         before = part.stat().st_size if part.exists() else 0
@@ -48,8 +50,8 @@ def download(
                 part.unlink(missing_ok=True)
             elif answer.code < 500:
                 raise DownloadFailed(
-                    f"{url} answers {answer.code} {answer.reason}: pass --site with a mirror's address, "
-                    f"or put the file at {path} yourself"
+                    f"{shown} answers {answer.code} {answer.reason}: pass --site with a mirror's "
+                    f"address, or put the file at {path} yourself"
                 ) from None
             error = f"{answer.code} {answer.reason}"
         except (OSError, http.client.HTTPException) as caught:
@@ -67,8 +69,8 @@ def download(
         if tries and tries < _TRIES:
             time.sleep(pause_s * tries)
     raise DownloadFailed(
-        f"{url} could not be fetched ({error}): check the network and run this again, it goes on "
-        f"from where it stopped; or put the file at {path} yourself"
+        f"{shown} could not be fetched ({without_secrets(error, url)}): check the network and run this "
+        f"again, it goes on from where it stopped; or put the file at {path} yourself"
     )
 
 
@@ -91,8 +93,8 @@ def _fetch(url: str, part: Path, tag: Path, on_progress: Callable[[int, int], No
         free = shutil.disk_usage(part.parent).free
         if total - have > free:
             raise DownloadFailed(
-                f"{url} has {total / 2**30:.1f} GiB and {part.parent} {free / 2**30:.1f} GiB free: "
-                "pass --dir on another disk"
+                f"{without_secrets(url)} has {total / 2**30:.1f} GiB and {part.parent} "
+                f"{free / 2**30:.1f} GiB free: pass --dir on another disk"
             )
         with part.open("ab" if resumed else "wb") as file:
             while block := answer.read(_BLOCK):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, ServiceUnavailable
+from pipeline.features.catalog.remote import without_secrets
 
 # Larger pictures than this give a CNN that sees 299 pixels nothing.
 _FORMAT = "best[height<=480]/bestvideo[height<=480]/best/bestvideo"
@@ -47,15 +48,20 @@ def fetch(url: str, folder: Path) -> Path:
         with yt_dlp.YoutubeDL(options) as loader:
             found = loader.extract_info(url, download=True)
     except yt_dlp.utils.DownloadError as error:
-        reason = str(error).removeprefix("ERROR: ").splitlines()[0].rstrip(".")
+        said = without_secrets(str(error), url)
+        reason = said.removeprefix("ERROR: ").splitlines()[0].rstrip(".")
         # What yt-dlp could not reach is told apart from an address that it has no use for.
         cause = error.exc_info[1] if error.exc_info else None
         away = isinstance(cause, yt_dlp.networking.exceptions.TransportError | OSError)
         kind = ServiceUnavailable if away else ConfigError
-        raise kind(f"{url} could not be fetched ({reason}): check the address") from None
+        raise kind(
+            f"{without_secrets(url)} could not be fetched ({reason}): check the address"
+        ) from None
     files = [Path(one["filepath"]) for one in (found or {}).get("requested_downloads", [])]
     if not files or not files[0].is_file():
-        raise ConfigError(f"{url} gave no video: give the address of a clip or of its page")
+        raise ConfigError(
+            f"{without_secrets(url)} gave no video: give the address of a clip or of its page"
+        )
     return files[0]
 
 
