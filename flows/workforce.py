@@ -145,7 +145,8 @@ class Workforce:
             return f"the Dask scheduler {scheduler} has not answered"
         if not self._workers:
             return f"the Dask scheduler {scheduler} has had no worker"
-        if all(self._is_paused(name) for name in self._taking_part()):
+        taking_part = self._taking_part()
+        if taking_part and all(self._is_paused(name) for name in taking_part):
             return f"all workers of {scheduler} are paused, short of memory"
         return f"none of the {len(self._workers)} workers of {scheduler} has answered"
 
