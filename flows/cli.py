@@ -122,7 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = exit_status(error)
         if status is None or traceback:
             raise
-        print(f"pixels-once {command}: {error}", file=sys.stderr)
+        from pipeline.features.catalog.remote import without_secrets
+
+        # Whatever names a URL that was given, names it without a signature or a password.
+        print(f"pixels-once {command}: {without_secrets(str(error))}", file=sys.stderr)
         return status
     finally:
         warnings.showwarning = shown
