@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import server
-from pipeline.errors import ConfigError
+from pipeline.errors import ServiceUnavailable
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_a_server_that_ends_at_its_start_is_told_at_once_with_its_last_lines(
 ) -> None:
     database = f"sqlite+aiosqlite:///{tmp_path}/none/prefect.db"
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ServiceUnavailable) as caught:
         server._start_temporary()
     sentence = str(caught.value)
     assert re.search(r"server ended with status \d+ \(.*unable to open database", sentence)
@@ -38,7 +38,9 @@ def test_the_wait_for_a_server_is_shown_in_seconds_and_has_a_limit(
 ) -> None:
     monkeypatch.setattr(server, "_SHOW_WAIT_EVERY_S", 0.6)
     monkeypatch.setattr(server, "_START_TIMEOUT_S", 1.0)
-    with pytest.raises(ConfigError, match=r"gave no answer in 1 s: run `prefect server start`"):
+    with pytest.raises(
+        ServiceUnavailable, match=r"gave no answer in 1 s: run `prefect server start`"
+    ):
         server._start_temporary()
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["the temporary Prefect server is starting: 1 s"]
