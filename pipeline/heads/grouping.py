@@ -2,8 +2,8 @@
 
 This is a balanced partition problem, so it is solved the usual way: largest groups first, each
 where it helps most, from several seeded orders, then single moves while one still helps. Where
-several of the splits so found are as near the wanted shares, the one with more groups in its
-smallest parts is taken: groups are the unit of chance, so a test of many says more than one of few.
+several of the splits so found are as near the wanted shares, the one with more groups in the
+parts that judge is taken: groups are the unit of chance, so a test of many says more than one of few.
 """
 
 from __future__ import annotations
@@ -48,15 +48,17 @@ def assign_groups(
         found.append((_improve(parts, weighed, target, rng), parts))
     nearest = min(cost for cost, _ in found) + NEAR**2 * target.size
     near = [(cost, parts) for cost, parts in found if cost <= nearest]
-    wanted = np.flatnonzero(target.sum(axis=1) > 0)
-    # The smallest parts first; among equals the nearest, and of those the first.
-    _, best = max(near, key=lambda one: (_fewest(one[1], wanted), -one[0]))
+    size = target.sum(axis=1)
+    # All but a largest part, which trains; of equal parts (folds) each is a test.
+    judged = np.flatnonzero((size > 0) & ((size < size.max()) | (size.min() == size.max())))
+    # The part with the fewest first; among equals the nearest, and of those the first found.
+    _, best = max(near, key=lambda one: (_groups_of(one[1], judged), -one[0]))
     return best[of_clip]
 
 
-def _fewest(parts: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> list[int]:
-    """How many groups each part has, the fewest first."""
-    return sorted(np.bincount(parts, minlength=wanted.max() + 1)[wanted].tolist())
+def _groups_of(parts: npt.NDArray[np.int64], judged: npt.NDArray[np.int64]) -> list[int]:
+    """How many groups each of the judged parts has, the fewest first."""
+    return sorted(np.bincount(parts, minlength=judged.max() + 1)[judged].tolist())
 
 
 def _fine(
