@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,27 @@ def openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def write_rt_info(xml: Path, values: Mapping[tuple[str, ...], str]) -> None:
+    """Write texts into a model's `rt_info`, which its XML carries: path in it → text."""
+    model = openvino().Core().read_model(str(xml))
+    for where, text in values.items():
+        model.set_rt_info(text, list(where))
+    # Under another name: the weights of a model that was read stay mapped from its file.
+    making = xml.with_name(f"described-{xml.name}")
+    openvino().serialize(model, str(making))
+    del model
+    for suffix in (".bin", ".xml"):
+        making.with_suffix(suffix).replace(xml.with_suffix(suffix))
+
+
+def read_rt_info(xml: Path, section: str) -> dict[str, str]:
+    """The texts in a section of a model's `rt_info`; none where there is no such section."""
+    model = openvino().Core().read_model(str(xml))
+    if not model.has_rt_info([section]):
+        return {}
+    return {str(name): str(text.astype(str)) for name, text in model.rt_info[section].items()}
 
 
 def write_openvino(model: Any, xml: Path) -> None:

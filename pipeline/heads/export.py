@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.heads.initialisers import PACKAGE
+from pipeline.heads.inscription import inscribe
 from pipeline.heads.lean import keras
 from pipeline.heads.saved import Run
 from pipeline.openvino_runtime import openvino, write_openvino
@@ -56,7 +57,8 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     (n, classes) probabilities; normalisation is inside. The export is read back and compared with
     the Keras model on random sequences of several lengths (tolerance 1e-4 in probability; bfloat16
     heads are exported as float32, and compared as such). The JSON file beside it holds what whoever
-    serves it must know: labels, spec and preprocessing, and with which options it was compared.
+    serves it must know: labels, spec and preprocessing, and with which options it was compared;
+    ONNX and OpenVINO files carry the same within (`pipeline.heads.inscription`).
     Nothing is left under `path` unless all of it went well.
 
     Raises `ConfigError` for a format that is unknown, or whose package is not installed, or into
@@ -73,6 +75,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
         made = Path(making) / path.name
         try:
             _WRITERS[format](model, made)
+            inscribe(made, format, _description(run) | {"runtime_options": OPTIONS.get(format, {})})
             got = _READERS[format](made, features, mask)
         except Exception as error:  # every converter has errors of its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -92,7 +95,10 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
             trained_in=_trained_in(run.model),
             largest_difference=difference,
         )
-        write_json(Path(making) / beside.relative_to(path.parent), _description(run, compared))
+        write_json(
+            Path(making) / beside.relative_to(path.parent),
+            _description(run) | {"compared": asdict(compared)},
+        )
         # The model's own file comes last: who finds it finds what belongs to it.
         for one in sorted(Path(making).iterdir(), key=lambda entry: entry.name == path.name):
             one.rename(path.parent / one.name)
@@ -125,7 +131,7 @@ def _require(format: str, path: Path) -> None:
         raise ConfigError(f"{there[0]} exists: choose another path for the export")
 
 
-def _description(run: Run, compared: Compared) -> dict[str, Any]:
+def _description(run: Run) -> dict[str, Any]:
     return {
         "format": "pixels-once/export",
         "format_version": 1,
@@ -141,7 +147,6 @@ def _description(run: Run, compared: Compared) -> dict[str, Any]:
         "fingerprint": run.fingerprint,
         "first_stage": dict(run.first_stage),
         "digest": run.metrics.get("digest", ""),
-        "compared": asdict(compared),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.heads import export
 from pipeline.heads.export import export_run, for_inference
+from pipeline.heads.inscription import read_inscription
 from pipeline.heads.lean import keras
 from pipeline.heads.saved import Run
 from pipeline.heads.zoo import build_head
@@ -78,11 +80,32 @@ def test_an_export_carries_what_must_be_known_to_serve_it(head, reads, format, t
     assert told["digest"] == "d" * 64
     assert told["compared"]["largest_difference"] <= 1e-4
     assert told["compared"]["options"] == export.OPTIONS.get(format, {})
+    if format != "saved_model":
+        inside = read_inscription(path)
+        beside = {name: value for name, value in told.items() if name != "compared"}
+        assert inside == beside | {"runtime_options": export.OPTIONS.get(format, {})}
+        assert {"labels", "spec", "first_stage", "preprocessing", "digest"} <= set(inside)
+        assert as_its_own_runtime_reads_it(path, format)["labels"] == json.dumps(run.classes)
     assert "in float32" in found["compared"]
     assert ("trained in mixed_bfloat16" in found["compared"]) == (head == "gru")
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
     with pytest.raises(ConfigError, match="exists: choose another path"):
         export_run(run, path, format=format)
+
+
+def as_its_own_runtime_reads_it(path: Path, format: str) -> dict[str, str]:
+    """What a file says of itself, without a line of ours between."""
+    if format == "onnx":
+        import onnx
+
+        props = onnx.load(str(path)).metadata_props
+        return {one.key.removeprefix("pixels_once."): one.value for one in props}
+    root = ElementTree.parse(path).getroot().find("rt_info")
+    assert root is not None
+    option = root.find("runtime_options/INFERENCE_PRECISION_HINT")
+    assert option is not None
+    assert option.get("value") == "f32"
+    return {one.tag: str(one.get("value")) for one in root.find("pixels_once") or ()}
 
 
 @pytest.mark.parametrize("fails", ["while it is written", "when it is read", "by what it says"])
