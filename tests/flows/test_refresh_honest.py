@@ -3,80 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import store
 from flows import accepted
-from flows.settings import RefreshSettings
-from flows.summary import Summary
+from flows.settings import SweepSettings
+from flows.sweep import run_trial
+from flows.training import load_stores
+from flows.trials import trials
 from pipeline.heads import plan
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.gate import LeakError
 from pipeline.heads.record import read_clips
-from tests.flows.running import Finished, run, run_here
-from tests.flows.stores import add_clips, rising_or_falling
+from tests.flows.refreshing import Refresh, clips_of, made, refresh
+from tests.flows.running import run
+from tests.flows.stores import add_clips
 
-CONFIG = """
-[refresh]
-videos = "clips"
-heads = "mlp"
-[refresh.train]
-epochs = 1
-options = "units=4,second_units=4"
-split = "{split}"
-folds = 3
-"""
-Refresh = Callable[..., Finished]
+__all__ = ["refresh"]  # a fixture
 
-
-@pytest.fixture
-def refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refresh:
-    """`refresh` on the store `s.zarr`, which its extraction finds as it is (or as `summary` says)."""
-    monkeypatch.chdir(tmp_path)
-
-    def go(*words: str, split: str = "grouped", **summary: Any) -> Finished:
-        (tmp_path / "refresh.toml").write_text(CONFIG.format(split=split), encoding="utf-8")
-        extracted = Summary(store="s.zarr", **({"outcome": "done", "clips": 1} | summary))
-        monkeypatch.setattr("flows.refresh.features", lambda settings: extracted)
-        return run_here(
-            "refresh", "--config", "refresh.toml", "--store", "s.zarr", "--json", *words
-        )
-
-    return go
-
-
-def clips_of(number: int, groups: list[str], **columns: Any) -> pd.DataFrame:
-    """Clips to add, two of each group, one of each class."""
-    labels = ["falling", "rising"] * len(groups)
-    return pd.DataFrame(
-        {
-            "video_id": [f"new-{number:02d}-{i:02d}.mp4" for i in range(len(labels))],
-            "label": labels,
-            "group": np.repeat(groups, 2),
-            "sha256": [f"{number:032x}{i:032x}" for i in range(len(labels))],
-        }
-        | columns
-    )
-
-
-def made(path: Path, *, given: bool) -> str:
-    """The first store: 48 clips of 12 groups, some known by their bytes."""
-    url = rising_or_falling(path)
-    with store.Writer.acquire(url, owner="test") as writer:
-        rows = np.arange(48)
-        writer.set(rows, sha256=[f"{n:064x}" if n % 5 else "" for n in rows])
-        if given:
-            groups = writer.table["group"].to_numpy()
-            writer.set(rows, split=np.where(groups < "g03", "test", "train"))
-        writer.flush()
-    return url
+DRAWS = False
 
 
 @pytest.mark.long
@@ -127,7 +80,9 @@ def test_ten_refreshes_in_a_row_never_see_what_judges_them(
     assert outcomes.count("promoted") == 7
 
 
-@pytest.mark.parametrize("what", ["row", pytest.param("group", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "what", ["row", *(pytest.param(what, marks=pytest.mark.long) for what in ("group", "bytes"))]
+)
 def test_a_leak_that_is_planted_in_a_refresh_promotes_nothing(
     what: str, refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,11 +97,18 @@ def test_a_leak_that_is_planted_in_a_refresh_promotes_nothing(
         return (replace(split, train=np.sort(np.append(split.train, planted))),)
 
     monkeypatch.setattr(plan, "_splits", leaky)
-    if what == "group":
-        # One clip of a tested group that is not in the set itself.
-        refresh()
-        tested = store.open(str(tmp_path / "s.zarr")).test_sets["refresh"]["groups"][0]
-        add_clips(tmp_path / "s.zarr", clips_of(1, [tested]))
+    if what != "row":
+        # One clip of a tested group, or of tested bytes, that is not in the set itself.
+        with monkeypatch.context() as honestly:
+            honestly.setattr(plan, "_splits", honest)
+            assert refresh().json["outcome"] == "promoted"
+        source = store.open(str(tmp_path / "s.zarr"))
+        held, table = source.test_sets["refresh"], source.table().set_index("video_id")
+        new = clips_of(1, [held["groups"][0] if what == "group" else "elsewhere"]).iloc[:1]
+        if what == "bytes":
+            hashes = table.loc[held["video_ids"], "sha256"]
+            new = new.assign(sha256=hashes[hashes != ""].iloc[0])
+        add_clips(tmp_path / "s.zarr", new)
     accepted = tmp_path / "runs" / "accepted"
     before = accepted.readlink() if accepted.exists() else None
     said = refresh()
@@ -175,6 +137,35 @@ def test_a_leak_that_is_planted_in_a_sweep_is_refused_by_each_of_its_trainings(
     assert not list(tmp_path.glob("runs/*/metrics.json"))
 
 
+@pytest.mark.parametrize("what", ["row", "group", "bytes"])
+def test_a_leak_that_is_planted_in_a_trial_of_a_sweep_is_refused(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = made(tmp_path / "s.zarr", given=False)
+    honest = plan._splits
+
+    def leaky(clips: Any, config: TrainConfig) -> Any:
+        (split,) = honest(clips, config)
+        if what == "group":  # a clip of a tested group goes to the training
+            return (
+                replace(split, test=split.test[1:], train=np.sort([*split.train, split.test[0]])),
+            )
+        if what == "row":
+            return (replace(split, train=np.sort([*split.train, split.test[0]])),)
+        at = clips.positions(np.array([split.train[0], split.test[0]]))
+        clips.table.iloc[at, clips.table.columns.get_loc("sha256")] = "f" * 64
+        return (split,)
+
+    monkeypatch.setattr(plan, "_splits", leaky)
+    settings = SweepSettings(
+        store=url, heads="mlp", units="4,4", epochs=1, runs=str(tmp_path / "runs")
+    )
+    (trial,) = trials(settings, (4,))
+    with pytest.raises(LeakError, match={"row": "are also in training"}.get(what, what)):
+        run_trial(trial, settings, load_stores(url))
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("signal", "status"), [("SIGTERM", 143), ("SIGINT", 130)], ids=["SIGTERM", "Ctrl-C"]
 )
@@ -192,9 +183,6 @@ def test_stopped_while_it_extracts_nothing_is_trained(
 def test_stopped_while_it_trains_nothing_is_promoted(
     refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-    import signal
-
     made(tmp_path / "s.zarr", given=False)
     monkeypatch.setattr(
         "flows.refresh.print_epoch", lambda report: os.kill(os.getpid(), signal.SIGTERM)
@@ -242,7 +230,6 @@ def test_a_run_that_has_seen_the_test_clips_is_not_held_against_an_honest_one(
     refresh: Refresh, tmp_path: Path
 ) -> None:
     """As folders of runs are whose refreshes were made with kfold before there were test sets."""
-    from flows.training import load_stores
     from pipeline.heads.training import train
 
     url = made(tmp_path / "s.zarr", given=False)
@@ -255,87 +242,3 @@ def test_a_run_that_has_seen_the_test_clips_is_not_held_against_an_honest_one(
     assert said.json["outcome"] == "promoted", said.err
     assert said.json["accepted_top1"] is None
     assert "old was trained on" in said.json["why"]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ('[refresh]\nstore = "a.zarr"\n[refresh.features]\nstore = "b.zarr"', "keep one"),
-        ("[refresh.features]\ndry_run = true", "dry_run"),
-        ('[refresh.features]\nframes = "four"', "frames in .* is 'four'"),
-        ('[refresh.train]\nname = "accepted"', "name, which a refresh sets itself"),
-        ("[refresh.train]\nepoch = 2", "did you mean epochs"),
-    ],
-)
-def test_a_setting_that_would_be_overridden_is_refused(
-    text: str, says: str, tmp_path: Path
-) -> None:
-    import tomllib
-
-    from flows.refresh_settings import features_settings, resolved, train_settings
-    from pipeline.errors import ConfigError
-
-    tree = {"videos": "v", "store": "a.zarr"} | tomllib.loads(text)["refresh"]
-    with pytest.raises(ConfigError, match=says):
-        _all_of(RefreshSettings(**tree), resolved, features_settings, train_settings)
-
-
-def _all_of(settings: RefreshSettings, resolved: Any, features: Any, train: Any) -> None:
-    found = resolved(settings)
-    features(found)
-    train(found, "mlp")
-
-
-def test_videos_store_and_weights_may_stand_under_features() -> None:
-    from flows.refresh_settings import features_settings, resolved
-
-    inner = {"videos": "v", "store": "s.zarr", "weights": "random:3"}
-    found = resolved(RefreshSettings(features=inner | {"frames": 4}))
-    assert (found.videos, found.store, found.weights) == ("v", "s.zarr", "random:3")
-    extraction = features_settings(found)
-    assert (extraction.weights, extraction.frames) == ("random:3", 4)
-
-
-def test_the_name_accepted_is_kept_for_the_pointer(tmp_path: Path) -> None:
-    said = run_here("train", "--store", str(tmp_path / "s.zarr"), "--name", "accepted")
-    assert said.status == 1
-    assert "the name accepted is kept" in said.err
-    (tmp_path / "accepted").mkdir()
-    from pipeline.errors import ConfigError
-
-    with pytest.raises(ConfigError, match="is a folder, not a link"):
-        accepted.promote(tmp_path, tmp_path / "run")
-
-
-def test_freezing_writes_a_set_that_a_training_tests_on(tmp_path: Path) -> None:
-    url = made(tmp_path / "s.zarr", given=False)
-    said = run_here("freeze", "--store", url, "--name", "2026", "--fraction", "0.3", "--json")
-    assert said.status == 0, said.err
-    again = run_here("freeze", "--store", url, "--name", "2026")
-    assert again.status == 1
-    assert "for good" in again.err
-    listed = run_here("freeze", "--store", url, "--json").json["test_sets"]
-    assert [(one["name"], one["clips"]) for one in listed] == [("2026", said.json["clips"])]
-    words = (
-        "--head",
-        "mlp",
-        "--options",
-        "units=4",
-        "--epochs",
-        "1",
-        "--runs",
-        str(tmp_path / "r"),
-    )
-    trained = run_here("train", "--store", url, "--test-set", "2026", "--json", *words)
-    assert trained.status == 0, trained.err
-    assert trained.json["test"]["clips"] == said.json["clips"]
-    assert "stay out of the training for the test sets of the store: 2026" in trained.err
-    boards = run_here("compare", "--runs", str(tmp_path / "r"), "--test-set", "2026", "--json")
-    assert len(boards.json["boards"]) == 1
-    none = run_here("compare", "--runs", str(tmp_path / "r"), "--test-set", "2025")
-    assert none.status == 1
-    by_id = run_here("freeze", "--store", url, "--name", "x", "--clips", "clip-00*")
-    assert by_id.status == 0, by_id.err
-    wrong = run_here("train", "--store", url, "--test-set", "2025", "--name", "other", *words)
-    assert wrong.status == 1
-    assert "no test set '2025' (it has 2026, x)" in wrong.err
