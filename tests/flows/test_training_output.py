@@ -76,3 +76,15 @@ def test_what_is_to_be_known_of_the_splits_of_many_trainings_is_said_once(
     assert capsys.readouterr().err.splitlines() == [
         "10 of 64 clips have no group: each counts as a group of its own"
     ]
+
+
+@pytest.mark.long
+def test_three_thousand_neighbours_of_a_store_of_thousands_are_found_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rising_or_falling(tmp_path / "s.zarr", rows=5000)
+    said = run_here("similar", "--store", "s.zarr", "--video", "0", "--top", "3000", "--json")
+    assert said.status == 0, said.err
+    assert len(said.json["similar"]) == 3000
+    assert (tmp_path / "similar.png").stat().st_size
