@@ -15,7 +15,8 @@ from pipeline.heads.source import Rows
 
 MAY_DIFFER = frozenset({"view", "fit", "interpolation", "precision", "sampling.offset"})
 """What one view of a clip may have other than another: how its frames are looked at, and which
-frame of a segment. What a number of a step means (backbone, weights, rule, dtype) may not."""
+frame of a segment: the same rule takes as many steps over the same span, each at most a segment earlier
+or later. What a number of a step means (backbone, weights, rule, dtype) may not."""
 
 
 def with_views(clips: Clips, others: Sequence[Clips]) -> Clips:
