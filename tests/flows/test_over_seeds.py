@@ -21,6 +21,7 @@ from tests.flows.running import Finished, run_here
 from tests.flows.stores import rising_or_falling
 from tests.heads.test_identity import result_of
 
+DRAWS = False
 WORDS = ("--head", "mlp", "--units", "4,4", "--epochs", "1", "--store", "s.zarr")
 
 
@@ -99,6 +100,7 @@ def test_the_same_name_with_other_settings_is_refused_before_any_training(
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == before
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from tests.heads.sources import MemorySource, rising_or_falling
 
 QUICK = TrainConfig(head="mlp", options={"units": 4, "second_units": 4}, epochs=1, baselines=False)
 PARTS = ("train", "validation", "test")
+DRAWS = False
 
 
 def source_with(**columns) -> MemorySource:

@@ -81,6 +81,7 @@ def test_a_run_is_replaced_only_by_one_that_is_finished(runs: Path) -> None:
     assert sorted(path.name for path in runs.iterdir()) == ["a"]
 
 
+@pytest.mark.long
 def test_the_new_run_says_which_clips_came_went_or_changed_since_the_old_one(runs: Path) -> None:
     source = rising_or_falling()
     source.frame.loc[0, "label"], source.frame.loc[1, "status"] = "rise", 3

@@ -22,6 +22,7 @@ from pipeline.heads.zoo import build_head
 from tests.heads.sources import rising_or_falling
 from tests.heads.test_zoo import CASES, SHAPES, SMALL, clips
 
+DRAWS = False
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,7 @@ from tests.flows.stores import rising_or_falling as real_store
 from tests.heads.sources import MemorySource, Sequences, rising_or_falling
 from tests.heads.test_identity import result_of
 
+DRAWS = False
 CONFIG = TrainConfig(
     head="mlp",
     options={"units": 8},
