@@ -158,8 +158,11 @@ def _train_all(
                 since=before,
             )
         except KeyboardInterrupt:
+            metrics = {"stopped": True}
+        if metrics["stopped"]:
+            # However it was asked to stop: half a training is never judged.
             stop.event.set()
-            stop.signal = stop.signal or "SIGINT"
+            stop.signal = stop.signal or metrics.get("stopped_by") or "SIGINT"
         if stop.event.is_set():
             return made
         page.tell(
