@@ -121,7 +121,12 @@ def _train(
     )
     if fitted.progress.stopped:
         checkpoint.save()
-    metrics = finish_run(folder, plan.clips, split, plan.settings, fitted, started)
+    try:
+        metrics = finish_run(folder, plan.clips, split, plan.settings, fitted, started)
+    except KeyboardInterrupt:
+        # All epochs are done: the state of the last is worth more than what its budget saved.
+        checkpoint.save()
+        raise
     if metrics["stopped"]:
         # Also where it was stopped after its last epoch, in the baseline beside it.
         checkpoint.save()

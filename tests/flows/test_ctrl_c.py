@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.heads.saved import load_run
+from pipeline.heads.work_folder import RunState, run_state
 from tests.faults.breaking import wait_until
 from tests.flows.running import finish, run, start
 from tests.flows.stores import rising_or_falling
 from tests.heads.test_identity import result_of
 
-WORDS = ("--head", "mlp", "--units", "8,8", "--epochs", "40", "--patience", "40")
+EPOCHS = 200
+WORDS = ("--head", "mlp", "--units", "8,8", "--epochs", str(EPOCHS), "--patience", str(EPOCHS))
+PLACES = ("an epoch", "the tables", "the frame average")
 
 
 def metrics_of(run_folder: Path) -> dict[str, Any]:
@@ -31,26 +35,34 @@ def test_ctrl_c_in_a_training_and_in_its_frame_average(prefect_api: str, tmp_pat
     whole = run(*words, "--name", "whole", cwd=tmp_path)
     assert whole.status == 0, whole.err
     runs = tmp_path / "runs"
-    for where in ("an epoch", "the frame average"):
-        name = where.replace(" ", "-")
-        process = start(*words, "--name", name, "--json", cwd=tmp_path)
+    for where in PLACES:
+        folder = runs / where.replace(" ", "-")
+        process = start(*words, "--name", folder.name, "--json", cwd=tmp_path)
         if where == "an epoch":
             assert process.stderr is not None
             next(line for line in process.stderr if line.startswith("epoch   2/"))
         else:
             # Written after the head's own epochs, just before the frame average is trained.
-            wait_until((runs / name / "leakage.csv").exists, process)
+            wait_until((folder / "leakage.csv").exists, process)
+        if where == "the frame average":  # which takes seconds
+            begun = time.monotonic()
+            wait_until(lambda begun=begun: time.monotonic() > begun + 0.7, process)
         process.send_signal(signal.SIGINT)
         stopped = finish(process)
         assert stopped.status == 130, stopped.err
-        assert "holds the best head so far, --resume goes on" in stopped.err
-        kept = metrics_of(runs / name)
-        assert (kept["stopped"], kept["stopped_by"]) == (True, "SIGINT")
-        assert kept["epochs"] == 40 if where == "the frame average" else kept["epochs"] < 40
-        assert "frame_average" not in kept["baseline"]
-        assert load_run(runs / name).metrics["digest"] == kept["digest"]
-        again = run(*words, "--name", name, "--resume", cwd=tmp_path)
+        assert run_state(folder) is RunState.UNFINISHED
+        kept = metrics_of(folder) if (folder / "metrics.json").exists() else {}
+        if where == "an epoch":
+            assert (kept["stopped"], kept["stopped_by"]) == (True, "SIGINT")
+            assert kept["epochs"] < EPOCHS
+            assert "holds the best head so far, --resume goes on" in stopped.err
+            assert load_run(folder).metrics["digest"] == kept["digest"]
+        else:
+            assert "frame_average" not in kept.get("baseline", {})
+            assert result_of(folder) == result_of(runs / "whole"), "the best head is kept"
+        again = run(*words, "--name", folder.name, "--resume", cwd=tmp_path)
         assert again.status == 0, again.err
-        assert result_of(runs / name) == result_of(runs / "whole")
-        assert metrics_of(runs / name)["baseline"] == metrics_of(runs / "whole")["baseline"]
-        assert metrics_of(runs / name)["test"] == metrics_of(runs / "whole")["test"]
+        assert ("epoch   1/" in again.err, "epoch" in again.err) == (False, where == "an epoch")
+        assert result_of(folder) == result_of(runs / "whole")
+        for part in ("baseline", "test", "validation"):
+            assert metrics_of(folder)[part] == metrics_of(runs / "whole")[part]
