@@ -71,10 +71,10 @@ def open_group(place: Place, *, read_only: bool = True) -> zarr.Group:
             "or make one with `pixels-once features`"
         )
     try:
-        attributes = json.loads(data).get("attributes", {})
-    except ValueError as error:
+        attributes = dict(json.loads(data).get("attributes", {}))
+    except (ValueError, TypeError, AttributeError) as error:
         raise StoreDamaged(
-            f"{place.url}/zarr.json is not JSON: restore it from a copy of the store"
+            f"{place.url}/zarr.json is not a group's metadata: restore it from a copy of the store"
         ) from error
     if attributes.get("format") != FORMAT:
         raise StoreMismatch(
@@ -91,13 +91,21 @@ def open_group(place: Place, *, read_only: bool = True) -> zarr.Group:
 
 
 def open_arrays(group: zarr.Group, names: tuple[str, ...]) -> dict[str, zarr.Array[Any]]:
-    """These arrays, opened at once; an array that the store does not have is left out."""
+    """These arrays, opened at once; an array that the store does not have is left out.
+
+    Raises `StoreDamaged` for an array whose metadata cannot be read.
+    """
 
     def one(name: str) -> zarr.Array[Any] | None:
         try:
             return group[name]
         except KeyError:
             return None
+        except (ValueError, TypeError) as error:  # no JSON, no text, or not an array's
+            raise StoreDamaged(
+                f"{group.store_path}/{name}/zarr.json is damaged ({type(error).__name__}): restore "
+                "it from a copy of the store"
+            ) from error
 
     with ThreadPoolExecutor(8) as threads:
         found = threads.map(one, names)

@@ -9,6 +9,7 @@ import pytest
 import zarr
 
 import store
+from store.lease import FOLDER
 from tests.store.stores import arrays, clips, features_of, filled, put_batch, same
 
 
@@ -178,5 +179,21 @@ def test_repair_waits_for_no_run(local):
 def test_metadata_that_is_no_json_is_one_sentence(local):
     filled(local)
     (Path(local) / "zarr.json").write_text("{")
-    with pytest.raises(store.StoreDamaged, match="not JSON"):
+    with pytest.raises(store.StoreDamaged, match="not a group's metadata"):
         store.open(local)
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"\xff"])
+@pytest.mark.parametrize("array", ["", "status/", "fps/"])
+def test_damaged_metadata_is_named_in_one_sentence_by_whoever_opens_the_store(local, array, text):
+    filled(local)
+    (Path(local) / f"{array}zarr.json").write_bytes(text)
+    for call in (
+        lambda: store.open(local).load(),
+        lambda: store.verify(local),
+        lambda: store.Writer.acquire(local, owner="test"),
+    ):
+        with pytest.raises(store.StoreError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert list((Path(local) / FOLDER).glob("*.json")) == []
