@@ -25,6 +25,7 @@ from flows.cancelling import (
     is_scheduled,
     watched_for_cancelling,
 )
+from flows.outcomes import require_few_failed, require_reached
 from flows.places import require_places
 from flows.planning import check_retry
 from flows.preparing import (
@@ -44,33 +45,13 @@ from flows.settings import FeaturesSettings
 from flows.settling import settle_now
 from flows.specs import stage_of, with_store
 from flows.summary import Summary, stage_rows
-from pipeline.errors import ConfigError, PixelsError
+from pipeline.errors import ConfigError
 from pipeline.features.backbones import describe, require_engine
 from pipeline.features.stage import Stage
 from pipeline.spec import Spec
 from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
 
 _PASSES = 3  # a chunk found damaged by a late writer is made again, but not for ever
-
-
-class RunFailed(PixelsError, RuntimeError):
-    """The run ended, and its result is not acceptable. `summary` says what it did."""
-
-    exit_status = 3
-
-    def __init__(self, message: str, summary: Summary) -> None:
-        super().__init__(message)
-        self.summary = summary
-
-
-class TooManyFailed(RunFailed):
-    """More clips failed than `--max-failed` allows."""
-
-
-class NothingReached(RunFailed):
-    """No clip that was planned could be reached: the environment is at fault, not the clips."""
-
-    exit_status = 4
 
 
 @flow(
@@ -142,6 +123,11 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
         plan = plan_run(settings, catalog, wanted, writer.table)
         rows, paths = prepare(catalog, plan, writer)
         logger.info("%r", plan)
+        if len(plan.unknown):
+            logger.warning(
+                "%d clips did not say whether they have changed: their rows stay as they are",
+                len(plan.unknown),
+            )
         summary = Summary(
             store=settings.store,
             outcome="nothing to do",
@@ -149,6 +135,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
             planned=len(rows),
             gone=len(plan.gone),
             returned=len(plan.returned),
+            unknown=len(plan.unknown),
             why=plan.why,
             weights=str(weights),
             fingerprint=spec.fingerprint,
@@ -176,30 +163,9 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
         return Cancelled(  # type: ignore[return-value]
             message=f"stopped by {summary.stopped_by}; clips left for the next run: {summary.left}"
         )
-    _require_reached(summary)
-    if summary.planned and summary.failed / summary.planned > settings.max_failed:
-        raise TooManyFailed(
-            f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
-            f"{settings.max_failed}: see the failure table",
-            summary,
-        )
+    require_reached(summary)
+    require_few_failed(summary, settings.max_failed)
     return summary
-
-
-def _require_reached(summary: Summary) -> None:
-    """Raise `NothingReached` where every planned clip was `unreachable`.
-
-    A single clip that stays out of reach beside ready ones is its own fault, and costs only itself.
-    """
-    unreachable = summary.reasons.get("unreachable", 0)
-    alone = summary.planned == 1 and summary.rows.get("ready", 0) > 0
-    if summary.planned and unreachable == summary.planned and not alone:
-        raise NothingReached(
-            f"none of the {summary.planned} clips could be reached (the first: "
-            f"{summary.failures[0]['detail'][:200]}): check the network, the mount and the "
-            "credentials, and run again",
-            summary,
-        )
 
 
 def _absolute(videos: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.reasons import FAILURES, WARNINGS
 from store import FAILED, GONE, PENDING, READY
 
@@ -25,7 +26,9 @@ class Plan:
     new: positions of clips that the store does not know · make: known rows to extract ·
     gone: rows whose clip has left · returned: gone rows whose bytes are back ·
     known: rows of all other catalog clips, at `known_positions` · stale: of those, rows whose bytes
-    have changed and that this run does not make.
+    have changed and that this run does not make · unknown: of those, rows of which nobody says what
+    their clip is now: they stay as they are · absent: ready rows whose clip the catalog names, and it
+    is not there.
     """
 
     new: np.ndarray
@@ -35,6 +38,8 @@ class Plan:
     known: np.ndarray
     known_positions: np.ndarray
     stale: np.ndarray
+    unknown: np.ndarray
+    absent: np.ndarray
     why: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -78,7 +83,10 @@ def make_plan(
     reason = table["reason"].to_numpy().astype(str)
     gone = np.flatnonzero(~present & (status != GONE))
 
-    changed = _changed(catalog, table, known, known_positions, same_bytes)
+    listed = catalog[["size_bytes", "mtime_ns"]].to_numpy()[known_positions]
+    unknown = (listed == UNKNOWN).all(axis=1)
+    absent = (listed == ABSENT).all(axis=1) & (status[known] == READY)
+    changed = _changed(catalog, table, known, known_positions, same_bytes) & ~unknown
     was = status[known]
     failed_before = np.isin(reason[known], list(FAILURES))
     returned = (
@@ -96,6 +104,8 @@ def make_plan(
         known=known,
         known_positions=known_positions,
         stale=known[changed & ~make],
+        unknown=known[unknown],
+        absent=known[absent & wanted[known_positions]],
         why={
             "new": len(new),
             "changed": int((changed & make & ~pending).sum()),
@@ -110,11 +120,11 @@ def follow_catalog(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Column → (rows, values) where label, split, group, size or time differ from the catalog.
 
-    Stale rows keep the size and time that their features were made from, so that the next run that
-    wants them still sees the change.
+    Stale rows, and those whose clip is unknown now, keep the size and time that their features were
+    made from, so that the next run that wants them still sees the change.
     """
     updates = {}
-    fresh = ~np.isin(plan.known, plan.stale)
+    fresh = ~np.isin(plan.known, [*plan.stale, *plan.unknown])
     for name in (*_FOLLOWED, "size_bytes", "mtime_ns"):
         now = catalog[name].to_numpy()[plan.known_positions]
         before = table[name].to_numpy()[plan.known]

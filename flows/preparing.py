@@ -83,10 +83,11 @@ def plan_run(
         retry=retried_reasons(settings),
         same_bytes=_same_bytes,
     )
-    if len(table) and len(plan.gone) > MOST_GONE * len(table) and not settings.allow_gone:
+    lost = len(plan.gone) + len(plan.absent)
+    if len(table) and lost > MOST_GONE * len(table) and not settings.allow_gone:
         raise ConfigError(
-            f"{len(plan.gone)} of the {len(table)} rows of {settings.store} have no clip under "
-            f"{settings.videos or DEMO_CLIPS}: check --videos, or pass --allow-gone to mark them gone"
+            f"{lost} of the {len(table)} rows of {settings.store} have no clip under "
+            f"{settings.videos or DEMO_CLIPS}: check --videos, or pass --allow-gone to go on without them"
         )
     return plan
 

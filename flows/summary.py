@@ -11,7 +11,8 @@ class Summary:
     """The outcome of one `features` run.
 
     clips: in the catalog · planned: to be made · ready, failed: of those · left: not made, for the
-    next run · stage_share: where the workers' time went, as shares.
+    next run · unknown: rows that stay as they are, since nobody says what their clip is now ·
+    stage_share: where the workers' time went, as shares.
     """
 
     store: str
@@ -23,6 +24,7 @@ class Summary:
     left: int = 0
     gone: int = 0
     returned: int = 0
+    unknown: int = 0
     why: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     warnings: dict[str, int] = field(default_factory=dict)  # of ready clips, by reason
@@ -59,6 +61,8 @@ class Summary:
                 f"(about {_minutes(self.estimate_s or 0)}, "
                 f"{(self.estimate_bytes or 0) / 2**20:.0f} MiB)"
             )
+        if self.planned == 0 and self.unknown:
+            return f"nothing to do, as far as {self.clips - self.unknown} of {self.clips} clips say"
         if self.planned == 0:
             return f"nothing to do: all {self.clips} clips are in {self.store}"
         made = f"{self.ready} ready, {self.failed} failed"

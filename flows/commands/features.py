@@ -24,7 +24,8 @@ def run(settings: FeaturesSettings, *, json: bool) -> int:
     with prefect_server() as server:
         from prefect.exceptions import CancelledRun
 
-        from flows.features import RunFailed, features
+        from flows.features import features
+        from flows.outcomes import RunFailed
 
         if server is not None and server.page:
             print(f"watch: {server.page}", file=sys.stderr)
@@ -67,6 +68,11 @@ def print_summary(summary: Summary, *, json: bool = False) -> None:
         )
     if summary.gone:
         print(f"{summary.gone} rows are gone: their clips have left the folder")
+    if summary.unknown:
+        print(
+            f"{summary.unknown} clips did not say whether they have changed: their rows are as they "
+            "were"
+        )
     headline(summary.headline())
     if summary.outcome == "done" and summary.ready:
         suggest("train", "--store", summary.store, "--head", "gru")

@@ -129,7 +129,7 @@ class FeaturesSettings:
         most=1,
     )
     allow_gone: bool = setting(
-        False, "go on although more than a fifth of the rows would be marked gone"
+        False, "go on although more than a fifth of the rows have no clip any more"
     )
     previews: bool = setting(True, "keep three small pictures of every clip in the store")
     if_busy: str = setting(

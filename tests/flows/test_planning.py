@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flows.planning import check_retry, follow_catalog, make_plan
 from pipeline.errors import ConfigError
+from pipeline.features.catalog.table import UNKNOWN
 from pipeline.features.reasons import FAILURES, WARNINGS
 from store import FAILED, GONE, PENDING, READY
 
@@ -46,6 +47,10 @@ def table(**changes) -> pd.DataFrame:
         ((READY, ""), "changed", "make"),
         ((READY, ""), "other bytes, same size", "make"),
         ((READY, ""), "left", "gone"),
+        ((READY, ""), "not to be asked", "keep"),
+        ((GONE, ""), "not to be asked", "returned"),
+        ((PENDING, ""), "not to be asked", "make"),
+        ((FAILED, "unreachable"), "not to be asked", "make"),
         ((PENDING, ""), "same", "make"),
         ((PENDING, ""), "left", "gone"),
         *(((FAILED, code), "same", "make") for code, r in FAILURES.items() if r.retried),
@@ -66,6 +71,8 @@ def test_every_row_ends_where_the_contract_says(was, now, outcome):
     clips = catalog()
     if now == "left":
         clips = clips.drop(index=1).reset_index(drop=True)
+    elif now == "not to be asked":
+        clips.loc[1, ["size_bytes", "mtime_ns"]] = UNKNOWN
     elif now == "changed":
         clips.loc[1, ["size_bytes", "mtime_ns"]] = 101, 6
     elif now in ("touched", "other bytes, same size"):
@@ -78,6 +85,9 @@ def test_every_row_ends_where_the_contract_says(was, now, outcome):
     }
     assert found == {name: [1] if name == outcome else [] for name in found}
     assert not len(plan.new)
+    assert (1 in plan.unknown) == (now == "not to be asked")
+    if now == "not to be asked":
+        assert follow_catalog(clips, rows, plan) == {}
 
 
 @pytest.mark.parametrize("reason", [*FAILURES, "all"])

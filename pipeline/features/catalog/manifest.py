@@ -23,7 +23,7 @@ from pipeline.features.catalog.remote import (
     without_query,
     without_secrets,
 )
-from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog
+from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, UNKNOWN, make_catalog
 from pipeline.features.catalog.ucf import ucf_group
 from pipeline.features.files import read_start, stat_all
 
@@ -216,7 +216,8 @@ def _sizes(
         if isinstance(file, os.stat_result):
             sizes[row], times[row] = file.st_size, file.st_mtime_ns
         else:
-            sizes[row], times[row] = ABSENT
+            absent = isinstance(file, FileNotFoundError | NotADirectoryError | ValueError)
+            sizes[row], times[row] = ABSENT if absent else UNKNOWN
     return sizes, times
 
 

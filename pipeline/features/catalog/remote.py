@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline.errors import ConfigError, PixelsError, ServiceUnavailable
 from pipeline.features.catalog.folders import Found, by_folders, is_clip_name
-from pipeline.features.catalog.table import ABSENT
+from pipeline.features.catalog.table import ABSENT, UNKNOWN
 
 _TIMES = (
     "mtime",
@@ -168,7 +168,8 @@ def list_remote_clip(url: str) -> pd.DataFrame:
 
 
 def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:
-    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none; several at once."""
+    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none, `UNKNOWN`
+    where nobody says; several at once."""
     for url in urls:
         refuse_credentials(url)
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
@@ -196,10 +197,8 @@ def _state_of(url: str) -> tuple[int, int]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
         return size_and_time(fs.info(path))
-    except FileNotFoundError:
-        return ABSENT
-    except Exception:  # a refused or broken connection: the reading itself will say what is wrong
-        return ABSENT
+    except Exception as error:  # where it is reached, the reading itself will say what is wrong
+        return ABSENT if is_absent(error) else UNKNOWN
 
 
 def _nanoseconds(time: Any) -> int:

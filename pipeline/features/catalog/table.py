@@ -27,6 +27,9 @@ SPLIT_NAMES = {
 ABSENT = (-1, 0)
 """(size_bytes, mtime_ns) of a file that is not there."""
 
+UNKNOWN = (-1, -1)
+"""(size_bytes, mtime_ns) of a clip whose service or mount did not say what it is."""
+
 
 def make_catalog(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFrame:
     """A frame of `CATALOG_COLUMNS` from equally long sequences: text as str, numbers as int64."""
