@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PixelsError
 from pipeline.features.catalog import CATALOG_COLUMNS, discover
 
 pytestmark = pytest.mark.timeout(120)
@@ -122,3 +122,20 @@ def test_a_folder_that_may_be_listed_but_not_entered_is_one_sentence(tmp_path: P
             discover(str(tmp_path))
     finally:
         (tmp_path / "a").chmod(0o700)
+
+
+@pytest.mark.parametrize("place", ["memory://nowhere/clips.csv", "nonsense://a/clips.csv"])
+def test_a_manifest_that_is_not_there_is_one_sentence(place: str) -> None:
+    with pytest.raises(PixelsError) as caught:
+        discover(place)
+    assert str(caught.value).startswith(f"{place} cannot be read")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_by_url_is_read(tmp_path: Path) -> None:
+    import fsspec
+
+    with fsspec.open("memory://lists/clips.csv", "wb") as file:
+        file.write(b"path,label\na.mp4,Jump\n")
+    (row,) = discover("memory://lists/clips.csv").to_dict("records")
+    assert (row["video_id"], row["label"]) == ("a.mp4", "Jump")

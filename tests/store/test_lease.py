@@ -317,3 +317,37 @@ def test_who_holds_it_survives_pickling():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == "busy"
     assert again.holder == error.holder
+
+
+def test_a_beat_that_fails_is_told_and_the_next_one_is_tried(tmp_path, monkeypatch, caplog):
+    url, beats, again = filled(str(tmp_path / "clips.zarr")), [], threading.Event()
+    real = Lease.beat
+
+    def beat(self, batches=None):
+        beats.append(batches)
+        if len(beats) == 1:
+            raise OSError("the network is away")
+        real(self, batches)
+        again.set()
+
+    monkeypatch.setattr("store.heartbeat.BEAT_S", 0.01)
+    monkeypatch.setattr(Lease, "beat", beat)
+    with store.Writer.acquire(url, owner="test"):
+        assert again.wait(60)
+    assert "could not be refreshed: the network is away" in caplog.text
+
+
+def test_a_lease_that_cannot_be_removed_ends_no_run(tmp_path, monkeypatch, caplog):
+    url = filled(str(tmp_path / "clips.zarr"))
+
+    def refused(self, suspects=()):
+        raise OSError("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lease, "release", refused)
+        with store.Writer.acquire(url, owner="test"):
+            pass
+    assert "could not be removed: not now" in caplog.text
+    holder = store.holder(url)
+    assert holder is not None
+    assert holder.owner == "test"
