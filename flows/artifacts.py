@@ -60,7 +60,8 @@ def publish_links(page: RunPage, store: str, client: Any) -> str:
                 key=key("dashboard", store),
                 link=address,
                 link_text="Dask dashboard",
-                description=f"workers and batches of the run that makes {store}, while it lasts",
+                description=f"workers and batches of the run that makes {store}, while it lasts; "
+                "the scheduler needs `pip install bokeh` to show them",
             ),
         )
     return address
