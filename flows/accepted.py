@@ -70,9 +70,16 @@ def locked(runs: Path) -> Iterator[None]:
         yield
 
 
-def state_of(clips: Clips, trainings: Sequence[TrainConfig]) -> str:
-    """A hash of which clips can be used, their features, labels and splits, and of every setting."""
-    asked = [config.to_dict() for config in trainings]
+def state_of(
+    clips: Clips, trainings: Sequence[TrainConfig], *, test_set: str = "", threshold: float = 0.0
+) -> str:
+    """A hash of which clips can be used, their features, labels and splits, and of every setting
+    that heads are trained and judged by.
+    """
+    asked = [
+        *(config.to_dict() for config in trainings),
+        {"test_set": test_set, "threshold": threshold},
+    ]
     hasher = hashlib.sha256(clips.fingerprint.encode())
     hasher.update(json.dumps(asked, sort_keys=True).encode() + b"\n")
     table = clips.table[["video_id", "label", "split", "group"]].astype(str)

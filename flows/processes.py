@@ -26,15 +26,16 @@ def identity(pid: int | None = None) -> Identity:
 def has_gone(labels: Mapping[str, Any]) -> bool:
     """Whether the process that these labels name has certainly ended.
 
-    False for labels of another machine, of another container, or without the names: nothing is known
-    of those from here.
+    False for labels of another machine, of another container, or without the names, and of another
+    boot where the machine has no id: nothing is known of those from here.
     """
     found = {name: str(labels.get(_PREFIX + name, "")) for name in (*_machine(), "pid", "started")}
     here = _machine()
     if not all(found.values()) or found["host"] != here["host"]:
         return False
     if found["boot"] != here["boot"]:
-        return True
+        # Containers that share a host's name and have no machine-id may be of two machines.
+        return not found["host"].endswith("/")
     if found["processes"] != here["processes"]:
         return False
     return _started(int(found["pid"])) != found["started"]

@@ -38,7 +38,7 @@ from flows.training import (
 from pipeline.heads.gate import require_unseen
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.plan import FOLDED
-from pipeline.heads.promotion import Verdict, judge
+from pipeline.heads.promotion import FEWEST_GROUPS, Verdict, judge, judge_by_baselines
 from pipeline.heads.record import trained_clips
 from pipeline.heads.run_folder import write_json
 from pipeline.heads.splits import rows_of_test_set
@@ -83,7 +83,12 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
         return _ended(begun, "Interrupted")
     with store_warnings():
         loaded = load_stores(settings.store)
-    state = accepted.state_of(loaded.clips, [train_config(one) for one in trainings])
+    state = accepted.state_of(
+        loaded.clips,
+        [train_config(one) for one in trainings],
+        test_set=settings.test_set,
+        threshold=settings.threshold,
+    )
     before = accepted.read(runs)
     if before is not None and _remembered(runs, settings.store) == state and not settings.always:
         logger.info("nothing new since the last refresh")
@@ -189,19 +194,28 @@ def _judge(
     own = trained_clips(best.folder, clips.table)
     require_unseen(best.folder.name, clips, test, own, groups=whole)
     before = accepted.read(runs)
-    rival, note = None, ""
+    comparable, note = before is not None, ""
     if before is not None:
         accepted.require_same_features(before, clips)
         fair = accepted.not_seen(before, clips, test, groups=whole)
         if not fair.all():
             note = f"{before.name} was trained on {int((~fair).sum())} of {len(test)} test clips"
-        if fair.any():
-            test = test[fair]
-            rival = accepted.hits(before, clips, test)
+            comparable = len(set(group_names(clips.table.iloc[test[fair]]))) >= FEWEST_GROUPS
+            if comparable:
+                test = test[fair]
+            else:
+                note += ", so it cannot be held against"
     table = clips.table.iloc[test]
-    labels = table["label"].astype(str).to_numpy(dtype=object)
+    labels, groups = table["label"].astype(str).to_numpy(dtype=object), group_names(table)
     hits = accepted.hits(best.folder, clips, test)
-    verdict = judge(hits, rival, labels, group_names(table), settings.threshold)
+    if before is not None and not comparable:
+        baselines = {
+            name: top1 for name, top1 in best.metrics["baseline"].items() if name != "chance"
+        }
+        verdict = judge_by_baselines(hits, labels, groups, baselines, settings.threshold)
+    else:
+        rival = accepted.hits(before, clips, test) if before is not None else None
+        verdict = judge(hits, rival, labels, groups, settings.threshold)
     return _result(settings, holdout, best, before, verdict, note)
 
 

@@ -6,7 +6,9 @@ password file; a batch system may mount homes read-only. Neither may stop a run.
 
 from __future__ import annotations
 
+import functools
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -29,9 +31,7 @@ def give_home() -> None:
     For the packages that insist on one (Dask and others end in "Could not determine home directory").
     """
     if not os.path.isabs(os.path.expanduser("~")):
-        home = _temporary()
-        home.mkdir(mode=0o700, exist_ok=True)
-        os.environ["HOME"] = str(home)
+        os.environ["HOME"] = str(_temporary())
 
 
 def cache_folder() -> Path:
@@ -55,5 +55,15 @@ def keras_home() -> Path:
     return readable if readable.is_dir() else user_folder(".keras")
 
 
+@functools.cache
 def _temporary() -> Path:
-    return Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}"
+    """This user's folder in the temporary one. Its name can be foreseen, so one that another user made
+    or may write to is not used: settings and models would be read from it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"pixels-once-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    ours = status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode)
+    if ours and not status.st_mode & 0o077:
+        return folder
+    return Path(tempfile.mkdtemp(prefix=f"pixels-once-{os.getuid()}-"))

@@ -14,7 +14,9 @@ from pipeline import homes
 def nothing_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("PIXELS_ONCE_CACHE", "XDG_CACHE_HOME", "KERAS_HOME"):
         monkeypatch.delenv(name, raising=False)
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    homes._temporary.cache_clear()
 
 
 def test_a_home_holds_the_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -41,7 +43,6 @@ def test_a_user_without_a_name_has_a_place(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("pwd.getpwuid", nobody)
     folder = tmp_path / "temporary" / f"pixels-once-{os.getuid()}"
     assert (homes.user_folder(".cache"), homes.keras_home()) == (folder / "cache", folder / "keras")
-    folder.parent.mkdir()
     homes.give_home()
     assert os.environ["HOME"] == str(folder)
     assert Path.home() == folder
@@ -57,3 +58,27 @@ def test_an_empty_variable_names_nothing_and_a_name_is_kept(
     assert homes.cache_folder() == tmp_path / "elsewhere" / "pixels-once"
     monkeypatch.setenv("PIXELS_ONCE_CACHE", str(tmp_path / "named"))
     assert homes.cache_folder() == tmp_path / "named"
+
+
+@pytest.mark.parametrize("kind", ["open to others", "a link", "another user's"])
+def test_a_foreseeable_folder_that_is_not_this_user_s_alone_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    folder = tmp_path / "temporary" / f"pixels-once-{os.getuid()}"
+    if kind == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir(mode=0o700)
+    if kind == "open to others":
+        folder.chmod(0o777)
+    if kind == "another user's":
+        if os.getuid() != 0:
+            pytest.skip("only root can give a folder away")
+        os.chown(folder, 65534, 65534)
+    found = homes.user_folder(".prefect").parent
+    assert found != folder
+    assert found.name.startswith(folder.name)
+    assert found.stat().st_mode & 0o777 == 0o700
+    assert homes.cache_folder().is_relative_to(found)

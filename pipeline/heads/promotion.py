@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,29 @@ class Verdict:
     low: float | None = None
     high: float | None = None
     classes: tuple[dict[str, Any], ...] = ()
+
+
+def judge_by_baselines(
+    hits: Hits, labels: Names, groups: Names, baselines: Mapping[str, float], threshold: float
+) -> Verdict:
+    """Hold a new head against its own baselines, where the accepted one has seen the test clips.
+
+    `baselines` are their top-1 on the same clips. Promoted where the head is not worse than the best
+    of them by more than `threshold`: it is no successor that is found by chance, or by a mean of frames.
+    """
+    top1 = float(hits.mean())
+    name = max(baselines, key=lambda one: baselines[one])
+    difference = top1 - baselines[name]
+    promoted = difference >= -threshold - 1e-9
+    return Verdict(
+        promoted=promoted,
+        why=f"beside {name} ({baselines[name]:.3f}) the difference ({difference:+.3f}) "
+        f"is {'not ' * promoted}below {-threshold:+.3f}",
+        clips=len(hits),
+        groups=len(set(groups)),
+        top1=top1,
+        classes=tuple(_classes(hits, None, labels)),
+    )
 
 
 def judge(

@@ -104,10 +104,13 @@ def is_finished(out: Path) -> bool:
 
 
 def settle(out: Path) -> None:
-    """Complete a replacement that died between its two renames, or after them."""
+    """Complete a replacement that died before its two renames, between or after them."""
     old, beside = _old(out), _beside(out)
     if not old.exists():
-        return
+        if run_state(beside) is not RunState.FINISHED:
+            return
+        if out.exists():
+            out.rename(old)
     if not out.exists():
         # The new run was finished before the old one was moved away.
         (beside if run_state(beside) is RunState.FINISHED else old).rename(out)

@@ -104,6 +104,13 @@ def test_a_replacement_that_died_between_its_renames_is_completed(runs: Path) ->
     (runs / ".c.next" / "checkpoint").mkdir(parents=True)
     settle(runs / "c")
     assert run_state(runs / "c") is RunState.FINISHED
+    # Killed before the first of them, the new run was finished, too.
+    shutil.rmtree(runs / ".c.next")
+    shutil.copytree(runs / "c", runs / ".c.next")
+    (runs / "c" / "model.keras").unlink()
+    settle(runs / "c")
+    assert (runs / "c" / "model.keras").exists(), "the new run was lost"
+    assert [path.name for path in runs.iterdir()] == ["c"]
 
 
 def test_a_picture_that_cannot_be_drawn_takes_no_result_with_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.heads.promotion import judge
+from pipeline.heads.promotion import judge, judge_by_baselines
 
 
 def hits(rights: int, n: int = 200) -> np.ndarray:
@@ -59,3 +59,12 @@ def test_every_class_has_its_line():
         "class": "a", "clips": 100, "recall": 1.0, "accepted_recall": 0.5, "difference": 0.5,
     }  # fmt: skip
     assert lines["b"]["recall"] == 0
+
+
+@pytest.mark.parametrize(("rights", "promoted"), [(150, True), (148, True), (140, False)])
+def test_beside_its_baselines_a_head_may_not_be_worse_than_the_best_of_them(rights, promoted):
+    baselines = {"majority": 0.5, "frame_average": 0.75}
+    verdict = judge_by_baselines(hits(rights), LABELS, GROUPS, baselines, 0.01)
+    assert verdict.promoted is promoted
+    assert "frame_average (0.750)" in verdict.why
+    assert verdict.accepted_top1 is None
