@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Completed, Crashed, Pending
@@ -96,7 +96,10 @@ class Serving:
         try:
             # So that somebody may tell its end, should this process be killed.
             self._client.update_flow_run_labels(run.id, dict(identity()))
-            if self._client.set_flow_run_state(run.id, Pending()).status != SetStateStatus.ACCEPT:
+            taken: Any = Pending(message=f"taken up ({uuid4().hex})")
+            answer = self._client.set_flow_run_state(run.id, taken)
+            # Refused may mean that it is ours already: the first answer was lost, and we asked again.
+            if answer.status != SetStateStatus.ACCEPT and not self._has(run.id, taken):
                 self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
                 return
         except Exception as error:  # it stays due, or what became of it is seen below
@@ -110,6 +113,10 @@ class Serving:
         )
         asked = self._wait(process, run.id)
         self._conclude(run, process.returncode, asked)
+
+    def _has(self, run_id: UUID, state: Any) -> bool:
+        found = self._client.read_flow_run(run_id).state
+        return found is not None and found.is_pending() and found.message == state.message
 
     def _wait(self, process: subprocess.Popen[bytes], run_id: UUID) -> bool:
         """Until the process has ended; whether it was asked to end."""

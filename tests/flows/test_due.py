@@ -26,7 +26,7 @@ from flows.server import prefect_server
 from flows.serving import deployment_of, say_what_it_replaces
 from flows.settings import ServeSettings
 from tests.flows import running
-from tests.proxy import Proxy
+from tests.proxy import CUT_AFTER, Proxy, nth
 
 TELLS = """
 import json, pathlib, sys, time
@@ -119,6 +119,19 @@ def test_stopping_ends_the_run_in_hand_as_cancelled(
     served(serving, taken_up)
     assert client.read_flow_run(run).state_type == "CANCELLED"
     assert not (tmp_path / "told").exists()
+
+
+def test_a_run_whose_taking_up_was_answered_to_nobody_is_run_all_the_same(
+    client: RunClient, deployment: UUID, tmp_path: Path
+) -> None:
+    (run,) = late(client, deployment, 1)
+    taking = nth(1, CUT_AFTER, lambda request: request.path.endswith("/set_state"))
+    with Proxy(running.api_url().removesuffix("/api"), taking) as proxy:
+        through = made_patient(SyncPrefectClient(f"{proxy.url}/api"))
+        serving = Serving(through, deployment, telling(tmp_path, 0))
+        served(serving, lambda: (until_ended(client, [run]), None)[1])
+        assert any(request.fault for request in proxy.seen)
+    assert (tmp_path / "told").exists()
 
 
 def test_the_schedule_outlives_a_server_that_is_away(
