@@ -45,14 +45,13 @@ class RunPage:
         self._jobs.put(None)
         with self._short_of_time():
             self._thread.join(timeout=_AT_THE_END_S)
+        lost = self._lost.copy()  # the thread may still be at a job
         if self._thread.is_alive():
-            self._lost.setdefault("what was left", None)
-        if self._lost:
-            causes = {str(cause) for cause in self._lost.values() if cause is not None}
+            lost.setdefault("what was left", None)
+        if lost:
+            causes = {str(cause) for cause in lost.values() if cause is not None}
             why = f" ({'; '.join(sorted(causes))})" if causes else ""
-            _log(
-                f"the run's page lacks {', '.join(self._lost)}: the Prefect server did not take it{why}"
-            )
+            _log(f"the run's page lacks {', '.join(lost)}: the Prefect server did not take it{why}")
 
     def tell(self, what: str, job: Job) -> None:
         """Do this when its turn comes."""
