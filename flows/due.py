@@ -46,6 +46,7 @@ class Serving:
         self._command = command
         self._stopping = threading.Event()
         self._away = False
+        self._put_off: dict[UUID, float] = {}  # runs that the server did not let start, and when
 
     def run(self) -> None:
         """Until a signal: Ctrl-C and SIGTERM stop the run in hand too, a second one at once."""
@@ -76,7 +77,13 @@ class Serving:
         if self._away:
             _say("the Prefect server answers again")
         self._away = False
-        due = sorted(found, key=lambda run: run.expected_start_time or datetime.now(UTC))
+        self._put_off = {run.id: self._put_off[run.id] for run in found if run.id in self._put_off}
+        # A run that a limit holds up goes behind the others: they would never be asked for.
+        now = datetime.now(UTC)
+        due = sorted(
+            found,
+            key=lambda run: (self._put_off.get(run.id, 0.0), run.expected_start_time or now),
+        )
         for run in due[:]:
             later = [one for one in due if _overtakes(one, run)]
             if later:
@@ -100,6 +107,7 @@ class Serving:
             answer = self._client.set_flow_run_state(run.id, taken)
             # Refused may mean that it is ours already: the first answer was lost, and we asked again.
             if answer.status != SetStateStatus.ACCEPT and not self._has(run.id, taken):
+                self._put_off[run.id] = time.monotonic()
                 self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
                 return
         except Exception as error:  # it stays due, or what became of it is seen below
