@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -21,9 +20,9 @@ import numpy as np
 from prefect_dask import DaskTaskRunner
 
 import store
-from flows.batches import Batch, BatchResult, Clip, extract_batch, topic
+from flows.batches import Batch, BatchResult, Clip, topic
 from flows.cancelling import RunCancelled
-from flows.cluster import gpu_share
+from flows.dispatch import Dispatch
 from flows.extracted import Extracted, spent
 from flows.preparing import send_back_damaged
 from flows.progress import Progress
@@ -40,7 +39,7 @@ _STOP_S = (
     300.0  # without a finished clip, once asked to stop: as long as a scheduler waits for a worker
 )
 _LOGS_S = 10.0
-_PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
+_UNMOVED_S = 60.0  # after which batches that idle workers do not begin are given out again
 
 
 class BatchLost(RuntimeError):
@@ -105,15 +104,14 @@ class Extraction:
         self._workforce = workforce
         self._progress = progress
         self._run = run
-        self._done: queue.Queue[tuple[Batch, Any]] = queue.Queue()
-        self._in_flight: dict[int, tuple[Batch, Any]] = {}
+        self._dispatch = Dispatch(writer, runner, workforce, gpu=gpu)
+        self._given_again = False
         self._extracted = Extracted()
         self._seconds: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         self._signals_seen: list[int] = []
         self._cancelled = cancelled or threading.Event()
         self._committed_at = self._heard_at = time.monotonic()
         self._asked_to_stop_at = 0.0
-        self._resources = gpu_share(runner.client, gpu)
 
     def run(self, batches: Iterator[Batch]) -> Extracted:
         """Run all batches; returns when each is committed, or when the user has asked to stop.
@@ -123,21 +121,22 @@ class Extraction:
         and rows not made stay pending.
         """
         self._runner.client.subscribe_topic(topic(self._run), self._on_clip)
-        waiting = batches
         try:
             with self._signals():
                 exhausted = False
                 while True:
-                    while not exhausted and not self._signals_seen and self._room():
-                        batch = next(waiting, None)
+                    while not exhausted and not self._signals_seen and self._dispatch.has_room:
+                        batch = next(self._dispatch.held(), None) or next(batches, None)
                         exhausted = batch is None
                         if batch is not None:
-                            self._submit(batch)
-                    if not self._in_flight:
+                            self._dispatch.submit(batch)
+                    if not self._dispatch.numbers and (exhausted or self._signals_seen):
                         break
                     self._take_in()
+                    exhausted = exhausted and not self._dispatch.holds
                     if self._signals_seen and self._nobody_finishes():
                         self._abandon()
+            self._leave(self._dispatch.held())
         finally:
             self._flush()
             self._runner.client.unsubscribe_topic(topic(self._run))
@@ -147,63 +146,48 @@ class Extraction:
         self._extracted.stage_seconds = spent(self._seconds.values())
         return self._extracted
 
-    def _room(self) -> bool:
-        workforce = self._workforce
-        room = max(1, workforce.threads) + _PREFETCH * max(1, workforce.count)
-        return len(self._in_flight) < room
-
     def _nobody_finishes(self) -> bool:
         """Whether the batches in hand will not end although the run was asked to stop."""
         silent_s = time.monotonic() - max(self._heard_at, self._asked_to_stop_at)
-        return self._workforce.nobody_for_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
+        nobody_s = max(self._workforce.nobody_for_s, min(silent_s, self._dispatch.unmoved_for_s))
+        return nobody_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
 
     def _abandon(self) -> None:
         """Leave what is in flight to the next run; a late writer's chunk is checked by it."""
-        self._progress.note(
-            f"{len(self._in_flight)} batches do not end, their clips are left to the next run"
-        )
-        for number, (batch, _) in self._in_flight.items():
-            self._writer.suspect(number)
-            self._extracted.stopped += len(batch.clips)
-        self._in_flight.clear()
+        left = self._dispatch.take_back_all()
+        if left:
+            self._progress.note(
+                f"{len(left)} batches do not end, their clips are left to the next run"
+            )
+        self._leave(left)
 
-    def _submit(self, batch: Batch) -> None:
-        import dask
-
-        self._in_flight[batch.number] = (batch, None)
-        self._writer.in_flight(self._in_flight)
-        wishes: dict[str, Any] = {"resources": self._resources} if self._resources else {}
-        only = self._workforce.only
-        if only:  # some do not answer: a batch must not wait for them
-            wishes |= {"workers": only}
-        with dask.annotate(**wishes):
-            future = self._runner.submit(extract_batch, {"batch": batch})
-        self._in_flight[batch.number] = (batch, future)
-        future.wrapped_future.add_done_callback(lambda done: self._done.put((batch, future)))
+    def _leave(self, batches: Iterable[Batch]) -> None:
+        self._extracted.stopped += sum(len(batch.clips) for batch in batches)
 
     def _take_in(self) -> None:
         """Wait for one batch (or a moment), commit it if it is time to, and tell the progress."""
         if self._cancelled.is_set():
             threading.Thread(target=self._stop_workers, daemon=True).start()
             raise RunCancelled("the run was cancelled through Prefect")
-        try:
-            batch, future = self._done.get(timeout=0.25)
-        except queue.Empty:
-            batch = None
+        ended = self._dispatch.next_ended(wait_s=0.25)
         self._progress.tick()
         if not self._signals_seen:
             self._workforce.keep_up()
         if self._runner.client.status != "running":
             raise BatchLost(self._scheduler_gone())
-        if batch is not None and self._in_flight.get(batch.number, (None,))[0] is batch:
-            del self._in_flight[batch.number]
+        if ended is not None:
+            batch, future = ended
             self._heard_at = time.monotonic()
+            self._given_again = False
             try:
                 result = future.result()
             except Exception as error:  # whatever a worker or Dask raised: sorted out just below
                 self._on_error(batch, error)
             else:
                 self._accept(batch, result)
+        for lost in self._dispatch.take_back_lost():
+            self._make_again(lost, "the workers that it was given to have left")
+        self._require_movement()
         if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
             self._flush()
 
@@ -212,20 +196,42 @@ class Extraction:
             raise error
         if self._runner.client.status != "running":
             raise BatchLost(self._scheduler_gone()) from error
+        self._writer.suspect(batch.number)
+        self._make_again(batch, "its worker died", error)
+
+    def _make_again(self, batch: Batch, why: str, error: Exception | None = None) -> None:
         if batch.attempt + 1 >= _ATTEMPTS:
             raise BatchLost(
-                f"{batch.name} lost its worker {_ATTEMPTS} times ({error}): look at the machine's "
-                "memory and the worker's log; its clips stay pending for the next run"
+                f"{batch.name} lost its worker {_ATTEMPTS} times ({error or why}): look at the "
+                "machine's memory and the worker's log; its clips stay pending for the next run"
             ) from error
-        self._writer.suspect(batch.number)
         if self._signals_seen:
-            self._progress.note(
-                f"{batch.name}: its worker died, its clips are left to the next run"
-            )
-            self._extracted.stopped += len(batch.clips)
+            self._progress.note(f"{batch.name}: {why}, its clips are left to the next run")
+            self._leave([batch])
             return
-        self._progress.note(f"{batch.name}: its worker died, the batch is made again")
-        self._submit(replace(batch, attempt=batch.attempt + 1))
+        self._progress.note(f"{batch.name}: {why}, the batch is made again")
+        self._dispatch.hold(replace(batch, attempt=batch.attempt + 1))
+
+    def _require_movement(self) -> None:
+        """Whatever the cause, batches that idle workers do not begin are not waited for for ever."""
+        unmoved_s = min(self._dispatch.unmoved_for_s, time.monotonic() - self._heard_at)
+        if self._signals_seen or unmoved_s < _UNMOVED_S:
+            return
+        if self._given_again:
+            raise BatchLost(
+                f"{len(self._dispatch.numbers)} batches were given out twice, and the workers of "
+                f"{self._runner.client.scheduler.address} have been idle for {unmoved_s:.0f} s: look at "
+                "the scheduler's log, start it and its workers anew, and run again; the run goes on "
+                "where it stood"
+            )
+        self._given_again = True
+        back = self._dispatch.take_back_all()
+        self._progress.note(
+            f"{len(back)} batches have not begun for {unmoved_s:.0f} s although workers are idle: they "
+            "are given out again"
+        )
+        for batch in back:
+            self._dispatch.hold(replace(batch))
 
     def _scheduler_gone(self) -> str:
         return (
@@ -282,7 +288,7 @@ class Extraction:
     def _flush(self) -> None:
         started = time.monotonic()
         self._writer.flush()
-        self._writer.in_flight(self._in_flight)
+        self._writer.in_flight(self._dispatch.numbers)
         self._committed_at = time.monotonic()
         self._extracted.commit_s += self._committed_at - started
 

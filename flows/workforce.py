@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Self
 
@@ -30,6 +30,8 @@ ANSWER_S = 30.0
 
 _ASK_AGAIN_S = 2.0
 _PLUGIN_S = 10.0
+_AT_REST = {"memory", "released", "error", "forgotten"}
+"""States of a task at a worker that has nothing more to do for it."""
 
 
 class NoWorkers(PixelsError, RuntimeError):
@@ -60,7 +62,8 @@ class Workforce:
         self._client, self._check, self._wait_s, self._say = client, check, wait_s, say
         self._workers: dict[str, dict[str, Any]] = {}
         self._beats: dict[str, tuple[float, float]] = {}  # last_seen, and when we saw it move
-        self._looked_at = self._somebody_at = time.monotonic()
+        self._looked_at = self._somebody_at = self._not_idle_at = time.monotonic()
+        self._is_open = False
         self._admitted: set[str] = set()
         self._refused: dict[str, str] = {}
         self._questions: dict[str, tuple[float, Future[Any]]] = {}
@@ -92,7 +95,8 @@ class Workforce:
     @property
     def threads(self) -> int:
         """How many batches the workers that take part run at once."""
-        return sum(self._workers[name]["nthreads"] for name in self._taking_part())
+        workers = self._workers  # the thread replaces it
+        return sum(workers[name]["nthreads"] for name in self._taking_part() if name in workers)
 
     @property
     def only(self) -> list[str] | None:
@@ -104,6 +108,15 @@ class Workforce:
     def nobody_for_s(self) -> float:
         """For how long no worker that takes part has given a sign of life."""
         return time.monotonic() - self._somebody_at
+
+    @property
+    def idle_for_s(self) -> float:
+        """For how long workers that take part have been alive, and none of them has had work."""
+        return time.monotonic() - self._not_idle_at
+
+    def has_any(self, workers: Iterable[str]) -> bool:
+        """Whether the scheduler still knows one of these workers; True while it does not answer."""
+        return self._scheduler_silent() or any(name in self._workers for name in workers)
 
     def keep_up(self) -> None:
         """Tell of workers that fall silent, admit those that answer now; call it often.
@@ -148,6 +161,8 @@ class Workforce:
         taking_part = self._taking_part()
         if taking_part and all(self._is_paused(name) for name in taking_part):
             return f"all workers of {scheduler} are paused, short of memory"
+        if self._refused:
+            return f"nobody is left at the Dask scheduler {scheduler}: {self._refusals()}"
         return f"none of the {len(self._workers)} workers of {scheduler} has answered"
 
     def _open(self) -> None:
@@ -180,7 +195,8 @@ class Workforce:
             if not self._admitted and time.monotonic() - began > SILENT_S:
                 self._require_somebody()
             time.sleep(0.05)
-        self._somebody_at = time.monotonic()
+        self._somebody_at = self._not_idle_at = time.monotonic()
+        self._is_open = True
         plugin = WorkerCheck(self._check, passed=set(self._admitted))
         # It is in force for workers to come once the scheduler has it; those that are here may be slow.
         within(_PLUGIN_S, lambda: self._client.register_plugin(plugin, name=self._plugin))
@@ -188,6 +204,11 @@ class Workforce:
     def _ask_around(self) -> None:
         """Take in the answers that have come, and ask every worker that has not given one."""
         now = time.monotonic()
+        here = self._workers.keys()
+        for name in self._admitted | self._refused.keys():
+            if name not in here:  # another worker may come to its address
+                self._admitted.discard(name)
+                self._refused.pop(name, None)
         for name in list(self._questions):
             asked_at, question = self._questions[name]
             if name not in self._workers:
@@ -201,6 +222,10 @@ class Workforce:
                 self._questions.pop(name)
                 if problem:
                     self._refused[name] = problem
+                    if self._is_open:
+                        self._say(
+                            f"the worker {name} is left out until it is started anew: {problem}"
+                        )
                 else:
                     self._admitted.add(name)
         for name in list(self._workers):
@@ -243,10 +268,11 @@ class Workforce:
                 if self._beats.get(name, (-1.0, 0.0))[0] != seen:
                     self._beats[name] = (seen, now)
             self._workers = workers
-            if any(
-                self._is_alive(name) and not self._is_paused(name) for name in self._taking_part()
-            ):
+            alive = [name for name in self._taking_part() if self._is_alive(name)]
+            if any(not self._is_paused(name) for name in alive):
                 self._somebody_at = now
+            if not alive or any(_has_work(workers[name]) for name in alive if name in workers):
+                self._not_idle_at = now
 
 
 def ask(client: distributed.Client, function: Callable[[], Any], worker: str) -> Future[Any]:
@@ -266,6 +292,12 @@ def within(limit_s: float, call: Callable[[], Any]) -> bool:
     thread.start()
     thread.join(limit_s)
     return not thread.is_alive()
+
+
+def _has_work(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker, as the scheduler describes it, had a task to do at its last heartbeat."""
+    counts = worker.get("metrics", {}).get("task_counts", {})
+    return any(count for state, count in counts.items() if state not in _AT_REST)
 
 
 def _answer(question: Future[Any], worker: str) -> str | None:
