@@ -21,6 +21,10 @@ LACKS = "it does not see the clip /clips/a.mp4: mount the clips there"
 GO_ON = threading.Event()
 
 
+def takes_long() -> bool:
+    return GO_ON.wait(60)
+
+
 class Asked:
     async def problem(self, dask_worker: Any = None) -> str:
         while dask_worker.address not in ANSWERS:
@@ -81,7 +85,7 @@ def test_work_that_no_worker_begins_is_told_from_work_that_takes_long(
         nowhere = client.submit(int, workers=["tcp://127.0.0.1:9"], pure=False)
         until(lambda: crew.idle_for_s > 1)
         assert nowhere.status == "pending"
-        taking_long = client.submit(GO_ON.wait, 60)
+        taking_long = client.submit(takes_long, pure=False)
         until(lambda: crew.idle_for_s < 1)
         GO_ON.set()
         assert taking_long.result()
