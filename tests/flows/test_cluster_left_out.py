@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import store
+from tests.flows.clusters import HANGING, Dask, dask, features, single, until
 from tests.flows.running import finish, start
 from tests.flows.sameness import contents
-from tests.flows.test_cluster import HANGING, Dask, dask, features, single, until
 
 __all__ = ["dask", "single"]  # fixtures
 
