@@ -17,6 +17,7 @@ from pipeline.features.reasons import FAILURES, WARNINGS
 from store import FAILED, GONE, PENDING, READY
 
 _FOLLOWED = ("label", "split", "group")
+SameBytes = Callable[[str, str], bool | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,8 @@ class Plan:
     gone: rows whose clip has left · returned: gone rows whose bytes are back ·
     known: rows of all other catalog clips, at `known_positions` · stale: of those, rows whose bytes
     have changed and that this run does not make · unknown: of those, rows of which nobody says what
-    their clip is now: they stay as they are · absent: ready rows whose clip the catalog names, and it
-    is not there.
+    their clip is now: they stay as they are. A clip that the catalog names and that is not there has
+    left, if its row is ready; the row of one that was never made is made, and fails.
     """
 
     new: np.ndarray
@@ -39,7 +40,6 @@ class Plan:
     known_positions: np.ndarray
     stale: np.ndarray
     unknown: np.ndarray
-    absent: np.ndarray
     why: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ def make_plan(
     *,
     wanted: np.ndarray | None = None,
     retry: Collection[str] = (),
-    same_bytes: Callable[[str, str], bool] = lambda path, sha256: False,
+    same_bytes: SameBytes = lambda path, sha256: False,
 ) -> Plan:
     """Compare a catalog with a store's table.
 
@@ -66,8 +66,8 @@ def make_plan(
     a run was narrowed: clips outside it are neither made nor marked gone.
     retry: failure reasons to try again, or `all` failures; a warning's reason makes the ready clips
     that carry it anew. Reasons that heal by themselves are always tried.
-    same_bytes: (path, stored SHA-256) → whether the file still has it; asked only where the size is
-    the same (or lost to damage) and the time is not.
+    same_bytes: (path, stored SHA-256) → whether the file still has it, None where it cannot be read;
+    asked only where the size is the same (or lost to damage) and the time is not.
     """
     everything = np.ones(len(catalog), bool)
     wanted = everything if wanted is None else wanted
@@ -81,21 +81,21 @@ def make_plan(
     present[known] = True
     status = table["status"].to_numpy()
     reason = table["reason"].to_numpy().astype(str)
-    gone = np.flatnonzero(~present & (status != GONE))
-
-    listed = catalog[["size_bytes", "mtime_ns"]].to_numpy()[known_positions]
-    unknown = (listed == UNKNOWN).all(axis=1)
-    absent = (listed == ABSENT).all(axis=1) & (status[known] == READY)
-    changed = _changed(catalog, table, known, known_positions, same_bytes) & ~unknown
     was = status[known]
-    failed_before = np.isin(reason[known], list(FAILURES))
-    returned = (
-        (was == GONE) & ~changed & ~failed_before & (table["frames_decoded"].to_numpy()[known] > 0)
-    )
+    unknown, absent = _unseen(catalog, known_positions)
+    changed, unread = _changed(catalog, table, known, known_positions, same_bytes)
+    unknown |= unread
+    # Features are taken only for other bytes, and nobody has seen any.
+    keeps = (was == READY) | ((was == GONE) & _has_features(table, known))
+    kept = (unknown | absent) & keeps
+    left = absent & (was == READY) & wanted[known_positions]
+    gone = np.union1d(np.flatnonzero(~present & (status != GONE)), known[left])
+    changed &= ~unknown & ~kept
+    returned = (was == GONE) & ~changed & ~kept & _has_features(table, known)
     again = (was == FAILED) & _retried(reason[known], retry)
     again |= (was == READY) & np.isin(reason[known], [r for r in retry if r in WARNINGS])
     pending = (was == PENDING) | ((was == GONE) & ~returned)
-    make = (changed | again | pending) & wanted[known_positions]
+    make = (changed | again | pending) & ~kept & wanted[known_positions]
     return Plan(
         new=new,
         make=np.sort(known[make]),
@@ -105,7 +105,6 @@ def make_plan(
         known_positions=known_positions,
         stale=known[changed & ~make],
         unknown=known[unknown],
-        absent=known[absent & wanted[known_positions]],
         why={
             "new": len(new),
             "changed": int((changed & make & ~pending).sum()),
@@ -124,7 +123,8 @@ def follow_catalog(
     made from, so that the next run that wants them still sees the change.
     """
     updates = {}
-    fresh = ~np.isin(plan.known, [*plan.stale, *plan.unknown])
+    _, absent = _unseen(catalog, plan.known_positions)
+    fresh = ~np.isin(plan.known, [*plan.stale, *plan.unknown]) & ~absent
     for name in (*_FOLLOWED, "size_bytes", "mtime_ns"):
         now = catalog[name].to_numpy()[plan.known_positions]
         before = table[name].to_numpy()[plan.known]
@@ -146,13 +146,26 @@ def check_retry(retry: Collection[str]) -> None:
             raise ConfigError(f"--retry {reason}: no clip fails with that reason: {hint}")
 
 
+def _unseen(catalog: pd.DataFrame, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of which clips nobody says what they are now, and which are certainly not there: bool each."""
+    listed = catalog[["size_bytes", "mtime_ns"]].to_numpy()[positions]
+    return (listed == UNKNOWN).all(axis=1), (listed == ABSENT).all(axis=1)
+
+
+def _has_features(table: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    """Whether these rows were ready once, and still hold what was made then."""
+    failed = np.isin(table["reason"].to_numpy().astype(str)[rows], list(FAILURES))
+    return np.asarray(~failed & (table["frames_decoded"].to_numpy()[rows] > 0), bool)
+
+
 def _changed(
     catalog: pd.DataFrame,
     table: pd.DataFrame,
     known: np.ndarray,
     positions: np.ndarray,
-    same_bytes: Callable[[str, str], bool],
-) -> np.ndarray:
+    same_bytes: SameBytes,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of which clips the bytes are others, and of which they cannot be read to tell: bool each."""
     size = catalog["size_bytes"].to_numpy()[positions]
     time = catalog["mtime_ns"].to_numpy()[positions]
     stored_size = table["size_bytes"].to_numpy()[known]
@@ -163,9 +176,11 @@ def _changed(
     # A copied or touched file is a new time on the same bytes: hashing it is cheaper than the CNN.
     digests = table["sha256"].to_numpy().astype(str)[known]
     paths = catalog["path"].to_numpy()
+    unread = np.zeros(len(known), bool)
     for i in np.flatnonzero(changed & may_be_same & (digests != "")):
-        changed[i] = not same_bytes(paths[positions[i]], digests[i])
-    return np.asarray(changed, bool)
+        same = same_bytes(paths[positions[i]], digests[i])
+        changed[i], unread[i] = not same, same is None
+    return np.asarray(changed, bool), unread
 
 
 def _retried(reason: np.ndarray, retry: Collection[str]) -> np.ndarray:

@@ -15,7 +15,7 @@ from flows.summary import Summary
 from pipeline.errors import ConfigError
 from pipeline.features.catalog import discover, narrow
 from pipeline.features.catalog.remote import is_remote
-from pipeline.features.weights import file_hash
+from pipeline.features.files import sha256
 from pipeline.spec import Spec
 from store import GONE, PENDING, READY, Writer
 
@@ -83,7 +83,7 @@ def plan_run(
         retry=retried_reasons(settings),
         same_bytes=_same_bytes,
     )
-    lost = len(plan.gone) + len(plan.absent)
+    lost = len(plan.gone)
     if len(table) and lost > MOST_GONE * len(table) and not settings.allow_gone:
         raise ConfigError(
             f"{lost} of the {len(table)} rows of {settings.store} have no clip under "
@@ -92,13 +92,13 @@ def plan_run(
     return plan
 
 
-def _same_bytes(path: str, sha256: str) -> bool:
+def _same_bytes(path: str, stored: str) -> bool | None:
     if is_remote(path):  # to fetch it costs what is to be saved
         return False
     try:
-        return file_hash(Path(path)) == f"sha256:{sha256}"
-    except OSError:  # listed, but not to be read: the extraction says why
-        return False
+        return sha256(path) == stored
+    except OSError:  # listed, but not to be read now
+        return None
 
 
 def retried_reasons(settings: FeaturesSettings) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flows.planning import check_retry, follow_catalog, make_plan
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.table import UNKNOWN
+from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.reasons import FAILURES, WARNINGS
 from store import FAILED, GONE, PENDING, READY
 
@@ -47,8 +47,13 @@ def table(**changes) -> pd.DataFrame:
         ((READY, ""), "changed", "make"),
         ((READY, ""), "other bytes, same size", "make"),
         ((READY, ""), "left", "gone"),
+        ((READY, ""), "not there", "gone"),
+        ((READY, ""), "touched, cannot be read", "keep"),
+        ((PENDING, ""), "not there", "make"),
+        ((FAILED, "missing"), "not there", "make"),
+        ((GONE, ""), "not there", "keep"),
         ((READY, ""), "not to be asked", "keep"),
-        ((GONE, ""), "not to be asked", "returned"),
+        ((GONE, ""), "not to be asked", "keep"),
         ((PENDING, ""), "not to be asked", "make"),
         ((FAILED, "unreachable"), "not to be asked", "make"),
         ((PENDING, ""), "same", "make"),
@@ -75,9 +80,12 @@ def test_every_row_ends_where_the_contract_says(was, now, outcome):
         clips.loc[1, ["size_bytes", "mtime_ns"]] = UNKNOWN
     elif now == "changed":
         clips.loc[1, ["size_bytes", "mtime_ns"]] = 101, 6
-    elif now in ("touched", "other bytes, same size"):
+    elif now == "not there":
+        clips.loc[1, ["size_bytes", "mtime_ns"]] = ABSENT
+    elif now in ("touched", "touched, cannot be read", "other bytes, same size"):
         clips.loc[1, "mtime_ns"] = 6
-    plan = make_plan(clips, rows, same_bytes=lambda path, sha256: now == "touched")
+    same = {"touched": True, "touched, cannot be read": None}.get(now, False)
+    plan = make_plan(clips, rows, same_bytes=lambda path, sha256: same)
     found = {
         "make": plan.make.tolist(),
         "gone": plan.gone.tolist(),
@@ -85,8 +93,8 @@ def test_every_row_ends_where_the_contract_says(was, now, outcome):
     }
     assert found == {name: [1] if name == outcome else [] for name in found}
     assert not len(plan.new)
-    assert (1 in plan.unknown) == (now == "not to be asked")
-    if now == "not to be asked":
+    assert (1 in plan.unknown) == (now in ("not to be asked", "touched, cannot be read"))
+    if now in ("not to be asked", "not there", "touched, cannot be read"):
         assert follow_catalog(clips, rows, plan) == {}
 
 
@@ -149,3 +157,40 @@ def test_after_the_plan_every_clip_is_made_or_ready_or_failed_and_every_other_ro
         assert np.isin(after[present], [READY, FAILED]).all()
     else:
         assert not len(plan)
+
+
+@given(
+    status=st.lists(st.sampled_from([PENDING, READY, FAILED, GONE]), min_size=3, max_size=3),
+    reason=st.lists(st.sampled_from(["", "fewer_frames", "unreadable"]), min_size=3, max_size=3),
+    seen=st.lists(st.sampled_from(["there", "absent", "unknown"]), min_size=3, max_size=3),
+    time=st.lists(st.sampled_from([5, 6]), min_size=3, max_size=3),
+    size=st.lists(st.sampled_from([100, 101]), min_size=3, max_size=3),
+    stored_size=st.sampled_from([-1, 100]),
+    same=st.sampled_from([True, False, None]),
+    retry=st.sampled_from([[], ["all"], ["fewer_frames"]]),
+    wanted=st.booleans(),
+)
+def test_features_are_taken_only_from_rows_whose_clip_was_seen_to_be_another_or_was_asked_for(
+    status, reason, seen, time, size, stored_size, same, retry, wanted
+):
+    rows = table(status=status, reason=reason, size_bytes=stored_size)
+    clips = catalog(size_bytes=size, mtime_ns=time)
+    for row, what in enumerate(seen):
+        if what != "there":
+            clips.loc[row, ["size_bytes", "mtime_ns"]] = ABSENT if what == "absent" else UNKNOWN
+    plan = make_plan(
+        clips, rows, wanted=np.full(3, wanted), retry=retry, same_bytes=lambda path, sha256: same
+    )
+    for row in plan.make:
+        if status[row] not in (READY, GONE) or reason[row] == "unreadable":
+            continue
+        assert seen[row] == "there"
+        other_size = stored_size >= 0 and size[row] != stored_size
+        other_bytes = same is False and (time[row] != 5 or stored_size < 0)
+        asked = retry == ["fewer_frames"] and reason[row] == "fewer_frames"
+        assert other_size or other_bytes or asked, row
+    assert not np.isin(plan.gone, plan.make).any()
+    assert not np.isin(plan.returned, np.union1d(plan.make, plan.gone)).any()
+    taken = {name: set(at) for name, (at, _) in follow_catalog(clips, rows, plan).items()}
+    hidden = {row for row in range(3) if seen[row] != "there"}
+    assert not hidden & (taken.get("size_bytes", set()) | taken.get("mtime_ns", set()))

@@ -133,7 +133,7 @@ def list_one(path: str) -> pd.DataFrame:
     """
     try:
         read_start(path)
-        state = os.stat(path)
+        state = answered(path, lambda: os.stat(path))
     except (NotRegular, NoAnswer) as error:
         raise ConfigError(f"{path!r} cannot be a clip: {error.strerror}") from None
     except OSError as error:

@@ -25,7 +25,7 @@ from pipeline.features.catalog.remote import (
 )
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, UNKNOWN, make_catalog
 from pipeline.features.catalog.ucf import ucf_group
-from pipeline.features.files import read_start, stat_all
+from pipeline.features.files import NoAnswer, answered, read_start, stat_all
 
 MANIFEST_ENDINGS = (".csv", ".tsv")
 
@@ -157,14 +157,13 @@ def _base_of(folder: str, manifest: str, given: Sequence[str]) -> str:
     """The folder that relative paths start at."""
     beside = os.path.splitext(manifest)[0]
     first = next((p for p in given if not p.startswith("/") and not is_remote(p)), None)
-    if (
-        is_remote(folder)
-        or first is None
-        or os.path.lexists(f"{folder}/{first}")
-        or not os.path.isdir(beside)
-    ):
+    if is_remote(folder) or first is None:
         return folder
-    return beside
+    try:
+        there = answered(folder, lambda: os.path.lexists(f"{folder}/{first}"))
+        return folder if there or not answered(beside, lambda: os.path.isdir(beside)) else beside
+    except NoAnswer:
+        return folder  # where the clips would be, if it answered
 
 
 def _id_of(given: str, path: str, folder: str, base: str) -> str:
