@@ -238,7 +238,7 @@ def test_a_run_that_has_seen_the_test_clips_is_not_held_against_an_honest_one(
     for newer in ("clips.csv", "identity.json"):
         (tmp_path / "runs" / "old" / newer).unlink()
     accepted.promote(tmp_path / "runs", tmp_path / "runs" / "old")
-    said = refresh("--threshold", "0")
+    said = refresh("--threshold", "1")
     assert said.json["outcome"] == "promoted", said.err
     assert said.json["accepted_top1"] is None
     assert "so it cannot be held against; beside " in said.json["why"]
