@@ -70,12 +70,12 @@ def beside_ffmpeg(url: str, clips: Path) -> Beside | None:
             (found.missed if bare_frames(path) else found.by_release).append(text)
         elif words := _unlike(kept, int(line.Index), int(line.frames_decoded), told, spec):
             bare = bare_frames(path)
-            same = bare and {picture.shape for picture in bare} == {told.pictures.shape[1:]}
-            apart = not same or _unlike(
+            upright = bare and bare[0].shape == told.pictures.shape[1:]
+            apart = not upright or _unlike(
                 kept,
                 int(line.Index),
                 int(line.frames_decoded),
-                replace(told, pictures=np.stack(bare)),
+                replace(told, pictures=_ragged(bare)),
                 spec,
                 BARE_LEVELS,
             )
@@ -103,6 +103,13 @@ def bare_frames(path: Path) -> list[NDArray[np.uint8]]:
     except (av.error.FFmpegError, IndexError):
         pass  # damaged from here on; what came before counts
     return pictures
+
+
+def _ragged(pictures: list[NDArray[np.uint8]]) -> NDArray[Any]:
+    """One entry a picture: a broken header changes their size in mid-clip, which `ffmpeg` scales away."""
+    found = np.empty(len(pictures), object)
+    found[:] = pictures
+    return found
 
 
 def _unlike(
