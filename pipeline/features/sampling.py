@@ -63,7 +63,8 @@ def sample_times(
         return np.empty(0, dtype=np.int64)
     end = float(times[-1]) + frame_s
     moments = Moments.of(sampling, length_s=end, tick_s=tick_s)
-    passed = moments.before(np.append(times, end + moments.slack_s))
+    # At its very end a clip shows nothing any more, however the sum was rounded.
+    passed = moments.before(np.append(times, end + moments.slack_s - _EXACT_S))
     return np.flatnonzero(np.diff(passed) > 0)[: sampling.steps].astype(np.int64)
 
 

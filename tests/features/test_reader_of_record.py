@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows.artifacts import markdown
@@ -74,6 +74,7 @@ def test_a_rate_goes_by_the_frames_times(tmp_path: Path) -> None:
     rate=st.sampled_from([5.0, 23.976, 24.0, 25.0, 29.97, 50.0]),
     wanted=st.sampled_from([0.7, 2.0, 5.0, 12.5, 25.0, 60.0]),
 )
+@example(steps=8, offset=0.0, frames=14, rate=25.0, wanted=12.5)  # 13 / 25 + 1 / 25 > 0.56
 def test_at_a_constant_rate_time_and_count_agree(
     steps: int, offset: float, frames: int, rate: float, wanted: float
 ) -> None:

@@ -29,7 +29,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Crashed, Running
 
 import store
-from flows import run_client
+from flows import processes, run_client
 from flows.processes import identity
 from flows.settling import settle
 from tests import proxy as faults
@@ -263,7 +263,11 @@ def test_a_task_whose_end_the_server_has_lost_ends_with_its_run(prefect_api: str
             client.delete_flow_run(run)
 
 
-def test_only_runs_whose_process_has_gone_are_buried(prefect_api: str) -> None:
+def test_only_runs_whose_process_has_gone_are_buried(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = processes._machine() | {"host": "worker/0123abcd"}  # a container's may have no id
+    monkeypatch.setattr(processes, "_machine", lambda: machine)
     child = subprocess.Popen(["sleep", "600"])
     dead = identity(child.pid)
     child.kill()

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline import engine
 from pipeline.features.backbones.protocol import Backbone
 from pipeline.homes import cache_folder
+from pipeline.plain import write_json
 
 MOST = 4
 SECONDS = 0.5
@@ -50,9 +51,7 @@ def best_callers(backbone: Backbone, *, precision: str, cache: Path | None = Non
     kept: dict[str, Any] = {**what, "callers": best, "frames_per_second": rates}
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{threading.get_ident()}.partial")
-        temporary.write_text(json.dumps(kept, indent=1) + "\n")
-        temporary.replace(file)
+        write_json(file, kept)
     return best
 
 
