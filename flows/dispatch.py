@@ -44,6 +44,7 @@ class Dispatch:
         self._resources = gpu_share(runner.client, gpu)
         self._given: dict[int, _Given] = {}
         self._held: deque[Batch] = deque()
+        self._taken: _Given
         self._ended: queue.Queue[tuple[Batch, Any]] = queue.Queue()
         self._given_at = time.monotonic()
 
@@ -108,8 +109,17 @@ class Dispatch:
         given = self._given.get(batch.number)
         if given is None or given.batch is not batch:  # it was taken back before
             return None
-        del self._given[batch.number]
+        self._taken = self._given.pop(batch.number)
         return batch, future
+
+    def put_back(self) -> None:
+        """The batch that `next_ended` gave has no result: its worker went before it was fetched.
+
+        Dask makes it again where it may run elsewhere; else it is lost, once its workers have left.
+        """
+        taken = self._taken
+        self._given[taken.batch.number] = taken
+        self._ended.put((taken.batch, taken.future))
 
     def take_back_lost(self) -> list[Batch]:
         """The batches that were given to certain workers of which none is left."""

@@ -33,6 +33,7 @@ from store import FAILED, READY, Writer
 
 COMMIT_EVERY_S = 5.0
 _RUN_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process that a Prefect runner starts
+_RESULT_S = 5.0  # to fetch what a worker has ended, from it
 _ATTEMPTS = 3
 _STOP_WITHOUT_WORKERS_S = 10.0
 _STOP_S = (
@@ -176,20 +177,25 @@ class Extraction:
         if self._runner.client.status != "running":
             raise BatchLost(self._scheduler_gone())
         if ended is not None:
-            batch, future = ended
-            self._heard_at = time.monotonic()
-            self._given_again = False
-            try:
-                result = future.result()
-            except Exception as error:  # whatever a worker or Dask raised: sorted out just below
-                self._on_error(batch, error)
-            else:
-                self._accept(batch, result)
+            self._fetch(*ended)
         for lost in self._dispatch.take_back_lost():
             self._make_again(lost, "the workers that it was given to have left")
         self._require_movement()
         if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
             self._flush()
+
+    def _fetch(self, batch: Batch, future: Any) -> None:
+        try:
+            result = future.result(timeout=_RESULT_S)
+        except Exception as error:  # whatever a worker or Dask raised: sorted out just below
+            if isinstance(error, TimeoutError) and future._final_state is None:  # none was fetched
+                self._dispatch.put_back()
+                return
+            self._on_error(batch, error)
+        else:
+            self._accept(batch, result)
+        self._heard_at = time.monotonic()
+        self._given_again = False
 
     def _on_error(self, batch: Batch, error: Exception) -> None:
         if isinstance(error, store.StoreError) or not _worker_died(error):
