@@ -88,14 +88,8 @@ class Serving:
             later = [one for one in due if _overtakes(one, run)]
             if later:
                 due.remove(run)
-                self._client.set_flow_run_state(
-                    run.id,
-                    Completed(
-                        name="Skipped",
-                        message=f"{later[-1].name} fell due before this could start: it does the work",
-                    ),
-                    force=True,
-                )
+                words = f"{later[-1].name} fell due before this could start: it does the work"
+                self._tell(run, Completed(name="Skipped", message=words))
         return due[0] if due else None
 
     def _do(self, run: Any) -> None:
@@ -121,6 +115,15 @@ class Serving:
         )
         asked = self._wait(process, run.id)
         self._conclude(run, process.returncode, asked)
+
+    def _tell(self, run: Any, end: Any) -> None:
+        """Set a run's end; where the server refuses it, the schedule goes on all the same."""
+        try:
+            self._client.set_flow_run_state(run.id, end, force=True)
+        except (
+            Exception
+        ) as error:  # deleted, or no answer: whoever comes after this process settles it
+            _say(f"{run.name} was not given its end {end.name}: {error}")
 
     def _has(self, run_id: UUID, state: Any) -> bool:
         found = self._client.read_flow_run(run_id).state
@@ -183,7 +186,7 @@ class Serving:
             end: Any = Cancelled(message="stopped: the store is whole, the next run goes on")
         else:
             end = Crashed(message=f"its process ended with status {status} and did not say how")
-        self._client.set_flow_run_state(run.id, end, force=True)
+        self._tell(run, end)
         with contextlib.suppress(Exception):  # cosmetic: the next run does it
             end_tasks(self._client, run.id, end)
 

@@ -36,9 +36,8 @@ _RUN_BY_PREFECT = "PREFECT__FLOW_RUN_ID"  # set in the process that a Prefect ru
 _RESULT_S = 5.0  # to fetch what a worker has ended, from it
 _ATTEMPTS = 3
 _STOP_WITHOUT_WORKERS_S = 10.0
-_STOP_S = (
-    300.0  # without a finished clip, once asked to stop: as long as a scheduler waits for a worker
-)
+# Without a finished clip, once asked to stop: as long as a scheduler waits for a worker.
+_STOP_S = 300.0
 _LOGS_S = 10.0
 _UNMOVED_S = 60.0  # after which batches that idle workers do not begin are given out again
 
@@ -185,6 +184,9 @@ class Extraction:
             self._flush()
 
     def _fetch(self, batch: Batch, future: Any) -> None:
+        """Take in what a batch came to. Its worker may go before the result is here: then Dask has
+        the batch made again, or, where none of its workers is left, `take_back_lost` does.
+        """
         try:
             result = future.result(timeout=_RESULT_S)
         except Exception as error:  # whatever a worker or Dask raised: sorted out just below
