@@ -120,7 +120,7 @@ def _run(
     """CPU milliseconds per clip by part, and frames/s, of one run over all batches."""
     import store
     from flows.batches import extract_batch, topic
-    from flows.extraction import batches_of
+    from flows.dispatch import batches_of
 
     spec = Spec(weights=resolve_weights("random", "inception_v3").hash, size=size)
     stage = Stage(spec=spec.to_dict(), weights="random", previews=True, timeout_s=60 + batches)

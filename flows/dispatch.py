@@ -1,4 +1,4 @@
-"""The batches that the workers hold: who was given which, which have ended, which are lost.
+"""The batches of a run: cut from its rows, given to workers, taken back when they end or are lost.
 
 Dask keeps a task that is restricted to workers that have left for ever, whoever else is there. So each
 batch is kept with the workers that it was given to, and taken back when none of them is left.
@@ -9,16 +9,19 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from prefect_dask import DaskTaskRunner
 
-from flows.batches import Batch, extract_batch
+import store
+from flows.batches import Batch, Clip, extract_batch
 from flows.cluster import gpu_share
 from flows.workforce import Workforce, within
-from store import Writer
+from pipeline.features.stage import Stage
+from store import READY, Writer
 
 _PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
 _CANCEL_S = 10.0
@@ -29,6 +32,43 @@ class _Given:
     batch: Batch
     future: Any
     workers: frozenset[str] | None  # None: any worker may have it
+
+
+def batches_of(
+    rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str], run: str
+) -> Iterator[Batch]:
+    """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
+    status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
+    ids = writer.column("video_id")
+    wanted = np.asarray(sorted(rows))
+    for number in np.unique(wanted // writer.attributes["batch"]):
+        members = writer.rows_of(int(number))
+        make = wanted[(wanted >= members.start) & (wanted < members.stop)]
+        chosen = set(make.tolist())
+        yield Batch(
+            number=int(number),
+            url=writer.url,
+            first_row=members.start,
+            rows=len(members),
+            clips=tuple(
+                Clip(
+                    row=int(row),
+                    id=str(ids[row]),
+                    path=paths(int(row)),
+                    size_bytes=int(size[row]),
+                )
+                for row in make
+            ),
+            # A gone row keeps its features too: it is ready again when its bytes come back.
+            kept={
+                row: int(digest[row])
+                for row in members
+                if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0
+            },
+            run=run,
+            token=writer.token,
+            stage=stage,
+        )
 
 
 class Dispatch:
@@ -142,3 +182,13 @@ class Dispatch:
         if futures:
             within(_CANCEL_S, lambda: self._runner.client.cancel(futures))
         return [one.batch for one in given]
+
+
+def worker_died(error: BaseException) -> bool:
+    """Whether a batch failed by its worker's end, or by that of the way to it."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)

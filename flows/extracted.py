@@ -45,3 +45,13 @@ def spent(workers: Iterable[tuple[dict[str, float], dict[str, float]]]) -> dict[
         for name, value in ended.items():
             total[name] = total.get(name, 0.0) + value - began[name]
     return total
+
+
+def least(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """The lesser value of each name."""
+    return {name: min(value, other[name]) for name, value in one.items()}
+
+
+def most(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """The greater value of each name."""
+    return {name: max(value, other[name]) for name, value in one.items()}

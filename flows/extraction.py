@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -20,15 +20,14 @@ import numpy as np
 from prefect_dask import DaskTaskRunner
 
 import store
-from flows.batches import Batch, BatchResult, Clip, topic
+from flows.batches import Batch, BatchResult, topic
 from flows.cancelling import RunCancelled
-from flows.dispatch import Dispatch
-from flows.extracted import Extracted, spent
+from flows.dispatch import Dispatch, worker_died
+from flows.extracted import Extracted, least, most, spent
 from flows.preparing import send_back_damaged
 from flows.progress import Progress
 from flows.worker import request_stop, send_logs
 from flows.workforce import Workforce, within
-from pipeline.features.stage import Stage
 from store import FAILED, READY, Writer
 
 COMMIT_EVERY_S = 5.0
@@ -46,43 +45,6 @@ class BatchLost(RuntimeError):
     """A batch's worker died again and again: the environment is at fault, not a clip."""
 
     exit_status = 4
-
-
-def batches_of(
-    rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str], run: str
-) -> Iterator[Batch]:
-    """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
-    status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
-    ids = writer.column("video_id")
-    wanted = np.asarray(sorted(rows))
-    for number in np.unique(wanted // writer.attributes["batch"]):
-        members = writer.rows_of(int(number))
-        make = wanted[(wanted >= members.start) & (wanted < members.stop)]
-        chosen = set(make.tolist())
-        yield Batch(
-            number=int(number),
-            url=writer.url,
-            first_row=members.start,
-            rows=len(members),
-            clips=tuple(
-                Clip(
-                    row=int(row),
-                    id=str(ids[row]),
-                    path=paths(int(row)),
-                    size_bytes=int(size[row]),
-                )
-                for row in make
-            ),
-            # A gone row keeps its features too: it is ready again when its bytes come back.
-            kept={
-                row: int(digest[row])
-                for row in members
-                if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0
-            },
-            run=run,
-            token=writer.token,
-            stage=stage,
-        )
 
 
 class Extraction:
@@ -200,7 +162,7 @@ class Extraction:
         self._given_again = False
 
     def _on_error(self, batch: Batch, error: Exception) -> None:
-        if isinstance(error, store.StoreError) or not _worker_died(error):
+        if isinstance(error, store.StoreError) or not worker_died(error):
             raise error
         if self._runner.client.status != "running":
             raise BatchLost(self._scheduler_gone()) from error
@@ -252,7 +214,7 @@ class Extraction:
         # Batches share a worker: from its first batch's beginning to its last one's end.
         began, ended = result.worker_seconds
         first, last = self._seconds.setdefault(result.worker, (began, ended))
-        self._seconds[result.worker] = (_least(first, began), _most(last, ended))
+        self._seconds[result.worker] = (least(first, began), most(last, ended))
         extracted.write_s += result.write_s
         extracted.software |= result.software
         status = np.array(result.status)
@@ -343,20 +305,3 @@ class Extraction:
 
     def _stop_workers(self) -> None:
         self._runner.client.run(request_stop, self._run)
-
-
-def _worker_died(error: BaseException) -> bool:
-    from concurrent.futures import CancelledError
-
-    from distributed import KilledWorker
-    from distributed.comm import CommClosedError
-
-    return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)
-
-
-def _least(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: min(value, other[name]) for name, value in one.items()}
-
-
-def _most(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: max(value, other[name]) for name, value in one.items()}

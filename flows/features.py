@@ -186,8 +186,9 @@ def _extract(
 
     from flows.checks import check_of
     from flows.cluster import dask_cluster
+    from flows.dispatch import batches_of
     from flows.extracted import Extracted
-    from flows.extraction import Extraction, batches_of
+    from flows.extraction import Extraction
     from flows.workforce import Workforce
 
     artifact = ProgressArtifact(page, settings.store)
