@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import itertools
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import distributed
@@ -14,8 +14,8 @@ import numpy as np
 
 import store
 from flows.server import answers
-from pipeline.features.catalog.remote import is_remote, local_path, without_secrets
-from pipeline.features.files import is_reachable
+from pipeline.features.catalog.remote import filesystem, is_remote, local_path, without_secrets
+from pipeline.features.files import answered, is_reachable
 
 _TRIES = 3  # a busy server may be slow to answer
 _TRIED_CLIPS, _SAMPLED_CLIPS = 16, 4
@@ -40,8 +40,10 @@ def readable_sample(clips: Sequence[str]) -> list[str]:
     What is missing here is the clip's fault, not a worker's: it fails as a row of its own.
     """
     spread = np.linspace(0, len(clips) - 1, min(len(clips), _TRIED_CLIPS)).round().astype(int)
-    readable = (clips[i] for i in np.unique(spread) if reaches(clips[i]))
-    return list(itertools.islice(readable, _SAMPLED_CLIPS))
+    sample = [clips[i] for i in np.unique(spread)]
+    return [clip for clip, there in zip(sample, _reached(sample), strict=True) if there][
+        :_SAMPLED_CLIPS
+    ]
 
 
 class Check:
@@ -66,7 +68,7 @@ class Check:
                 )
         if not store.exists(self.store_url):
             return f"it does not see the store {self.store_url}: mount it there, or use a URL"
-        if self.clips and not any(reaches(clip) for clip in self.clips):
+        if self.clips and not any(_reached(self.clips)):
             return (
                 f"it does not see the clip {without_secrets(self.clips[0])}: mount the clips there "
                 "at the same path, or give them by URL"
@@ -101,15 +103,23 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
+def _reached(clips: Sequence[str]) -> list[bool]:
+    """`reaches` of each clip, all at once: one that does not answer holds up no other."""
+    with ThreadPoolExecutor(max(1, len(clips))) as threads:
+        return list(threads.map(reaches, clips))
+
+
 def reaches(clip: str) -> bool:
-    """Whether this process can read a clip."""
+    """Whether this process can read a clip; false where no answer comes in time."""
     if not is_remote(clip):
         return is_reachable(local_path(clip))
-    import fsspec
+
+    def touch() -> bool:
+        fs, path = filesystem(clip)
+        return bool(fs.exists(path))
 
     try:
-        fs, path = fsspec.core.url_to_fs(clip)
-        return bool(fs.exists(path))
+        return answered(f"{clip}/", touch)
     except Exception:  # each service raises its own kinds; all mean no
         return False
 

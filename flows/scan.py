@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.catalog.table import UNKNOWN
 from pipeline.features.reasons import FAILURES
 
 COLUMNS = (
@@ -87,15 +88,16 @@ def scan(
     sizes = catalog["size_bytes"]
     twins = sizes.duplicated(keep=False) & (sizes > 0)
 
-    def one(job: tuple[str, bool]) -> dict[str, Any]:
-        path, may_be_twin = job
-        look = look_at(path)
+    def one(job: tuple[str, bool, bool]) -> dict[str, Any]:
+        path, may_be_twin, unseen = job
+        look = ClipLook(readable=False, reason="unreachable") if unseen else look_at(path)
         found = {name: getattr(look, name) for name in COLUMNS if name != "sha256"}
         return found | {"sha256": _sha256(path) if hashes and may_be_twin else ""}
 
     found = []
     with ThreadPoolExecutor(threads) as pool:
-        jobs = zip(catalog["path"], twins, strict=True)
+        unseen = (catalog[["size_bytes", "mtime_ns"]] == list(UNKNOWN)).all(axis=1)
+        jobs = zip(catalog["path"], twins, unseen, strict=True)
         for looked in pool.map(one, jobs):
             found.append(looked)
             if on_progress is not None:

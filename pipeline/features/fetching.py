@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -17,6 +18,8 @@ from typing import IO, Protocol, Self
 from pipeline.errors import UnreadableClip
 from pipeline.features.catalog.remote import (
     cause_of,
+    filesystem,
+    is_absent,
     is_remote,
     local_path,
     without_query,
@@ -162,21 +165,26 @@ class FetchingDecoders:
                 # Whoever is alive holds the lock: only a dead process's folder can be locked here.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
-        self._lock = open(folder / ".lock", "wb")  # noqa: SIM115  # held open as long as we live
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
+            self._lock = open(folder / ".lock", "wb")  # noqa: SIM115  # held as long as we live
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if (folder / ".lock").exists():
+                break
+            self._lock.close()  # before we had its lock, another process took it for a dead one's
         self._limit = min(self._limit, max(shutil.disk_usage(folder).free // 2, 1))
         return folder
 
 
 def _copy(url: str, to: str) -> None:
-    import fsspec
-
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = filesystem(url)
         fs.get_file(path, to)
-    except FileNotFoundError:
-        raise UnreadableClip("missing", without_secrets(url)) from None
+    except FileNotFoundError as error:
+        if not os.path.exists(to):  # what is gone is our own file, not the clip
+            raise OSError(errno.ENOENT, "the scratch folder was removed", to) from None
+        reason = "missing" if is_absent(error) else "unreachable"
+        raise UnreadableClip(reason, without_secrets(url)) from None
     except Exception as error:  # each service raises its own kinds
         said = f"{type(error).__name__}: {cause_of(error, url)}"
         raise UnreadableClip("unreachable", f"{without_secrets(url)}: {said}"[:400]) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,8 +15,10 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, UnreadableClip
-from pipeline.features.catalog import discover
+from pipeline.features import files
+from pipeline.features.catalog import discover, remote
 from pipeline.features.catalog.remote import size_and_time, without_secrets
+from pipeline.features.catalog.table import UNKNOWN
 from pipeline.features.fetching import FetchingDecoders
 
 
@@ -132,3 +135,28 @@ def test_messages_lose_signatures_and_passwords() -> None:
     for echo in ("0a/b1c2d3", "0a%2Fb1c2d3", "/a.mp4?X-Amz-Signature=0a%2Fb1c2d3&v=1", f"{url} at"):
         assert "b1c2d3" not in without_secrets(f"403, message='{echo} is wrong', v=1", url)
         assert "v=1" in without_secrets(f"403, message='{echo} is wrong', v=1", url)
+
+
+def test_a_host_that_never_answers_is_asked_a_few_times_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(files.answered, "__kwdefaults__", {"limit_s": 0.5})
+    monkeypatch.setattr(remote, "_SAID_AFTER_S", 0.1)
+    accepted: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    accepted.append(server.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        urls = [f"http://127.0.0.1:{server.getsockname()[1]}/{n}.mp4" for n in range(200)]
+        with pytest.warns(remote.SlowListing, match="0 of 200 clips"):
+            states = remote.states_of(urls)
+        assert states == [UNKNOWN] * 200
+        assert len(accepted) < 40
+        for connection in accepted:
+            connection.close()

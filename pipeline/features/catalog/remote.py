@@ -5,8 +5,10 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import re
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
@@ -16,6 +18,7 @@ import pandas as pd
 from pipeline.errors import ConfigError, PixelsError, ServiceUnavailable
 from pipeline.features.catalog.folders import Found, by_folders, is_clip_name
 from pipeline.features.catalog.table import ABSENT, UNKNOWN
+from pipeline.features.files import NoAnswer, answered
 
 _TIMES = (
     "mtime",
@@ -28,6 +31,9 @@ _TIMES = (
 )
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
 _ASKED_AT_ONCE = 16
+_CONNECT_S, _BETWEEN_BYTES_S = 10.0, 20.0
+_SAID_AFTER_S = 5.0
+_GIVEN_UP_AFTER = 4  # clips of one host in a row
 _SHORTEST = 6  # shorter values are no secrets, and may be a part of any word
 _USER = re.compile(r"://[^/?#\s]*@")  # in every link of a chain, simplecache::https://me:pw@host/…
 
@@ -36,6 +42,10 @@ SERVICES = (
     *("hdfs", "webhdfs", "ftp", "sftp", "ssh"),
 )
 """Protocols at which a manifest may name clips: those that read one object of a storage service."""
+
+
+class SlowListing(UserWarning):
+    """Clips at URLs that take long to answer."""
 
 
 def is_remote(path: str) -> bool:
@@ -130,11 +140,9 @@ def list_remote_folder(url: str) -> pd.DataFrame:
     Raises `ConfigError` where there is no such place or no clip in it, `ServiceUnavailable` where the
     service does not list it.
     """
-    import fsspec
-
     refuse_credentials(url)
     try:
-        fs, root = fsspec.core.url_to_fs(url.rstrip("/"))
+        fs, root = filesystem(url.rstrip("/"))
         fs.invalidate_cache()
         listing = fs.find(root, detail=True)
     except Exception as error:  # each service raises its own kinds
@@ -160,7 +168,7 @@ def list_remote_folder(url: str) -> pd.DataFrame:
 def list_remote_clip(url: str) -> pd.DataFrame:
     """The catalog of one clip at a URL; its id is its name."""
     refuse_credentials(url)
-    size, time = _state_of(url)
+    size, time = states_of([url])[0]
     if (size, time) == ABSENT:
         raise ConfigError(f"there is no clip at {without_secrets(url)}: look at the address")
     name = without_query(url).rsplit("/", 1)[-1]
@@ -168,12 +176,47 @@ def list_remote_clip(url: str) -> pd.DataFrame:
 
 
 def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:
-    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none, `UNKNOWN`
-    where nobody says; several at once."""
+    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none, `UNKNOWN` where nobody
+    says; several at once.
+
+    Each has a time limit. After some clips of a host in a row gave no answer, the others of it are
+    unknown without being asked. What takes long is said (`SlowListing`).
+    """
     for url in urls:
         refuse_credentials(url)
+    silent: Counter[str] = Counter()
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
-        return list(threads.map(_state_of, urls))
+        futures = [threads.submit(_state_of, url, silent) for url in urls]
+        done, pending = wait(futures, timeout=_SAID_AFTER_S)
+        if pending:
+            first = next(
+                url for url, future in zip(urls, futures, strict=True) if future in pending
+            )
+            warnings.warn(
+                f"{len(done)} of {len(urls)} clips at URLs have answered in {_SAID_AFTER_S:g} s: "
+                f"waiting, for {_host_of(first)} first",
+                SlowListing,
+                stacklevel=2,
+            )
+        return [future.result() for future in futures]
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it; http gives up on a server that is silent."""
+    import fsspec
+
+    options: dict[str, Any] = {}
+    protocol = url.partition("://")[0]
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(
+            total=None, sock_connect=_CONNECT_S, sock_read=_BETWEEN_BYTES_S
+        )
+        theirs = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+        options["client_kwargs"] = {"timeout": limit, **theirs}
+    found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+    return found
 
 
 def size_and_time(info: Mapping[str, Any]) -> tuple[int, int]:
@@ -191,14 +234,35 @@ def size_and_time(info: Mapping[str, Any]) -> tuple[int, int]:
     return (-1 if size is None else int(size)), time
 
 
-def _state_of(url: str) -> tuple[int, int]:
-    import fsspec
+def _state_of(url: str, silent: Counter[str]) -> tuple[int, int]:
+    """silent: host → how many of its clips in a row gave no answer; kept up to date."""
 
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
+    def touch() -> tuple[int, int]:
+        fs, path = filesystem(url)
         return size_and_time(fs.info(path))
-    except Exception as error:  # where it is reached, the reading itself will say what is wrong
+
+    host = _host_of(url)
+    if silent[host] >= _GIVEN_UP_AFTER:
+        return UNKNOWN
+    try:
+        state = answered(f"{url}/", touch)
+    except Exception as error:  # each service raises its own kinds; the reading says what is wrong
+        silent[host] = silent[host] + 1 if _is_silence(error) else 0
         return ABSENT if is_absent(error) else UNKNOWN
+    silent[host] = 0
+    return state
+
+
+def _host_of(url: str) -> str:
+    return "/".join(url.split("/")[:3])
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Whether no answer came at all: a refusal, or an error of the server, is one."""
+    cause = error.__cause__ or error
+    if isinstance(cause, NoAnswer | TimeoutError | ConnectionError):
+        return True
+    return type(cause).__module__.startswith("aiohttp") and not getattr(cause, "status", 0)
 
 
 def _nanoseconds(time: Any) -> int:
