@@ -76,12 +76,19 @@ def wait_until(
 ) -> None:
     """Return as soon as it holds; fails if the process ends before, or after `limit_s`."""
     until = time.monotonic() + limit_s
-    while not holds():
+    while not _now(holds):
         if process is not None and process.poll() is not None:
             out, err = process.communicate()
             raise AssertionError(f"ended too early with {process.returncode}: {out}\n{err}")
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.005)
+
+
+def _now(holds: Callable[[], Any]) -> Any:
+    try:
+        return holds()
+    except psutil.Error:  # a process ended while it was looked at
+        return False
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -90,23 +97,24 @@ def family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
+def command_line(process: psutil.Process) -> str:
+    """The words a process was started with; nothing for one that has ended, waited for or not."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def workers(pid: int) -> list[psutil.Process]:
     """The Dask worker processes of a run."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        try:
-            words = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "multiprocessing.spawn" in words:
-            found.append(process)
-    return found
+    children = psutil.Process(pid).children(recursive=True)
+    return [p for p in children if "multiprocessing.spawn" in command_line(p)]
 
 
 def assert_gone(processes: Iterable[psutil.Process]) -> None:
     """All of these end by themselves, now that what they lived for has ended."""
     _, alive = psutil.wait_procs(list(processes), timeout=30)
-    assert not [" ".join(p.cmdline()) for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    assert not [words for words in map(command_line, alive) if words]
 
 
 def shared_memory() -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.breaking import family, features, wait_until, workers
+from tests.faults.breaking import command_line, family, features, wait_until, workers
 from tests.flows import running
 
 
@@ -41,7 +41,7 @@ def test_a_run_listens_on_loopback_only(prefect_api: str, clips: Path, tmp_path:
         wait_until(
             lambda: (
                 len([w for w in workers(process.pid) if w.net_connections(kind="inet")]) >= 2
-                and any("decoding.child" in " ".join(p.cmdline()) for p in family(process.pid))
+                and any("decoding.child" in command_line(p) for p in family(process.pid))
             ),
             process,
         )
