@@ -69,7 +69,7 @@ def on_config(config: Any) -> Any:
 def cli_page() -> str:
     """Every command, its examples and settings, from the code that parses them."""
     sys.path.insert(0, str(ROOT))
-    from flows.cli import EXAMPLES
+    from flows.cli.main import EXAMPLES
     from flows.settings import COMMANDS
 
     lines = [

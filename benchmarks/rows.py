@@ -79,8 +79,8 @@ def shown(figures: dict[str, Any]) -> str:
 
 def write(folder: Path, rows: int) -> None:
     """A store in which all rows are ready, and the manifest that it was made from."""
+    from flows.extract.specs import stage_of
     from flows.settings import FeaturesSettings
-    from flows.specs import stage_of
 
     numbers = np.arange(rows)
     labels = np.array([f"Class{n:03d}" for n in range(101)], object)[numbers % 101]
@@ -150,9 +150,9 @@ def _table(folder: Path) -> None:
 
 
 def _plan(folder: Path) -> None:
-    from flows.preparing import dry_run, find_clips
+    from flows.extract.setup import dry_run, find_clips
+    from flows.extract.specs import stage_of
     from flows.settings import FeaturesSettings
-    from flows.specs import stage_of
 
     settings = FeaturesSettings(
         videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True

@@ -93,7 +93,7 @@ def measure() -> dict[str, Any]:
 
 def _task_s() -> float:
     """Wall seconds of Prefect and Dask per task: empty tasks, four in work at once as in a run."""
-    from flows.server import prefect_server, quiet_prefect
+    from flows.server.lifetime import prefect_server, quiet_prefect
 
     quiet_prefect()
     with prefect_server():

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.alternating import save
 from pipeline.features.demo import ACTIONS, RATE, render_clip, write_clip
-from pipeline.timeline import Segment, overlap, segments
+from pipeline.predict.timeline import Segment, overlap, segments
 
 SEED = 1  # the built-in clips are of seed 0
 WAYS = {"cuts": "windows that end at cuts", "through": "windows through cuts"}
@@ -39,8 +39,8 @@ def main() -> None:
 
     engine.prepare()
     from pipeline.heads.saved import load_run
-    from pipeline.prediction import open_predictor
-    from pipeline.sliding import make_timeline
+    from pipeline.predict.prediction import open_predictor
+    from pipeline.predict.sliding import make_timeline
 
     run = load_run(Path(arguments.run))
     first_stage, notes = open_predictor(run, cache=cache_folder())

@@ -85,7 +85,7 @@ def measured(batches: int, pace: float, size: int) -> dict[str, Any]:
     import dask
     import distributed
 
-    from flows.cluster import _options
+    from flows.extract.cluster import _options
 
     options = _options(engine.cores(), 1) | {"distributed.worker.daemon": False}
     with (
@@ -119,8 +119,8 @@ def _run(
 ) -> dict[str, float]:
     """CPU milliseconds per clip by part, and frames/s, of one run over all batches."""
     import store
-    from flows.batches import extract_batch, topic
-    from flows.dispatch import batches_of
+    from flows.extract.batches import extract_batch, topic
+    from flows.extract.dispatch import batches_of
 
     spec = Spec(weights=resolve_weights("random", "inception_v3").hash, size=size)
     stage = Stage(spec=spec.to_dict(), weights="random", previews=True, timeout_s=60 + batches)
@@ -230,8 +230,8 @@ def _install(stage: Stage, pace: float) -> None:
     """Run in the worker: give it a first stage that costs nothing, and count what the parts spend."""
     import distributed
 
-    import flows.batches
-    import flows.worker
+    import flows.extract.batches
+    import flows.extract.worker
     import store
     from benchmarks.gpu import NullCnn
     from pipeline.features import extraction, filling
@@ -244,7 +244,7 @@ def _install(stage: Stage, pace: float) -> None:
     if not _spent_s:
         if hasattr(filling.CnnThreads, "_gather"):
             _count(filling.CnnThreads, "_gather", "copies")
-        _count(flows.batches, "_sha256", "hashing")
+        _count(flows.extract.batches, "_sha256", "hashing")
         _count(extraction, "preview_pictures", "previews")
         _count(distributed.Worker, "log_event", "events")
         _count(store, "write_batch", "writes")
@@ -252,7 +252,7 @@ def _install(stage: Stage, pace: float) -> None:
     fetching = FetchingDecoders(pool)
     extractor = extraction.Extractor(spec, cnn, fetching, previews=stage.previews)
     made = FirstStage(cnn, pool, fetching, extractor)
-    flows.worker._loaded[repr(stage)] = made
+    flows.extract.worker._loaded[repr(stage)] = made
     _spent_s.update(dict.fromkeys(PARTS, 0.0))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.features.extraction import ClipSource
-from pipeline.prediction import predict_clips
+from pipeline.predict.prediction import predict_clips
 
 
 def test_probabilities_that_are_not_numbers_name_no_class() -> None:

@@ -17,11 +17,11 @@ from PIL import Image
 
 from pipeline.errors import ConfigError
 from pipeline.features.sampling import sample_indices
-from pipeline.overlay import write_gif, write_overlay
-from pipeline.shots import shots
-from pipeline.sliding import Pace, make_timeline
+from pipeline.predict.overlay import write_gif, write_overlay
+from pipeline.predict.shots import shots
+from pipeline.predict.sliding import Pace, make_timeline
+from pipeline.predict.timeline import Segment, Timeline, overlap, rolling_average, segments
 from pipeline.spec import Sampling, Spec
-from pipeline.timeline import Segment, Timeline, overlap, rolling_average, segments
 from tests.features.clips import write_numbered_clip
 
 FPS = 10

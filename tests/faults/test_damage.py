@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import store
-from flows import recheck
+from flows.checks import recheck
 from tests.faults.breaking import BATCH, CLIPS, arrays, assert_equal, finished_here
 from tests.flows import running
 

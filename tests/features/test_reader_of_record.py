@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flows.artifacts import markdown
-from flows.scan import look_at
+from flows.data.scan import look_at
+from flows.extract.artifacts import markdown
+from flows.extract.specs import stage_of
+from flows.extract.summary import Summary
 from flows.settings import FeaturesSettings
-from flows.specs import stage_of
-from flows.summary import Summary
 from pipeline.errors import ConfigError, SpecMismatch, UnreadableClip
 from pipeline.features.catalog import discover
 from pipeline.features.decoding import FramePlan, read_clip, seeking

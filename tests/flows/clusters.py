@@ -13,7 +13,7 @@ from pathlib import Path
 import distributed
 import pytest
 
-from flows.cluster import require_scheduler
+from flows.extract.cluster import require_scheduler
 from pipeline.errors import ServiceUnavailable
 from tests.flows.running import environment, run
 from tests.flows.sameness import contents

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import store
-from flows.summary import Summary
+from flows.extract.summary import Summary
 from tests.flows.running import Finished, run_here
 from tests.flows.stores import rising_or_falling
 
@@ -36,7 +36,7 @@ def refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refresh:
     def go(*words: str, split: str = "grouped", **summary: Any) -> Finished:
         (tmp_path / "refresh.toml").write_text(CONFIG.format(split=split), encoding="utf-8")
         extracted = Summary(store="s.zarr", **({"outcome": "done", "clips": 1} | summary))
-        monkeypatch.setattr("flows.refresh.features", lambda settings: extracted)
+        monkeypatch.setattr("flows.train.refresh.features", lambda settings: extracted)
         return run_here(
             "refresh", "--config", "refresh.toml", "--store", "s.zarr", "--json", *words
         )

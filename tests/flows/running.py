@@ -47,7 +47,7 @@ def api_url() -> str:
     home = tempfile.mkdtemp(prefix="prefect-home-")
     os.environ["PREFECT_HOME"] = home
     os.environ.pop("PREFECT_API_URL", None)
-    from flows.server import _start_temporary, _stop, quiet_prefect
+    from flows.server.lifetime import _start_temporary, _stop, quiet_prefect
 
     quiet_prefect()
     # Prefect's first configuration of logging closes the handlers that stand, and absl's (TensorFlow
@@ -123,7 +123,7 @@ def run(
 
 def run_here(*words: str) -> Finished:
     """`pixels-once WORDS…` in this process: for what does not depend on the process's end."""
-    from flows.cli import main
+    from flows.cli.main import main
 
     api_url()
     out, err = io.StringIO(), io.StringIO()

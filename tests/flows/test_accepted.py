@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows import accepted
+from flows.train import promotion
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.run_folder import FORMAT, FORMAT_VERSION, write_json
 from pipeline.heads.zoo import build_head
@@ -41,7 +41,7 @@ def run_of(folder: Path, clips: Clips, *, damaged: bool) -> Path:
 def test_what_is_not_a_number_is_no_hit(tmp_path: Path) -> None:
     clips = load_clips(rising_or_falling())
     every = np.arange(len(clips))
-    whole = accepted.hits(run_of(tmp_path / "whole", clips, damaged=False), clips, every)
+    whole = promotion.hits(run_of(tmp_path / "whole", clips, damaged=False), clips, every)
     assert whole.mean() > 0
-    broken = accepted.hits(run_of(tmp_path / "broken", clips, damaged=True), clips, every)
+    broken = promotion.hits(run_of(tmp_path / "broken", clips, damaged=True), clips, every)
     assert not broken.any()

@@ -14,7 +14,7 @@ from tests.flows.stores import rising_or_falling
 
 _RUN = """
 import sys
-from flows.cli import main
+from flows.cli.main import main
 for words in sys.argv[1:]:
     print("-----", words, file=sys.stderr)
     print(main(words.split()))

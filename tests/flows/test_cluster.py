@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import store
-from flows.checks import Check, readable_sample
+from flows.extract.worker_checks import Check, readable_sample
 from tests.flows.clusters import FRAMES, Dask, features
 from tests.flows.clusters import dask as dask
 from tests.flows.clusters import single as single

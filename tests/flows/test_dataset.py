@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import datasets
-from flows.commands import dataset as command
-from flows.datasets import DATA_SETS, fetch
-from flows.downloading import DownloadFailed, download
+from flows.cli import dataset as command
+from flows.data import datasets
+from flows.data.datasets import DATA_SETS, fetch
+from flows.data.downloads import DownloadFailed, download
 from flows.settings import DatasetSettings
 from pipeline.errors import ConfigError
 

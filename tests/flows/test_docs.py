@@ -16,7 +16,7 @@ import pytest
 
 import store
 from benchmarks import pages
-from flows.cli import EXAMPLES
+from flows.cli.main import EXAMPLES
 from flows.settings import COMMANDS
 from pipeline.spec import Sampling, Spec
 from tests.flows import running

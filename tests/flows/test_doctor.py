@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flows import codecs, doctor
-from flows.commands import doctor as command
-from flows.doctor import Line, examine
+from flows.checks import codecs, doctor
+from flows.checks.doctor import Line, examine
+from flows.cli import doctor as command
 from flows.settings import DoctorSettings
 
 
@@ -23,9 +23,9 @@ def codec_lines() -> list[tuple[str, str, str]]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the codecs (they have a test of their own) and without any server of the user's."""
     monkeypatch.setattr(doctor, "codec_lines", lambda: iter([("H.264", "decodes", "")]))
-    monkeypatch.setattr("flows.server.answers", lambda url: False)
+    monkeypatch.setattr("flows.server.lifetime.answers", lambda url: False)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setattr("flows.server._profile_url", lambda: "")
+    monkeypatch.setattr("flows.server.lifetime._profile_url", lambda: "")
 
 
 def lines(**settings: Any) -> list[Line]:

@@ -19,11 +19,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
-from flows import due
-from flows.due import Serving
-from flows.run_client import RunClient, made_patient
-from flows.server import prefect_server
-from flows.serving import deployment_of, say_what_it_replaces
+from flows.schedule import due
+from flows.schedule.deployments import deployment_of, say_what_it_replaces
+from flows.schedule.due import Serving
+from flows.server.lifetime import prefect_server
+from flows.server.run_client import RunClient, made_patient
 from flows.settings import ServeSettings
 from tests.flows import running
 from tests.proxy import CUT_AFTER, Proxy, nth

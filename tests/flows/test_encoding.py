@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from flows.cli.main import main
 from tests.features.clips import write_numbered_clip
 from tests.flows import running
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["-m", "flows"], ["-c", "from flows.cli import main; main()"]])
+@pytest.mark.parametrize(
+    "words", [["-m", "flows"], ["-c", "from flows.cli.main import main; main()"]]
+)
 def test_a_locale_of_ascii_changes_no_name(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "clips 😀").mkdir()
     write_numbered_clip(tmp_path / "clips 😀" / "é.mp4", frames=4)

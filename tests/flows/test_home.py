@@ -11,10 +11,10 @@ from string import Template
 import pytest
 from sqlalchemy import make_url
 
-from flows.home import database_environment
-from flows.loopback import spare_loopback
 from flows.names import key, named
-from flows.server import prefect_server
+from flows.server.home import database_environment
+from flows.server.lifetime import prefect_server
+from flows.server.loopback import spare_loopback
 from flows.settings import FeaturesSettings, ServeSettings
 from pipeline.errors import ConfigError
 from tests.flows import running
@@ -97,7 +97,7 @@ def test_stores_of_one_base_name_are_two_in_the_ui(
 
 
 def test_two_projects_get_two_schedules(tmp_path: Path, prefect_api: str) -> None:
-    from flows.serving import deployment_of
+    from flows.schedule.deployments import deployment_of
 
     given = {"videos": "clips", "interval": 60.0}
     one, other = (
@@ -109,7 +109,7 @@ def test_two_projects_get_two_schedules(tmp_path: Path, prefect_api: str) -> Non
 
 
 def test_a_choice_that_was_edited_by_hand_is_refused_in_one_sentence(prefect_api: str) -> None:
-    from flows.features import features
+    from flows.extract.flow import features
 
     with (
         prefect_server(),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows import accepted
-from flows.refresh import _judge
-from flows.refreshed import Trained
 from flows.settings import RefreshSettings
-from flows.test_sets import refreshed_set, with_test_set
-from flows.training import load_stores
+from flows.train import promotion
+from flows.train.flow import load_stores
+from flows.train.refresh import _judge
+from flows.train.refreshed import Trained
+from flows.train.test_sets import refreshed_set, with_test_set
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.training import train
 from tests.flows.stores import rising_or_falling
@@ -30,7 +30,7 @@ def test_a_head_that_cannot_be_compared_is_held_against_its_baselines(
     url, runs = rising_or_falling(tmp_path / "s.zarr"), tmp_path / "runs"
     loaded = load_stores(url)
     train(loaded.clips, replace(MLP, split="kfold", folds=3), runs / "old")
-    accepted.promote(runs, runs / "old")
+    promotion.promote(runs, runs / "old")
     holdout = refreshed_set(url, loaded.clips, "", runs / "old", how="grouped", seed=0)
     loaded = replace(loaded, clips=with_test_set(url, loaded.clips, holdout, lease=True))
     head = replace(

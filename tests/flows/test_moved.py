@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import store
-from flows.moved import moved_on
-from flows.training import load_stores
+from flows.train.flow import load_stores
+from flows.train.moved import moved_on
 from pipeline.errors import ConfigError
 from tests.store.stores import filled, put_batch
 

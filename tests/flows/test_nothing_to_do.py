@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import store
+from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
-from flows.specs import stage_of
 from pipeline.features.catalog import discover
 from tests.features.clips import write_numbered_clip
 from tests.flows import running
@@ -30,7 +30,7 @@ def spied(path, words, fds):
     started.append([str(word) for word in words])
     return spawn(path, words, fds)
 multiprocessing.util.spawnv_passfds = spied
-from flows.cli import main
+from flows.cli.main import main
 status = main(sys.argv[1:])
 print(json.dumps({"status": status, "started": started, "modules": sorted(sys.modules)}))
 """

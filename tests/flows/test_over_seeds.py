@@ -13,8 +13,8 @@ import pytest
 
 import store
 from flows.settings import SweepSettings, TrainSettings
-from flows.train_runs import Made, over_seeds, run_trainings, seeded
-from flows.trials import trials
+from flows.train.runs import Made, over_seeds, run_trainings, seeded
+from flows.train.trials import trials
 from pipeline.errors import ConfigError
 from pipeline.heads.saved import read_config
 from tests.flows.running import Finished, run_here

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.planning import check_retry, follow_catalog, make_plan
+from flows.extract.plan import check_retry, follow_catalog, make_plan
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.reasons import FAILURES, WARNINGS

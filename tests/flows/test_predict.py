@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.web import fetch, is_url
+from flows.data.web import fetch, is_url
 from pipeline.errors import ConfigError
-from pipeline.timeline import Segment, overlap
+from pipeline.predict.timeline import Segment, overlap
 from tests.flows.running import run
 
 pytestmark = pytest.mark.timeout(600)

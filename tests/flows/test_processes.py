@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flows import processes
+from flows.server import processes
 
 
 def test_a_process_that_ended_is_gone_and_one_that_lives_is_not() -> None:

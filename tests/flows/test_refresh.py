@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import store
-from flows import accepted
+from flows.train import promotion
 from pipeline.errors import ConfigError
 from tests.faults.breaking import wait_until
 from tests.features.clips import write_numbered_clip
@@ -109,18 +109,18 @@ def test_a_sigterm_while_it_extracts_trains_and_promotes_nothing(tmp_path: Path)
 
 
 def test_a_pointer_that_leads_nowhere_is_said(tmp_path: Path) -> None:
-    assert accepted.read(tmp_path) is None
+    assert promotion.read(tmp_path) is None
     (tmp_path / "accepted").symlink_to("gone")
     with pytest.raises(ConfigError, match="leads to no run"):
-        accepted.read(tmp_path)
+        promotion.read(tmp_path)
 
 
 def test_promoting_replaces_the_pointer_at_once(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
-        accepted.promote(tmp_path, tmp_path / name)
-        assert accepted.read(tmp_path) == (tmp_path / name).resolve()
+        promotion.promote(tmp_path, tmp_path / name)
+        assert promotion.read(tmp_path) == (tmp_path / name).resolve()
 
 
 def test_a_mistake_in_the_config_is_said_before_any_work(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import store
-from flows import accepted
 from flows.settings import SweepSettings
-from flows.sweep import run_trial
-from flows.training import load_stores
-from flows.trials import trials
+from flows.train import promotion
+from flows.train.flow import load_stores
+from flows.train.sweep import run_trial
+from flows.train.trials import trials
 from pipeline.heads import plan
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import LeakError
@@ -185,7 +185,7 @@ def test_stopped_while_it_trains_nothing_is_promoted(
 ) -> None:
     made(tmp_path / "s.zarr", given=False)
     monkeypatch.setattr(
-        "flows.refresh.print_epoch", lambda report: os.kill(os.getpid(), signal.SIGTERM)
+        "flows.train.refresh.print_epoch", lambda report: os.kill(os.getpid(), signal.SIGTERM)
     )
     said = refresh()
     assert said.status == 143, said.err
@@ -206,12 +206,12 @@ def test_what_was_promoted_meanwhile_is_what_a_refresh_is_judged_by(
     def overtaken(report: Any) -> None:
         if not (runs / other).exists():
             shutil.copytree(runs / first, runs / other)
-            accepted.promote(runs, runs / other)
+            promotion.promote(runs, runs / other)
 
     events = []
-    monkeypatch.setattr("flows.refresh.print_epoch", overtaken)
+    monkeypatch.setattr("flows.train.refresh.print_epoch", overtaken)
     monkeypatch.setattr(
-        "flows.refreshed.emit_event",
+        "flows.train.refreshed.emit_event",
         lambda **event: events.append((event["event"], (runs / "accepted").resolve().name)),
     )
     said = refresh("--threshold", "1")
@@ -237,7 +237,7 @@ def test_a_run_that_has_seen_the_test_clips_is_not_held_against_an_honest_one(
     train(load_stores(url).clips, config, tmp_path / "runs" / "old")
     for newer in ("clips.csv", "identity.json"):
         (tmp_path / "runs" / "old" / newer).unlink()
-    accepted.promote(tmp_path / "runs", tmp_path / "runs" / "old")
+    promotion.promote(tmp_path / "runs", tmp_path / "runs" / "old")
     said = refresh("--threshold", "1")
     assert said.json["outcome"] == "promoted", said.err
     assert said.json["accepted_top1"] is None

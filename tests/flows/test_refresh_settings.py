@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows import accepted
 from flows.settings import RefreshSettings
+from flows.train import promotion
 from tests.flows.refreshing import made
 from tests.flows.running import run_here
 
@@ -28,7 +28,7 @@ def test_a_setting_that_would_be_overridden_is_refused(
 ) -> None:
     import tomllib
 
-    from flows.refresh_settings import features_settings, resolved, train_settings
+    from flows.settings.refresh_flow import features_settings, resolved, train_settings
     from pipeline.errors import ConfigError
 
     tree = {"videos": "v", "store": "a.zarr"} | tomllib.loads(text)["refresh"]
@@ -43,7 +43,7 @@ def _all_of(settings: RefreshSettings, resolved: Any, features: Any, train: Any)
 
 
 def test_videos_store_and_weights_may_stand_under_features() -> None:
-    from flows.refresh_settings import features_settings, resolved
+    from flows.settings.refresh_flow import features_settings, resolved
 
     inner = {"videos": "v", "store": "s.zarr", "weights": "random:3"}
     found = resolved(RefreshSettings(features=inner | {"frames": 4}))
@@ -60,7 +60,7 @@ def test_the_name_accepted_is_kept_for_the_pointer(tmp_path: Path) -> None:
     from pipeline.errors import ConfigError
 
     with pytest.raises(ConfigError, match="is a folder, not a link"):
-        accepted.promote(tmp_path, tmp_path / "run")
+        promotion.promote(tmp_path, tmp_path / "run")
 
 
 def test_freezing_writes_a_set_for_good(tmp_path: Path) -> None:

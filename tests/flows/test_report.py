@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import store
-from flows.commands import report, similar
+from flows.cli import report, similar
+from flows.extract.specs import stage_of
+from flows.report.vectors import clip_vectors
 from flows.settings import FeaturesSettings, ReportSettings, SimilarSettings
-from flows.specs import stage_of
-from flows.vectors import clip_vectors
 from pipeline.errors import ConfigError
 from tests.flows import running
 

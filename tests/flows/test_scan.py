@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import scan as command
-from flows.scan import scan, summarise
+from flows.cli import scan as command
+from flows.data.scan import scan, summarise
 from flows.settings import ScanSettings
 from pipeline.errors import ConfigError
 from pipeline.features.catalog import discover

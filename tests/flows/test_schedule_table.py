@@ -13,10 +13,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.states import Scheduled
 
 import store
-from flows import due
-from flows.due import Serving
-from flows.run_client import made_patient
-from flows.serving import deployment_of
+from flows.schedule import due
+from flows.schedule.deployments import deployment_of
+from flows.schedule.due import Serving
+from flows.server.run_client import made_patient
 from flows.settings import ServeSettings
 from tests import proxy as faults
 from tests.flows import running
@@ -55,7 +55,7 @@ def test_every_kind_of_a_schedule_broken_once(
         at = Scheduled(scheduled_time=datetime.now(UTC))
         run = bare.create_flow_run_from_deployment(deployment, state=at).id
         with made_patient(SyncPrefectClient(f"{proxy.url}/api")) as client:
-            command = (sys.executable, "-m", "flows.scheduled", "features")
+            command = (sys.executable, "-m", "flows.cli.scheduled", "features")
             serving = Serving(client, deployment, lambda one: (*command, str(one)))
             thread = threading.Thread(target=serving.run)
             thread.start()

@@ -21,7 +21,7 @@ import pytest
 
 import store
 from flows.names import key
-from flows.serving import next_runs, served_settings
+from flows.schedule.deployments import next_runs, served_settings
 from flows.settings import FeaturesSettings, ServeSettings
 from pipeline.errors import ConfigError
 from tests.flows.running import ROOT, environment, finish, run, start
@@ -209,12 +209,12 @@ def test_a_served_run_skips_when_busy_and_stands_in_no_folder(tmp_path: Path) ->
 
 def test_the_deployments_of_the_work_pools_name_flows_and_settings_that_exist() -> None:
     yaml = pytest.importorskip("yaml")
-    from flows.features import features
-    from flows.refresh import refresh
+    from flows.extract.flow import features
+    from flows.train.refresh import refresh
 
     root = Path(__file__).parents[2]
     found = yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    flows = {"flows/features.py:features": features, "flows/refresh.py:refresh": refresh}
+    flows = {"flows/extract/flow.py:features": features, "flows/train/refresh.py:refresh": refresh}
     assert {one["entrypoint"] for one in found} == set(flows)
     for one in found:
         flows[one["entrypoint"]].validate_parameters(one["parameters"])

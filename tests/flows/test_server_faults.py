@@ -29,9 +29,9 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Crashed, Running
 
 import store
-from flows import processes, run_client
-from flows.processes import identity
-from flows.settling import settle
+from flows.server import processes, run_client
+from flows.server.processes import identity
+from flows.server.settling import settle
 from tests import proxy as faults
 from tests.features.clips import write_numbered_clip
 from tests.flows import running

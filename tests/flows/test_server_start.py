@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import server
+from flows.server import lifetime
 from pipeline.errors import ServiceUnavailable
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    server.quiet_prefect()  # as every command does first
+    lifetime.quiet_prefect()  # as every command does first
 
 
 def test_a_server_that_ends_at_its_start_is_told_at_once_with_its_last_lines(
@@ -26,7 +26,7 @@ def test_a_server_that_ends_at_its_start_is_told_at_once_with_its_last_lines(
     database = f"sqlite+aiosqlite:///{tmp_path}/none/prefect.db"
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database)
     with pytest.raises(ServiceUnavailable) as caught:
-        server._start_temporary()
+        lifetime._start_temporary()
     sentence = str(caught.value)
     assert re.search(r"server ended with status \d+ \(.*unable to open database", sentence)
     assert "set PREFECT_API_URL" in sentence
@@ -36,11 +36,11 @@ def test_a_server_that_ends_at_its_start_is_told_at_once_with_its_last_lines(
 def test_the_wait_for_a_server_is_shown_in_seconds_and_has_a_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(server, "_SHOW_WAIT_EVERY_S", 0.6)
-    monkeypatch.setattr(server, "_START_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(lifetime, "_SHOW_WAIT_EVERY_S", 0.6)
+    monkeypatch.setattr(lifetime, "_START_TIMEOUT_S", 1.0)
     with pytest.raises(
         ServiceUnavailable, match=r"gave no answer in 1 s: run `prefect server start`"
     ):
-        server._start_temporary()
+        lifetime._start_temporary()
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["the temporary Prefect server is starting: 1 s"]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
-from flows.cli import main
-from flows.resolve import Parser, add_flags, resolve
+from flows.cli.main import main
 from flows.settings import COMMANDS
+from flows.settings.resolve import Parser, add_flags, resolve
 from pipeline.errors import ConfigError
 
 SETTINGS = [

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import cluster, downloading
-from flows.cli import exit_status
-from flows.server import find_server
-from flows.web import fetch
+from flows.cli.main import exit_status
+from flows.data import downloads
+from flows.data.web import fetch
+from flows.extract import cluster
+from flows.server.lifetime import find_server
 from pipeline.features import weights
 from pipeline.features.catalog import discover
 
@@ -25,7 +26,7 @@ ASKED: dict[str, tuple[Callable[[Path], object], int]] = {
     "a bucket": (lambda folder: discover("s3://bucket/clips"), 4),
     "an unknown protocol": (lambda folder: discover("nonsense://bucket/clips"), 1),
     "a data set": (
-        lambda folder: downloading.download(f"{NOWHERE}/a.zip", folder / "a.zip", pause_s=0),
+        lambda folder: downloads.download(f"{NOWHERE}/a.zip", folder / "a.zip", pause_s=0),
         4,
     ),
     "a page with a video": (lambda folder: fetch(f"{NOWHERE}/page", folder), 4),

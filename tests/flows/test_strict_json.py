@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import store
+from flows.cli.terminal import print_json
 from flows.settings import COMMANDS
-from flows.terminal import print_json
 from tests.flows.running import Finished, run_here
 from tests.flows.stores import rising_or_falling
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from flows.settings import SweepSettings
-from flows.trials import trials
+from flows.train.trials import trials
 from pipeline.errors import ConfigError, SpecMismatch
 from tests.flows.running import Finished, run
 from tests.flows.stores import rising_or_falling

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from flows import accepted, sweep
 from flows.settings import SweepSettings
-from flows.sweep import run_trial
-from flows.training import Loaded
-from flows.trials import Trial, trials
+from flows.train import promotion, sweep
+from flows.train.flow import Loaded
+from flows.train.sweep import run_trial
+from flows.train.trials import Trial, trials
 from pipeline.errors import ConfigError
 from pipeline.heads import plan
 from pipeline.heads.clips import load_clips
@@ -130,7 +130,7 @@ def test_a_refresh_calls_nothing_unchanged_that_is_not(change: str) -> None:
     def state(change: str, settings: dict[str, Any]) -> str:
         asked = dataclasses.replace(SETTINGS, **settings)
         config = sweep._config(asked, only(asked), baselines=True)
-        return accepted.state_of(loaded(change).clips, [config])
+        return promotion.state_of(loaded(change).clips, [config])
 
     settings = CHANGES.get(change, ({}, ""))[0]
     same = state(change if change in SOURCES else "nothing", settings) == state("nothing", {})

@@ -12,9 +12,9 @@ import pytest
 import zarr
 
 import store
-from flows.preparing import send_back_damaged
+from flows.extract.setup import send_back_damaged
+from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
-from flows.specs import stage_of
 from pipeline.features.catalog import discover
 from store import GONE, PENDING, READY
 from tests.flows.running import run, run_here

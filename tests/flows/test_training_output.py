@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.training import print_epoch, print_notes
+from flows.train.flow import print_epoch, print_notes
 from pipeline.heads.fitting import EpochReport
 from tests.flows.running import run_here
 from tests.flows.stores import rising_or_falling
@@ -59,7 +59,7 @@ def test_many_neighbours_are_found_and_a_picture_of_the_first_is_drawn(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rising_or_falling(tmp_path / "s.zarr", rows=80)
-    monkeypatch.setattr("flows.commands.similar.MOST_DRAWN", 5)
+    monkeypatch.setattr("flows.cli.similar.MOST_DRAWN", 5)
     said = run_here("similar", "--store", "s.zarr", "--video", "0", "--top", "3000", "--json")
     assert said.status == 0, said.err
     assert len(said.json["similar"]) == 79

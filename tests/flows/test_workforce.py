@@ -11,8 +11,8 @@ from typing import Any
 import distributed
 import pytest
 
-from flows import workforce
-from flows.workforce import NoWorkers, Workforce
+from flows.extract import workforce
+from flows.extract.workforce import NoWorkers, Workforce
 
 ANSWERS: dict[str, str] = {}
 """What each worker says when it is asked; one that is not in here does not answer yet."""

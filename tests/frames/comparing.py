@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.decoding import ClipFrames
-from pipeline.timeline import Timeline
+from pipeline.predict.timeline import Timeline
 from tests.frames.painting import Picture, number_in, turned_ways
 from tests.frames.paths import FITS, RULES, SIZE
 from tests.frames.recipes import Recipe

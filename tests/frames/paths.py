@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import ClipFrames, FramePlan, read_clip, seeking
-from pipeline.sliding import make_timeline
+from pipeline.predict.sliding import make_timeline
+from pipeline.predict.timeline import Timeline
 from pipeline.spec import Sampling, Spec
-from pipeline.timeline import Timeline
 
 STEPS = 16
 SIZE = 128

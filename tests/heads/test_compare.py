@@ -8,7 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from flows.commands import compare
+from flows.cli import compare
 from flows.settings import CompareSettings
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import load_clips

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.terminal import suggest
+from flows.cli.terminal import suggest
 from pipeline.drawing import new_figure, save_figure
 from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
 from pipeline.heads.config import TrainConfig

@@ -1,0 +1,260 @@
+"""The check-up: what a run needs, looked at one by one. Nothing is changed, nothing is fetched."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flows.checks.codecs import codec_lines
+from flows.settings import DoctorSettings
+from pipeline import engine
+from pipeline.errors import ConfigError, PixelsError
+
+State = Literal["ok", "note", "bad"]
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One finding. state: ok · note (works, could be better) · bad (a run would fail)."""
+
+    area: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def examine(settings: DoctorSettings) -> Iterator[Line]:
+    """Yield one finding after the other. A check that itself breaks is a bad line, not an error."""
+    checks: list[Callable[[DoctorSettings], Iterator[Line]]] = [
+        _python, _packages, _cpu, _engine, _codecs, _weights, _disk, _server, _dask,
+    ]  # fmt: skip
+    for check in checks:
+        area = check.__name__.strip("_")
+        try:
+            yield from check(settings)
+        except Exception as error:  # whatever breaks on this machine is what doctor is asked for
+            yield Line(
+                area=area,
+                state="bad",
+                found=f"the check ended with {type(error).__name__}: {error}",
+                remedy="install anew: rm -rf .venv && make venv",
+            )
+
+
+def _python(settings: DoctorSettings) -> Iterator[Line]:
+    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Line(
+        area="python",
+        state="ok" if right else "bad",
+        found=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
+        remedy=""
+        if right
+        else "use Python 3.11 to 3.13 (TensorFlow has none for a later one yet): "
+        "make venv PYTHON=python3.13",
+    )
+
+
+def _packages(settings: DoctorSettings) -> Iterator[Line]:
+    needed = ("keras", "opencv-python-headless", "av", "zarr", "dask", "prefect", "prefect-dask")
+    missing = [name for name in needed if not _version(name)]
+    if missing:
+        yield Line(
+            area="packages",
+            state="bad",
+            found=f"not installed: {', '.join(missing)}",
+            remedy="make venv, or pip install -c constraints.txt -e '.[cpu]'",
+        )
+    else:
+        known = ", ".join(f"{name} {_version(name)}" for name in needed)
+        yield Line(area="packages", state="ok", found=known)
+    opencv = [n for n in ("opencv-python", "opencv-contrib-python", "opencv-python-headless",
+                          "opencv-contrib-python-headless") if _version(n)]  # fmt: skip
+    if len(opencv) > 1:
+        extra = " ".join(name for name in opencv if name != "opencv-python-headless")
+        yield Line(
+            area="packages",
+            state="bad",
+            found=f"{' and '.join(opencv)} overwrite each other's cv2",
+            remedy=f"pip uninstall -y {extra} && pip install --force-reinstall opencv-python-headless",
+        )
+    if _version("tensorflow") and _version("tensorflow-cpu"):
+        yield Line(
+            area="packages",
+            state="bad",
+            found="tensorflow and tensorflow-cpu overwrite each other",
+            remedy="pip uninstall -y tensorflow-cpu tensorflow, then make venv",
+        )
+    fastapi = tuple(int(part) for part in _version("fastapi").split(".")[:2] if part.isdigit())
+    if fastapi >= (0, 151) and _version("prefect").startswith("3.8."):
+        yield Line(
+            area="packages",
+            state="bad",
+            found=f"fastapi {_version('fastapi')} breaks prefect {_version('prefect')}",
+            remedy="pip install -c constraints.txt 'fastapi<0.151'",
+        )
+    try:
+        engine.require_backend()
+    except ConfigError as error:
+        found, _, remedy = str(error).partition(": ")
+        yield Line(area="packages", state="bad", found=found, remedy=remedy)
+
+
+def _cpu(settings: DoctorSettings) -> Iterator[Line]:
+    flags = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+             if name in engine.cpu_flags()]  # fmt: skip
+    words = f"{engine.cores()} cores, {', '.join(flags) or 'no AVX'}"
+    slow = platform.machine() == "x86_64" and "avx2" not in flags and bool(engine.cpu_flags())
+    remedy = "this CPU is slow for a CNN: extract on another machine" if slow else ""
+    yield Line(area="cpu", state="note" if slow else "ok", found=words, remedy=remedy)
+
+
+def _engine(settings: DoctorSettings) -> Iterator[Line]:
+    from pipeline.features.backbones import choose_engine
+
+    chosen, precision = choose_engine("auto"), engine.auto_precision()
+    capability = engine.gpu_capability()
+    if capability:
+        yield Line(area="gpu", state="ok", found=f"compute capability {capability:g}")
+        if not _version("tensorflow") and engine.backend_name() == "tensorflow":
+            yield Line(
+                area="gpu",
+                state="bad",
+                found="a GPU answers, and TensorFlow is the build for CPUs",
+                remedy="pip uninstall -y tensorflow-cpu && pip install 'tensorflow[and-cuda]'",
+            )
+    else:
+        yield Line(area="gpu", state="ok", found="none: the CPU does the work")
+    slower = not capability and chosen == "keras" and not engine.backend_is_chosen()
+    yield Line(
+        area="engine",
+        state="note" if slower else "ok",
+        found=f"auto takes {chosen} in {precision}",
+        remedy="OpenVINO is not installed; it is about 1.4 times as fast on a CPU in bfloat16: "
+        "pip install -c constraints.txt openvino scipy"
+        if slower
+        else "",
+    )
+
+
+def _codecs(settings: DoctorSettings) -> Iterator[Line]:
+    for codec, found, remedy in codec_lines():
+        yield Line(area="codec", state="bad" if remedy else "ok", found=f"{codec}: {found}",
+                   remedy=remedy)  # fmt: skip
+
+
+def _weights(settings: DoctorSettings) -> Iterator[Line]:
+    from pipeline.features.weights import resolve_weights
+
+    try:
+        weights = resolve_weights(settings.weights, settings.backbone, download=False)
+    except PixelsError as error:
+        yield Line(
+            area="weights",
+            state="bad",
+            found=str(error).split(": ")[0].split(" and could not be downloaded")[0],
+            remedy="download Keras' no-top file where there is a network and pass WEIGHTS=file.h5; "
+            "WEIGHTS=random works for a trial",
+        )
+        return
+    state: State = "note" if weights.kind == "random" else "ok"
+    remedy = "random weights are for trials only" if weights.kind == "random" else ""
+    yield Line(area="weights", state=state, found=str(weights), remedy=remedy)
+
+
+def _disk(settings: DoctorSettings) -> Iterator[Line]:
+    if "://" in settings.store:
+        yield Line(area="disk", state="ok", found=f"{settings.store} is an object store")
+        places = [Path(tempfile.gettempdir())]
+    else:
+        places = [Path(settings.store or ".").absolute(), Path(tempfile.gettempdir())]
+    for place in dict.fromkeys(places):
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        writable = os.access(place, os.W_OK)
+        remedy = ""
+        if not writable:
+            remedy = "no right to write there: choose another STORE or mend its permissions"
+        elif free < 2 * _GIB:
+            remedy = "free some space: 1,000 clips need 0.17 GB in the store"
+        yield Line(
+            area="disk",
+            state="bad" if remedy else "ok",
+            found=f"{place}: {free / _GIB:,.1f} GiB free",
+            remedy=remedy,
+        )
+
+
+def _server(settings: DoctorSettings) -> Iterator[Line]:
+    from flows.server.lifetime import find_server
+
+    try:
+        server = find_server()
+    except PixelsError as error:
+        yield Line(
+            area="prefect",
+            state="bad",
+            found=str(error).split(": ")[0],
+            remedy="start it (make ui), or unset PREFECT_API_URL: a run then brings its own",
+        )
+        return
+    if server is None:
+        yield Line(
+            area="prefect",
+            state="note",
+            found="no server: each run brings its own, without pages to look at",
+            remedy="make ui, to watch runs in a browser",
+        )
+    else:
+        yield Line(area="prefect", state="ok", found=f"server at {server.url}")
+
+
+def _dask(settings: DoctorSettings) -> Iterator[Line]:
+    import distributed
+
+    if not settings.scheduler:
+        # Without a host Dask looks for this machine's address by a socket to a public name server.
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+            host="127.0.0.1", protocol="tcp://",
+        ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
+            right = client.submit(sum, (2, 3)).result(timeout=30) == 5
+        yield Line(
+            area="dask",
+            state="ok" if right else "bad",
+            found=f"a local cluster of dask {_version('dask')} starts and answers",
+        )
+        return
+    try:
+        with distributed.Client(settings.scheduler, timeout="10s") as client:
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+    except (OSError, ValueError, TimeoutError) as error:
+        yield Line(
+            area="dask",
+            state="bad",
+            found=f"no scheduler answers at {settings.scheduler} ({type(error).__name__})",
+            remedy="start one (dask scheduler), or leave --scheduler out for a local cluster",
+        )
+        return
+    yield Line(
+        area="dask",
+        state="ok" if workers else "bad",
+        found=f"{len(workers)} workers at {settings.scheduler}",
+        remedy="" if workers else f"start workers: dask worker {settings.scheduler}",
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

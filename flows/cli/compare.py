@@ -1,0 +1,136 @@
+"""`pixels-once compare`: runs side by side, a leaderboard for each test set."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from flows.cli.terminal import print_json, print_over_seeds, print_table
+from flows.settings import CompareSettings
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.heads.compare import Leaderboard
+
+
+def run(settings: CompareSettings, *, json: bool) -> int:
+    """Rank runs that were tested on the same clips; others stand on a board of their own."""
+    from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+    from pipeline.heads.repeats import repeats_among
+
+    folder = Path(settings.runs)
+    boards = _of_test_set(leaderboards(folder), settings)
+    written = write_leaderboards(boards, Path(settings.out or settings.runs))
+    if settings.against and not any(settings.against in list(b.table["run"]) for b in boards):
+        raise ConfigError(
+            f"against is {settings.against!r}, which is no finished run in {settings.runs}: "
+            "name one of the leaderboard"
+        )
+    found: list[dict[str, Any]] = []
+    for board in boards:
+        rival = settings.against or _frame_average(board.table)
+        lines = []
+        for line in board.table.to_dict("records"):
+            if rival and line["run"] != rival:
+                # Another board's run: tested on the same clips under other labels, or on others.
+                with contextlib.suppress(ConfigError):
+                    line["against"] = {
+                        "run": rival,
+                        **paired_difference(folder / str(line["run"]), folder / rival),
+                    }
+            lines.append(line)
+        found.append({"test_set": board.test_set, "runs": lines})
+    shown = [folder / str(line["run"]) for board in found for line in board["runs"]]
+    seeds = repeats_among(shown)
+    if json:
+        print_json(
+            {
+                "boards": found,
+                "over_seeds": [one.to_dict() for one in seeds],
+                "files": [str(path) for path in written],
+            }
+        )
+        return 0
+    for number, board_lines in enumerate(found, start=1):
+        _print(board_lines["runs"], number, len(found))
+    if len(found) > 1:
+        print(
+            f"{len(found)} test sets: figures of different boards do not compare, so nothing is "
+            "ranked across them"
+        )
+    print_over_seeds(seeds)
+    print("written: " + ", ".join(str(path) for path in written))
+    return 0
+
+
+def _of_test_set(boards: list[Leaderboard], settings: CompareSettings) -> list[Leaderboard]:
+    """The boards of a store's test set, where one is named; raises `ConfigError` where none is."""
+    from pipeline.heads.saved import read_config
+
+    if not settings.test_set:
+        return boards
+    found = []
+    for board in boards:
+        config = read_config(Path(settings.runs) / str(board.table["run"].iloc[0]))
+        if config["split"].get("test_set", "") == settings.test_set:
+            found.append(board)
+    if not found:
+        raise ConfigError(
+            f"no finished run in {settings.runs} was tested on the test set {settings.test_set!r}: "
+            f"train one with --test-set {settings.test_set}"
+        )
+    return found
+
+
+def _frame_average(table: pd.DataFrame) -> str:
+    """The board's frame average, against which the others are held; empty where it has none."""
+    chosen = table[table["head"] == "frame_average"]
+    return str(chosen["run"].iloc[0]) if len(chosen) else ""
+
+
+def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
+    first = lines[0]
+    which = f"board {number} of {boards} · " if boards > 1 else ""
+    print_table(
+        f"{which}{first['clips']} test clips · split {first['split']} · spec {first['fingerprint']}",
+        ("run", "top-1", "±", "top-5", "macro-F1", "against", "parameters", "train s", "clips/s"),
+        [
+            (
+                line["run"],
+                f"{line['top1']:.3f}",
+                "" if pd.isna(line["spread"]) else f"{line['spread']:.3f}",
+                f"{line['top5']:.3f}",
+                f"{line['macro_f1']:.3f}",
+                _difference(line.get("against")),
+                line["parameters"],
+                f"{line['train_seconds']:.0f}",
+                f"{line['inference_clips_per_second']:,.0f}",
+            )
+            for line in lines
+        ],
+    )
+    held = next((line["against"]["run"] for line in lines if "against" in line), "")
+    if held:
+        print(
+            f"against {held}: difference in top-1 over all test clips and its 95 % "
+            "interval over groups, paired; none below five groups"
+        )
+        relabelled = max(line["against"]["relabelled"] for line in lines if "against" in line)
+        if relabelled:
+            print(
+                f"{relabelled} of {first['clips']} clips have another label in {held} and are not "
+                "paired"
+            )
+    elif not pd.isna(first["frame_average"]):
+        print(f"the frame average reaches {first['frame_average']:.3f} on these clips")
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    if pd.isna(found["low"]):
+        return f"{found['difference']:+.3f} (only {found['groups']} groups)"
+    return f"{found['difference']:+.3f} ({found['low']:+.2f} to {found['high']:+.2f})"

@@ -1,0 +1,52 @@
+"""`pixels-once dataset`: fetch a public data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
+from flows.settings import DatasetSettings
+from pipeline.errors import ConfigError
+
+
+def run(settings: DatasetSettings, *, json: bool) -> int:
+    """Fetch it and say where its clips are; without a name, list what there is."""
+    from flows.data.datasets import DATA_SETS, fetch
+
+    if not settings.name:
+        if json:
+            print_json({name: {"clips": d.clips, "page": d.page} for name, d in DATA_SETS.items()})
+            return 0
+        print_table(
+            "public data sets",
+            ("name", "clips", "classes", "download", "page"),
+            [(d.name, d.clips, d.classes, d.size, d.page) for d in DATA_SETS.values()],
+        )
+        suggest("dataset", "--name", "ucf101-top5")
+        return 0
+    folder = Path(settings.dir or settings.name)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"dir is {folder}, which is a file: name a folder")
+    with progress_bar(f"fetching {settings.name}", "bytes") as progress:
+        got = fetch(
+            DATA_SETS[settings.name],
+            folder,
+            site=settings.site,
+            keep=settings.keep,
+            on_progress=progress,
+        )
+    if json:
+        print_json(
+            {
+                "name": settings.name,
+                "videos": str(got.videos),
+                "ucf_splits": str(got.ucf_splits) if got.ucf_splits else "",
+                "clips": got.clips,
+                "classes": got.classes,
+            }
+        )
+        return 0
+    headline(f"{got.videos}: {got.clips:,} clips in {got.classes} classes")
+    splits = ("--ucf-splits", got.ucf_splits) if got.ucf_splits else ()
+    suggest("features", "--videos", got.videos, *splits, "--store", f"{settings.name}.zarr")
+    return 0

@@ -1,0 +1,75 @@
+"""`pixels-once demo`: features, a head and a prediction on the built-in clips."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json as json_format
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flows.cli import features as features_command
+from flows.cli import predict as predict_command
+from flows.cli import train as train_command
+from flows.cli.terminal import print_json
+from flows.settings import DemoSettings, FeaturesSettings, PredictSettings, TrainSettings
+
+
+def run(settings: DemoSettings, *, json: bool) -> int:
+    """Extract, train an LSTM, and ask it about one clip of each action."""
+    name = "demo-lstm"
+    run_folder = Path(settings.runs) / name
+    train = TrainSettings(
+        store=settings.store,
+        head="lstm",
+        units=str(settings.units),
+        seed=settings.seed,
+        runs=settings.runs,
+        name=name,
+        overwrite=True,
+        epochs=100,
+        patience=20,
+    )
+
+    def features_step() -> int:
+        _say("1 of 3 · features: six actions, of which pairs differ only in the order of time")
+        features = FeaturesSettings(store=settings.store, weights=settings.weights)
+        return features_command.run(features, json=json)
+
+    def train_step() -> int:
+        _say("2 of 3 · train: an LSTM that reads the 40 steps in their order")
+        return train_command.run(train, json=json)
+
+    def predict_step() -> int:
+        _say("3 of 3 · predict: a clip that the head has not been trained on")
+        predict = replace(
+            PredictSettings(), run=str(run_folder), video=str(_test_clip(run_folder)), top=3
+        )
+        return predict_command.run(predict, json=json)
+
+    steps = {"features": features_step, "train": train_step, "predict": predict_step}
+    if not json:
+        return next((status for step in steps.values() if (status := step())), 0)
+    results: dict[str, Any] = {}
+    status = 0
+    for step_name, step in steps.items():
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            status = step()
+        results[step_name] = json_format.loads(said.getvalue())
+        if status:
+            break
+    print_json(results)
+    return status
+
+
+def _test_clip(folder: Path) -> Path:
+    from flows.extract.setup import DEMO_CLIPS
+
+    config = json_format.loads((folder / "config.json").read_text())
+    return Path(DEMO_CLIPS) / str(config["split"]["test"]["video_ids"][0])
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", file=sys.stderr)

@@ -1,0 +1,78 @@
+"""`pixels-once features`: clips → store."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from flows.cli.terminal import headline, print_json, print_table, suggest
+from flows.extract.addresses import require_places, without_signature
+from flows.extract.specs import with_store
+from flows.extract.summary import Summary, advice, stage_rows
+from flows.server.lifetime import prefect_server
+from flows.settings import FeaturesSettings
+
+
+def run(settings: FeaturesSettings, *, json: bool) -> int:
+    """Run the flow on this machine (or its cluster) and print what it did."""
+    settings = with_store(settings)
+    settings = replace(settings, videos=without_signature(settings.videos))
+    require_places(
+        store_url=settings.store, videos=settings.videos
+    )  # before a run's page shows them
+    print(f"store: {settings.store}", file=sys.stderr)
+    with prefect_server() as server:
+        from prefect.exceptions import CancelledRun
+
+        from flows.extract.flow import features
+        from flows.extract.outcomes import RunFailed
+
+        if server is not None and server.page:
+            print(f"watch: {server.page}", file=sys.stderr)
+        status = 0
+        try:
+            summary = features(settings)
+        except CancelledRun as cancelled:
+            print(f"pixels-once features: {cancelled}", file=sys.stderr)
+            return 130
+        except RunFailed as error:
+            print(f"pixels-once features: {error}", file=sys.stderr)
+            summary, status = error.summary, error.exit_status
+    print_summary(summary, json=json)
+    if summary.outcome == "interrupted":
+        return 143 if summary.stopped_by == "SIGTERM" else 130
+    return status
+
+
+def print_summary(summary: Summary, *, json: bool = False) -> None:
+    """The run in numbers: a headline, where the time went, what failed, the next step."""
+    if json:
+        print_json(summary.to_dict())
+        return
+    if summary.stage_seconds and summary.planned:
+        print_table(
+            "where the time went",
+            ("stage", "seconds", "share"),
+            [(n, s, f"{share:.0%}") for n, s, share in stage_rows(summary.stage_seconds)],
+        )
+        print(advice(summary.stage_seconds))
+    if summary.failures:
+        print_table(
+            f"failed clips ({len(summary.failures)})",
+            ("clip", "reason", "detail"),
+            [(f["video_id"], f["reason"], f["detail"]) for f in summary.failures[:50]],
+        )
+    if summary.weights.startswith("random"):
+        print(
+            f"weights: {summary.weights}: random, not ImageNet's; features are good for a demo only"
+        )
+    if summary.gone:
+        print(f"{summary.gone} rows are gone: their clips have left the folder")
+    if summary.unknown:
+        print(
+            f"{summary.unknown} clips did not say whether they have changed: their rows are as they "
+            "were"
+        )
+    headline(summary.headline())
+    if summary.outcome == "done" and summary.ready:
+        suggest("train", "--store", summary.store, "--head", "gru")

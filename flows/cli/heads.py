@@ -1,0 +1,53 @@
+"""`pixels-once heads`: the zoo."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from flows.cli.terminal import print_json, print_table
+from flows.settings import HeadsSettings
+
+
+def run(settings: HeadsSettings, *, json: bool) -> int:
+    """List every head, or one with its options, presets and where it comes from."""
+    from pipeline.heads.zoo import HEADS, head_kind
+
+    kinds = [head_kind(settings.head)] if settings.head else list(HEADS.values())
+    if json:
+        print_json(
+            {
+                kind.name: {
+                    "reads": kind.reads,
+                    "one_line": kind.one_line,
+                    "source": kind.source,
+                    "options": asdict(kind.config()),
+                    "presets": dict(kind.presets),
+                    "lr": kind.lr,
+                }
+                for kind in kinds
+            }
+        )
+        return 0
+    if settings.head:
+        kind = kinds[0]
+        print(f"{kind.name}: {kind.one_line}\nreads {' or '.join(kind.reads)} · {kind.source}")
+        print_table(
+            f"options of {kind.name}",
+            ("option", "default", *kind.presets),
+            [
+                (name, _plain(default), *(_plain(p.get(name, "")) for p in kind.presets.values()))
+                for name, default in asdict(kind.config()).items()
+            ],
+        )
+        return 0
+    print_table(
+        f"{len(kinds)} heads",
+        ("head", "reads", "what it is", "presets"),
+        [(k.name, " or ".join(k.reads), k.one_line, " ".join(k.presets)) for k in kinds],
+    )
+    print("one with its options: pixels-once heads --head NAME")
+    return 0
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

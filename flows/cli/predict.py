@@ -1,0 +1,148 @@
+"""`pixels-once predict`: a saved head's say on a clip, a folder, a manifest or a URL."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.terminal import print_json, print_table
+from flows.data.web import fetch, is_url
+from flows.extract.addresses import require_file
+from flows.settings import PredictSettings
+from pipeline.errors import ConfigError
+from pipeline.plain import write_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.features.stage import FirstStage
+    from pipeline.heads.saved import Run
+
+
+def run(settings: PredictSettings, *, json: bool) -> int:
+    """Print the top-k labels of every clip with their probabilities, or one video's timeline."""
+    if not settings.run or not settings.video:
+        missing = "--run" if not settings.run else "--video"
+        raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
+    if settings.top < 1:
+        raise ConfigError(f"top is {settings.top}: give 1 or more")
+    require_file("csv", settings.csv)
+    if not is_url(settings.video):
+        return _run(settings, settings.video, json=json)
+    with tempfile.TemporaryDirectory(prefix="pixels-once-") as folder:
+        return _run(settings, str(fetch(settings.video, Path(folder))), json=json)
+
+
+def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
+    from flows.train.moved import moved_on
+    from pipeline.features.catalog import discover
+    from pipeline.heads.saved import load_run
+    from pipeline.homes import cache_folder
+    from pipeline.predict.prediction import open_predictor
+
+    clips = discover(video)
+    head = load_run(Path(settings.run))
+    first_stage, notes = open_predictor(
+        head, weights=settings.weights, engine_name=settings.engine, cache=cache_folder()
+    )
+    for note in filter(None, [*notes, moved_on(head)]):
+        print(note, file=sys.stderr)
+    with first_stage:
+        if settings.timeline:
+            from flows.cli.timeline import run_timeline
+
+            return run_timeline(settings, head, first_stage, Path(video), json=json)
+        records = _predictions(settings, head, first_stage, clips)
+    if settings.csv:
+        _write_csv(Path(settings.csv), records)
+    if json:
+        print_json({"run": settings.run, "predictions": records})
+    else:
+        _print(records)
+    return 1 if not any(record["top"] for record in records) else 0
+
+
+def _predictions(
+    settings: PredictSettings, head: Run, first_stage: FirstStage, clips: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """One record per clip: its name, frames seen, reason and top labels."""
+    from pipeline.features.extraction import ClipSource
+    from pipeline.predict.prediction import predict_clips
+
+    sources = [
+        ClipSource(path=path, size_bytes=int(size))
+        for path, size in zip(clips["path"], clips["size_bytes"], strict=True)
+    ]
+    top = min(settings.top, len(head.classes))
+    records = []
+    for name, said in zip(
+        clips["video_id"], predict_clips(head, first_stage, sources), strict=True
+    ):
+        records.append(
+            {
+                "clip": name,
+                "steps": said.steps,
+                "reason": said.reason,
+                "detail": said.detail,
+                "top": [
+                    {"label": label, "probability": round(probability, 6)}
+                    for label, probability in zip(
+                        said.labels[:top], said.probabilities, strict=False
+                    )
+                ],
+            }
+        )
+        if len(sources) > 1:
+            print(f"\r{len(records)}/{len(sources)} clips", end="", file=sys.stderr, flush=True)
+    if len(sources) > 1:
+        print(file=sys.stderr)
+    return records
+
+
+def _print(records: list[dict[str, Any]]) -> None:
+    """One clip: its labels below each other. Several: a line each, the likeliest labels beside."""
+    if len(records) == 1 and records[0]["top"]:
+        only = records[0]
+        print_table(
+            f"{only['clip']} · {only['steps']} frames" + _note(only),
+            ("label", "probability"),
+            [(one["label"], f"{one['probability']:.1%}") for one in only["top"]],
+        )
+        return
+    print_table(
+        "predictions",
+        ("clip", "frames", "label", "probability", "then", "note"),
+        [
+            (
+                record["clip"],
+                record["steps"],
+                record["top"][0]["label"] if record["top"] else "–",
+                f"{record['top'][0]['probability']:.1%}" if record["top"] else "–",
+                ", ".join(f"{one['label']} {one['probability']:.1%}" for one in record["top"][1:]),
+                record["reason"],
+            )
+            for record in records
+        ],
+    )
+
+
+def _note(record: dict[str, Any]) -> str:
+    return f" · {record['reason']}" if record["reason"] else ""
+
+
+def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
+    lines = [
+        [
+            record["clip"],
+            rank if one else "",
+            one.get("label", ""),
+            one.get("probability", ""),
+            record["steps"],
+            record["reason"],
+        ]
+        for record in records
+        for rank, one in enumerate(record["top"] or [{}], start=1)
+    ]
+    write_rows(path, [["clip", "rank", "label", "probability", "steps", "reason"], *lines])

@@ -1,0 +1,50 @@
+"""`pixels-once report`: a store and its runs as one HTML page."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flows.cli.terminal import headline, print_json, progress_bar
+from flows.extract.addresses import require_file
+from flows.settings import ReportSettings
+
+
+def run(settings: ReportSettings, *, json: bool) -> int:
+    """Write the page and say where it is."""
+    out = Path(settings.out)
+    require_file("out", settings.out)
+    from flows.report.contents import gather
+    from pipeline.report.page import render
+
+    started = time.monotonic()
+    with progress_bar("reading features", "clips") as progress:
+        contents = gather(settings, on_progress=progress)
+    page = render(contents)
+    making = out.with_name(f".{out.name}.partial")
+    making.write_text(page, encoding="utf-8")
+    making.replace(out)
+    size = out.stat().st_size
+    pictures = any(card.pictures for card in contents.wall)
+    if json:
+        print_json(
+            {
+                "out": str(out),
+                "bytes": size,
+                "seconds": round(time.monotonic() - started, 2),
+                "rows": len(contents.table),
+                "runs": [view.name for view in contents.runs],
+                "look_alikes": len(contents.pairs),
+                "pictures": pictures,
+            }
+        )
+        return 0
+    for sentence in contents.warnings:
+        print(f"mind: {sentence}")
+    if contents.wall and not pictures:
+        print("no pictures: this store was made without previews")
+    headline(
+        f"{out}: {len(contents.table):,} rows, {len(contents.runs)} runs, {size / 2**20:.1f} MiB"
+    )
+    print(f"next: open {out.absolute().as_uri()} in a browser, or send the file to a colleague")
+    return 0

@@ -1,0 +1,59 @@
+"""One run of a schedule, in a process of its own: `python -m flows.cli.scheduled FLOW FLOW_RUN_ID`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+from flows.stopping import scheduled
+
+
+def main(arguments: list[str]) -> int:
+    """Run the flow run, and end with the status that its command would have had."""
+    from flows.cli.main import exit_status
+    from flows.server.lifetime import drained, quiet_prefect
+    from flows.server.loopback import spare_loopback
+
+    name, flow_run_id = arguments[0], UUID(arguments[1])
+    scheduled.set()
+    spare_loopback()
+    quiet_prefect()
+    from prefect.exceptions import CancelledRun
+    from prefect.flow_engine import run_flow
+
+    from flows.schedule.deployments import flow_named
+    from flows.server.processes import identity
+    from flows.server.run_client import patient_client
+
+    try:
+        with patient_client() as client, drained():
+            client.begun.append(str(flow_run_id))
+            flow_run = client.read_flow_run(flow_run_id)
+            client.update_flow_run_labels(flow_run_id, dict(identity()))
+            result: Any = run_flow(flow_named(name), flow_run=flow_run)
+            print(f"{flow_run.name}: {result.headline()}", flush=True)
+    except CancelledRun as cancelled:
+        print(f"{name}: {cancelled}", file=sys.stderr)
+        return 130
+    except Exception as error:  # one that has no status is ours, and goes on to its traceback
+        status = exit_status(error)
+        if status is None:
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        return status
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(143)

@@ -1,0 +1,63 @@
+"""`pixels-once show`: what is in a store."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import store
+from flows.cli.terminal import console, print_json, print_table
+from flows.settings import ShowSettings
+
+
+def run(settings: ShowSettings, *, json: bool) -> int:
+    """Print the spec, rows by status, labels, reasons and size."""
+    source = store.open(settings.store)
+    table = source.table()
+    ready = table[table["state"] == "ready"]
+    labels = ready["label"].value_counts()
+    reasons = table.loc[table["reason"] != "", "reason"].value_counts()
+    row_bytes = int(np.prod(source.shape)) * source.steps * source.dtype.itemsize
+    features_bytes = row_bytes * len(table)
+    clips_bytes = int(table["size_bytes"].clip(0).sum())
+    facts = {
+        "store": settings.store,
+        "fingerprint": source.fingerprint,
+        "spec": source.spec,
+        "rows": source.counts(),
+        "batch": source.batch,
+        "steps": source.steps,
+        "shape": list(source.shape),
+        "dtype": str(source.dtype),
+        "features_bytes": features_bytes,
+        "clips_bytes": clips_bytes,
+        "labels": labels.to_dict(),
+        "reasons": reasons.to_dict(),
+        "splits": ready.loc[ready["split"] != "", "split"].value_counts().to_dict(),
+        "groups": int(ready.loc[ready["group"] != "", "group"].nunique()),
+        "software": source.software,
+    }
+    if json:
+        print_json(facts)
+        return 0
+    out = console()
+    out.print(f"{settings.store}", style="bold")
+    spec = source.spec
+    sampling = spec["sampling"]
+    print(
+        f"{source.steps} × {source.shape} {source.dtype} by {spec['backbone']} "
+        f"(weights {spec['weights'][:19]}…, {spec['precision']}), {sampling['rule']} sampling, "
+        f"fit {spec['fit']}, view {spec['view']}"
+    )
+    print(
+        f"fingerprint {source.fingerprint[:16]}… · batch {source.batch} · "
+        f"{features_bytes / 2**20:,.1f} MiB of features from "
+        f"{clips_bytes / 2**20:,.1f} MiB of clips · {facts['groups']} groups"
+    )
+    if spec["weights"].startswith("random"):
+        print("these features come from random weights, not ImageNet's")
+    print_table("rows", ("status", "rows"), source.counts().items())
+    if len(labels):
+        print_table("ready clips by label", ("label", "clips"), labels.items())
+    if len(reasons):
+        print_table("reasons", ("reason", "rows"), reasons.items())
+    return 0

@@ -1,0 +1,180 @@
+"""`pixels-once similar`: the clips of a store that are most like a given one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import store
+from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
+from flows.extract.addresses import require_file
+from flows.settings import SimilarSettings
+from pipeline.errors import ConfigError
+
+MOST_DRAWN = 59
+"""Clips in the picture beside the one that was asked for; a larger one takes minutes to draw."""
+
+
+def run(settings: SimilarSettings, *, json: bool) -> int:
+    """Print the nearest clips as a table and draw them; without a clip, print how telling they are."""
+    if settings.top < 1:
+        raise ConfigError(f"top is {settings.top}: give 1 or more")
+    require_file("out", settings.out)
+    from flows.report.vectors import clip_vectors
+    from pipeline.heads.neighbours import nearest
+
+    source = store.open(settings.store)
+    table = source.table()
+    with progress_bar("reading features", "clips") as progress:
+        known = clip_vectors(source, on_progress=progress)
+    if not len(known.rows):
+        raise ConfigError(f"{settings.store} has no ready rows: run `pixels-once features` first")
+    if not settings.video:
+        return _agreement(settings, table, known, json=json)
+    row = _row(settings.video, table)
+    if row is not None:
+        place = known.place(row)
+        if place < 0:
+            raise ConfigError(
+                f"row {row} of {settings.store} is {table.at[row, 'state']!s} and has no features: "
+                "name a ready clip"
+            )
+        query, pictures = known.vectors[place], tuple(store.read_previews(source.url, [row])[0])
+        label = str(table.at[row, "label"])
+    else:
+        place, label = -1, ""
+        query, pictures = _new_clip(settings, source)
+    started = time.monotonic()
+    places, cosines = nearest(
+        known.vectors, query, count=settings.top, scaling=known.scaling, leave_out=place
+    )
+    seconds = time.monotonic() - started
+    rows = known.rows[places]
+    found = [
+        {
+            "row": int(one),
+            "video_id": str(table.at[one, "video_id"]),
+            "label": str(table.at[one, "label"]),
+            "group": str(table.at[one, "group"]),
+            "similarity": round(float(cosine), 4),
+        }
+        for one, cosine in zip(rows, cosines, strict=True)
+    ]
+    if settings.out:
+        _draw(settings, source, found, pictures, label)
+    if json:
+        print_json({"store": settings.store, "video": settings.video, "label": label,
+                    "compared": len(known.rows), "seconds": round(seconds, 3),
+                    "similar": found, "picture": settings.out})  # fmt: skip
+        return 0
+    print_table(
+        f"most like {settings.video}" + (f" ({label})" if label else ""),
+        ("similarity", "label", "group", "clip", "row"),
+        [
+            tuple(one[k] for k in ("similarity", "label", "group", "video_id", "row"))
+            for one in found
+        ],
+    )
+    headline(f"{len(known.rows):,} clips compared in {seconds:.2f} s")
+    if settings.out:
+        print(f"next: look at {settings.out}")
+    return 0
+
+
+def _row(video: str, table: Any) -> int | None:
+    """The row that the words mean: an id, or a number; None for the path of a file."""
+    at = np.flatnonzero((table["video_id"] == video).to_numpy())
+    if len(at):
+        return int(table.index[at[0]])
+    if video.isdigit() and not Path(video).exists():
+        if int(video) not in table.index:
+            raise ConfigError(f"there is no row {video}: the store has rows 0 to {table.index[-1]}")
+        return int(video)
+    if not Path(video).exists():
+        raise ConfigError(
+            f"{video} is neither a file, nor an id of the store, nor a row: "
+            "`pixels-once show` says what is in it"
+        )
+    return None
+
+
+def _new_clip(settings: SimilarSettings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
+    """The mean vector and the pictures of a clip that is not in the store."""
+    from pipeline import engine
+    from pipeline.features.extraction import ClipSource
+    from pipeline.features.stage import FirstStage, Stage
+    from pipeline.homes import cache_folder
+
+    spec = dict(source.spec)
+    remembered = str(source.attributes.get("first_stage", {}).get("weights", ""))
+    stored = spec["weights"]
+    weights = settings.weights or (stored if stored.startswith("random:") else remembered)
+    if spec["precision"] not in engine.precisions():
+        print(
+            f"this machine has no {spec['precision']}: the CNN runs in float32 instead",
+            file=sys.stderr,
+        )
+        spec["precision"] = "float32"
+    stage = Stage(spec=spec, weights=weights, engine=settings.engine, decoders=1, previews=True)
+    size = Path(settings.video).stat().st_size
+    with FirstStage.load(stage, cache=cache_folder()) as first:
+        result = first.extractor.extract([ClipSource(path=settings.video, size_bytes=size)])[0]
+    if result.features is None:
+        raise ConfigError(
+            f"{settings.video} cannot be read ({result.reason}{': ' * bool(result.detail)}"
+            f"{result.detail}): name another clip"
+        )
+    steps = result.features[result.mask].astype(np.float32)
+    return steps.reshape(len(steps), -1).mean(axis=0), result.previews
+
+
+def _draw(
+    settings: SimilarSettings, source: Any, found: list[dict[str, Any]], pictures: Any, label: str
+) -> None:
+    from pipeline.report.contents import ClipCard
+    from pipeline.report.pictures import save_grid
+
+    drawn = found[:MOST_DRAWN]
+    previews = store.read_previews(source.url, [one["row"] for one in drawn]) if drawn else []
+    cards = [ClipCard(video_id=settings.video, label=label, note="asked for", pictures=pictures)]
+    cards += [
+        ClipCard(
+            video_id=one["video_id"],
+            label=one["label"],
+            note=f"{one['similarity']:.3f}",
+            pictures=some,
+        )
+        for one, some in zip(drawn, previews, strict=True)
+    ]
+    some = f" (the first {len(drawn)} of {len(found)})" if len(drawn) < len(found) else ""
+    save_grid(cards, Path(settings.out), title=f"most like {Path(settings.video).name}{some}")
+
+
+def _agreement(settings: SimilarSettings, table: Any, known: Any, *, json: bool) -> int:
+    from pipeline.heads.neighbours import same_class_share
+
+    labels = table.loc[known.rows, "label"].to_numpy()
+    groups = table.loc[known.rows, "group"].to_numpy()
+    among_all = same_class_share(known.vectors, labels)
+    elsewhere = same_class_share(known.vectors, labels, groups=groups)
+    if json:
+        print_json({"store": settings.store, "all": among_all, "other_groups": elsewhere})
+        return 0
+    print_table(
+        f"of a clip's {among_all['neighbours']} nearest, how many have its label",
+        ("looked at", "same class", "chance"),
+        [
+            ("all other clips", f"{among_all['same_class']:.1%}", f"{among_all['chance']:.1%}"),
+            (
+                "clips of other groups",
+                f"{elsewhere['same_class']:.1%}",
+                f"{elsewhere['chance']:.1%}",
+            ),
+        ],
+    )
+    suggest("similar", "--store", settings.store, "--video", table["video_id"].iloc[0])
+    return 0

@@ -1,0 +1,63 @@
+"""`pixels-once sweep`: many heads from one store, a run and a Prefect task for each."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
+from flows.server.lifetime import prefect_server
+from flows.settings import SweepSettings
+
+
+def run(settings: SweepSettings, *, json: bool) -> int:
+    """Train them all and print what became of each; status 1 only where none was trained."""
+    with prefect_server() as server:
+        from flows.train.sweep import sweep
+        from pipeline.heads.compare import test_set_key
+        from pipeline.heads.repeats import repeats_among
+
+        if server is not None and server.page:
+            print(f"watch: {server.page}", file=sys.stderr)
+        outcomes = sweep(settings)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    seeds = repeats_among([Path(settings.runs) / one.name for one in outcomes if one.metrics])
+    if json:
+        print_json(
+            {
+                "runs": settings.runs,
+                "outcomes": [asdict(one) for one in outcomes],
+                "over_seeds": [one.to_dict() for one in seeds],
+            }
+        )
+        return 1 if len(failed) == len(outcomes) else 0
+    ranked = sorted(
+        (one for one in outcomes if one.metrics), key=lambda one: -one.metrics["test"]["top1"]
+    )
+    print_table(
+        f"{len(ranked)} of {len(outcomes)} heads trained in {settings.runs}/",
+        ("run", "top-1", "top-5", "macro-F1", "parameters", "seconds", ""),
+        [
+            (
+                one.name,
+                f"{one.metrics['test']['top1']:.3f}",
+                f"{one.metrics['test']['top5']:.3f}",
+                f"{one.metrics['test']['macro_f1']:.3f}",
+                one.metrics["parameters"],
+                f"{one.metrics['seconds']:.0f}",
+                "was finished already" if one.skipped else "",
+            )
+            for one in ranked
+        ],
+    )
+    print_over_seeds(seeds)
+    sets = len({test_set_key(Path(settings.runs) / one.name) for one in ranked})
+    if sets > 1:
+        print(
+            f"{sets} test sets: figures of different ones do not compare, `compare` ranks each apart"
+        )
+    for one in failed:
+        print(f"failed: {one.name}: {one.error}")
+    suggest("compare", "--runs", settings.runs)
+    return 1 if len(failed) == len(outcomes) else 0

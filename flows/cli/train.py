@@ -1,0 +1,107 @@
+"""`pixels-once train`: store → a trained head in RUNS/NAME/."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
+from flows.server.lifetime import prefect_server
+from flows.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from flows.train.runs import Made
+
+
+def run(settings: TrainSettings, *, json: bool) -> int:
+    """Train, and print the test figures beside the baselines."""
+    with prefect_server(optional=True) as server:
+        from flows.train.runs import over_seeds, run_training_flow, run_trainings
+
+        if server is None:
+            made = run_trainings(settings)
+        else:
+            print(f"watch: {server.page}", file=sys.stderr)
+            made = run_training_flow(settings)
+    folder, metrics = made[-1].folder, made[-1].metrics
+    if settings.seeds == 1:
+        if json:
+            print_json({"run": str(folder), **metrics})
+        else:
+            print_metrics(folder, metrics)
+    else:
+        seeds = over_seeds(made)
+        if json:
+            print_json(
+                {
+                    "runs": [{"run": str(one.folder), **one.metrics} for one in made],
+                    "over_seeds": None if seeds is None else seeds.to_dict(),
+                }
+            )
+        else:
+            print_runs(made, settings)
+            print_over_seeds([] if seeds is None else [seeds])
+            suggest("compare", "--runs", settings.runs)
+    if metrics["stopped"]:
+        print(f"stopped: {folder} holds the best head so far, --resume goes on", file=sys.stderr)
+        return 143 if metrics.get("stopped_by") == "SIGTERM" else 130
+    return 0
+
+
+def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """The figures of a run as a table, and what to do next."""
+    rows = [
+        (
+            part,
+            f"{values['top1']:.3f}",
+            f"{values['top5']:.3f}",
+            f"{values['loss']:.3f}",
+            values["clips"],
+        )
+        for part in ("test", "validation")
+        if (values := metrics.get(part)) and values["clips"]
+    ]
+    print_table(str(folder), ("", "top-1", "top-5", "loss", "clips"), rows)
+    print(_interval(metrics["test"]))
+    baseline = metrics["baseline"]
+    said = " · ".join(
+        f"{name.replace('_', ' ')} {value['top1'] if isinstance(value, dict) else value:.3f}"
+        for name, value in baseline.items()
+    )
+    print(f"baselines: {said}")
+    print(
+        f"{metrics['seconds']:.0f} s at {metrics['clips_per_second']:,.0f} clips/s; plots and "
+        f"predictions in {folder}/"
+    )
+    suggest("predict", "--run", folder, "--video", "CLIP")
+
+
+def print_runs(made: Sequence[Made], settings: TrainSettings) -> None:
+    """The figures of several runs, a line each."""
+    print_table(
+        f"{len(made)} of {settings.seeds} runs in {settings.runs}/",
+        ("run", "top-1", "top-5", "loss", "validation top-1", "seconds", ""),
+        [
+            (
+                one.folder.name,
+                f"{one.metrics['test']['top1']:.3f}",
+                f"{one.metrics['test']['top5']:.3f}",
+                f"{one.metrics['test']['loss']:.3f}",
+                f"{one.metrics['validation']['top1']:.3f}",
+                f"{one.metrics['seconds']:.0f}",
+                "stopped" if one.metrics["stopped"] else "was finished already" * one.skipped,
+            )
+            for one in made
+        ],
+    )
+
+
+def _interval(test: dict[str, Any]) -> str:
+    """What the interval of the test's top-1 is, or why there is none."""
+    groups = f"{test['groups']} test group{'s' * (test['groups'] != 1)}"
+    if test["top1_interval"] is None:
+        return f"no interval: {groups} say nothing of others; from five on there is one"
+    low, high = test["top1_interval"]
+    return f"95 % interval of the test's top-1 over {groups}: {low:.3f} to {high:.3f}"

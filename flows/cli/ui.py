@@ -1,0 +1,62 @@
+"""`pixels-once ui`: the Prefect server with its UI, in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+
+from flows.cli.terminal import print_json
+from flows.server.lifetime import answers, quiet_prefect
+from flows.settings import UiSettings
+
+
+def run(settings: UiSettings, *, json: bool) -> int:
+    """Start the server, print its address when it answers, and stay until Ctrl-C."""
+    from flows.server.ui import prefect_ui
+
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    address = f"http://{shown}:{settings.port}"
+    if answers(f"{address}/api"):
+        _say(address, json=json)
+        print("it was running already", file=sys.stderr)
+        return 0
+    print("starting the Prefect server …", file=sys.stderr)
+    with prefect_ui(host=settings.host, port=settings.port, database=settings.database) as (
+        address,
+        pid,
+    ):
+        _say(address, json=json, pid=pid)
+        _settle(f"{address}/api")
+        print(
+            "runs that you start now (in another terminal) report to it by themselves; "
+            f"on other machines set PREFECT_API_URL={address}/api. Ctrl-C ends it.",
+            file=sys.stderr,
+        )
+        try:
+            while True:
+                signal.pause()
+        except KeyboardInterrupt:
+            print("the Prefect server has ended; its history stays", file=sys.stderr)
+    return 0
+
+
+def _settle(api: str) -> None:
+    """Tell the server of runs that ended without its hearing of it."""
+    quiet_prefect()
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from flows.server.run_client import made_patient
+    from flows.server.settling import settle
+
+    with contextlib.suppress(Exception), made_patient(SyncPrefectClient(api), 5.0) as client:
+        for name in settle(client):
+            print(f"{name} had ended without saying so", file=sys.stderr)
+
+
+def _say(address: str, *, json: bool, pid: int | None = None) -> None:
+    if json:
+        print_json({"ui": address, "api": f"{address}/api", "pid": pid})
+    else:
+        print(f"watch: {address}")
+    sys.stdout.flush()

@@ -1,0 +1,100 @@
+"""`pixels-once verify`: reads every row back and says which are sound."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+import store
+from flows.cli.terminal import headline, print_json, print_table
+from flows.settings import VerifySettings
+
+
+def run(settings: VerifySettings, *, json: bool) -> int:
+    """Print damaged rows by name and kind; with --repair, send them to pending. 1 where damaged."""
+    report = store.verify(settings.store, on_progress=_show if sys.stderr.isatty() else None)
+    again = None
+    if settings.sample and report.columns:
+        print("--sample was left out: repair the damaged columns first", file=sys.stderr)
+    elif settings.sample:
+        from flows.checks.recheck import recheck
+
+        again = recheck(
+            store.open(settings.store),
+            settings.sample,
+            videos=settings.videos,
+            weights=settings.weights,
+            seed=settings.seed,
+        )
+        damaged = pd.concat([report.damaged, again.different], ignore_index=True)
+        damaged = damaged.drop_duplicates("row").sort_values("row", ignore_index=True)
+        report = replace(report, damaged=damaged, sound=report.checked - len(damaged))
+    repaired = 0
+    if settings.repair and not report.ok:
+        repaired = store.repair(settings.store, report, owner="verify", lease=settings.lease)
+    if json:
+        print_json(_facts(settings, report, again, repaired))
+    else:
+        _print(settings, report, again, repaired)
+    if report.ok:
+        return 0
+    # What is wrong with the store as a whole, no run makes anew.
+    return 0 if settings.repair and not report.problems else 1
+
+
+def _facts(
+    settings: VerifySettings, report: store.Report, again: Any | None, repaired: int
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "store": settings.store,
+        "checked": report.checked,
+        "sound": report.sound,
+        "damaged": report.damaged.to_dict("records"),
+        "columns": list(report.columns),
+        "problems": list(report.problems),
+        "repaired": repaired,
+    }
+    if again is not None:
+        facts["sample"] = {
+            "checked": again.checked,
+            "identical": again.identical,
+            "different": len(again.different),
+            "skipped": again.skipped,
+            "least_cosine": round(again.least_cosine, 6),
+        }
+    return facts
+
+
+def _print(
+    settings: VerifySettings, report: store.Report, again: Any | None, repaired: int
+) -> None:
+    if len(report.damaged):
+        print_table(
+            "damaged rows",
+            ("row", "clip", "what"),
+            report.damaged[["row", "video_id", "what"]].itertuples(index=False),
+        )
+    for name in report.columns:
+        print(f"the column {name} is damaged")
+    for problem in report.problems:
+        print(problem)
+    headline(f"{settings.store}: {report.sound} of {report.checked} rows are sound")
+    if again is not None:
+        gone = f"; {again.skipped} others have no unchanged clip there" if again.skipped else ""
+        print(
+            f"{again.checked} clips extracted again: {again.identical} identical, "
+            f"{len(again.different)} different, cosine at least {again.least_cosine:.4f}{gone}"
+        )
+    if repaired:
+        print(f"{repaired} rows are pending now; the next `pixels-once features` makes them anew")
+    elif settings.repair and report.columns:
+        print("the columns are reset; the next `pixels-once features` fills them in again")
+    elif len(report.damaged) or report.columns:
+        print("next: run this again with --repair, then `pixels-once features`")
+
+
+def _show(done: int, of: int) -> None:
+    print(f"\rverify: {done}/{of} rows", end="\n" if done == of else "", file=sys.stderr)

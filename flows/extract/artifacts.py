@@ -1,0 +1,161 @@
+"""What a run's page in the Prefect UI shows: progress, failures, a summary. Keys are per store.
+
+None of these may hold up or fail a run: they are made by its `RunPage`.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.extract import charts
+from flows.extract.summary import Summary, advice, stage_rows
+from flows.names import key
+from flows.server.run_page import RunPage
+from pipeline.features.reasons import FAILURES
+
+_TABLE_ROWS = 500
+
+
+class ProgressArtifact:
+    """The one progress artifact of a run; `update` takes a fraction and a line of text."""
+
+    def __init__(self, page: RunPage, store: str) -> None:
+        self._page = page
+        self._store = store
+        self._id: UUID | None = None
+        self.update(0.0, "clips done")
+
+    def update(self, fraction: float, text: str) -> None:
+        """Set the progress (0 to 1) and say in words how it stands."""
+        self._page.latest("the progress", partial(self._put, round(100 * fraction, 1), text))
+
+    def _put(self, percent: float, text: str) -> None:
+        if self._id is None:  # the first, or the server did not take the first
+            self._id = create_progress_artifact(  # type: ignore[assignment]
+                progress=percent, key=key("progress", self._store), description=text
+            )
+            return
+        update_progress_artifact(artifact_id=self._id, progress=percent, description=text)
+
+
+def publish_links(page: RunPage, store: str, client: Any) -> str:
+    """Link the Dask dashboard on the run's page while the run lasts; returns its address, or ""."""
+    address = str(client.dashboard_link or "")
+    if address:
+        page.tell(
+            "the link to the Dask dashboard",
+            partial(
+                create_link_artifact,
+                key=key("dashboard", store),
+                link=address,
+                link_text="Dask dashboard",
+                description=f"workers and batches of the run that makes {store}, while it lasts; "
+                "the scheduler needs `pip install bokeh` to show them",
+            ),
+        )
+    return address
+
+
+def publish_summary(page: RunPage, summary: Summary, dashboard: str = "") -> None:
+    """Write the run's failure table and its summary in markdown."""
+    if summary.failures:
+        page.tell("the failed clips", partial(_put_failures, summary))
+    page.tell("the summary", partial(_put_summary, summary, dashboard))
+
+
+def _put_failures(summary: Summary) -> None:
+    create_table_artifact(
+        key=key("failures", summary.store),
+        table=[
+            {
+                "clip": f["video_id"],
+                "reason": f["reason"],
+                "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
+                "detail": f["detail"][:200],
+            }
+            for f in summary.failures[:_TABLE_ROWS]
+        ],
+        description=f"clips that failed in this run: {len(summary.failures)}",
+    )
+
+
+def _put_summary(summary: Summary, dashboard: str) -> None:
+    create_markdown_artifact(
+        key=key("summary", summary.store),
+        markdown=markdown(summary, dashboard),
+        description=f"{summary.headline()} · {_counts(summary.rows)}",
+    )
+
+
+def _counts(rows: dict[str, int]) -> str:
+    """
+    >>> _counts({"ready": 10, "failed": 0, "gone": 2})
+    'the store has 10 ready, 2 gone'
+    """
+    said = ", ".join(f"{count} {state}" for state, count in rows.items() if count)
+    return f"the store has {said or 'no rows'}"
+
+
+def markdown(summary: Summary, dashboard: str = "") -> str:
+    """The summary as markdown: headline, counts, where the time went, what to change."""
+    lines = [f"# {summary.headline()}", ""]
+    lines += _table(("rows of the store", "count"), sorted(summary.rows.items()))
+    lines += _table(
+        ("this run", "clips"),
+        [
+            ("to make", summary.planned),
+            ("ready", summary.ready),
+            ("failed", summary.failed),
+            ("left for the next run", summary.left),
+            ("gone", summary.gone),
+            *[(f"failed: {reason}", count) for reason, count in sorted(summary.reasons.items())],
+            *[(f"ready, {reason}", count) for reason, count in sorted(summary.warnings.items())],
+        ],
+    )
+    if summary.stage_seconds:
+        lines += _table(
+            ("stage", "seconds", "share"),
+            [
+                (name, f"{seconds:.1f}", f"{share:.0%}")
+                for name, seconds, share in stage_rows(summary.stage_seconds)
+            ],
+        )
+        lines += [advice(summary.stage_seconds), ""]
+        lines += [picture("stage shares", charts.stage_shares(summary.stage_seconds)), ""]
+    if len(summary.throughput) > 2:
+        lines += [picture("frames per second", charts.throughput(summary.throughput)), ""]
+    lines += [
+        f"Store: `{summary.store}`  ",
+        f"Fingerprint: `{summary.fingerprint}`  ",
+        f"Weights: `{summary.weights}`  ",
+        f"Engine: `{summary.engine}`",
+    ]
+    if dashboard:
+        lines += ["", f"Dask dashboard (while the run lasts): <{dashboard}>"]
+    return "\n".join(lines)
+
+
+def picture(title: str, png: bytes) -> str:
+    """A PNG in markdown as a data URL: image artifacts would need an address of their own."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _table(head: tuple[str, ...], rows: Any) -> list[str]:
+    line = "| " + " | ".join(head) + " |"
+    return [
+        line,
+        "|" + " --- |" * len(head),
+        *["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows],
+        "",
+    ]

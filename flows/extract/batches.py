@@ -1,0 +1,260 @@
+"""One batch of clips as a Prefect task: it runs on a Dask worker and writes one whole chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import MissingContextError
+
+import store
+from flows.extract.worker import first_stage, stop_event
+from pipeline.features.catalog.remote import is_remote
+from pipeline.features.files import sha256
+from pipeline.features.stage import Stage
+
+_LOGGED_FAILURES = 20
+_NAMED = 60  # characters of a clip's id in a batch's name
+
+# Values that a clip's extraction brings back for its row, with their value where there is none.
+COLUMNS = {
+    "fps": 0.0,
+    "width": 0,
+    "height": 0,
+    "pixel_aspect": float("nan"),
+    "frames_declared": 0,
+    "frames_decoded": 0,
+    "decoder": "",
+    "sha256": "",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A clip to extract: its row in the store, its id, where to read it, and how large it is."""
+
+    row: int
+    id: str
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The clips of one chunk that must be made, and the digests of the rows that stay.
+
+    run: names the run to its workers · token: of the lease, None where the run holds none.
+    """
+
+    number: int
+    url: str
+    first_row: int
+    rows: int
+    clips: tuple[Clip, ...]
+    kept: dict[int, int]
+    run: str
+    token: str | None
+    stage: Stage
+    attempt: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the Prefect UI and the log show, e.g. `batch 12 · fight/a.mp4 and 63 more`."""
+        first, others = self.clips[0].id, len(self.clips) - 1
+        if len(first) > _NAMED:
+            first = f"...{first[-_NAMED:]}"  # the font of the UI's run graph knows no ellipsis
+        more = f" and {others} more" if others else ""
+        again = f" · attempt {self.attempt + 1}" if self.attempt else ""
+        return f"batch {self.number} · {first}{more}{again}"
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchResult:
+    """What the flow commits: one entry per extracted clip, in the order of `rows`.
+
+    mask, frame_index, timestamp: (clips, steps); digests of every row of the chunk from `first_row`;
+    damaged: rows that were to be kept and whose digest did not match; worker_seconds: what the
+    worker's process had spent by stage before and after this batch.
+    """
+
+    number: int
+    first_row: int
+    rows: np.ndarray
+    status: list[str]
+    reason: list[str]
+    detail: list[str]
+    mask: np.ndarray
+    frame_index: np.ndarray
+    timestamp: np.ndarray
+    columns: dict[str, list[Any]]
+    digests: np.ndarray | None
+    damaged: list[int]
+    worker: str
+    worker_seconds: tuple[dict[str, float], dict[str, float]]
+    write_s: float
+    software: dict[str, str] = field(default_factory=dict)
+
+
+def topic(run: str) -> str:
+    """The Dask event topic on which a run's workers tell of each finished clip."""
+    return f"pixels-once-{run}"
+
+
+@task(
+    name="batch",
+    task_run_name="{batch.name}",
+    retries=0,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def extract_batch(batch: Batch) -> BatchResult:
+    """Extract the batch's clips and write its chunk whole; kept rows are checked and written back.
+
+    Raises `store.LeaseLost` if another run has taken the store over, `store.StoreUnwritable` if the
+    chunk cannot be written. What is wrong with a clip is in its entry of the result.
+    """
+    machine = first_stage(batch.stage)
+    before = machine.seconds()
+    tell = _teller(batch)
+    results = machine.extractor.extract(
+        [_source(clip) for clip in batch.clips],
+        on_clip=lambda result: tell(batch.clips[result.index].row, result),
+        stop=stop_event(batch.run),
+    )
+    extracted = time.perf_counter()
+    hashes = [
+        _hash_of(clip, result, machine.take_hash(clip.path))
+        for clip, result in zip(batch.clips, results, strict=True)
+    ]
+    damaged: list[int] = []
+    digests = None
+    if any(result.status != "stopped" for result in results):
+        chunk, damaged = _kept_rows(batch)
+        for clip, result in zip(batch.clips, results, strict=True):
+            if result.features is not None:
+                chunk[clip.row - batch.first_row] = result.features
+        if batch.stage.previews:
+            # Before the features: a ready row has its pictures.
+            made = zip(batch.clips, results, strict=True)
+            pictures = {clip.row: result.previews for clip, result in made}
+            store.write_previews(batch.url, pictures, token=batch.token)
+        digests = store.write_batch(batch.url, batch.number, chunk, token=batch.token)
+    _log(batch, results)
+    return BatchResult(
+        number=batch.number,
+        first_row=batch.first_row,
+        rows=np.array([clip.row for clip in batch.clips]),
+        status=[result.status for result in results],
+        reason=[result.reason for result in results],
+        detail=[result.detail for result in results],
+        mask=np.stack([result.mask for result in results]),
+        frame_index=np.stack([result.frame_index for result in results]),
+        timestamp=np.stack([result.timestamp for result in results]),
+        columns={
+            name: [getattr(result, name, default) for result in results]
+            for name, default in COLUMNS.items()
+            if name != "sha256"
+        }
+        | {"sha256": hashes},
+        digests=digests,
+        damaged=damaged,
+        worker=_worker_name(),
+        worker_seconds=(before, machine.seconds()),
+        write_s=time.perf_counter() - extracted,
+        software=dict(machine.backbone.software) | {"engine": machine.backbone.engine},
+    )
+
+
+def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
+    """The chunk as it stands where rows of it are kept, else zeros; and the kept rows found damaged."""
+    spec = batch.stage.spec
+    shape = (batch.rows, spec["sampling"]["steps"], *spec["shape"])
+    fresh = np.zeros(shape, spec["dtype"])
+    if not batch.kept:
+        return fresh, []
+    try:
+        chunk = store.read_batch(batch.url, batch.number)
+    except store.StoreDamaged:
+        return fresh, sorted(batch.kept)
+    digests = store.row_digests(chunk)
+    damaged = []
+    for row, digest in batch.kept.items():
+        place = row - batch.first_row
+        if int(digests[place]) == digest:
+            fresh[place] = chunk[place]
+        else:
+            damaged.append(row)
+    return fresh, damaged
+
+
+def _log(batch: Batch, results: list[Any]) -> None:
+    """Write what came of the batch to the run's log."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:  # not in a run: a test calls the task's function directly
+        return
+    counts = Counter(result.status for result in results)
+    said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    logger.info("%s: %s (on %s)", batch.name, said, _worker_name())
+    for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
+        clip = batch.clips[result.index]
+        logger.warning("%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail)
+
+
+def _source(clip: Clip) -> Any:
+    from pipeline.features.extraction import ClipSource
+
+    return ClipSource(path=clip.path, size_bytes=max(clip.size_bytes, 0))
+
+
+def _hash_of(clip: Clip, result: Any, fetched: str) -> str:
+    """The SHA-256 of a clip's bytes by whoever read them: its decoder, or who fetched it."""
+    if result.sha256 or fetched or result.status != "failed" or is_remote(clip.path):
+        return str(result.sha256 or fetched)
+    return _sha256(clip.path)  # its decoder died of it, or was killed
+
+
+def _sha256(path: str) -> str:
+    # A clip that vanished since it was listed has failed as `missing`: no hash is its right value.
+    # (One that does not answer fails as `unreachable`, and what is no file as `unreadable`.)
+    with contextlib.suppress(OSError):
+        return sha256(path)
+    return ""
+
+
+def _teller(batch: Batch) -> Any:
+    """A function that tells the flow of a finished clip, so that its bar moves per clip."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # not on a worker: a test calls the task's function directly
+        return lambda row, result: None
+
+    def tell(row: int, result: Any) -> None:
+        if result.status != "stopped":
+            worker.log_event(
+                topic(batch.run),
+                {
+                    "row": row,
+                    "status": result.status,
+                    "frames": int(result.mask.sum()),
+                },
+            )
+
+    return tell
+
+
+def _worker_name() -> str:
+    from distributed import get_worker
+
+    with contextlib.suppress(ValueError):
+        return str(get_worker().address)
+    return f"process {os.getpid()}"

@@ -1,0 +1,194 @@
+"""The batches of a run: cut from its rows, given to workers, taken back when they end or are lost.
+
+Dask keeps a task that is restricted to workers that have left for ever, whoever else is there. So each
+batch is kept with the workers that it was given to, and taken back when none of them is left.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from prefect_dask import DaskTaskRunner
+
+import store
+from flows.extract.batches import Batch, Clip, extract_batch
+from flows.extract.cluster import gpu_share
+from flows.extract.workforce import Workforce, within
+from pipeline.features.stage import Stage
+from store import READY, Writer
+
+_PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
+_CANCEL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    batch: Batch
+    future: Any
+    workers: frozenset[str] | None  # None: any worker may have it
+
+
+def batches_of(
+    rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str], run: str
+) -> Iterator[Batch]:
+    """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
+    status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
+    ids = writer.column("video_id")
+    wanted = np.asarray(sorted(rows))
+    for number in np.unique(wanted // writer.attributes["batch"]):
+        members = writer.rows_of(int(number))
+        make = wanted[(wanted >= members.start) & (wanted < members.stop)]
+        chosen = set(make.tolist())
+        yield Batch(
+            number=int(number),
+            url=writer.url,
+            first_row=members.start,
+            rows=len(members),
+            clips=tuple(
+                Clip(
+                    row=int(row),
+                    id=str(ids[row]),
+                    path=paths(int(row)),
+                    size_bytes=int(size[row]),
+                )
+                for row in make
+            ),
+            # A gone row keeps its features too: it is ready again when its bytes come back.
+            kept={
+                row: int(digest[row])
+                for row in members
+                if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0
+            },
+            run=run,
+            token=writer.token,
+            stage=stage,
+        )
+
+
+class Dispatch:
+    """Gives batches out, and takes back those that have ended or are lost.
+
+    gpu: "auto", "require" or "never", as in the settings. Used by the flow's thread alone.
+    """
+
+    def __init__(
+        self, writer: Writer, runner: DaskTaskRunner, workforce: Workforce, *, gpu: str
+    ) -> None:
+        self._writer, self._runner, self._workforce = writer, runner, workforce
+        self._resources = gpu_share(runner.client, gpu)
+        self._given: dict[int, _Given] = {}
+        self._held: deque[Batch] = deque()
+        self._taken: _Given
+        self._ended: queue.Queue[tuple[Batch, Any]] = queue.Queue()
+        self._given_at = time.monotonic()
+
+    @property
+    def numbers(self) -> list[int]:
+        """The batches that may be written to now."""
+        return list(self._given)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the workers can be given another batch; never while nobody takes part."""
+        workforce = self._workforce
+        room = workforce.threads + _PREFETCH * workforce.count
+        return len(self._given) < room
+
+    @property
+    def unmoved_for_s(self) -> float:
+        """For how long workers have been there and idle, although batches are given out to them."""
+        if not self._given:
+            return 0.0
+        return min(self._workforce.idle_for_s, time.monotonic() - self._given_at)
+
+    def submit(self, batch: Batch) -> None:
+        """Give a batch to the workers that take part; one of them at least does."""
+        import dask
+
+        # Recorded before a worker can write.
+        self._given[batch.number] = _Given(batch=batch, future=None, workers=None)
+        self._writer.in_flight(self._given)
+        wishes: dict[str, Any] = {"resources": self._resources} if self._resources else {}
+        only = self._workforce.only
+        if only is not None:  # some do not answer: a batch must not wait for them
+            wishes |= {"workers": only}
+        with dask.annotate(**wishes):
+            future = self._runner.submit(extract_batch, {"batch": batch})
+        self._given[batch.number] = _Given(
+            batch=batch, future=future, workers=None if only is None else frozenset(only)
+        )
+        self._given_at = time.monotonic()
+        future.wrapped_future.add_done_callback(lambda done: self._ended.put((batch, future)))
+
+    def hold(self, batch: Batch) -> None:
+        """Keep a batch until there is room for it."""
+        self._held.append(batch)
+
+    @property
+    def holds(self) -> bool:
+        """Whether batches are held."""
+        return bool(self._held)
+
+    def held(self) -> Iterator[Batch]:
+        """Take the held batches, the first one first."""
+        while self._held:
+            yield self._held.popleft()
+
+    def next_ended(self, wait_s: float) -> tuple[Batch, Any] | None:
+        """A batch that has ended, with its future; None where none does in time."""
+        try:
+            batch, future = self._ended.get(timeout=wait_s)
+        except queue.Empty:
+            return None
+        given = self._given.get(batch.number)
+        if given is None or given.batch is not batch:  # it was taken back before
+            return None
+        self._taken = self._given.pop(batch.number)
+        return batch, future
+
+    def put_back(self) -> None:
+        """The batch that `next_ended` gave has no result: its worker went before it was fetched.
+
+        Dask makes it again where it may run elsewhere; else it is lost, once its workers have left.
+        """
+        taken = self._taken
+        self._given[taken.batch.number] = taken
+        self._ended.put((taken.batch, taken.future))
+
+    def take_back_lost(self) -> list[Batch]:
+        """The batches that were given to certain workers of which none is left."""
+        gone = [
+            number
+            for number, given in self._given.items()
+            if given.workers is not None and not self._workforce.has_any(given.workers)
+        ]
+        return self._take_back(gone)
+
+    def take_back_all(self) -> list[Batch]:
+        """Every batch that is given out; a worker that has one may write it all the same."""
+        return self._take_back(self.numbers)
+
+    def _take_back(self, numbers: list[int]) -> list[Batch]:
+        given = [self._given.pop(number) for number in numbers]
+        for one in given:
+            self._writer.suspect(one.batch.number)
+        futures = [one.future.wrapped_future for one in given if one.future is not None]
+        if futures:
+            within(_CANCEL_S, lambda: self._runner.client.cancel(futures))
+        return [one.batch for one in given]
+
+
+def worker_died(error: BaseException) -> bool:
+    """Whether a batch failed by its worker's end, or by that of the way to it."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    return isinstance(error, KilledWorker | CommClosedError | CancelledError | ConnectionError)

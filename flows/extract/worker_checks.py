@@ -1,0 +1,133 @@
+"""Whether a run can work at all: addresses without secrets, and workers that reach what they need."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import distributed
+import numpy as np
+
+import store
+from flows.server.lifetime import answers
+from pipeline.features.catalog.remote import filesystem, is_remote, local_path, without_secrets
+from pipeline.features.files import answered, is_reachable
+
+_TRIES = 3  # a busy server may be slow to answer
+_TRIED_CLIPS, _SAMPLED_CLIPS = 16, 4
+_REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
+
+
+def check_of(store_url: str, clips: Sequence[str]) -> Check:
+    """What every worker of a run is asked before it gets a batch.
+
+    clips: paths or URLs of the run's clips; a few that this process can read are looked for.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    return Check(
+        store_url=store_url, clips=readable_sample(clips), api_url=PREFECT_API_URL.value() or ""
+    )
+
+
+def readable_sample(clips: Sequence[str]) -> list[str]:
+    """A few of the clips that this process can read, from all over the run; empty where none is.
+
+    What is missing here is the clip's fault, not a worker's: it fails as a row of its own.
+    """
+    spread = np.linspace(0, len(clips) - 1, min(len(clips), _TRIED_CLIPS)).round().astype(int)
+    sample = [clips[i] for i in np.unique(spread)]
+    return [clip for clip, there in zip(sample, _reached(sample), strict=True) if there][
+        :_SAMPLED_CLIPS
+    ]
+
+
+class Check:
+    """What a worker is asked: `problem` gives a sentence, or nothing where all is well.
+
+    clips: some that the flow itself can read; a worker that can read none of them lacks the mount.
+    """
+
+    def __init__(self, *, store_url: str, clips: Sequence[str], api_url: str) -> None:
+        self.store_url = store_url
+        self.clips = list(clips)
+        self.api_url = api_url
+        self.versions = _versions()
+
+    def problem(self) -> str:
+        """The first thing that stands in this process's way, with what to do."""
+        for name, wanted in self.versions.items():
+            here = _versions()[name]
+            if here != wanted:
+                return (
+                    f"it runs {name} {here} and this run {wanted}: install the same version there"
+                )
+        if not store.exists(self.store_url):
+            return f"it does not see the store {self.store_url}: mount it there, or use a URL"
+        if self.clips and not any(_reached(self.clips)):
+            return (
+                f"it does not see the clip {without_secrets(self.clips[0])}: mount the clips there "
+                "at the same path, or give them by URL"
+            )
+        if self.api_url and not any(answers(self.api_url) for _ in range(_TRIES)):
+            return (
+                f"it does not reach the Prefect server {self.api_url}: start one that all machines "
+                "reach (make ui HOST=0.0.0.0) and set PREFECT_API_URL to it"
+            )
+        return ""
+
+
+class WorkerCheck(distributed.WorkerPlugin):  # type: ignore[misc]
+    """The same check on every worker that joins during the run; one that fails it does not join."""
+
+    def __init__(self, check: Check, *, passed: set[str]) -> None:
+        self.check = check
+        self.passed = passed
+        self.until = time.time() + _REFUSES_FOR_S
+
+    async def setup(self, worker: Any) -> None:
+        """Raise, and so keep the worker out, where something stands in its way."""
+        if worker.address in self.passed or time.time() > self.until:
+            return
+        problem = await asyncio.to_thread(self.check.problem)
+        if problem:
+            raise RuntimeError(f"this worker cannot take part in the run: {problem}")
+
+
+def _versions() -> dict[str, str]:
+    names = ("pixels-once", "zarr", "keras")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _reached(clips: Sequence[str]) -> list[bool]:
+    """`reaches` of each clip, all at once: one that does not answer holds up no other."""
+    with ThreadPoolExecutor(max(1, len(clips))) as threads:
+        return list(threads.map(reaches, clips))
+
+
+def reaches(clip: str) -> bool:
+    """Whether this process can read a clip; false where no answer comes in time."""
+    if not is_remote(clip):
+        return is_reachable(local_path(clip))
+
+    def touch() -> bool:
+        fs, path = filesystem(clip)
+        return bool(fs.exists(path))
+
+    try:
+        return answered(f"{clip}/", touch)
+    except Exception:  # each service raises its own kinds; all mean no
+        return False
+
+
+def in_words(answer: Any) -> str:
+    """A worker's answer as a sentence: an exception is one, too."""
+    if isinstance(answer, ModuleNotFoundError):
+        return f"it lacks the package {answer.name}: install pixels-once there"
+    if isinstance(answer, BaseException):
+        return without_secrets(f"{type(answer).__name__}: {answer}")
+    return str(answer)

@@ -1,0 +1,311 @@
+"""The workers of a run as its flow sees them: who takes part, who answers, and when nobody is left.
+
+No call here waits without a limit. A worker that does not answer (stopped, swapping, cut off) is left
+out by name until it does; when nobody is left the run says so, waits for a stated time, and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Self
+
+import distributed
+
+from flows.extract.worker_checks import Check, WorkerCheck, in_words
+from pipeline.errors import ConfigError, PixelsError
+
+LOOK_EVERY_S = 1.0
+SILENT_S = 30.0
+"""Seconds without a heartbeat, or an answer of the scheduler, after which a silence is told."""
+
+ANSWER_S = 30.0
+"""How long the start of a run waits for workers that have not answered, once one has."""
+
+_ASK_AGAIN_S = 2.0
+_PLUGIN_S = 10.0
+_AT_REST = {"memory", "released", "error", "forgotten"}
+"""States of a task at a worker that has nothing more to do for it."""
+
+
+class NoWorkers(PixelsError, RuntimeError):
+    """Nobody is left who could do the work: the environment is at fault. The store is whole."""
+
+    exit_status = 4
+
+
+class Workforce:
+    """Which workers take part in a run. A context manager; its block begins once one has answered.
+
+    client: of the cluster's scheduler. check: what every worker is asked before it gets a batch.
+    wait_s: how long to wait while no worker answers. say: is told of waiting, and for whom.
+
+    Entering raises `ConfigError` naming every worker that answers with a problem, and `NoWorkers`
+    where workers are there and none answers within `wait_s`. A queue may take its time: while no
+    worker has ever been there, entering waits for ever.
+    """
+
+    def __init__(
+        self,
+        client: distributed.Client,
+        check: Check,
+        *,
+        wait_s: float,
+        say: Callable[[str], None],
+    ) -> None:
+        self._client, self._check, self._wait_s, self._say = client, check, wait_s, say
+        self._workers: dict[str, dict[str, Any]] = {}
+        self._beats: dict[str, tuple[float, float]] = {}  # last_seen, and when we saw it move
+        self._looked_at = self._somebody_at = self._not_idle_at = time.monotonic()
+        self._is_open = False
+        self._admitted: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self._questions: dict[str, tuple[float, Future[Any]]] = {}
+        self._silent: set[str] = set()
+        self._told_nobody = False
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, name="workforce", daemon=True)
+        self._plugin = f"pixels-once-check-{uuid.uuid4().hex[:12]}"
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        try:
+            self._open()
+        except BaseException:
+            self._over.set()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        # The scheduler may be what has just gone, or a worker may not answer.
+        within(_PLUGIN_S, lambda: self._client.unregister_worker_plugin(self._plugin))
+
+    @property
+    def count(self) -> int:
+        """How many workers take part."""
+        return len(self._taking_part())
+
+    @property
+    def threads(self) -> int:
+        """How many batches the workers that take part run at once."""
+        workers = self._workers  # the thread replaces it
+        return sum(workers[name]["nthreads"] for name in self._taking_part() if name in workers)
+
+    @property
+    def only(self) -> list[str] | None:
+        """The workers that may be given a batch, where some are left out; None where all may."""
+        taking_part = self._taking_part()
+        return None if len(taking_part) == len(self._workers) else taking_part
+
+    @property
+    def nobody_for_s(self) -> float:
+        """For how long no worker that takes part has given a sign of life."""
+        return time.monotonic() - self._somebody_at
+
+    @property
+    def idle_for_s(self) -> float:
+        """For how long workers that take part have been alive, and none of them has had work."""
+        return time.monotonic() - self._not_idle_at
+
+    def has_any(self, workers: Iterable[str]) -> bool:
+        """Whether the scheduler still knows one of these workers; True while it does not answer."""
+        return self._scheduler_silent() or any(name in self._workers for name in workers)
+
+    def keep_up(self) -> None:
+        """Tell of workers that fall silent, admit those that answer now; call it often.
+
+        Raises `NoWorkers` when nobody has given a sign of life for `wait_s` seconds.
+        """
+        self._ask_around()
+        silent = {name for name in self._taking_part() if not self._is_alive(name)}
+        for name in sorted(silent - self._silent):
+            self._say(
+                f"the worker {name} has not answered for {SILENT_S:.0f} s: its batches wait for it "
+                "until the scheduler drops it"
+            )
+        for name in sorted(self._silent - silent):
+            self._say(
+                f"the worker {name} "
+                + ("answers again" if name in self._workers else "has left the scheduler")
+            )
+        self._silent = silent
+        self._require_somebody()
+
+    def _require_somebody(self) -> None:
+        nobody_for_s = self.nobody_for_s
+        if self._scheduler_silent() or nobody_for_s > 5 * LOOK_EVERY_S:
+            if not self._told_nobody:
+                self._told_nobody = True
+                self._say(f"{self._who_is_missing()}: waiting up to {self._wait_s:.0f} s")
+            if nobody_for_s > self._wait_s:
+                raise NoWorkers(
+                    f"{self._who_is_missing()} for {nobody_for_s:.0f} s: start workers (dask worker "
+                    f"{self._client.scheduler.address}) and run again, the run goes on where it stood"
+                )
+        else:
+            self._told_nobody = False
+
+    def _who_is_missing(self) -> str:
+        scheduler = self._client.scheduler.address
+        if self._scheduler_silent():
+            return f"the Dask scheduler {scheduler} has not answered"
+        if not self._workers:
+            return f"the Dask scheduler {scheduler} has had no worker"
+        taking_part = self._taking_part()
+        if taking_part and all(self._is_paused(name) for name in taking_part):
+            return f"all workers of {scheduler} are paused, short of memory"
+        if self._refused:
+            return f"nobody is left at the Dask scheduler {scheduler}: {self._refusals()}"
+        return f"none of the {len(self._workers)} workers of {scheduler} has answered"
+
+    def _open(self) -> None:
+        """Return when a worker has been admitted and the others have had their time to answer."""
+        told, began = False, time.monotonic()
+        while not self._workers:
+            if self._scheduler_silent():
+                self._require_somebody()
+            elif not told and self._looked_at - began > LOOK_EVERY_S:
+                self._say(
+                    f"the scheduler {self._client.scheduler.address} has no worker yet: waiting for "
+                    "the first (dask worker ADDRESS starts one)"
+                )
+                told = True
+            time.sleep(0.1)
+        self._somebody_at = began = time.monotonic()
+        while True:
+            self._ask_around()
+            if self._refused:
+                raise ConfigError(self._refusals())
+            waiting = set(self._workers) - self._admitted
+            if not waiting and self._admitted:
+                break
+            if self._admitted and time.monotonic() - began > ANSWER_S:
+                self._say(
+                    f"{len(waiting)} of {len(self._workers)} workers have not answered for "
+                    f"{ANSWER_S:.0f} s and are left out until they do: {', '.join(sorted(waiting))}"
+                )
+                break
+            if not self._admitted and time.monotonic() - began > SILENT_S:
+                self._require_somebody()
+            time.sleep(0.05)
+        self._somebody_at = self._not_idle_at = time.monotonic()
+        self._is_open = True
+        plugin = WorkerCheck(self._check, passed=set(self._admitted))
+        # It is in force for workers to come once the scheduler has it; those that are here may be slow.
+        within(_PLUGIN_S, lambda: self._client.register_plugin(plugin, name=self._plugin))
+
+    def _ask_around(self) -> None:
+        """Take in the answers that have come, and ask every worker that has not given one."""
+        now = time.monotonic()
+        here = self._workers.keys()
+        for name in self._admitted | self._refused.keys():
+            if name not in here:  # another worker may come to its address
+                self._admitted.discard(name)
+                self._refused.pop(name, None)
+        for name in list(self._questions):
+            asked_at, question = self._questions[name]
+            if name not in self._workers:
+                self._questions.pop(name)
+            elif question.done():
+                problem = _answer(question, name)
+                if problem is None:
+                    if now - asked_at > _ASK_AGAIN_S:
+                        self._questions.pop(name)  # to be asked again
+                    continue
+                self._questions.pop(name)
+                if problem:
+                    self._refused[name] = problem
+                    if self._is_open:
+                        self._say(
+                            f"the worker {name} is left out until it is started anew: {problem}"
+                        )
+                else:
+                    self._admitted.add(name)
+        for name in list(self._workers):
+            if name not in self._admitted | self._refused.keys() | self._questions.keys():
+                self._questions[name] = (now, ask(self._client, self._check.problem, name))
+
+    def _refusals(self) -> str:
+        by_problem: dict[str, list[str]] = defaultdict(list)
+        for worker, problem in self._refused.items():
+            by_problem[problem].append(worker)
+        told = "; ".join(
+            f"{', '.join(sorted(who))}: {what}" for what, who in sorted(by_problem.items())
+        )
+        return f"{len(self._refused)} of {len(self._workers)} workers cannot take part: {told}"
+
+    def _taking_part(self) -> list[str]:
+        return [name for name in list(self._workers) if name in self._admitted]
+
+    def _is_alive(self, name: str) -> bool:
+        _, moved_at = self._beats.get(name, (0.0, time.monotonic()))
+        return time.monotonic() - moved_at < SILENT_S
+
+    def _is_paused(self, name: str) -> bool:
+        """Whether Dask gives the worker no work, since its memory is nearly full."""
+        return self._workers.get(name, {}).get("status") == "paused"
+
+    def _scheduler_silent(self) -> bool:
+        return time.monotonic() - self._looked_at > SILENT_S
+
+    def _look(self) -> None:
+        """Keep what the scheduler knows of its workers, in a thread: it may not answer."""
+        while not self._over.wait(LOOK_EVERY_S if self._workers else 0.1):
+            try:
+                workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
+            except Exception:  # the scheduler is away; for how long is told from `_looked_at`
+                continue
+            now = self._looked_at = time.monotonic()
+            for name, worker in workers.items():
+                seen = float(worker.get("last_seen", 0.0))
+                if self._beats.get(name, (-1.0, 0.0))[0] != seen:
+                    self._beats[name] = (seen, now)
+            self._workers = workers
+            alive = [name for name in self._taking_part() if self._is_alive(name)]
+            if any(not self._is_paused(name) for name in alive):
+                self._somebody_at = now
+            if not alive or any(_has_work(workers[name]) for name in alive if name in workers):
+                self._not_idle_at = now
+
+
+def ask(client: distributed.Client, function: Callable[[], Any], worker: str) -> Future[Any]:
+    """A future of {worker: answer or exception}; asking does not wait, whatever the worker does."""
+    question = client.run(function, workers=[worker], on_error="return", asynchronous=True)
+    return asyncio.run_coroutine_threadsafe(question, client.loop.asyncio_loop)
+
+
+def within(limit_s: float, call: Callable[[], Any]) -> bool:
+    """Whether a call that may hang or fail, and need not succeed, ended in time."""
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            call()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    return not thread.is_alive()
+
+
+def _has_work(worker: Mapping[str, Any]) -> bool:
+    """Whether a worker, as the scheduler describes it, had a task to do at its last heartbeat."""
+    counts = worker.get("metrics", {}).get("task_counts", {})
+    return any(count for state, count in counts.items() if state not in _AT_REST)
+
+
+def _answer(question: Future[Any], worker: str) -> str | None:
+    """What a worker says: a problem, nothing where all is well, None where it was not reached."""
+    try:
+        answer = question.result().get(worker)
+    except Exception as error:  # the scheduler did not take the question
+        answer = error
+    if answer is None or isinstance(answer, OSError | TimeoutError):
+        return None  # a connection that was not made or was lost: CommClosedError is an OSError
+    return in_words(answer) if answer else ""

@@ -1,0 +1,273 @@
+"""Gathers what a report shows: the store's table and pictures, its clips' vectors, its runs."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import store
+from flows.report.vectors import ClipVectors, clip_vectors
+from flows.settings import ReportSettings
+from pipeline.errors import ConfigError
+from pipeline.features.reasons import FAILURES, WARNINGS
+from pipeline.heads.neighbours import look_alikes, project
+from pipeline.plain import read_table
+from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
+from pipeline.report.pictures import middle
+from pipeline.spec import Spec
+
+MOST_FAILED = 60
+MOST_PAIRS = 40
+MOST_COMPARED = 20_000
+MOST_MISTAKES = 9
+MOST_RUNS = 12
+
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+"""Head and lines."""
+
+
+def gather(
+    settings: ReportSettings, *, on_progress: Callable[[int, int], None] | None = None
+) -> Contents:
+    """Everything that the page of this store says. Raises `store.StoreNotFound` and its kin."""
+    source = store.open(settings.store)
+    table = source.table()
+    cards = _Cards(source, table)
+    vectors = clip_vectors(source, on_progress=on_progress)
+    random = np.random.default_rng(settings.seed)
+    boards, over_seeds, runs, warnings = _runs(settings, source, cards)
+    if source.spec["weights"].startswith("random"):
+        warnings.insert(0, "these features come from random weights, not ImageNet's.")
+    ready = table.index[table["state"] == "ready"].to_numpy()
+    labelled = ready[(table.loc[ready, "label"] != "").to_numpy()]
+    drawn = labelled if len(labelled) else ready
+    failed = table.index[table["state"] == "failed"].to_numpy()
+    feature_map, map_note = _map(settings, vectors, table, cards, random)
+    pairs, pairs_note = _pairs(settings, vectors, table, cards, random)
+    return Contents(
+        name=Path(settings.store.rstrip("/")).name,
+        made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
+        facts=[*_facts(source), *_pixels(source.spec, table)],
+        table=table,
+        remedies={r.code: (r.meaning, r.remedy) for r in (*FAILURES.values(), *WARNINGS.values())},
+        wall=cards.of(
+            np.sort(random.choice(drawn, min(settings.wall, len(drawn)), replace=False)),
+        ),
+        failed=cards.of(failed[:MOST_FAILED], table.loc[failed[:MOST_FAILED], "reason"].tolist()),
+        feature_map=feature_map,
+        map_note=map_note,
+        pairs=pairs,
+        pairs_note=pairs_note,
+        boards=boards,
+        over_seeds=over_seeds,
+        runs=runs,
+        warnings=warnings,
+    )
+
+
+class _Cards:
+    """Makes cards of rows, their pictures read from the store."""
+
+    def __init__(self, source: Any, table: pd.DataFrame) -> None:
+        self._source = source
+        self._table = table
+        self.rows = pd.Series(table.index.to_numpy(), index=table["video_id"].to_numpy())
+
+    def pictures(self, rows: Sequence[int] | np.ndarray) -> list[list[bytes]]:
+        return store.read_previews(self._source.url, rows) if len(rows) else []
+
+    def of(
+        self, rows: Sequence[int] | np.ndarray, notes: Sequence[str] | None = None
+    ) -> list[ClipCard]:
+        some = self._table.loc[np.asarray(rows, dtype=np.int64)]
+        ids, labels = some["video_id"].tolist(), some["label"].tolist()
+        words = notes or [""] * len(rows)
+        return [
+            ClipCard(video_id=video, label=label, note=note, pictures=pictures)
+            for video, label, note, pictures in zip(
+                ids, labels, words, self.pictures(rows), strict=True
+            )
+        ]
+
+
+def _facts(source: Any) -> list[tuple[str, str]]:
+    spec = source.spec
+    facts = {
+        "fingerprint": source.fingerprint,
+        "backbone": spec["backbone"],
+        "weights": spec["weights"],
+        "sampling": ", ".join(f"{k} {v}" for k, v in spec["sampling"].items() if v),
+        "fit": f"{spec['fit']}, {spec['interpolation']}, {spec['size']} px",
+        "view": spec["view"],
+        "precision": f"{spec['precision']}, stored as {spec['dtype']}",
+        "features per clip": f"{source.steps} × {' × '.join(map(str, source.shape))}",
+        "written by": ", ".join(f"{k} {v}" for k, v in source.software.items()),
+    }
+    return [(name, str(value)) for name, value in facts.items()]
+
+
+def _pixels(spec: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]]:
+    """A line about clips whose pixels are not square; none where there is no such clip."""
+    aspect = table.loc[table["state"] == "ready", "pixel_aspect"].to_numpy()
+    odd = int(((aspect > 0) & (np.abs(aspect - 1) > 1e-3)).sum())
+    if not odd:
+        return []
+    stretched = Spec.from_dict(spec).aspect == "display"
+    how = "stretched to the shape in which they are shown" if stretched else "taken for square"
+    return [("pixels", f"not square in {odd:,} clips, {how}")]
+
+
+def _map(
+    settings: ReportSettings,
+    vectors: ClipVectors,
+    table: pd.DataFrame,
+    cards: _Cards,
+    random: np.random.Generator,
+) -> tuple[FeatureMap | None, str]:
+    if len(vectors.rows) < 3:
+        return None, ""
+    points, shares = project(vectors.vectors, seed=settings.seed)
+    chosen = np.arange(len(points))
+    if len(chosen) > settings.hover:
+        chosen = np.sort(random.choice(len(points), settings.hover, replace=False))
+    shown = {
+        int(place): middle(pictures)
+        for place, pictures in zip(chosen, cards.pictures(vectors.rows[chosen]), strict=True)
+        if pictures
+    }
+    found = FeatureMap(
+        points=points,
+        video_ids=table.loc[vectors.rows, "video_id"].tolist(),
+        labels=table.loc[vectors.rows, "label"].tolist(),
+        shares=shares,
+        pictures=shown,
+    )
+    some = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else "All"
+    note = f"{some} points show their clip under the pointer." if shown else ""
+    return found, note
+
+
+def _pairs(
+    settings: ReportSettings,
+    vectors: ClipVectors,
+    table: pd.DataFrame,
+    cards: _Cards,
+    random: np.random.Generator,
+) -> tuple[list[Pair], str]:
+    """Look-alikes; suspects (other split, group or label) first, which is where a test leaks."""
+    at = np.arange(len(vectors.rows))
+    if len(at) > MOST_COMPARED:
+        at = np.sort(random.choice(at, MOST_COMPARED, replace=False))
+    found = look_alikes(vectors.vectors[at], near=settings.near, most=2000)
+    first, second = (vectors.rows[at[found[name].to_numpy()]] for name in ("first", "second"))
+    why = [_suspect(table, a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    order = sorted(range(len(why)), key=lambda i: (not why[i], i))[:MOST_PAIRS]
+    left = cards.of(first[order], _groups(table, first[order]))
+    right = cards.of(second[order], _groups(table, second[order]))
+    pairs = [
+        Pair(first=a, second=b, similarity=float(found["similarity"].iloc[i]), suspect=why[i])
+        for i, a, b in zip(order, left, right, strict=True)
+    ]
+    compared = f"every pair of {len(at):,} clips was compared"
+    if len(at) < len(vectors.rows):
+        compared = f"every pair of {len(at):,} random clips was compared"
+    count = f"{len(found):,}{'+' if len(found) == 2000 else ''}"
+    suspects = sum(1 for one in why if one)
+    pairs_have = "pair has" if count == "1" else "pairs have"
+    note = (
+        f"{count} {pairs_have} a similarity of {settings.near:g} or more ({compared}); "
+        f"{suspects:,} of them of different splits, groups or labels"
+        f"{f'; {len(order)} are shown' if len(order) < len(found) else ''}. "
+        "Such clips on both sides of a split flatter the test."
+    )
+    return pairs, note
+
+
+def _suspect(table: pd.DataFrame, first: int, second: int) -> str:
+    words = {"split": "splits", "group": "groups", "label": "labels"}
+    differ = []
+    for column, name in words.items():
+        a, b = str(table.at[first, column]), str(table.at[second, column])
+        if a and b and a != b:
+            differ.append(name)
+    return f"different {' and '.join(differ)}" if differ else ""
+
+
+def _groups(table: pd.DataFrame, rows: np.ndarray) -> list[str]:
+    return [f"group {group}" if group else "" for group in table.loc[rows, "group"]]
+
+
+def _runs(
+    settings: ReportSettings, source: Any, cards: _Cards
+) -> tuple[list[pd.DataFrame], Table, list[RunView], list[str]]:
+    """The boards and runs of this store's features; other runs are counted, not shown."""
+    if not any(Path(settings.runs).glob("*/metrics.json")):
+        return [], ((), ()), [], []  # Keras' import takes seconds: not for a store without runs
+    from pipeline.heads.compare import leaderboards
+    from pipeline.heads.repeats import COLUMNS, repeats_among
+
+    try:
+        boards = [board.table for board in leaderboards(settings.runs)]
+    except ConfigError:
+        return [], ((), ()), [], []
+    mine = [board for board in boards if _of_this_store(settings, board, source, cards)]
+    others = sum(map(len, boards)) - sum(map(len, mine))
+    warnings = []
+    if others:
+        warnings.append(
+            f"{settings.runs} holds {others} other run{'s' * (others > 1)}, trained on other stores' "
+            "clips: not shown."
+        )
+    best = [str(name) for board in mine for name in board["run"]]
+    repeated = [one.line() for one in repeats_among([Path(settings.runs) / name for name in best])]
+    views = [_run_view(Path(settings.runs) / name, cards) for name in best[:MOST_RUNS]]
+    for view in views:
+        base, test = view.metrics.get("baseline", {}), view.metrics["test"]
+        if base.get("frame_average", 0) > test["top1"]:
+            warnings.append(
+                f"{view.name} ({test['top1']:.0%}) is behind the frame average "
+                f"({base['frame_average']:.0%}), which ignores the order of frames."
+            )
+    return mine, (COLUMNS if repeated else (), repeated), views, warnings
+
+
+def _of_this_store(
+    settings: ReportSettings, board: pd.DataFrame, source: Any, cards: _Cards
+) -> bool:
+    """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
+    if board["fingerprint"].iloc[0] != source.fingerprint[:12]:
+        return False
+    from pipeline.heads.saved import read_config
+
+    config = read_config(Path(settings.runs) / str(board["run"].iloc[0]))
+    folds = config["folds"] or [config["split"]]
+    tested = {video for fold in folds for video in fold["test"]["video_ids"]}
+    return len(tested & set(cards.rows.index)) * 2 > len(tested)
+
+
+def _run_view(folder: Path, cards: _Cards) -> RunView:
+    mistakes = _read(folder / "mistakes.csv").head(MOST_MISTAKES)
+    known = mistakes[mistakes["video_id"].isin(cards.rows.index)]
+    rows = cards.rows.reindex(known["video_id"]).to_numpy()
+    notes = [
+        f"called {said}, {float(sure):.0%} sure"
+        for said, sure in zip(known["predicted"], known["confidence"], strict=True)
+    ]
+    return RunView(
+        name=folder.name,
+        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+        history=pd.read_csv(folder / "history.csv"),
+        confusion=_read(folder / "confusion.csv", index_col=0).astype(float),
+        mistakes=cards.of(rows, notes),
+    )
+
+
+def _read(path: Path, **options: Any) -> pd.DataFrame:
+    # A class named NA stays a name.
+    return read_table(path, dtype=str, **options)

@@ -1,0 +1,222 @@
+"""The loop of `serve`: takes up the runs that are due, one at a time, each in a process of its own.
+
+Prefect's own runner starts what is due all at once, leaves its runs open when it is stopped, and ends
+after some minutes without a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import Cancelled, Completed, Crashed, Pending
+
+from flows.server.processes import identity
+from flows.server.run_client import RunClient, is_owed
+from flows.server.settling import end_tasks, settle
+
+_POLL_S = 5.0
+_AT_ONCE_AFTER_S = 5.0  # a stopped run finishes the clips in hand for so long
+_KILLED_AFTER_S = 30.0
+_CANCELLED_AFTER_S = 15.0  # `features` sees by itself, within seconds, that it was cancelled
+
+
+class Serving:
+    """Runs what falls due for one deployment, until `stop` or a signal.
+
+    client: patient; deployment: its id; command: starts a process for a flow run's id.
+    """
+
+    def __init__(
+        self, client: RunClient, deployment: UUID, command: Callable[[UUID], Sequence[str]]
+    ) -> None:
+        self._client = client
+        self._deployment = deployment
+        self._command = command
+        self._stopping = threading.Event()
+        self._away = False
+        self._put_off: dict[UUID, float] = {}  # runs that the server did not let start, and when
+
+    def run(self) -> None:
+        """Until a signal: Ctrl-C and SIGTERM stop the run in hand too, a second one at once."""
+        with self._signals():
+            while not self._stopping.is_set():
+                due = self._next()
+                if due is None:
+                    self._stopping.wait(_POLL_S)
+                else:
+                    self._do(due)
+
+    def stop(self) -> None:
+        """Take nothing up any more, and end the run in hand."""
+        self._stopping.set()
+
+    def _next(self) -> Any:
+        """The run to take up now, or None. Runs that a later one has overtaken end as skipped."""
+        try:
+            with self._client.patient_for(0.0):
+                found = self._client.get_scheduled_flow_runs_for_deployments(
+                    [self._deployment], scheduled_before=datetime.now(UTC)
+                )
+        except Exception as error:  # whatever the server does, the schedule goes on
+            if not self._away:
+                _say(f"{error}; asking every {_POLL_S:.0f} s")
+            self._away = True
+            return None
+        if self._away:
+            _say("the Prefect server answers again")
+        self._away = False
+        self._put_off = {run.id: self._put_off[run.id] for run in found if run.id in self._put_off}
+        # A run that a limit holds up goes behind the others: they would never be asked for.
+        now = datetime.now(UTC)
+        due = sorted(
+            found,
+            key=lambda run: (self._put_off.get(run.id, 0.0), run.expected_start_time or now),
+        )
+        for run in due[:]:
+            later = [one for one in due if _overtakes(one, run)]
+            if later:
+                due.remove(run)
+                words = f"{later[-1].name} fell due before this could start: it does the work"
+                self._tell(run, Completed(name="Skipped", message=words))
+        return due[0] if due else None
+
+    def _do(self, run: Any) -> None:
+        """Run it in a process of its own, and see that it has an end."""
+        try:
+            # So that somebody may tell its end, should this process be killed.
+            self._client.update_flow_run_labels(run.id, dict(identity()))
+            taken: Any = Pending(message=f"taken up ({uuid4().hex})")
+            answer = self._client.set_flow_run_state(run.id, taken)
+            # Refused may mean that it is ours already: the first answer was lost, and we asked again.
+            if answer.status != SetStateStatus.ACCEPT and not self._has(run.id, taken):
+                self._put_off[run.id] = time.monotonic()
+                self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
+                return
+        except Exception as error:  # it stays due, or what became of it is seen below
+            _say(f"{run.name} was not taken up: {error}")
+            self._stopping.wait(_POLL_S)
+            return
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server.guard", str(os.getpid()), *self._command(run.id)],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+        )
+        asked = self._wait(process, run.id)
+        self._conclude(run, process.returncode, asked)
+
+    def _tell(self, run: Any, end: Any) -> None:
+        """Set a run's end; where the server refuses it, the schedule goes on all the same."""
+        try:
+            self._client.set_flow_run_state(run.id, end, force=True)
+        except (
+            Exception
+        ) as error:  # deleted, or no answer: whoever comes after this process settles it
+            _say(f"{run.name} was not given its end {end.name}: {error}")
+
+    def _has(self, run_id: UUID, state: Any) -> bool:
+        found = self._client.read_flow_run(run_id).state
+        return found is not None and found.is_pending() and found.message == state.message
+
+    def _wait(self, process: subprocess.Popen[bytes], run_id: UUID) -> bool:
+        """Until the process has ended; whether it was asked to end."""
+        cancelled_at: float | None = None
+        looked = time.monotonic()
+        while process.poll() is None:
+            now = time.monotonic()
+            if self._stopping.is_set():
+                self._end(process)
+                return True
+            if cancelled_at is not None and now - cancelled_at > _CANCELLED_AFTER_S:
+                self._end(process)
+                return True
+            if now - looked > _POLL_S:
+                looked = now
+                if cancelled_at is None and self._is_cancelled(run_id):
+                    cancelled_at = now
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.2)
+        return cancelled_at is not None
+
+    def _is_cancelled(self, run_id: UUID) -> bool:
+        with contextlib.suppress(Exception), self._client.patient_for(0.0):
+            state = self._client.read_flow_run(run_id).state
+            return state is not None and (state.is_cancelling() or state.is_cancelled())
+        return False
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ask the run to end: finish what is in hand, then at once, then by force."""
+        for number, patience in (
+            (signal.SIGTERM, _AT_ONCE_AFTER_S),
+            (signal.SIGTERM, _KILLED_AFTER_S),
+        ):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=patience)
+                return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def _conclude(self, run: Any, status: int, asked: bool) -> None:
+        """Give the run an end where its process has not."""
+        if is_owed(run.id):  # it ended, while no server answered
+            with contextlib.suppress(Exception):
+                settle(self._client)
+            return
+        try:
+            state = self._client.read_flow_run(run.id).state
+        except Exception:  # deleted, or no answer: then the end is owed
+            state = None
+        if state is not None and state.is_final():
+            return
+        if asked:
+            end: Any = Cancelled(message="stopped: the store is whole, the next run goes on")
+        else:
+            end = Crashed(message=f"its process ended with status {status} and did not say how")
+        self._tell(run, end)
+        with contextlib.suppress(Exception):  # cosmetic: the next run does it
+            end_tasks(self._client, run.id, end)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _overtakes(one: Any, other: Any) -> bool:
+    """Whether one scheduled run does what the other would have done earlier."""
+    return bool(
+        one.auto_scheduled
+        and other.auto_scheduled
+        and one.parameters == other.parameters
+        and (one.expected_start_time, str(one.id)) > (other.expected_start_time, str(other.id))
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

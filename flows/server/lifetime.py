@@ -1,0 +1,284 @@
+"""One Prefect server per run: the user's where there is one, else a temporary one.
+
+Every process of a run must talk to the same server. Without `PREFECT_API_URL` each Dask worker
+would start a server of its own on the same SQLite file ("database is locked").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from flows.server.home import prefect_home, require_home
+from pipeline.errors import ServiceUnavailable
+
+USUAL_URL = "http://127.0.0.1:4200/api"
+# A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
+_START_TIMEOUT_S = 900.0
+_SHOW_WAIT_EVERY_S = 10.0
+_PAUSES_S = (0.1, 0.4)
+_ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a run reports to. `temporary` servers have no page to look at."""
+
+    url: str
+    temporary: bool
+
+    @property
+    def page(self) -> str:
+        """Address of the Prefect UI, or nothing."""
+        return "" if self.temporary else self.url.removesuffix("/api")
+
+
+def find_server() -> Server | None:
+    """The server of `PREFECT_API_URL` or of the active Prefect profile, else the one that
+    `make ui` started, else one on port 4200.
+    """
+    configured = os.environ.get("PREFECT_API_URL") or _profile_url()
+    if configured:
+        if not _answers_soon(configured):
+            raise ServiceUnavailable(
+                f"no Prefect server answers at {configured}: start it (`make ui`), "
+                "or unset PREFECT_API_URL to use a temporary one"
+            )
+        return Server(url=configured, temporary=False)
+    for url in (_remembered_ui(), USUAL_URL):
+        if url and answers(url):
+            return Server(url=url, temporary=False)
+    return None
+
+
+def remember_ui(url: str) -> None:
+    """Leave the address of a server in the Prefect home, where the runs to come look for one."""
+    _ui_file().write_text(url + "\n", encoding="utf-8")
+
+
+def forget_ui(url: str) -> None:
+    """Take the address away again, if it is still this one."""
+    if _remembered_ui() == url:
+        _ui_file().unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
+    """The server for one run, with `PREFECT_API_URL` set for all child processes.
+
+    With `optional`, no server is started where none answers (training and prediction just run).
+    A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
+    """
+    quiet_prefect()
+    found = find_server()
+    if found is None and optional:
+        yield None
+        return
+    process: subprocess.Popen[bytes] | None = None
+    if found is None:
+        require_home()
+        process, found = _start_temporary()
+    before = os.environ.get("PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = found.url
+    try:
+        # The settings that Prefect read at its import would win over the environment set above.
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        from flows.server.run_client import patient_client
+
+        with temporary_settings({PREFECT_API_URL: found.url}), patient_client(), drained():
+            yield found
+    finally:
+        if before is None:
+            os.environ.pop("PREFECT_API_URL", None)
+        else:
+            os.environ["PREFECT_API_URL"] = before
+        if process is not None:
+            _stop(process)
+
+
+def answers(url: str) -> bool:
+    """True if a Prefect API is healthy at this address."""
+    try:
+        with urllib.request.urlopen(
+            f"{url.rstrip('/')}/health", timeout=_ANSWER_TIMEOUT_S
+        ) as reply:
+            return bool(reply.status == 200 and reply.read().strip() == b"true")
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def _answers_soon(url: str) -> bool:
+    """`answers`, asked again: one lost answer is no server that is not there."""
+    for pause in _PAUSES_S:
+        if answers(url):
+            return True
+        time.sleep(pause)
+    return answers(url)
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
+
+    Must run before Prefect is imported. What the user set is left alone.
+    """
+    if str(prefect_home()) != os.path.expanduser("~/.prefect"):  # no home, or a read-only one
+        os.environ["PREFECT_HOME"] = str(prefect_home())
+    for name, value in {
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_CLI_PROMPT": "false",
+        # A server that is away for a while is asked again, by Prefect's own threads too.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
+        # Else each worker asks before its first batch, and the batch fails with the question.
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _ui_file() -> Path:
+    return prefect_home() / "pixels-once-ui.url"
+
+
+def _remembered_ui() -> str:
+    try:
+        return _ui_file().read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _profile_url() -> str:
+    # Reading the profile costs Prefect's import (a second): only where a profile exists.
+    if not (prefect_home() / "profiles.toml").exists():
+        return ""
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() or ""
+
+
+def _start_temporary() -> tuple[subprocess.Popen[bytes], Server]:
+    for attempt in range(3):
+        port = _free_port()
+        server = Server(url=f"http://127.0.0.1:{port}/api", temporary=True)
+        with tempfile.TemporaryFile() as log:
+            process = _spawn(port, log)
+            try:
+                if _await_answer(process, server.url):
+                    return process, server
+            except BaseException:  # Ctrl-C while it starts
+                _stop(process)
+                raise
+            last = _last_lines(log)
+            if process.poll() is None:
+                _stop(process)
+                raise ServiceUnavailable(
+                    f"the temporary Prefect server gave no answer in {_START_TIMEOUT_S:.0f} s{last}: "
+                    "run `prefect server start` to see why, or set PREFECT_API_URL to one that runs"
+                )
+            # Rarely the port is taken between our look and the server's bind: once more.
+            if "address already in use" not in last or attempt == 2:
+                raise ServiceUnavailable(
+                    f"the temporary Prefect server ended with status {process.returncode}{last}: "
+                    "run `prefect server start` to see more, or set PREFECT_API_URL to one that runs"
+                )
+    raise AssertionError("unreachable")
+
+
+def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    options = ["--log-level", "error", "--lifespan", "on"]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "flows.server.guard",
+            str(os.getpid()),
+            *program,
+            *address,
+            *options,
+        ],
+        env={
+            **os.environ,
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            # Why it ended, if it does; `quiet_prefect` has set the handler's own level higher.
+            "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        # Out of reach of what a terminal sends to our group: the run ends it, or its own end.
+        start_new_session=True,
+    )
+
+
+def _await_answer(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until the server answers, its end, or the limit; true if it answers. The wait is shown."""
+    begun = time.monotonic()
+    shown = 0.0
+    while process.poll() is None and (waited := time.monotonic() - begun) < _START_TIMEOUT_S:
+        if answers(url):
+            return True
+        if waited - shown >= _SHOW_WAIT_EVERY_S:
+            shown = waited
+            print(f"the temporary Prefect server is starting: {waited:.0f} s", file=sys.stderr)
+        time.sleep(0.05)
+    return False
+
+
+def _last_lines(log: IO[bytes]) -> str:
+    """The words "(what the server wrote last)" after a space, or nothing."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
+    words = " · ".join([line for line in lines if line][-3:])
+    return f" ({words[-500:]})" if words else ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def drained() -> Iterator[None]:
+    """Send what Prefect has queued (logs, events) at the block's end, before a server goes away.
+
+    A server stopped first would hold the process open for over a minute.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    # Prefect would write two lines to standard error for every handful of log lines that it loses.
+    raising, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        APILogWorker.drain_all(timeout=2)
+        EventsWorker.drain_all(timeout=2)
+        logging.raiseExceptions = raising
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

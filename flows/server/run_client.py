@@ -1,0 +1,254 @@
+"""A run's client of the Prefect server: it asks again for a while, and a run's end is never an error.
+
+The server is where a run is watched, not what it needs: once a run has begun, no answer of the server,
+and no lack of one, ends it. A final state that the server does not take is left in the Prefect home, and
+`flows.server.settling` brings it there when a server answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.client.base import PrefectHttpxSyncClient
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateAcceptDetails
+from prefect.context import FlowRunContext, SyncClientContext
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
+from prefect.states import Cancelled, Crashed
+
+from flows.server.home import prefect_home
+from flows.server.processes import identity
+from flows.stopping import scheduled
+
+PATIENCE_S = 60.0
+_SHORT_S = 5.0  # for answers that hardly change, and for a process that is being ended
+_SAID_AFTER_S = 3.0
+_PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
+_ANSWERS = {404, 405, 409, 410, 422}  # about the request: asking again changes nothing
+
+
+_patience = contextvars.ContextVar("patience", default=float("inf"))
+
+
+class ServerUnavailable(RuntimeError):
+    """The Prefect server did not take what a run cannot begin without."""
+
+    exit_status = 4
+
+
+class _PatientHttp(PrefectHttpxSyncClient):
+    """Sends a request until it is answered, or patience is at its end."""
+
+    patience_s: float = PATIENCE_S
+
+    def _send_with_retry(  # type: ignore[override]
+        self,
+        request: httpx.Request,
+        send: Callable[..., httpx.Response],
+        send_args: tuple[Any, ...],
+        send_kwargs: dict[str, Any],
+        **others: Any,
+    ) -> httpx.Response:
+        began, tries, said = time.monotonic(), 0, False
+        while True:
+            most = min(self.patience_s, _patience.get())
+            try:
+                if self.enable_csrf_support and request.method != "GET":
+                    self._add_csrf_headers(request)
+                response = send(request, *send_args, **send_kwargs)
+            except httpx.RequestError as error:
+                problem: str | httpx.RequestError = error
+                patience = most
+            else:
+                code = response.status_code
+                if response.is_success or code in _ANSWERS:
+                    return response
+                if code == 403 and "CSRF" in response.text:
+                    self.csrf_token = None
+                problem = f"it answers {code}"
+                busy = code >= 500 or code in (408, 429)
+                patience = most if busy else min(_SHORT_S, most)
+            spent = time.monotonic() - began
+            if spent >= patience:
+                if isinstance(problem, httpx.RequestError):
+                    raise problem
+                return response
+            if not said and spent >= _SAID_AFTER_S:
+                said = True
+                # `patience` is the longest that this may take from the beginning.
+                why = problem if isinstance(problem, str) else "it does not answer"
+                _say(f"waiting up to {patience:.0f} s for the Prefect server ({why}) …")
+            time.sleep(min(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)], patience - spent))
+            tries += 1
+
+
+class RunClient(SyncPrefectClient):
+    """Prefect's client, with patience, for one run. `begun`: the flow runs that it has made."""
+
+    begun: list[str]
+
+    def request(
+        self, method: Any, path: Any, params: Any = None, path_params: Any = None, **kwargs: Any
+    ) -> httpx.Response:
+        """As the parent's; a new flow run says whose it is, and is made once however often asked."""
+        if (method, path) == ("POST", "/flow_runs/"):
+            kwargs["json"] = kwargs["json"] | {
+                "labels": kwargs["json"].get("labels", {}) | identity(),
+                "idempotency_key": uuid.uuid4().hex,
+            }
+        try:
+            response = super().request(method, path, params, path_params, **kwargs)
+            if (method, path) == ("POST", "/flow_runs/"):
+                self.begun.append(response.json()["id"])
+            return response
+        except httpx.RequestError as error:
+            raise ServerUnavailable(self._unavailable(method, path, error)) from error
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in _ANSWERS:
+                raise
+            raise ServerUnavailable(self._unavailable(method, path, error)) from error
+
+    def set_flow_run_state(
+        self, flow_run_id: Any, state: State[Any], force: bool = False
+    ) -> OrchestrationResult[Any]:
+        """As the parent's; a final state is taken as accepted whatever the server says."""
+        if not state.is_final():
+            return super().set_flow_run_state(flow_run_id, state, force)
+        cut_off = state.is_crashed()
+        asked = isinstance(sys.exc_info()[1], KeyboardInterrupt | TerminationSignal)
+        if cut_off and asked and scheduled.is_set():
+            state = Cancelled(message="stopped: the store is whole, the next run goes on")
+        try:
+            if cut_off:  # whoever ends this process does not wait for long
+                with self.patient_for(_SHORT_S):
+                    return super().set_flow_run_state(flow_run_id, state, force)
+            return super().set_flow_run_state(flow_run_id, state, force)
+        except ObjectNotFound:
+            _say("this run was deleted from the Prefect server meanwhile; its work is done")
+        except (Exception, KeyboardInterrupt) as error:  # the work is done: nothing may fail it now
+            owe(flow_run_id, state, str(self.api_url))
+            why = "not waited for" if isinstance(error, KeyboardInterrupt) else str(error)
+            _say(
+                f"the Prefect server has not taken this run's end ({state.name}): {why}; "
+                "it is told at the next run, `ui` or `serve`"
+            )
+        return OrchestrationResult(
+            status=SetStateStatus.ACCEPT, state=state, details=StateAcceptDetails()
+        )
+
+    @contextlib.contextmanager
+    def patient_for(self, seconds: float) -> Any:
+        """Within the block, this thread asks again for so many seconds only."""
+        before = _patience.set(seconds)
+        try:
+            yield self
+        finally:
+            _patience.reset(before)
+
+    @contextlib.contextmanager
+    def hurried(self, seconds: float) -> Any:
+        """While the block lasts, no thread of this client asks again for longer."""
+        http: Any = self._client
+        before, http.patience_s = http.patience_s, min(seconds, http.patience_s)
+        try:
+            yield self
+        finally:
+            http.patience_s = before
+
+    def _unavailable(self, method: str, path: str, error: Exception) -> str:
+        if isinstance(error, PrefectHTTPStatusError):
+            said = f"answers {error.response.status_code} to {method} {path}"
+        else:
+            said = f"does not answer {method} {path} ({type(error).__name__})"
+        return (
+            f"the Prefect server at {str(self.api_url).rstrip('/')} {said}: look at its log, start it "
+            "again, or unset PREFECT_API_URL to use a temporary one"
+        )
+
+
+def made_patient(client: SyncPrefectClient, patience_s: float | None = None) -> RunClient:
+    """The same client, become a `RunClient`: Prefect makes the clients of a run itself."""
+    found: Any = client
+    if not isinstance(client, RunClient):
+        found.__class__ = RunClient
+        found._client.__class__ = _PatientHttp
+        found.begun = []
+        if patience_s is not None:
+            found._client.patience_s = patience_s
+    return found  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def patient_client() -> Any:
+    """A `RunClient` for whatever talks to the server within the block, flows and artifacts too."""
+    context = SyncClientContext()
+    client = made_patient(context.client)
+    with context:
+        try:
+            yield client
+        except ServerUnavailable as error:  # it took the run, but not its beginning
+            for run in client.begun:
+                owe(run, Crashed(message=str(error)), str(client.api_url))
+            raise
+
+
+def own_run() -> None:
+    """To be called first in a flow: the run says which process it is of, and its client is patient.
+
+    Runs that Prefect or `serve` starts are made by the server, and so are their clients by Prefect.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.client is None:
+        return
+    client = made_patient(context.client)  # type: ignore[arg-type]
+    mine: Any = identity()
+    if mine.items() <= dict(context.flow_run.labels or {}).items():
+        return
+    with contextlib.suppress(Exception), client.patient_for(_SHORT_S):  # only for settling
+        client.update_flow_run_labels(context.flow_run.id, mine)
+
+
+def owed_folder() -> Path:
+    """Where final states wait that no server has taken."""
+    return prefect_home() / "pixels-once-owed"
+
+
+def is_owed(flow_run_id: Any) -> bool:
+    """Whether a final state of this run waits to be told."""
+    return (owed_folder() / f"{flow_run_id}.json").exists()
+
+
+_owing = threading.Lock()
+
+
+def owe(flow_run_id: Any, state: State[Any], server: str) -> None:
+    """Leave a run's final state in the Prefect home. A home that cannot be written to owes nothing."""
+    values = {
+        "flow_run": str(flow_run_id),
+        "server": server,
+        "type": state.type.value,
+        "name": state.name,
+        "message": state.message or "",
+        "at": time.time(),
+    }
+    path = owed_folder() / f"{flow_run_id}.json"
+    with _owing, contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(values), encoding="utf-8")
+        part.replace(path)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

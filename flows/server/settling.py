@@ -1,0 +1,144 @@
+"""Ends that the Prefect server never heard of: told by the next run, by `ui` and by `serve`.
+
+A run whose process was killed cannot say so, and one that ended while no server answered could not.
+Only runs that say themselves that they are of a process of this machine are touched
+(`flows.server.processes`), and those that this Prefect home owes a state.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Completed, Crashed
+
+from flows.server.processes import has_gone, told
+from flows.server.run_client import owed_folder
+
+FLOWS = ("features", "refresh", "sweep", "train")
+_OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+_OPEN_TASKS = (StateType.PENDING, StateType.RUNNING)
+_KEPT_S = 30 * 86_400.0
+_AT_ONCE = 200
+
+
+def settle(client: Any) -> list[str]:
+    """End every run that has ended and is not said to have; returns their names.
+
+    Raises what the client raises.
+    """
+    settled = _pay(client) + _bury(client)
+    for run, state in settled:
+        end_tasks(client, run.id, state)
+    _end_lost_tasks(client)
+    return [run.name for run, _ in settled]
+
+
+def settle_now() -> None:
+    """`settle` with the client at hand: a run does it for those before it."""
+    settle(get_client(sync_client=True))
+
+
+def end_tasks(client: Any, flow_run: UUID, state: State[Any]) -> None:
+    """Give the tasks of an ended flow run that still count as open the end of their flow."""
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    end = Completed if state.is_completed() else Cancelled if state.is_cancelled() else Crashed
+    for task in client.read_task_runs(
+        flow_run_filter=chosen, task_run_filter=_open_tasks(), limit=_AT_ONCE
+    ):
+        with suppress(ObjectNotFound):
+            client.set_task_run_state(task.id, end(message="ended with its run"), force=True)
+
+
+def _end_lost_tasks(client: Any) -> None:
+    """End the tasks of ended runs whose own end the server has lost: it travels as an event.
+
+    A run's process must have gone, so that nothing of it is still on its way.
+    """
+    ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))))
+    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    found = client.read_task_runs(
+        flow_filter=ours, flow_run_filter=ended, task_run_filter=_open_tasks(), limit=_AT_ONCE
+    )
+    for run_id in {task.flow_run_id for task in found}:
+        with suppress(ObjectNotFound):
+            run = client.read_flow_run(run_id)
+            if has_gone(run.labels):
+                end_tasks(client, run_id, run.state)
+
+
+def _open_tasks() -> TaskRunFilter:
+    return TaskRunFilter(
+        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(_OPEN_TASKS)))
+    )
+
+
+def _pay(client: Any) -> list[tuple[FlowRun, State[Any]]]:
+    """Tell the final states that this Prefect home owes."""
+    paid = []
+    for path in sorted(owed_folder().glob("*.json")):
+        found = _owed(path)
+        if found is None:
+            path.unlink(missing_ok=True)
+            continue
+        run_id, state, at = found
+        try:
+            run = client.read_flow_run(run_id)
+        except ObjectNotFound:  # deleted, or of another server
+            if time.time() - at > _KEPT_S:
+                path.unlink(missing_ok=True)
+            continue
+        if run.state is None or not run.state.is_final():
+            client.set_flow_run_state(run_id, state, force=True)
+            paid.append((run, state))
+        path.unlink(missing_ok=True)
+    return paid
+
+
+def _owed(path: Path) -> tuple[UUID, State[Any], float] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        state: State[Any] = State(
+            type=StateType(values["type"]), name=values["name"], message=values["message"]
+        )
+        return UUID(values["flow_run"]), state, float(values["at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # half a file: nothing is known from it
+
+
+def _bury(client: Any) -> list[tuple[FlowRun, State[Any]]]:
+    """Crashed (or cancelled, where that was asked) is every run whose process has gone."""
+    still = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_OPEN))))
+    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    buried = []
+    for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=still, limit=_AT_ONCE):
+        if not has_gone(run.labels):
+            continue
+        words = f"{told(run.labels)} has gone"
+        if run.state is not None and run.state.is_cancelling():
+            state: State[Any] = Cancelled(message=words)
+        else:
+            state = Crashed(message=f"{words}: the run did not end by itself")
+        with suppress(ObjectNotFound):
+            client.set_flow_run_state(run.id, state, force=True)
+            buried.append((run, state))
+    return buried

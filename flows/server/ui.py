@@ -1,0 +1,112 @@
+"""The Prefect server with its UI: started, waited for, and remembered for the runs to come."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.server.home import database_environment, prefect_home, require_home
+from flows.server.lifetime import answers, forget_ui, remember_ui
+from pipeline.errors import ConfigError, ServiceUnavailable
+
+_START_TIMEOUT_S = 300.0
+_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
+_LOG = "pixels-once-ui.log"
+
+
+@contextlib.contextmanager
+def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[str, int]]:
+    """The UI's address and the server's process id, once it answers; it ends with the block.
+
+    host: to listen on. database: an SQLAlchemy URL, or nothing for SQLite in the Prefect home.
+    Runs find the server by the address that is left in the Prefect home (`find_server`).
+    Raises `ConfigError` where the port is taken, `ServiceUnavailable` where the server does not come up.
+    """
+    api = f"http://{_reached_by(host)}:{port}/api"
+    _require_free(host, port)
+    require_home()
+    log = prefect_home() / _LOG
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            _guarded("prefect", "server", "start", "--host", host, "--port", str(port)),
+            env={
+                **os.environ,
+                "PREFECT_HOME": str(prefect_home()),
+                # Else the page looks for its API on port 4200, whatever the port is.
+                "PREFECT_SERVER_UI_API_URL": api if _is_local(host) else "/api",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_API_URL": api,
+                "DO_NOT_TRACK": "1",
+                "PREFECT_CLI_PROMPT": "false",
+                **database_environment(database, os.environ),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait(process, api, log)
+        remember_ui(api)
+        yield api.removesuffix("/api"), process.pid
+    finally:
+        forget_ui(api)
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not answers(api):
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = _cause(log.read_text(errors="replace").strip().splitlines())
+            raise ServiceUnavailable(f"the Prefect server did not start ({last}): see {log}")
+        time.sleep(0.1)
+
+
+def _cause(lines: list[str]) -> str:
+    """The last error that a log ends a traceback with, else its last line."""
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines or ["it said nothing"])[-1].strip()
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {host} cannot be used ({error.strerror}): choose another with "
+                "PORT=, or end what holds it"
+            ) from None
+
+
+def _guarded(*program: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "flows.server.guard",
+        str(os.getpid()),
+        sys.executable,
+        "-m",
+        *program,
+    ]
+
+
+def _is_local(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def _reached_by(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

@@ -1,0 +1,136 @@
+"""The accepted run of a folder of runs: `RUNS/accepted` points to it; others are held against it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flows.train.flow import ACCEPTED
+from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.heads.clips import Clips
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.gate import unseen
+from pipeline.heads.measures import predicted_classes
+from pipeline.heads.promotion import Hits
+from pipeline.heads.record import trained_clips
+from pipeline.heads.saved import load_run, read_config
+from pipeline.heads.source import Rows
+
+LOCK = ".accepted.lock"
+
+
+def read(runs: Path) -> Path | None:
+    """The folder of the accepted run, or None where there is none yet.
+
+    Raises `ConfigError` where the pointer leads nowhere, or is no pointer.
+    """
+    pointer = runs / ACCEPTED
+    if not os.path.lexists(pointer):
+        return None
+    if not pointer.is_symlink():
+        raise ConfigError(
+            f"{pointer} is a folder, not a link to the accepted run: rename it to a name of its own"
+        )
+    if not (pointer / "config.json").is_file():
+        raise ConfigError(
+            f"{pointer} leads to no run: remove it to begin anew, or point it to a finished run"
+        )
+    return pointer.resolve()
+
+
+def promote(runs: Path, folder: Path) -> None:
+    """Point `RUNS/accepted` to this run, at once: whoever looks sees the old one or the new one.
+
+    Raises `ConfigError` where something else than a pointer has that name.
+    """
+    if os.path.lexists(runs / ACCEPTED) and not (runs / ACCEPTED).is_symlink():
+        read(runs)  # says so
+    temporary = runs / f".{ACCEPTED}-{uuid.uuid4().hex}"
+    temporary.symlink_to(os.path.relpath(folder, runs))
+    temporary.replace(runs / ACCEPTED)
+
+
+@contextlib.contextmanager
+def locked(runs: Path) -> Iterator[None]:
+    """Alone among all refreshes of this folder of runs (on this machine), until it is left.
+
+    The lock goes with the process that holds it, however it ends.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def state_of(
+    clips: Clips, trainings: Sequence[TrainConfig], *, test_set: str = "", threshold: float = 0.0
+) -> str:
+    """A hash of which clips can be used, their features, labels and splits, and of every setting
+    that heads are trained and judged by.
+    """
+    asked = [
+        *(config.to_dict() for config in trainings),
+        {"test_set": test_set, "threshold": threshold},
+    ]
+    hasher = hashlib.sha256(clips.fingerprint.encode())
+    hasher.update(json.dumps(asked, sort_keys=True).encode() + b"\n")
+    table = clips.table[["video_id", "label", "split", "group"]].astype(str)
+    for values, digest in zip(table.itertuples(index=False), clips.digests, strict=True):
+        hasher.update("\0".join([*values, str(digest)]).encode() + b"\n")
+    return hasher.hexdigest()
+
+
+def tested_ids(run: Path) -> list[str]:
+    """The ids of the clips that a run was tested on; none where every clip was trained on too."""
+    config = read_config(run)
+    if config["folds"]:
+        return []
+    return [str(video) for video in config["split"]["test"]["video_ids"]]
+
+
+def require_same_features(run: Path, clips: Clips) -> None:
+    """Raise `SpecMismatch` where a run's head reads other features than these."""
+    fingerprint = str(read_config(run)["fingerprint"])
+    if fingerprint != clips.fingerprint:
+        raise SpecMismatch(
+            f"the accepted run {run.name} reads spec {fingerprint[:12]} and the store has "
+            f"{clips.fingerprint[:12]}: use RUNS of its own for this store, or remove "
+            f"{run.parent / ACCEPTED} to begin anew"
+        )
+
+
+def not_seen(run: Path, clips: Clips, positions: Rows, *, groups: bool) -> np.ndarray:
+    """Which of the clips at `positions` a run's head was not trained on, (n,) bool."""
+    return unseen(clips, positions, trained_clips(run, clips.table), groups=groups)
+
+
+def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
+    """Which of these clips a run names rightly, (n,) bool. A class that it does not know is wrong,
+    and so is a prediction that is not a number.
+
+    Raises `SpecMismatch` where its head reads other features than these, `ConfigError` where the
+    features of a clip are damaged.
+    """
+    loaded = load_run(run)
+    loaded.require_same_spec(clips.source)
+    truth = clips.table["label"].astype(str).to_numpy()
+    right: dict[int, bool] = {}
+    for features, mask, at in clips.batches(positions, loaded.batch):
+        # −1, where a probability is not a number, is the class without a name: never right.
+        named = np.array([*loaded.classes, ""])[predicted_classes(loaded.predict(features, mask))]
+        right |= dict(zip(at.tolist(), (named == truth[at]).tolist(), strict=True))
+    lost = [int(i) for i in positions if int(i) not in right]
+    if lost:
+        raise ConfigError(
+            f"the features of {clips.table['video_id'].iloc[lost[0]]} are damaged: run "
+            "`verify --repair`, then `features`"
+        )
+    return np.array([right[int(i)] for i in positions], dtype=bool)

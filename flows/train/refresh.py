@@ -1,0 +1,270 @@
+"""The flow `refresh`: extract what is new, retrain, compare with the accepted run, promote or not."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Cancelled, Completed
+
+from flows.extract.flow import features
+from flows.names import key
+from flows.server.cancelling import is_scheduled
+from flows.server.run_client import own_run
+from flows.server.run_page import RunPage
+from flows.settings import RefreshSettings, TrainSettings
+from flows.settings.refresh_flow import features_settings, resolved, train_settings
+from flows.settings.resolve import check_settings
+from flows.stopping import Stopping, stopping
+from flows.train import promotion
+from flows.train.flow import (
+    Loaded,
+    load_stores,
+    print_epoch,
+    print_notes,
+    run_page,
+    store_name,
+    store_warnings,
+    train_config,
+)
+from flows.train.refreshed import Refreshed, Trained, publish
+from flows.train.test_sets import refreshed_set, with_test_set
+from pipeline.heads.gate import require_unseen
+from pipeline.heads.holdout import Holdout
+from pipeline.heads.plan import FOLDED
+from pipeline.heads.promotion import FEWEST_GROUPS, Verdict, judge, judge_by_baselines
+from pipeline.heads.record import trained_clips
+from pipeline.heads.run_folder import write_json
+from pipeline.heads.splits import rows_of_test_set
+from pipeline.heads.training import train
+from pipeline.heads.units import group_names
+
+VERDICT = "promotion.json"
+_REMEMBERED = "refreshed.json"
+
+
+@flow(name="refresh", flow_run_name="refresh {settings.store}", persist_result=False)
+def refresh(settings: RefreshSettings) -> Refreshed:
+    """Bring the store up to date, train the heads, and accept the best of them if it is not worse.
+
+    The heads are judged on a test set of the store, which no head trains on; the first refresh
+    makes it. The best is chosen by its validation clips. Raises `ConfigError` for a user's mistake,
+    `RunFailed` as `features` does; nothing is trained then.
+    """
+    own_run()
+    check_settings(settings)
+    with RunPage() as page:
+        return _refresh(settings, page)
+
+
+def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
+    logger = get_run_logger()
+    settings = resolved(settings)
+    runs = Path(settings.runs)
+    heads = [name.strip() for name in settings.heads.split(",") if name.strip()]
+    trainings = [train_settings(settings, name) for name in heads]
+    summary = features(features_settings(settings))
+    begun = Refreshed(
+        outcome=summary.outcome,
+        store=settings.store,
+        extracted=summary.ready,
+        failed=summary.failed,
+        stopped_by=summary.stopped_by,
+    )
+    if summary.outcome == "skipped":
+        return _ended(begun, "Skipped")
+    if summary.outcome == "interrupted":
+        return _ended(begun, "Interrupted")
+    with store_warnings():
+        loaded = load_stores(settings.store)
+    state = promotion.state_of(
+        loaded.clips,
+        [train_config(one) for one in trainings],
+        test_set=settings.test_set,
+        threshold=settings.threshold,
+    )
+    before = promotion.read(runs)
+    if before is not None and _remembered(runs, settings.store) == state and not settings.always:
+        logger.info("nothing new since the last refresh")
+        return replace(begun, outcome="unchanged", accepted=before.name)
+    loaded, holdout = _with_test_set(settings, loaded, before, trainings[0])
+    ways = [(training.split, holdout.name) for training in trainings]
+    print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
+    with stopping() as stop:
+        made = _train_all(page, runs, loaded, holdout, trainings, before, stop)
+    if stop.signal:
+        return _ended(replace(begun, outcome="interrupted", stopped_by=stop.signal), "Interrupted")
+    with promotion.locked(runs):
+        # Another refresh of this folder may have promoted since: what counts is who is accepted now.
+        result = _judge(settings, loaded, holdout, runs, max(made, key=lambda one: one.merit))
+        result = replace(result, extracted=summary.ready, failed=summary.failed)
+        if result.outcome == "promoted":
+            promotion.promote(runs, runs / result.run)
+        # Last: a refresh that died before is done again.
+        _remember(runs, settings.store, state)
+    page.tell("the comparison", partial(publish, result, settings, made))
+    logger.info(result.headline())
+    return result
+
+
+def _ended(result: Refreshed, name: str) -> Refreshed:
+    """The flow's end in a state of this name, in which nothing was trained or promoted."""
+    if result.stopped_by and is_scheduled():
+        return Cancelled(message=result.headline())  # type: ignore[return-value]
+    return Completed(name=name, message=result.headline(), data=result)  # type: ignore[return-value]
+
+
+def _with_test_set(
+    settings: RefreshSettings, loaded: Loaded, before: Path | None, training: TrainSettings
+) -> tuple[Loaded, Holdout]:
+    """The clips with the test set that heads are judged by, and that set."""
+    if before is not None:
+        promotion.require_same_features(before, loaded.clips)
+    how = "grouped" if training.split in FOLDED else training.split
+    cut = {"how": how, "seed": training.seed}
+    holdout = refreshed_set(settings.store, loaded.clips, settings.test_set, before, **cut)
+    lease = bool(settings.features.get("lease", True))
+    clips = with_test_set(settings.store, loaded.clips, holdout, lease=lease)
+    return replace(loaded, clips=clips), holdout
+
+
+def _train_all(
+    page: RunPage,
+    runs: Path,
+    loaded: Loaded,
+    holdout: Holdout,
+    trainings: list[TrainSettings],
+    before: Path | None,
+    stop: Stopping,
+) -> list[Trained]:
+    """Train every head in a folder of its own; ends early where `stop` is asked for."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    made: list[Trained] = []
+    for training in trainings:
+        stem = f"{training.head}-{store_name(training.store)}"
+        folder = runs / f"{stem}-{stamp}"
+        if folder.exists():  # another refresh of this folder has begun in the same second
+            folder = runs / f"{stem}-{stamp}-{uuid.uuid4().hex[:6]}"
+        get_run_logger().info("training %s", folder.name)
+        try:
+            metrics = train(
+                loaded.clips,
+                train_config(replace(training, test_set=holdout.name)),
+                folder,
+                on_epoch=print_epoch,
+                stop=stop.event,
+                first_stage=loaded.first_stage,
+                since=before,
+            )
+        except KeyboardInterrupt:
+            metrics = {"stopped": True}
+        if metrics["stopped"]:
+            # However it was asked to stop: half a training is never judged.
+            stop.event.set()
+            stop.signal = stop.signal or metrics.get("stopped_by") or "SIGINT"
+        if stop.event.is_set():
+            return made
+        page.tell(
+            f"the head {folder.name}",
+            partial(
+                create_markdown_artifact,
+                key=key(f"head-{training.head}", training.store),
+                markdown=run_page(folder, metrics),
+                description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
+            ),
+        )
+        made.append(Trained(folder=folder, metrics=metrics))
+    return made
+
+
+def _judge(
+    settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Trained
+) -> Refreshed:
+    """Hold the best new head against the run that is accepted now, on the same unseen clips."""
+    clips = loaded.clips
+    rows = rows_of_test_set(clips.table, clips.holdouts, holdout.name)
+    test = clips.positions(rows)
+    whole = holdout.whole_groups
+    own = trained_clips(best.folder, clips.table)
+    require_unseen(best.folder.name, clips, test, own, groups=whole)
+    before = promotion.read(runs)
+    comparable, note = before is not None, ""
+    if before is not None:
+        promotion.require_same_features(before, clips)
+        fair = promotion.not_seen(before, clips, test, groups=whole)
+        if not fair.all():
+            note = f"{before.name} was trained on {int((~fair).sum())} of {len(test)} test clips"
+            comparable = len(set(group_names(clips.table.iloc[test[fair]]))) >= FEWEST_GROUPS
+            if comparable:
+                test = test[fair]
+            else:
+                note += ", so it cannot be held against"
+    table = clips.table.iloc[test]
+    labels, groups = table["label"].astype(str).to_numpy(dtype=object), group_names(table)
+    hits = promotion.hits(best.folder, clips, test)
+    if before is not None and not comparable:
+        baselines = {
+            name: top1 for name, top1 in best.metrics["baseline"].items() if name != "chance"
+        }
+        verdict = judge_by_baselines(hits, labels, groups, baselines, settings.threshold)
+    else:
+        rival = promotion.hits(before, clips, test) if before is not None else None
+        verdict = judge(hits, rival, labels, groups, settings.threshold)
+    return _result(settings, holdout, best, before, verdict, note)
+
+
+def _result(
+    settings: RefreshSettings,
+    holdout: Holdout,
+    best: Trained,
+    before: Path | None,
+    verdict: Verdict,
+    note: str,
+) -> Refreshed:
+    """What the verdict comes to; it is left in the run's folder, too."""
+    config = json.loads((best.folder / "config.json").read_text(encoding="utf-8"))
+    result = Refreshed(
+        outcome="promoted" if verdict.promoted else "refused",
+        store=settings.store,
+        run=best.folder.name,
+        accepted="" if before is None else before.name,
+        test_set=holdout.name,
+        top1=verdict.top1,
+        accepted_top1=verdict.accepted_top1,
+        difference=verdict.difference,
+        low=verdict.low,
+        high=verdict.high,
+        why="; ".join(filter(None, [note, verdict.why])),
+        clips=verdict.clips,
+        groups=verdict.groups,
+        classes=verdict.classes,
+        since={what: len(which) for what, which in config.get("since", {}).items()},
+    )
+    names = ("outcome", "accepted", "test_set", "why", "classes", "clips", "groups", "top1")
+    figures = ("accepted_top1", "difference", "low", "high")
+    write_json(best.folder / VERDICT, {name: getattr(result, name) for name in names + figures})
+    return result
+
+
+def _remembered(runs: Path, store: str) -> str:
+    """The state of a store at the last refresh of this folder; empty where there was none."""
+    try:
+        values = json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))
+        return str(values.get("stores", {}).get(store) or values.get("state", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _remember(runs: Path, store: str, state: str) -> None:
+    try:
+        values = json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))
+        stores = dict(values.get("stores", {}))
+    except (OSError, ValueError, AttributeError):
+        stores = {}
+    write_json(runs / _REMEMBERED, {"stores": stores | {store: state}})

@@ -1,0 +1,184 @@
+"""What `train` does: one run, or one for each of several seeds. It reports to a server if one answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flows.names import key
+from flows.settings import TrainSettings
+from flows.settings.field import LARGEST_SEED
+from flows.train.flow import (
+    Loaded,
+    epoch_hooks,
+    load_stores,
+    print_epoch,
+    print_notes,
+    run_name,
+    run_page,
+    store_warnings,
+    train_config,
+)
+from pipeline.errors import ConfigError
+from pipeline.heads.plan import require_same_run
+from pipeline.heads.repeats import Repeats, repeats_among, seeded_name
+from pipeline.heads.run_folder import DONE
+from pipeline.heads.training import train
+from pipeline.heads.work_folder import claim_folder, is_finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One run of `train`: its folder and what `metrics.json` holds; `skipped`: it had been done."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    skipped: bool = False
+
+
+OnRun = Callable[[Made], None]
+
+
+def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[Made]:
+    """Train one head from a store, or one for each seed; returns the runs, a stopped one last.
+
+    Of several seeds every folder is looked at before the first training, and with `resume` those
+    that are finished are taken as they are if they are the runs that would be made. `on_run` is
+    called after each. Raises `ConfigError` as `train` does; runs that were finished before remain.
+    """
+    todo = seeded(settings)
+    done = {one.name for one in todo if settings.seeds > 1 and _is_done(one)}
+    for one in todo:
+        if one.name not in done:
+            claim_folder(_folder(one), overwrite=one.overwrite, resume=one.resume)
+    with store_warnings():
+        loaded = load_stores(settings.store)
+        print_notes(
+            loaded.clips.table, loaded.clips.holdouts, [(settings.split, settings.test_set)]
+        )
+        for one in todo:
+            if one.name in done:
+                require_same_run(_folder(one), loaded.clips, train_config(one))
+        made: list[Made] = []
+        with _counting(made, len(todo)):
+            for one in todo:
+                made.append(_found(one) if one.name in done else _trained(one, loaded))
+                if on_run is not None:
+                    on_run(made[-1])
+                if made[-1].metrics["stopped"]:
+                    break
+    return made
+
+
+def seeded(settings: TrainSettings) -> list[TrainSettings]:
+    """The settings of each training: as they are, or `seeds` times with seeds one after another."""
+    if settings.seeds == 1:
+        return [settings]
+    if settings.seed + settings.seeds - 1 > LARGEST_SEED:
+        raise ConfigError(
+            f"seed is {settings.seed} and seeds {settings.seeds}: the last would be above "
+            f"{LARGEST_SEED}, begin lower"
+        )
+    name = run_name(settings)
+    return [
+        replace(settings, seed=seed, seeds=1, name=seeded_name(name, seed))
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+    ]
+
+
+def over_seeds(made: Sequence[Made]) -> Repeats | None:
+    """Mean and spread of the finished runs among these; None where fewer than two are finished."""
+    found = repeats_among([one.folder for one in made])
+    return found[0] if found else None
+
+
+def run_training_flow(settings: TrainSettings) -> list[Made]:
+    """The same as a Prefect flow run, with the figures and plots on its page."""
+    from prefect import flow
+
+    @flow(
+        name="train",
+        flow_run_name=f"train {settings.head} ← {settings.store}",
+        persist_result=False,
+    )
+    def train_flow(settings: TrainSettings) -> list[Made]:
+        from prefect.artifacts import create_markdown_artifact
+
+        from flows.server.run_client import own_run
+        from flows.server.run_page import RunPage
+        from flows.server.settling import settle_now
+
+        own_run()
+        with RunPage() as page:
+            page.tell("the ends of earlier runs", settle_now)
+
+            def tell(made: Made) -> None:
+                page.tell(
+                    f"the head {made.folder.name}",
+                    partial(
+                        create_markdown_artifact,
+                        key=key("head", str(made.folder)),
+                        markdown=run_page(made.folder, made.metrics),
+                        description=f"test top-1 {made.metrics['test']['top1']:.3f}",
+                    ),
+                )
+
+            return run_trainings(settings, tell)
+
+    return train_flow(settings)
+
+
+def _folder(settings: TrainSettings) -> Path:
+    return Path(settings.runs) / run_name(settings)
+
+
+def _is_done(settings: TrainSettings) -> bool:
+    """Whether a run is to be gone on with that is finished."""
+    return settings.resume and not settings.overwrite and is_finished(_folder(settings))
+
+
+@contextlib.contextmanager
+def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
+    """Say, where it ends early with an error or Ctrl-C, how many of several runs are finished."""
+    try:
+        yield
+    except BaseException:
+        if wanted > 1:
+            print(f"{len(made)} of {wanted} runs are finished: --resume goes on", file=sys.stderr)
+        raise
+
+
+def _found(settings: TrainSettings) -> Made:
+    folder = _folder(settings)
+    metrics = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    print(f"{folder} is finished already", file=sys.stderr)
+    return Made(folder=folder, metrics=metrics, skipped=True)
+
+
+def _trained(settings: TrainSettings, loaded: Loaded) -> Made:
+    folder = _folder(settings)
+    print(f"training {folder}", file=sys.stderr)
+    work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
+    metrics = train(
+        loaded.clips,
+        train_config(settings),
+        folder,
+        overwrite=settings.overwrite,
+        resume=settings.resume,
+        on_epoch=epoch_hooks(settings, work.path, print_epoch),
+        first_stage=loaded.first_stage,
+    )
+    if work.replaces and metrics["stopped"]:
+        print(
+            f"{folder} is as it was; what was trained of its replacement is in {work.path}, and "
+            "--resume goes on with it",
+            file=sys.stderr,
+        )
+        folder = work.path
+    return Made(folder=folder, metrics=metrics)

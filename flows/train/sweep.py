@@ -1,0 +1,236 @@
+"""Many heads from one store: a Prefect task each, over Dask, and one that fails stops no other.
+
+Trainings run in processes, not threads: Keras' random state is a process's own, so a run of a sweep
+equals the same run trained alone. A process reads the store once and keeps it for all its heads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+import store
+from flows.extract.cluster import visible_gpus
+from flows.names import key
+from flows.server.run_client import own_run
+from flows.server.run_page import RunPage
+from flows.server.settling import settle_now
+from flows.settings import SweepSettings
+from flows.settings.resolve import check_settings
+from flows.train.flow import (
+    Loaded,
+    epoch_hooks,
+    load_stores,
+    make_config,
+    print_notes,
+    store_warnings,
+)
+from flows.train.trials import Trial, sweep_heads, trials
+from pipeline.errors import PixelsError
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.holdout import holdouts_of
+from pipeline.heads.pictures import draw_missing
+from pipeline.heads.plan import require_same_run
+from pipeline.heads.run_folder import DONE
+from pipeline.heads.training import train
+from pipeline.heads.work_folder import RunState, claim_folder, run_state
+
+_loaded: dict[str, Loaded] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a trial: its metrics, or the error in a sentence; `skipped` had been done."""
+
+    name: str
+    head: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    skipped: bool = False
+
+
+@flow(
+    name="sweep",
+    flow_run_name="sweep ← {settings.store}",
+    persist_result=False,
+    validate_parameters=True,
+)
+def sweep(settings: SweepSettings) -> list[Outcome]:
+    """Train every trial; returns what became of each, in the trials' order."""
+    from prefect_dask import DaskTaskRunner
+
+    own_run()
+    check_settings(settings)
+    with store_warnings():
+        source = store.open(settings.store.split(",")[0].strip())
+        todo = trials(settings, source.shape)
+        print_notes(source.table(), holdouts_of(source), [_way(settings, each) for each in todo])
+    with (
+        training_cluster(settings.workers, len(todo)) as cluster,
+        DaskTaskRunner(cluster=cluster) as runner,
+    ):
+        futures = [runner.submit(train_trial, {"trial": t, "settings": settings}) for t in todo]
+        outcomes = [_outcome(trial, future) for trial, future in zip(todo, futures, strict=True)]
+    with RunPage() as page:
+        page.tell("the ends of earlier runs", settle_now)
+        page.tell("the leaderboard", partial(_publish, settings, outcomes))
+    return outcomes
+
+
+@task(
+    name="train",
+    task_run_name="{trial.name}",
+    retries=0,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    log_prints=False,
+)
+def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
+    """Train one head in this process from the store that it keeps."""
+    from prefect import get_run_logger
+
+    with store_warnings():
+        outcome = run_trial(trial, settings, _kept(settings.store))
+    if outcome.skipped:
+        get_run_logger().info("%s is finished already", outcome.name)
+    else:
+        get_run_logger().info("%s: test top-1 %.3f", trial.name, outcome.metrics["test"]["top1"])
+    return outcome
+
+
+def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
+    """Train one head in this process, go on with it, or find that it was done.
+
+    A run of this name is taken over only if it has the identity of the trial: the same clips with
+    the same features and labels, split, head and settings. Raises `ConfigError`, which names every
+    difference, where it has another.
+    """
+    folder = Path(settings.runs) / trial.name
+    # The frame average is a run of the sweep itself: not once more beside every other head.
+    baselines = "frame_average" not in [
+        head for head, _ in sweep_heads(settings.heads, loaded.clips.shape)
+    ]
+    config = _config(settings, trial, baselines)
+    state = run_state(folder)
+    if state in (RunState.FINISHED, RunState.UNFINISHED) and not settings.overwrite:
+        require_same_run(folder, loaded.clips, config)
+        if state is RunState.FINISHED:
+            draw_missing(folder)
+            return Outcome(name=trial.name, head=trial.head, metrics=_metrics(folder), skipped=True)
+    resume = state is RunState.UNFINISHED and not settings.overwrite
+    work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)
+    metrics = train(
+        loaded.clips,
+        config,
+        folder,
+        overwrite=settings.overwrite,
+        resume=resume,
+        on_epoch=epoch_hooks(settings, work.path),
+        first_stage=loaded.first_stage,
+    )
+    return Outcome(name=trial.name, head=trial.head, metrics=metrics)
+
+
+def _kept(stores: str) -> Loaded:
+    """The clips of these stores, read once by this process."""
+    if stores not in _loaded:
+        _loaded[stores] = load_stores(stores)
+    return _loaded[stores]
+
+
+@contextlib.contextmanager
+def training_cluster(workers: int, trainings: int) -> Iterator[distributed.LocalCluster]:
+    """A local Dask cluster of one-training processes: a GPU each, else the cores shared out.
+
+    workers: 0 is a process per GPU, or one for every two cores but two at least where there are
+    two cores: a small head leaves half of a core idle.
+    """
+    cores, gpus = os.cpu_count() or 1, visible_gpus()
+    processes = min(workers or len(gpus) or max(min(2, cores), cores // 2), max(trainings, 1))
+    threads = str(max(1, cores // processes))
+    options = {
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.nanny.pre-spawn-environ": {
+            "OMP_NUM_THREADS": threads,
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": threads,
+        },
+        "distributed.comm.timeouts.connect": "60s",
+    }
+    with (
+        dask.config.set(options),
+        distributed.LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+    ):
+        if len(gpus) > 1:
+            # LocalCluster gives all of its workers one environment.
+            with distributed.Client(cluster) as client:
+                for worker, gpu in zip(
+                    client.scheduler_info(n_workers=-1)["workers"], gpus, strict=False
+                ):
+                    client.run(os.environ.update, {"CUDA_VISIBLE_DEVICES": gpu}, workers=[worker])
+        yield cluster
+
+
+def _config(settings: SweepSettings, trial: Trial, baselines: bool) -> TrainConfig:
+    return make_config(
+        settings, head=trial.head, options=trial.options, baselines=baselines, **trial.changes
+    )
+
+
+def _way(settings: SweepSettings, trial: Trial) -> tuple[str, str]:
+    """How a trial splits the clips: split and test set."""
+    split = trial.changes.get("split", settings.split)
+    return split, trial.changes.get("test_set", settings.test_set)
+
+
+def _outcome(trial: Trial, future: Any) -> Outcome:
+    """The trial's outcome; whatever went wrong with it is its own."""
+    try:
+        result: Outcome = future.result()
+    except Exception as error:  # any head may fail in any way, and the others must go on
+        text = str(error) if isinstance(error, PixelsError) else f"{type(error).__name__}: {error}"
+        return Outcome(name=trial.name, head=trial.head, error=text)
+    return result
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    return found
+
+
+def _publish(settings: SweepSettings, outcomes: list[Outcome]) -> None:
+    """The leaderboard on the flow run's page."""
+    create_table_artifact(
+        key=key("sweep", settings.store.split(",")[0]),
+        table=[
+            {
+                "run": outcome.name,
+                "top-1": round(outcome.metrics["test"]["top1"], 4) if outcome.metrics else "",
+                "top-5": round(outcome.metrics["test"]["top5"], 4) if outcome.metrics else "",
+                "seconds": round(outcome.metrics["seconds"], 1) if outcome.metrics else "",
+                "failed": outcome.error,
+            }
+            for outcome in outcomes
+        ],
+        description=f"{len(outcomes)} heads on {settings.store}, {time.strftime('%F %R')}",
+    )

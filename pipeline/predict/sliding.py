@@ -1,0 +1,246 @@
+"""A head slides over a long video: every frame goes through the CNN once, windows share the results.
+
+Frames are taken at the pace of the run's training clips. Their features are computed in one pass;
+a window is a slice of them, so windows may overlap as much as they like at no cost for the CNN.
+Where the video cuts, windows end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.features.backbones.protocol import Backbone
+from pipeline.features.decoding.fit import fitted
+from pipeline.features.decoding.values import FramePlan
+from pipeline.features.decoding.video import Frame, Video
+from pipeline.features.sampling import Moments
+from pipeline.heads.measures import predicted_classes
+from pipeline.heads.saved import Run
+from pipeline.predict.shots import shots
+from pipeline.predict.timeline import Timeline, rolling_average
+from pipeline.spec import Sampling, Spec
+
+_WINDOWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a video is walked through: `gap` frames from step to step, `steps` of them in a window.
+
+    counted: the rule counts frames; the others go by time, in which a `gap` is that many frames of
+    the video's nominal rate, and where the video shows fewer a window has fewer steps.
+    """
+
+    gap: float
+    steps: int
+    counted: bool = False
+
+    @classmethod
+    def of(cls, sampling: Sampling, fps: float, window_s: float) -> Pace:
+        """The pace at which a clip of `window_s` seconds would have been sampled.
+
+        `uniform` spreads the clip's steps over the window (all frames, where it has fewer); the
+        other rules have a pace of their own, and `window_s` 0 is their full length.
+        """
+        if sampling.rule == "uniform":
+            frames = max(1, round(window_s * fps))
+            return cls(gap=max(1.0, frames / sampling.steps), steps=min(sampling.steps, frames))
+        gap = {"stride": float(sampling.stride), "first": 1.0}.get(
+            sampling.rule, max(1.0, fps / sampling.fps if sampling.fps else 1.0)
+        )
+        most = round(window_s * fps / gap) if window_s else sampling.steps
+        counted = sampling.rule in ("stride", "first")
+        return cls(gap=gap, steps=max(1, min(sampling.steps, most)), counted=counted)
+
+    def index(self, step: int, offset: float) -> int:
+        """The frame of a step: floor((step + offset) · gap), as within a clip."""
+        return int((step + offset) * self.gap)
+
+
+def make_timeline(
+    run: Run,
+    backbone: Backbone,
+    path: str,
+    *,
+    window_s: float = 0.0,
+    hop: int = 0,
+    smooth: int = 5,
+    cuts: bool = True,
+    on_frames: Callable[[int], None] | None = None,
+) -> Timeline:
+    """Slide the head over a video.
+
+    window_s: seconds in a window (0: what the run's training clips lasted, or what the sampling
+    rule says). hop: steps from window to window (0: an eighth of a window). smooth: how many
+    windows the rolling average takes, itself in the middle; 1 is none. cuts: no window and no
+    average reaches across a cut; a scene shorter than half a window stays with its neighbour.
+    on_frames: called with the number of frames computed so far.
+
+    Raises `UnreadableClip` for a video without frames, `ConfigError` for a window that is not
+    positive and for a head whose probabilities are not numbers.
+    """
+    spec = Spec.from_dict(run.spec)
+    window_s = window_s or float(run.first_stage.get("clip_seconds", 0.0))
+    if spec.sampling.rule == "uniform" and window_s <= 0:
+        raise ConfigError(
+            f"the run {run.folder.name} does not say how long its clips were: give --window SECONDS"
+        )
+    if smooth < 1 or hop < 0:
+        raise ConfigError(f"smooth is {smooth} and hop {hop}: give 1 or more windows and steps")
+    with Video(path) as video:
+        fps = 1 / video.frame_s
+        pace = Pace.of(spec.sampling, fps, window_s)
+        walk = _Walk(video, FramePlan.of(spec), pace)
+        features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
+    if not len(features):
+        raise UnreadableClip("no_frames", f"{path} gave no frame")
+    spans = shots(features, max(1, pace.steps // 2)) if cuts else [(0, len(features))]
+    begins, ends = np.array(walk.times), np.append(walk.times[1:], walk.duration_s)
+    reach = _reach(begins, pace, fps)
+    hop = hop or max(1, pace.steps // 8)
+    starts, widths = zip(*(_windows(span, reach, hop) for span in spans), strict=True)
+    start, width = np.concatenate(starts), np.concatenate(widths)
+    said = _said(run, features, start, width)
+    middles = (begins[start] + ends[start + width - 1]) / 2
+    _require_finite(run, said, middles)
+    borders = np.cumsum([len(one) for one in starts])[:-1]
+    return Timeline(
+        times=middles,
+        probabilities=np.concatenate(
+            [rolling_average(part, smooth) for part in np.split(said, borders)]
+        ),
+        classes=tuple(run.classes),
+        window_s=min(pace.steps, len(features)) * pace.gap / fps,
+        duration_s=walk.duration_s,
+        frames=len(features),
+        decoded=walk.decoded,
+        cuts=tuple(float(begins[first]) for first, _ in spans[1:]),
+    )
+
+
+def _require_finite(
+    run: Run, probabilities: NDArray[np.float32], middles: NDArray[np.float64]
+) -> None:
+    wrong = predicted_classes(probabilities) < 0
+    if wrong.any():
+        raise ConfigError(
+            f"the head {run.folder.name} gives no numbers for {int(wrong.sum())} of {len(wrong)} "
+            f"windows (the first at {middles[wrong][0]:.1f} s): train it again, or use another"
+        )
+
+
+def _reach(times: NDArray[np.float64], pace: Pace, fps: float) -> NDArray[np.int64]:
+    """(steps,): the step after the last of a window that begins at each step."""
+    reach = np.arange(len(times)) + pace.steps
+    if pace.counted:
+        return reach
+    ends = times + (pace.steps - 0.5) * pace.gap / fps
+    return np.minimum(reach, np.searchsorted(times, ends))
+
+
+def _windows(
+    span: tuple[int, int], reach: NDArray[np.int64], hop: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First steps and widths of the windows over a shot; the last ends where the shot does."""
+    first, last = span
+    ending = first + int(np.searchsorted(reach[first : last - 1], last))
+    starts = np.arange(first, ending + 1, hop)
+    if starts[-1] != ending:
+        starts = np.append(starts, ending)
+    return starts, np.minimum(reach[starts], last) - starts
+
+
+class _Walk:
+    """One pass through an open video: `times` (seconds) of the frames taken, in batches."""
+
+    def __init__(self, video: Video, plan: FramePlan, pace: Pace) -> None:
+        self._video, self._plan, self._pace = video, plan, pace
+        self.times: list[float] = []
+        self.decoded = 0
+        self.duration_s = 0.0
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Arrays (≤ size, side, side, 3) of fitted RGB frames, until the video ends."""
+        video, batch = self._video, []
+        for frame in self._taken():
+            batch.append(fitted(video, frame, self._plan))
+            self.times.append(frame.time_s)
+            if len(batch) == size:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)
+
+    def _taken(self) -> Iterator[Frame]:
+        """The frames at the pace; of a video shorter than the first step its last frame."""
+        pace, offset = self._pace, self._plan.sampling.offset
+        gap_s = pace.gap * self._video.frame_s
+        moments = Moments.every(gap_s, offset=offset, tick_s=self._video.tick_s)
+        taken = 0
+        before: Frame | None = None
+        for frame in self._video:
+            self.decoded += 1
+            self.duration_s = self._video.end_s
+            if pace.counted:
+                if frame.index == pace.index(taken, offset):
+                    taken += 1
+                    yield frame
+            elif before is not None and moments.between(before.time_s, frame.time_s):
+                taken += 1
+                yield before
+            before = frame.held()
+        if before is None:
+            return
+        end_s = self.duration_s + moments.slack_s
+        if not taken or (not pace.counted and moments.between(before.time_s, end_s)):
+            yield before
+
+
+def _computed(
+    backbone: Backbone,
+    batches: Iterator[NDArray[np.uint8]],
+    spec: Spec,
+    on_frames: Callable[[int], None] | None,
+) -> NDArray[Any]:
+    """(frames, *shape) of the spec's dtype: every frame once, decoded while others are computed."""
+    parts: list[NDArray[Any]] = []
+    # A backbone that follows a person must see the batches in order.
+    callers = 1 if backbone.whole_clips else backbone.concurrency
+    running: list[Future[NDArray[Any]]] = []
+
+    def collect() -> None:
+        parts.append(running.pop(0).result().astype(spec.dtype))
+        if on_frames is not None:
+            on_frames(sum(map(len, parts)))
+
+    with ThreadPoolExecutor(callers) as threads:
+        for batch in batches:
+            running.append(threads.submit(backbone, batch))
+            if len(running) > callers:
+                collect()
+        while running:
+            collect()
+    return np.concatenate(parts) if parts else np.zeros((0, *spec.shape), spec.dtype)
+
+
+def _said(
+    run: Run, features: NDArray[Any], starts: NDArray[np.int64], widths: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(windows, classes): what the head says of each window, padded to its steps."""
+    said = []
+    for at in range(0, len(starts), _WINDOWS_AT_ONCE):
+        some = slice(at, at + _WINDOWS_AT_ONCE)
+        windows = np.zeros((len(starts[some]), run.steps, *run.shape), features.dtype)
+        mask = np.zeros((len(starts[some]), run.steps), bool)
+        for i, (start, width) in enumerate(zip(starts[some], widths[some], strict=True)):
+            windows[i, :width] = features[start : start + width]
+            mask[i, :width] = True
+        said.append(run.predict(windows, mask))
+    return np.concatenate(said)
