@@ -35,7 +35,9 @@ def build(x: Any, mask: Any, classes: int, config: ConvlstmConfig, seeded: Seede
             return_sequences=True,
             recurrent_dropout=config.recurrent_dropout,
         )
-        x = ZeroPadding()(recurrent(x, mask=mask), mask)
+        # No mask: padding is on the right, so it reaches no real step, and what it yields becomes zero.
+        # With one, Keras' loop under JAX cannot broadcast it over the pixels (Keras 3.15).
+        x = ZeroPadding()(recurrent(x), mask)
         x = layers.MaxPooling3D((1, 2, 2), padding="same")(x)
         if level + 1 < len(config.filters):
             x = seeded(layers.Dropout, config.dropout)(x)
