@@ -1,19 +1,23 @@
-"""When each frame is shown, in seconds from the clip's first frame, rising without exception."""
+"""When each frame is shown, in seconds from the clip's first frame, strictly rising."""
 
 from __future__ import annotations
 
 NEW_BEGINNING_S = 1.0
-"""A step back by this much or more is a recording that was joined on and counts anew."""
+"""A step back by this much or more is a recording that was joined on and counts from zero again."""
 
 
 class Clock:
-    """Turns the stamps of frames, in order of presentation, into times that rise.
+    """Turns the time stamps of frames, in order of presentation, into times that rise.
 
-    `frame_s`: seconds that a frame lasts where the file does not say. The rule, for a frame without
-    a stamp: one frame after the one before (files without any times become index · frame_s). For a
-    stamp that does not rise: a step back of a second or more is a new beginning, which follows one
-    frame after the one before and shifts all that comes; a smaller one is a single wrong stamp, and
-    its frame comes half a frame after the one before. `mended` counts stamps that did not rise.
+    frame_s: seconds that a frame lasts where the file does not say. `mended` counts the stamps that
+    were replaced. The rules:
+
+    - A frame without a stamp comes one frame after the one before (a file without any: index · frame_s).
+    - A stamp that is a second or more away from the time before, while the next stamp continues that
+      time, is wrong: the frame counts as one without a stamp.
+    - Any other step back by a second or more is a new beginning: it comes one frame after the one
+      before, and shifts all that follows.
+    - A smaller step back is a wrong stamp: the frame comes half a frame after the one before.
     """
 
     __slots__ = ("_frame_s", "_shift", "last", "mended")
@@ -24,10 +28,23 @@ class Clock:
         self.last: float | None = None
         self.mended = 0
 
-    def tick(self, stamp_s: float | None) -> float:
-        """The time of the next frame, whose stamp is `stamp_s` seconds, or None without one."""
+    def doubts(self, stamp_s: float | None) -> bool:
+        """Whether `tick` needs the following stamp to judge this one."""
+        if stamp_s is None or self._shift is None or self.last is None:
+            return False
+        return abs(stamp_s + self._shift - self.last) >= NEW_BEGINNING_S
+
+    def tick(self, stamp_s: float | None, following_s: float | None = None) -> float:
+        """The time of the next frame.
+
+        stamp_s: its time stamp in seconds, None without one. following_s: the stamp of the frame
+        after it, where `doubts` asked for it.
+        """
         follows = 0.0 if self.last is None else self.last + self._frame_s
         if stamp_s is None:
+            time_s = follows
+        elif self._is_wrong(stamp_s, following_s):
+            self.mended += 1
             time_s = follows
         else:
             if self._shift is None:
@@ -42,3 +59,13 @@ class Clock:
                     time_s = self.last + self._frame_s / 2
         self.last = time_s
         return time_s
+
+    def _is_wrong(self, stamp_s: float, following_s: float | None) -> bool:
+        """Whether the next stamp continues the time before, and is a second or more from this one."""
+        if following_s is None or not self.doubts(stamp_s):
+            return False
+        assert self.last is not None
+        assert self._shift is not None
+        before_s = self.last - self._shift
+        goes_on = following_s > before_s and not following_s > stamp_s > before_s
+        return goes_on and abs(following_s - stamp_s) >= NEW_BEGINNING_S

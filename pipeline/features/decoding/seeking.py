@@ -33,6 +33,10 @@ LONG_FRAMES = 600
 LARGEST_SHARE = 0.5
 """Seek only where at most this share of the frames has to be decoded."""
 
+MOST_REORDERED = 32
+"""Places between a packet's turn to be decoded and to be shown; codecs allow 16. A packet that is
+further off has a wrong time stamp, and every frame between would be counted one off."""
+
 _CONTAINERS = {"mov", "mp4", "matroska", "webm"}
 _CODECS = {"h264", "hevc", "vp9", "libdav1d", "av1"}
 _EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"}
@@ -117,10 +121,12 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
                 decode_times.append(packet.dts)
     except av.error.FFmpegError:
         return None
-    times = np.sort(np.array(shown, dtype=np.int64))
+    order = np.argsort(shown, kind="stable")
+    times = np.array(shown, dtype=np.int64)[order]
     # The first packet is shown first, or frames before it would hang on what is not there.
     sane = len(times) > 0 and times[0] == shown[0] and bool(np.all(np.diff(times) > 0))
-    if not sane or any(b < a for a, b in pairwise(decode_times)):
+    moved = np.abs(order - np.arange(len(order))).max(initial=0)
+    if not sane or moved > MOST_REORDERED or any(b < a for a, b in pairwise(decode_times)):
         return None
     return PacketTimes(times=times, keys=np.array(keys, dtype=np.int64))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ class Video:
         if self.declared:
             return frames < self.expected()
         alone = len(self.container.streams) == 1 and "matroska" in self.container.format.name
-        if not alone or self.clock.last is None:
+        # A wrong stamp is in the declared duration as well.
+        if not alone or self.clock.last is None or self.clock.mended:
             return False
         duration = (self.container.duration or 0) / av.time_base
         end = max(0.0, self._first_s) + self.end_s
@@ -120,14 +122,20 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames that decode, in order of presentation."""
-        for index, raw in enumerate(self._decoded()):
-            stamp_s = self._stamp_s(raw)
+        decoded, index = self._decoded(), 0
+        ahead: list[Any] = []
+        while (raw := ahead.pop() if ahead else next(decoded, None)) is not None:
+            stamp_s, following_s = self._stamp_s(raw), None
+            if self.clock.doubts(stamp_s):
+                ahead = list(itertools.islice(decoded, 1))
+                following_s = self._stamp_s(ahead[0]) if ahead else None
             self.note_matrix(raw)
             if index == 0:
                 self.turn_size(raw)
                 self._first_s = stamp_s or 0.0
             self._lasts = raw.duration
-            frame = Frame(index, self.clock.tick(stamp_s), raw)
+            frame = Frame(index, self.clock.tick(stamp_s, following_s), raw)
+            index += 1
             del raw
             yield frame
             frame.raw = None
