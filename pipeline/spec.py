@@ -10,11 +10,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pipeline.errors import ConfigError
 
 Rule = Literal["uniform", "stride", "first", "fps"]
+RULES: tuple[str, ...] = get_args(Rule)
+NUMBERS = ("stride", "fps")
+"""Rules that read the field of their own name; the others ignore both."""
+
 Fit = Literal["crop", "squash", "pad"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["float16", "float32", "uint8"]
@@ -39,10 +43,8 @@ class Sampling:
     offset: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.rule not in ("uniform", "stride", "first", "fps"):
-            raise ConfigError(
-                f"sampling {self.rule!r} is not known: use uniform, stride, first or fps"
-            )
+        if self.rule not in RULES:
+            raise ConfigError(f"sampling {self.rule!r} is not known: use one of {', '.join(RULES)}")
         if self.steps < 1:
             raise ConfigError(f"frames is {self.steps}: a sequence needs at least one step")
         if self.rule == "stride" and self.stride < 1:

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import describe
 from pipeline.features.stage import Stage
 from pipeline.features.weights import Weights, resolve_weights
-from pipeline.spec import Sampling, Spec
+from pipeline.spec import NUMBERS, RULES, Sampling, Spec
 
 DEFAULT_BACKBONE = "inception_v3"
 
@@ -75,9 +75,9 @@ def sampling_of(settings: FeaturesSettings) -> Sampling:
             raise ConfigError(
                 f"sampling is {settings.sampling!r}: write fps=2.5 or stride=4"
             ) from None
-        if rule not in ("fps", "stride"):
+        if rule not in NUMBERS:
             raise ConfigError(f"sampling {rule!r} takes no number: write just {rule}")
-    if rule == "uniform" or rule == "first":
+    if rule in RULES and rule not in NUMBERS:
         values["stride"] = 0
     return Sampling(**values)
 

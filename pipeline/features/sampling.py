@@ -1,13 +1,14 @@
-"""Which frames of a clip become the steps of its sequence: four pure rules.
+"""Which frames of a clip become the steps of its sequence: pure rules, one entry each in `RULES`.
 
 Every rule gives frame indices that are strictly increasing, within the clip, and at most
-`sampling.steps` many. A clip that is not longer than the sequence needs gives what it has.
+`sampling.steps` many. A clip that is shorter than the sequence gives all that the rule finds in it.
 `uniform`, `stride` and `first` count frames; `fps` goes by the frames' times.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -27,20 +28,16 @@ def sample_indices(sampling: Sampling, n_frames: int, fps: float = 0.0) -> NDArr
     """The frames to take from a clip of `n_frames` frames, shown at a constant rate.
 
     Returns int64 indices, strictly increasing, in `[0, n_frames)`, at most `sampling.steps`
-    and at least one where the clip has a frame. `fps` (0: unknown) is read by the rule `fps` only;
-    `sample_times` is that rule for frames of any times.
+    and at least one where the clip has a frame. `fps` (0: unknown) is read by rules that go by time;
+    `sample_times` applies any rule to frames of any times.
 
     >>> sample_indices(Sampling(steps=4), 8)
     array([1, 3, 5, 7])
     """
     if n_frames <= 0:
         return np.empty(0, dtype=np.int64)
-    if sampling.rule == "uniform":
-        return _uniform(sampling, n_frames)
-    if sampling.rule == "stride":
-        return _regular(sampling, n_frames, sampling.stride)
-    if sampling.rule == "first":
-        return _regular(sampling, n_frames, 1)
+    if (indices := rule_of(sampling).indices) is not None:
+        return indices(sampling, n_frames)
     frame_s = 1 / (fps if math.isfinite(fps) and fps > 0 else ASSUMED_FPS)
     return sample_times(sampling, np.arange(n_frames, dtype=np.float64) * frame_s, frame_s=frame_s)
 
@@ -48,10 +45,10 @@ def sample_indices(sampling: Sampling, n_frames: int, fps: float = 0.0) -> NDArr
 def sample_times(
     sampling: Sampling, times: NDArray[np.float64], *, frame_s: float, tick_s: float = 0.0
 ) -> NDArray[np.int64]:
-    """The frames that the rule `fps` takes of a clip whose frames are shown at `times`.
+    """The frames to take from a clip whose frames are shown at `times`.
 
-    The rule looks at the clip at moments 1/fps apart, the first `offset`/fps after its start (of a
-    clip shorter than 1/fps: the same share of the clip), and takes the frame that is shown then. A
+    The rule `fps` looks at the clip at moments 1/fps apart, the first `offset`/fps after its start (of
+    a clip shorter than 1/fps: the same share of the clip), and takes the frame that is shown then. A
     moment at which the frame before is still shown adds nothing: no frame is taken twice, and a
     clip that is slower than the wanted rate gives every frame. It goes on until it has
     `sampling.steps` frames or the clip ends.
@@ -59,10 +56,13 @@ def sample_times(
     times: (n,) seconds, rising, from the first frame's 0. frame_s: how long the last frame is
     shown. tick_s: the unit in which the container counts, by half of which its times may be off.
     """
+    moments_of = rule_of(sampling).moments
+    if moments_of is None:
+        return sample_indices(sampling, len(times))
     if not len(times):
         return np.empty(0, dtype=np.int64)
     end = float(times[-1]) + frame_s
-    moments = Moments.of(sampling, length_s=end, tick_s=tick_s)
+    moments = moments_of(sampling, end, tick_s)
     # At its very end a clip shows nothing any more, however the sum was rounded.
     passed = moments.before(np.append(times, end + moments.slack_s - _EXACT_S))
     return np.flatnonzero(np.diff(passed) > 0)[: sampling.steps].astype(np.int64)
@@ -73,12 +73,12 @@ def needs_length(sampling: Sampling) -> bool:
 
     Where they do not, reading may stop at the last wanted frame.
     """
-    return sampling.rule == "uniform" or sampling.steps == 1
+    return rule_of(sampling).needs_length or sampling.steps == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """The moments at which the rule `fps` looks at a clip: `start_s + k · gap_s`.
+    """The moments at which a rule looks at a clip: `start_s + k · gap_s`.
 
     slack_s: a frame whose time is later than a moment by no more than this counts as shown then.
     """
@@ -86,12 +86,6 @@ class Moments:
     start_s: float
     gap_s: float
     slack_s: float = _EXACT_S
-
-    @classmethod
-    def of(cls, sampling: Sampling, *, length_s: float = math.inf, tick_s: float = 0.0) -> Self:
-        """The moments of a clip that lasts `length_s` seconds, its times counted in `tick_s`."""
-        moments = cls.every(1 / sampling.fps, offset=sampling.offset, tick_s=tick_s)
-        return replace(moments, start_s=min(moments.start_s, sampling.offset * length_s))
 
     @classmethod
     def every(cls, gap_s: float, *, offset: float, tick_s: float) -> Self:
@@ -131,3 +125,49 @@ def _regular(sampling: Sampling, n_frames: int, gap: int) -> NDArray[np.int64]:
     start = sampling.offset * min(gap, n_frames)
     picks = np.floor(start + np.arange(sampling.steps, dtype=np.float64) * gap)
     return picks[picks < n_frames].astype(np.int64)
+
+
+def _every_second(sampling: Sampling, length_s: float, tick_s: float) -> Moments:
+    """`fps` moments a second, the first `offset`/fps after the start, or that share of a short clip."""
+    moments = Moments.every(1 / sampling.fps, offset=sampling.offset, tick_s=tick_s)
+    return replace(moments, start_s=min(moments.start_s, sampling.offset * length_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingRule:
+    """One rule, with everything that the readers ask of it; exactly one of `indices` and `moments`.
+
+    indices: (sampling, frames in the clip ≥ 1) → the frames to take, (n ≤ steps,) int64.
+    moments: (sampling, length of the clip s, tick s) → when a rule that goes by time looks at a clip;
+        the length is infinite where it is not known yet.
+    needs_length: whether the picks change with the clip's length, however long it is.
+    gap: (sampling, fps) → frames from step to step on a video without an end; None where a rule has no
+        pace of its own and spreads the steps over a clip.
+    """
+
+    indices: Callable[[Sampling, int], NDArray[np.int64]] | None = None
+    moments: Callable[[Sampling, float, float], Moments] | None = None
+    needs_length: bool = False
+    gap: Callable[[Sampling, float], float] | None = None
+
+
+RULES: dict[str, SamplingRule] = {
+    "uniform": SamplingRule(indices=_uniform, needs_length=True),
+    "stride": SamplingRule(
+        indices=lambda sampling, n_frames: _regular(sampling, n_frames, sampling.stride),
+        gap=lambda sampling, fps: float(sampling.stride),
+    ),
+    "first": SamplingRule(
+        indices=lambda sampling, n_frames: _regular(sampling, n_frames, 1),
+        gap=lambda sampling, fps: 1.0,
+    ),
+    "fps": SamplingRule(
+        moments=_every_second, gap=lambda sampling, fps: max(1.0, fps / sampling.fps)
+    ),
+}
+"""Every rule of `pipeline.spec.RULES`, by name."""
+
+
+def rule_of(sampling: Sampling) -> SamplingRule:
+    """The entry of a sampling's rule."""
+    return RULES[sampling.rule]

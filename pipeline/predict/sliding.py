@@ -20,7 +20,7 @@ from pipeline.features.backbones.protocol import Backbone
 from pipeline.features.decoding.fit import fitted
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
-from pipeline.features.sampling import Moments
+from pipeline.features.sampling import Moments, rule_of
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.saved import Run
 from pipeline.predict.shots import shots
@@ -46,18 +46,17 @@ class Pace:
     def of(cls, sampling: Sampling, fps: float, window_s: float) -> Pace:
         """The pace at which a clip of `window_s` seconds would have been sampled.
 
-        `uniform` spreads the clip's steps over the window (all frames, where it has fewer); the
-        other rules have a pace of their own, and `window_s` 0 is their full length.
+        A rule without a pace of its own (`uniform`) spreads the clip's steps over the window (all
+        frames, where it has fewer); with one, `window_s` 0 is the rule's full length.
         """
-        if sampling.rule == "uniform":
+        rule = rule_of(sampling)
+        if rule.gap is None:
             frames = max(1, round(window_s * fps))
             return cls(gap=max(1.0, frames / sampling.steps), steps=min(sampling.steps, frames))
-        gap = {"stride": float(sampling.stride), "first": 1.0}.get(
-            sampling.rule, max(1.0, fps / sampling.fps if sampling.fps else 1.0)
-        )
+        gap = rule.gap(sampling, fps)
         most = round(window_s * fps / gap) if window_s else sampling.steps
-        counted = sampling.rule in ("stride", "first")
-        return cls(gap=gap, steps=max(1, min(sampling.steps, most)), counted=counted)
+        steps = max(1, min(sampling.steps, most))
+        return cls(gap=gap, steps=steps, counted=rule.moments is None)
 
     def index(self, step: int, offset: float) -> int:
         """The frame of a step: floor((step + offset) · gap), as within a clip."""
@@ -88,7 +87,7 @@ def make_timeline(
     """
     spec = Spec.from_dict(run.spec)
     window_s = window_s or float(run.first_stage.get("clip_seconds", 0.0))
-    if spec.sampling.rule == "uniform" and window_s <= 0:
+    if rule_of(spec.sampling).gap is None and window_s <= 0:
         raise ConfigError(
             f"the run {run.folder.name} does not say how long its clips were: give --window SECONDS"
         )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pipeline import spec
 from pipeline.errors import ConfigError
-from pipeline.features.sampling import needs_length, sample_indices
+from pipeline.features import sampling as rules
+from pipeline.features.decoding import FramePlan, read_clip, seeking
+from pipeline.features.sampling import SamplingRule, needs_length, sample_indices
+from pipeline.predict.sliding import Pace
 from pipeline.spec import Sampling
+
+from .clips import number_in, write_numbered_clip
 
 steps = st.integers(1, 200)
 lengths = st.integers(1, 200_000)
@@ -107,3 +115,39 @@ def test_settings_that_cannot_be_are_refused_with_the_value() -> None:
         Sampling(rule="stride")
     with pytest.raises(ConfigError, match=r"offset is 1\.5"):
         Sampling(offset=1.5)
+
+
+def test_every_rule_has_one_entry_that_says_how_it_picks() -> None:
+    assert set(rules.RULES) == set(spec.RULES)
+    for rule in rules.RULES.values():
+        assert (rule.indices is None) != (rule.moments is None)
+        assert rule.gap is not None or rule.needs_length
+
+
+def test_a_new_rule_is_one_entry_that_every_reader_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middle of a clip, frame by frame: neither a reader nor a timeline takes it for another rule."""
+
+    def middle(sampling: Sampling, n_frames: int) -> np.ndarray:
+        first = max(0, (n_frames - sampling.steps) // 2)
+        return np.arange(first, min(n_frames, first + sampling.steps))
+
+    entry = SamplingRule(indices=middle, needs_length=True, gap=lambda sampling, fps: 1.0)
+    monkeypatch.setattr(spec, "RULES", (*spec.RULES, "middle"))
+    monkeypatch.setitem(rules.RULES, "middle", entry)
+    sampling = Sampling(rule="middle", steps=5)  # type: ignore[arg-type]
+    frames = seeking.LONG_FRAMES + 100
+    clip = write_numbered_clip(tmp_path / "a.mp4", frames, options={"g": "20"})
+    plan = FramePlan(sampling=sampling, size=96)
+    fetched: list[int] = []
+    monkeypatch.setattr(
+        seeking,
+        "_fetch",
+        lambda *given, real=seeking._fetch: (fetched.extend(given[2]), real(*given)),
+    )
+    read = read_clip(str(clip), plan)
+    wanted = middle(sampling, frames).tolist()
+    assert [number_in(picture) for picture in read.frames] == wanted
+    assert fetched == wanted  # sought: reading through would have to decode the whole clip
+    assert Pace.of(sampling, 25.0, 0.0) == Pace(gap=1.0, steps=5, counted=True)

@@ -12,6 +12,7 @@ None, and the clip is read through.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +26,7 @@ from pipeline.features.decoding.packets import Packets
 from pipeline.features.decoding.through import Kept, OnProgress, wanted_of
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
-from pipeline.features.sampling import Moments, needs_length, sample_indices
+from pipeline.features.sampling import needs_length, rule_of, sample_indices
 
 LONG_FRAMES = 600
 """Clips of fewer frames are read through: listing their packets costs more than it saves."""
@@ -86,8 +87,9 @@ def _near_the_start(plan: FramePlan, video: Video) -> bool:
     """Whether reading through would soon come to the last wanted frame."""
     if needs_length(plan.sampling):
         return False
-    if plan.sampling.rule == "fps":
-        moments = Moments.of(plan.sampling)
+    moments_of = rule_of(plan.sampling).moments
+    if moments_of is not None:
+        moments = moments_of(plan.sampling, math.inf, video.tick_s)
         last_s = moments.start_s + (plan.sampling.steps - 1) * moments.gap_s
         return last_s < LONG_FRAMES * video.frame_s
     return bool(sample_indices(plan.sampling, video.expected())[-1] < LONG_FRAMES)
@@ -147,8 +149,8 @@ def _frames_to_decode(packets: PacketTimes, targets: NDArray[np.int64]) -> int:
 
 
 def _frames_of_reading(plan: FramePlan, packets: PacketTimes, indices: NDArray[np.int64]) -> int:
-    """How many frames reading through would decode: up to the last one a fixed rule wants."""
-    return len(packets.times) if plan.sampling.rule == "uniform" else int(indices[-1]) + 1
+    """How many frames reading through would decode: up to the last one, where it could stop there."""
+    return len(packets.times) if needs_length(plan.sampling) else int(indices[-1]) + 1
 
 
 def _fetch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,13 @@ from numpy.typing import NDArray
 from pipeline.features.decoding.fit import fitted
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Picture, Video
-from pipeline.features.sampling import Moments, needs_length, sample_indices, sample_times
+from pipeline.features.sampling import (
+    Moments,
+    needs_length,
+    rule_of,
+    sample_indices,
+    sample_times,
+)
 
 OnProgress = Callable[[], None]
 
@@ -53,10 +60,12 @@ def read_through(
     """
     kept = Kept(room)
     stop_early = not needs_length(plan.sampling)
-    if plan.sampling.rule == "fps":
-        _keep_by_time(video, plan, kept, on_progress, stop_early=stop_early)
+    moments_of = rule_of(plan.sampling).moments
+    if moments_of is not None:
+        moments = moments_of(plan.sampling, math.inf, video.tick_s)
+        _keep_by_time(video, moments, plan, kept, on_progress, stop_early=stop_early)
     else:
-        guess = video.expected() if needs_length(plan.sampling) else _ENDLESS
+        guess = _ENDLESS if stop_early else video.expected()
         wishes = sample_indices(plan.sampling, guess or plan.sampling.steps)
         _keep_by_index(video, wishes, plan, kept, on_progress, stop_early=stop_early)
     wanted = wanted_of(plan, kept.times, video)
@@ -76,8 +85,6 @@ _ENDLESS = 1 << 62
 
 def wanted_of(plan: FramePlan, times: list[float], video: Video) -> NDArray[np.int64]:
     """The frames that the plan's rule takes of a clip whose frames were shown at `times`."""
-    if plan.sampling.rule != "fps":
-        return sample_indices(plan.sampling, len(times))
     seconds = np.array(times)
     return sample_times(plan.sampling, seconds, frame_s=video.frame_s, tick_s=video.tick_s)
 
@@ -104,10 +111,15 @@ def _keep_by_index(
 
 
 def _keep_by_time(
-    video: Video, plan: FramePlan, kept: Kept, on_progress: OnProgress, *, stop_early: bool
+    video: Video,
+    moments: Moments,
+    plan: FramePlan,
+    kept: Kept,
+    on_progress: OnProgress,
+    *,
+    stop_early: bool,
 ) -> None:
     """Keep every frame that is shown at a moment; that is known once the next frame's time is."""
-    moments = Moments.of(plan.sampling, tick_s=video.tick_s)
     before: Frame | None = None
     for frame in video:
         on_progress()
