@@ -110,6 +110,16 @@ def test_training_loads_neither_opencv_nor_the_backbone_nor_a_store_engine() -> 
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_the_list_of_heads_and_a_leaderboard_load_no_keras() -> None:
+    code = (
+        "import sys, pipeline.heads.zoo, pipeline.heads.compare, pipeline.heads.repeats\n"
+        "assert not {'keras', 'tensorflow', 'jax'} & set(sys.modules)\n"
+        "pipeline.heads.zoo.head_kind('gru').configure({'units': '8'})\n"
+        "assert 'keras' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_the_command_line_imports_nothing_heavy_for_help() -> None:
     code = (
         "import sys, flows.cli.main\n"

@@ -25,6 +25,7 @@ from flows.train.flow import (
     store_warnings,
     train_config,
 )
+from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.repeats import Repeats, repeats_among, seeded_name
@@ -52,6 +53,7 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
     that are finished are taken as they are if they are the runs that would be made. `on_run` is
     called after each. Raises `ConfigError` as `train` does; runs that were finished before remain.
     """
+    engine.require_backend()
     todo = seeded(settings)
     done = {one.name for one in todo if settings.seeds > 1 and _is_done(one)}
     for one in todo:

@@ -39,6 +39,7 @@ from flows.train.flow import (
     store_warnings,
 )
 from flows.train.trials import Trial, sweep_heads, trials
+from pipeline import engine
 from pipeline.errors import PixelsError
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.holdout import holdouts_of
@@ -74,6 +75,7 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
 
     own_run()
     check_settings(settings)
+    engine.require_backend()
     with store_warnings():
         source = store.open(settings.store.split(",")[0].strip())
         todo = trials(settings, source.shape)

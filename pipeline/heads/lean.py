@@ -1,14 +1,17 @@
-"""Keras, imported without the libraries that it only tries for extras we do not use.
+"""Keras, imported when it is first used, and without the libraries that it only tries for extras.
 
-`import keras` loads OpenCV, scikit-learn and matplotlib where they are installed (for its image
-drawing, wrappers and plots). A training needs none of them, and starts a second earlier so.
+`import keras` takes seconds, and loads OpenCV, scikit-learn and matplotlib where they are installed
+(for its image drawing, wrappers and plots). The list of heads and a leaderboard need no Keras at
+all; a training needs none of the extras, and starts a second earlier so.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 EXTRAS = ("cv2", "sklearn", "matplotlib", "torchvision")
 
@@ -26,15 +29,34 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
             del sys.modules[name]
 
 
-if "keras" in sys.modules:
+class _Keras:
+    """The module `keras`; the first attribute that is asked for imports it."""
+
+    _importing = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module(), name)
+        setattr(self, name, value)
+        return value
+
+    def _module(self) -> Any:
+        with self._importing:
+            if "keras" not in sys.modules:
+                from pipeline.engine import quiet, require_backend
+                from pipeline.hushing import hushed
+
+                quiet()
+                require_backend()
+                with hushed(), _without(EXTRAS):
+                    import keras
+            import keras
+
+            return keras
+
+
+if TYPE_CHECKING:
     import keras
 else:
-    from pipeline.engine import quiet, require_backend
-    from pipeline.hushing import hushed
-
-    quiet()
-    require_backend()
-    with hushed(), _without(EXTRAS):
-        import keras
+    keras = _Keras()
 
 __all__ = ["keras"]

@@ -123,8 +123,8 @@ def load_run(folder: Path | str) -> Run:
     if not (folder / "model.keras").exists():
         raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
     engine.prepare()
-    # Loading needs our layers registered.
-    import pipeline.heads.zoo  # noqa: F401
+    # Loading needs our layers registered; who reads a run's config needs no Keras.
+    from pipeline.heads import layers, recurrent  # noqa: F401
     from pipeline.heads.lean import keras
 
     try:

@@ -21,11 +21,10 @@ for words in sys.argv[1:]:
 """
 _BACKEND = next((n for n in ("torch", "jax") if importlib.util.find_spec(n) is None), "theano")
 _NEED_KERAS = (
-    "heads --head gru",
     "train --store s.zarr --head gru",
     "features --store new.zarr --weights random",
 )
-_NEED_NONE = ("show --store s.zarr",)
+_NEED_NONE = ("show --store s.zarr", "heads --head gru")
 
 
 @pytest.mark.slow

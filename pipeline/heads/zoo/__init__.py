@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads.layers import Standardise
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
@@ -28,7 +27,7 @@ from pipeline.heads.zoo import (
     tcn,
     transformer,
 )
-from pipeline.heads.zoo.kinds import HeadKind, config_dict
+from pipeline.heads.zoo.kinds import HeadKind, config_dict, layers
 
 HEADS: dict[str, HeadKind] = {
     module.HEAD.name: module.HEAD
@@ -103,11 +102,11 @@ def build_head(
     with _policy(precision):
         features = keras.Input((steps, *shape), name="features", dtype="float32")
         mask = keras.Input((steps,), name="mask", dtype="bool")
-        normalise = Standardise(statistics.mean.tolist(), statistics.scale.tolist())
+        normalise = layers.Standardise(statistics.mean.tolist(), statistics.scale.tolist())
         flat = features
         if len(shape) == 2:
             # Landmarks × coordinates: a vector per step to every head.
-            flat = keras.layers.Reshape((steps, channels_of(shape)))(features)
+            flat = layers.Reshape((steps, channels_of(shape)))(features)
         x = normalise(flat, mask)
         outputs = kind.build(x, mask, classes, config, SeededLayers(seed, name))
     return keras.Model({"features": features, "mask": mask}, outputs, name=name)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import AttentionPool, MultiHeadAttention, Positions
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +21,13 @@ class AttentionConfig:
 def build(x: Any, mask: Any, classes: int, config: AttentionConfig, seeded: SeededLayers) -> Any:
     """Dense per step + learned positions → self-attention (added) → attention pool → softmax."""
     x = seeded(layers.Dense, config.units)(x)
-    x = seeded(layers.Dropout, config.dropout)(seeded(Positions)(x))
+    x = seeded(layers.Dropout, config.dropout)(seeded(layers.Positions)(x))
     width = max(config.units // config.heads, 1)
     y = layers.LayerNormalization()(x)
     keys = layers.Reshape((1, x.shape[1]))(mask)
-    y = seeded(MultiHeadAttention, config.heads, width)(y, y, attention_mask=keys)
+    y = seeded(layers.MultiHeadAttention, config.heads, width)(y, y, attention_mask=keys)
     x = layers.LayerNormalization()(layers.Add()([x, y]))
-    x = seeded(AttentionPool)(x, mask)
+    x = seeded(layers.AttentionPool)(x, mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     return seeded(
         layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"

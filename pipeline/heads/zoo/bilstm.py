@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.lean import keras
-from pipeline.heads.recurrent import LSTM
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +21,8 @@ class BilstmConfig:
 def build(x: Any, mask: Any, classes: int, config: BilstmConfig, seeded: SeededLayers) -> Any:
     """Both directions' last states side by side → dropout → dense → dropout → softmax."""
     # Both by hand: Keras would copy the first, its seeds too, and both directions would start equal.
-    forward = seeded(LSTM, config.units)
-    backward = seeded(LSTM, config.units, go_backwards=True)
+    forward = seeded(layers.LSTM, config.units)
+    backward = seeded(layers.LSTM, config.units, go_backwards=True)
     x = layers.Bidirectional(forward, backward_layer=backward)(x, mask=mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)

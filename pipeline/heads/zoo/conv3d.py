@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import MaskedMean, ZeroPadding
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +22,15 @@ def build(x: Any, mask: Any, classes: int, config: Conv3dConfig, seeded: SeededL
     """(Conv 3×3×3 → pool) per block, time halved from the second on → mean → dense → softmax."""
     for level, filters in enumerate(config.filters):
         x = seeded(layers.Conv3D, filters, 3, padding="same", activation="relu")(
-            ZeroPadding()(x, mask)
+            layers.ZeroPadding()(x, mask)
         )
-        x = ZeroPadding()(x, mask)
+        x = layers.ZeroPadding()(x, mask)
         time = 1 if level == 0 else 2
         x = layers.MaxPooling3D((time, 2, 2), padding="same")(x)
         # Right-padded, so a pooled step is real where the first of its two steps is.
         mask = mask[:, ::time]
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
-    x = MaskedMean()(x, mask)
+    x = layers.MaskedMean()(x, mask)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)
     x = seeded(layers.Dropout, config.dropout)(x)
     return seeded(

@@ -8,12 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import ZeroPadding
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +33,7 @@ def build(x: Any, mask: Any, classes: int, config: ConvlstmConfig, seeded: Seede
         )
         # No mask: padding is on the right, so it reaches no real step, and what it yields becomes zero.
         # With one, Keras' loop under JAX cannot broadcast it over the pixels (Keras 3.15).
-        x = ZeroPadding()(recurrent(x), mask)
+        x = layers.ZeroPadding()(recurrent(x), mask)
         x = layers.MaxPooling3D((1, 2, 2), padding="same")(x)
         if level + 1 < len(config.filters):
             x = seeded(layers.Dropout, config.dropout)(x)

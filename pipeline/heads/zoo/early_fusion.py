@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import MaskedMean, ZeroPadding
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +27,7 @@ def build(x: Any, mask: Any, classes: int, config: EarlyFusionConfig, seeded: Se
         x = seeded(layers.Conv1D, config.units, config.window, padding="same", activation="relu")(x)
         x = seeded(layers.Dropout, config.dropout)(x)
         x = seeded(layers.Dense, config.units, activation="relu")(x)
-    x = MaskedMean()(x, mask)
+    x = layers.MaskedMean()(x, mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     return seeded(
         layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
@@ -44,7 +40,7 @@ def _pixels(x: Any, mask: Any, config: EarlyFusionConfig, seeded: SeededLayers) 
     kernel = (config.window, 5, 5)
     x = seeded(layers.Conv3D, n, kernel, strides=(1, 2, 2), padding="same", activation="relu")(x)
     for filters in (2 * n, 4 * n):
-        x = ZeroPadding()(x, mask)
+        x = layers.ZeroPadding()(x, mask)
         x = seeded(layers.Conv3D, filters, (1, 3, 3), padding="same", activation="relu")(x)
         x = layers.MaxPooling3D((1, 2, 2), padding="same")(x)
     # The mean over height and width of every step.

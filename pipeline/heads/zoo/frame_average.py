@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import MaskedMean
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +20,7 @@ def build(x: Any, mask: Any, classes: int, config: FrameAverageConfig, seeded: S
     """Dropout → softmax per step → mean over the real steps."""
     x = seeded(layers.Dropout, config.dropout)(x)
     x = seeded(layers.Dense, classes, activation="softmax", dtype="float32", name="per_step")(x)
-    return MaskedMean(dtype="float32", name="probabilities")(x, mask)
+    return layers.MaskedMean(dtype="float32", name="probabilities")(x, mask)
 
 
 HEAD = HeadKind(

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.lean import keras
-from pipeline.heads.recurrent import GRU
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +21,8 @@ class GruConfig:
 
 def build(x: Any, mask: Any, classes: int, config: GruConfig, seeded: SeededLayers) -> Any:
     """GRU → GRU → dropout → dense → softmax, the mask to both GRUs."""
-    x = seeded(GRU, config.units, return_sequences=True)(x, mask=mask)
-    x = seeded(GRU, config.second_units)(x, mask=mask)
+    x = seeded(layers.GRU, config.units, return_sequences=True)(x, mask=mask)
+    x = seeded(layers.GRU, config.second_units)(x, mask=mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)
     return seeded(

@@ -8,11 +8,28 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 
 Build = Callable[[Any, Any, int, Any, SeededLayers], Any]
 """(normalised x (batch, steps, *shape), mask (batch, steps), classes, config, what makes its layers
 with seeds of their own) → probabilities."""
+
+
+class _Layers:
+    """The layers that heads are built of; imported, with Keras, when the first head is built."""
+
+    def __getattr__(self, name: str) -> Any:
+        from pipeline.heads import layers, recurrent
+
+        for module in (layers, recurrent, keras.layers):
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"neither pipeline.heads nor Keras has a layer {name}")
+
+
+layers = _Layers()
+"""Keras' layers, and those of `pipeline.heads.layers` and `recurrent` in place of Keras' own."""
 
 WIDEST = 65_536
 """No layer of a head has more units or filters: beyond it memory fails first."""

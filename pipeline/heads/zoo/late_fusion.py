@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import ZeroPadding
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +22,7 @@ def build(x: Any, mask: Any, classes: int, config: LateFusionConfig, seeded: See
     """Dense per step → flatten → dense over all steps → softmax."""
     x = seeded(layers.Dense, config.units, activation="relu")(x)
     x = seeded(layers.Dropout, config.dropout)(x)
-    x = layers.Flatten()(ZeroPadding()(x, mask))
+    x = layers.Flatten()(layers.ZeroPadding()(x, mask))
     x = seeded(layers.Dense, config.fusion, activation="relu", name="fusion")(x)
     x = seeded(layers.Dropout, config.dropout)(x)
     return seeded(

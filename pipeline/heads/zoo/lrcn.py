@@ -8,12 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.lean import keras
-from pipeline.heads.recurrent import LSTM
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +31,7 @@ def build(x: Any, mask: Any, classes: int, config: LrcnConfig, seeded: SeededLay
         if level + 1 < len(config.filters):
             x = seeded(layers.Dropout, config.dropout)(x)
     x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3] * x.shape[4]))(x)
-    x = seeded(LSTM, config.units)(x, mask=mask)
+    x = seeded(layers.LSTM, config.units)(x, mask=mask)
     return seeded(
         layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
     )(x)
@@ -44,7 +40,7 @@ def build(x: Any, mask: Any, classes: int, config: LrcnConfig, seeded: SeededLay
 HEAD = HeadKind(
     name="lrcn",
     reads=("frames",),
-    one_line="a small CNN on every frame and an LSTM, trained together",
+    one_line="a small CNN on every frame and an layers.LSTM, trained together",
     source="J. Donahue et al. (2015), as in Bleed AI's human activity recognition tutorial (2021)",
     config=LrcnConfig,
     build=build,

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.lean import keras
-from pipeline.heads.recurrent import LSTM
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +20,7 @@ class LstmConfig:
 
 def build(x: Any, mask: Any, classes: int, config: LstmConfig, seeded: SeededLayers) -> Any:
     """LSTM → dropout → dense → dropout → softmax."""
-    x = seeded(LSTM, config.units)(x, mask=mask)
+    x = seeded(layers.LSTM, config.units)(x, mask=mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)
     x = seeded(layers.Dropout, config.dropout)(x)
@@ -36,7 +32,7 @@ def build(x: Any, mask: Any, classes: int, config: LstmConfig, seeded: SeededLay
 HEAD = HeadKind(
     name="lstm",
     reads=("features",),
-    one_line="one wide LSTM, then a dense layer",
+    one_line="one wide layers.LSTM, then a dense layer",
     source="M. Harvey, Five video classification methods (2017), method 4",
     config=LstmConfig,
     build=build,

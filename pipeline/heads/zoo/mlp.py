@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import ZeroPadding
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +20,7 @@ class MlpConfig:
 
 def build(x: Any, mask: Any, classes: int, config: MlpConfig, seeded: SeededLayers) -> Any:
     """Padding zeroed → flatten → dense → dropout → dense → dropout → softmax."""
-    x = layers.Flatten()(ZeroPadding()(x, mask))
+    x = layers.Flatten()(layers.ZeroPadding()(x, mask))
     for units in (config.units, config.second_units):
         x = seeded(layers.Dense, units, activation="relu")(x)
         x = seeded(layers.Dropout, config.dropout)(x)

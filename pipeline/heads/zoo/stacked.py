@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.lean import keras
-from pipeline.heads.recurrent import LSTM
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +22,9 @@ class StackedConfig:
 def build(x: Any, mask: Any, classes: int, config: StackedConfig, seeded: SeededLayers) -> Any:
     """LSTM → dropout, `depth` times, then dense → dropout → softmax; the mask to every LSTM."""
     for level in range(config.depth):
-        x = seeded(LSTM, config.units, return_sequences=level + 1 < config.depth)(x, mask=mask)
+        x = seeded(layers.LSTM, config.units, return_sequences=level + 1 < config.depth)(
+            x, mask=mask
+        )
         x = seeded(layers.Dropout, config.dropout)(x)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)
     x = seeded(layers.Dropout, config.dropout)(x)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import MaskedMean, ZeroPadding
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +31,9 @@ def build(x: Any, mask: Any, classes: int, config: TcnConfig, seeded: SeededLaye
             dilation_rate=2**level,
             padding="same",
             activation="relu",
-        )(ZeroPadding()(y, mask))
+        )(layers.ZeroPadding()(y, mask))
         x = layers.Add()([x, seeded(layers.Dropout, config.dropout)(y)])
-    x = MaskedMean()(layers.LayerNormalization()(x), mask)
+    x = layers.MaskedMean()(layers.LayerNormalization()(x), mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     return seeded(
         layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.layers import MaskedMax, MultiHeadAttention, Positions
-from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind
-
-layers = keras.layers
+from pipeline.heads.zoo.kinds import HeadKind, layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +23,12 @@ class TransformerConfig:
 def build(x: Any, mask: Any, classes: int, config: TransformerConfig, seeded: SeededLayers) -> Any:
     """Dense + positions → `depth` pre-norm encoder blocks → maximum over real steps → softmax."""
     x = seeded(layers.Dense, config.units)(x)
-    x = seeded(layers.Dropout, config.dropout)(seeded(Positions)(x))
+    x = seeded(layers.Dropout, config.dropout)(seeded(layers.Positions)(x))
     keys = layers.Reshape((1, x.shape[1]))(mask)
     for _ in range(config.depth):
         x = _block(x, keys, config, seeded)
     x = layers.LayerNormalization()(x)
-    x = MaskedMax()(x, mask)
+    x = layers.MaskedMax()(x, mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     return seeded(
         layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
@@ -42,7 +38,7 @@ def build(x: Any, mask: Any, classes: int, config: TransformerConfig, seeded: Se
 def _block(x: Any, keys: Any, config: TransformerConfig, seeded: SeededLayers) -> Any:
     width = max(config.units // config.heads, 1)
     y = layers.LayerNormalization()(x)
-    y = seeded(MultiHeadAttention, config.heads, width)(y, y, attention_mask=keys)
+    y = seeded(layers.MultiHeadAttention, config.heads, width)(y, y, attention_mask=keys)
     x = layers.Add()([x, seeded(layers.Dropout, config.dropout)(y)])
     y = layers.LayerNormalization()(x)
     y = seeded(layers.Dense, config.inner, activation="gelu")(y)
