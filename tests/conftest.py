@@ -1,10 +1,27 @@
-"""What every room's tests share: modules that train and look at no picture need not draw any."""
+"""What every room's tests share: one Prefect server for all processes of a parallel run, and no pictures
+where a module looks at none."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
+
+from tests.flows.running import shared_server
+
+_for_the_run = contextlib.ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server in the process that starts the others (pytest-xdist), before them."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        _for_the_run.enter_context(shared_server())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop it when they have all ended."""
+    _for_the_run.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

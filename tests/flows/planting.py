@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.running import Finished
+from tests.flows.running import Finished, server_home
 from tests.secrets import database_of, files_of
 
 FRAMES = ("--backbone", "frames", "--frames", "4", "--batch", "2")
@@ -46,12 +46,14 @@ def site(clips: Path) -> Iterator[str]:
 
 
 def left_by(folder: Path, said: dict[str, Finished]) -> dict[str, bytes]:
-    """Every byte in the run's folder and in Prefect's home, and what was printed."""
-    home = Path(os.environ["PREFECT_HOME"])
+    """Every byte in the run's folder and in the homes of Prefect and its server, and what was printed."""
+    server = server_home()
     printed = {
         f"{name} ({stream})": getattr(done, stream).encode()
         for name, done in said.items()
         for stream in ("out", "err")
     }
-    assert database_of(home), "Prefect's logs and artifacts"
-    return {**files_of(folder), **files_of(home), **database_of(home), **printed}
+    rows = database_of(server)
+    assert rows, "Prefect's logs and artifacts"
+    own = Path(os.environ["PREFECT_HOME"])
+    return {**files_of(folder), **files_of(own), **files_of(server), **rows, **printed}

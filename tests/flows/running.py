@@ -8,14 +8,17 @@ import functools
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 CLIPS = Path(os.environ.get("PIXELS_ONCE_SHARED") or ROOT.parent / "shared") / "clips"
@@ -41,14 +44,52 @@ def _refuse(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
+SHARED_SERVER = "TESTS_PREFECT_SERVER"
+"""Environment variable: the home and the address of the server that all processes of a test run share."""
+
+
+@contextlib.contextmanager
+def shared_server() -> Iterator[None]:
+    """Start a Prefect server for the test processes to come, which find it by the environment.
+
+    It is started by the process that outlives them, and does not wait: they do, at their first use.
+    """
+    from flows.server.lifetime import _free_port, _spawn, _stop, quiet_prefect
+
+    with tempfile.TemporaryDirectory(prefix="prefect-home-", ignore_cleanup_errors=True) as home:
+        os.environ["PREFECT_HOME"] = home
+        os.environ.pop("PREFECT_API_URL", None)
+        quiet_prefect()
+        port = _free_port()
+        with Path(home, "server.log").open("wb") as log:
+            process = _spawn(port, log)
+        os.environ[SHARED_SERVER] = json.dumps([home, f"http://127.0.0.1:{port}/api"])
+        try:
+            yield
+        finally:
+            _stop(process)
+
+
+def server_home() -> Path:
+    """Where the session's Prefect server keeps its database."""
+    api_url()
+    return Path(json.loads(os.environ[SHARED_SERVER])[0])
+
+
 @functools.cache
 def api_url() -> str:
-    """The address of the session's Prefect server, started at the first call, in a home of its own."""
+    """The address of the session's Prefect server. This process's Prefect home is one of its own."""
+    from flows.server.lifetime import answers, quiet_prefect
+
+    if SHARED_SERVER not in os.environ:  # a test run of one process
+        server = contextlib.ExitStack()
+        server.enter_context(shared_server())
+        atexit.register(server.close)
+    _, url = json.loads(os.environ[SHARED_SERVER])
     home = tempfile.mkdtemp(prefix="prefect-home-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.environ["PREFECT_HOME"] = home
     os.environ.pop("PREFECT_API_URL", None)
-    from flows.server.lifetime import _start_temporary, _stop, quiet_prefect
-
     quiet_prefect()
     # Prefect's first configuration of logging closes the handlers that stand, and absl's (TensorFlow
     # brings it) closes the stream that it found at its import unless that is sys.stderr now: so not
@@ -56,14 +97,13 @@ def api_url() -> str:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()
-    process, server = _start_temporary()
-    os.environ["PREFECT_API_URL"] = server.url
+    wait_until(lambda: answers(url), limit_s=300)
+    os.environ["PREFECT_API_URL"] = url
     # What Prefect read at its import holds in every thread: each would start a server of its own.
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
-    atexit.register(_stop, process)
-    return server.url
+    return url
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -30,8 +30,17 @@ SHAPES = {"features": (10,), "frames": (64, 64, 3)}
 CASES = [(name, reads) for name, kind in HEADS.items() for reads in kind.reads]
 
 
-def small_head(name: str, reads: str, steps: int, **options):
-    return build_head(name, steps, SHAPES[reads], 4, SMALL.get(name, {}), seed=3, **options)
+EAGER_OR_COMPILED = [
+    pytest.param(True, id="eager"),
+    pytest.param(False, id="compiled", marks=pytest.mark.long),
+]
+"""Compiling a head takes seconds: all of them run step by step, and compiled in the long run."""
+
+
+def small_head(name: str, reads: str, steps: int, *, eager: bool = False, **options):
+    model = build_head(name, steps, SHAPES[reads], 4, SMALL.get(name, {}), seed=3, **options)
+    model.run_eagerly = eager
+    return model
 
 
 def clips(reads: str, steps: int, n: int = 6):
@@ -42,39 +51,38 @@ def clips(reads: str, steps: int, n: int = 6):
     return features, mask
 
 
+@pytest.mark.parametrize("eager", EAGER_OR_COMPILED)
 @pytest.mark.parametrize(("name", "reads"), CASES)
-def test_gives_probabilities_and_ignores_what_stands_in_padding(name, reads):
+def test_gives_probabilities_whatever_stands_in_padding_and_whatever_clips_are_beside(
+    name, reads, eager
+):
     features, mask = clips(reads, 9)
-    model = small_head(name, reads, 9)
+    model = small_head(name, reads, 9, eager=eager)
     first = model.predict_on_batch({"features": features, "mask": mask})
     assert first.shape == (6, 4)
     np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
+    alone = model.predict_on_batch({"features": features[1:2], "mask": mask[1:2]})
+    np.testing.assert_allclose(first[1:2], alone, atol=1e-5)
     features[~mask] = np.nan
     second = model.predict_on_batch({"features": features, "mask": mask})
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("eager", EAGER_OR_COMPILED)
 @pytest.mark.parametrize(("name", "reads"), CASES)
-def test_a_clip_alone_and_in_company_reads_the_same(name, reads):
-    features, mask = clips(reads, 9)
-    model = small_head(name, reads, 9)
-    together = model.predict_on_batch({"features": features, "mask": mask})
-    alone = model.predict_on_batch({"features": features[1:2], "mask": mask[1:2]})
-    np.testing.assert_allclose(together[1:2], alone, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "reads"), CASES)
-def test_saved_and_loaded_in_safe_mode_it_gives_equal_outputs(name, reads, tmp_path):
+def test_saved_and_loaded_in_safe_mode_it_gives_equal_outputs(name, reads, eager, tmp_path):
     features, mask = clips(reads, 5)
-    model = small_head(name, reads, 5)
+    model = small_head(name, reads, 5, eager=eager)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    again.run_eagerly = eager
     inputs = {"features": features, "mask": mask}
     np.testing.assert_array_equal(model.predict_on_batch(inputs), again.predict_on_batch(inputs))
 
 
+@pytest.mark.parametrize("eager", EAGER_OR_COMPILED)
 @pytest.mark.parametrize(("name", "reads"), CASES)
-def test_one_step_lowers_the_loss(name, reads):
+def test_one_step_lowers_the_loss(name, reads, eager):
     features, mask = clips(reads, 5)
     labels = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
     # Dropout would make the two losses incomparable.
@@ -86,6 +94,7 @@ def test_one_step_lowers_the_loss(name, reads):
     options = SMALL.get(name, {}) | still
     model = build_head(name, 5, SHAPES[reads], 4, options, seed=3)
     compile_head(model, 1e-3)
+    model.run_eagerly = eager
     inputs = {"features": features, "mask": mask}
     before = model.train_on_batch(inputs, labels, return_dict=True)["loss"]
     after = model.test_on_batch(inputs, labels, return_dict=True)["loss"]
