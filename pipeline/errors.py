@@ -4,6 +4,11 @@ A message is one sentence: the fact, the value, the remedy. What is wrong with o
 (a reason code in its row), so `UnreadableClip` never crosses a batch.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class PixelsError(Exception):
     """Anything that a user can mend: the command line prints it without a traceback."""
@@ -54,3 +59,16 @@ class UnreadableClip(PixelsError, ValueError):
         self.reason = reason
         self.detail = detail
         self.sha256 = sha256
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 0) -> str:
+    """The remedy for a name that is not known: the nearest one, else all (or the first `most`).
+
+    >>> did_you_mean("inceptionv3", ["inception_v3", "pose"])
+    'did you mean inception_v3?'
+    >>> did_you_mean("yolo", ["inception_v3", "pose"])
+    'use one of inception_v3, pose'
+    """
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"use one of {', '.join(names[: most or None])}"

@@ -118,7 +118,7 @@ def _cpu(settings: DoctorSettings) -> Iterator[Line]:
 
 
 def _engine(settings: DoctorSettings) -> Iterator[Line]:
-    from pipeline.features.backbones import choose_engine
+    from pipeline.features.backbones.keras_family import choose_engine
 
     chosen, precision = choose_engine("auto"), engine.auto_precision()
     capability = engine.gpu_capability()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import pandas as pd
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features.catalog import discover
 from pipeline.features.extraction import ClipResult, ClipSource
+from pipeline.features.files import sha256
 from pipeline.features.stage import FirstStage, Stage
-from pipeline.features.weights import file_hash, resolve_weights
+from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 from store import Store
 
@@ -108,7 +108,7 @@ def _unchanged(clip: Any, row: Any) -> bool:
     if clip["mtime_ns"] == row["mtime_ns"]:
         return True
     try:
-        return file_hash(Path(clip["path"])) == f"sha256:{row['sha256']}"
+        return bool(sha256(clip["path"]) == row["sha256"])
     except OSError:
         return False
 

@@ -48,7 +48,7 @@ def run(settings: ScanSettings, *, json: bool) -> int:
 def _rate() -> float:
     """Frames per second to expect here; 0 where a GPU would do the work: none was measured."""
     from pipeline import engine
-    from pipeline.features.backbones import choose_engine
+    from pipeline.features.backbones.keras_family import choose_engine
 
     if engine.device_hint() == "gpu":
         return 0.0

@@ -46,7 +46,7 @@ from flows.server.settling import settle_now
 from flows.settings import FeaturesSettings
 from flows.settings.resolve import check_settings
 from pipeline.errors import ConfigError
-from pipeline.features.backbones import describe, require_engine
+from pipeline.features.backbones import family_of
 from pipeline.features.stage import Stage
 from pipeline.spec import Spec
 from store import FAILED, GONE, PENDING, READY, Layout, StoreBusy, Writer
@@ -91,7 +91,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
         return dry_run(settings, *listed, existing, spec)
     try:
         if existing is None and listed is not None:
-            _require_engine(settings, spec)
+            require_backbone(settings, spec)
             _create(settings, spec, int(listed[1].sum()))
         writer = Writer.acquire(
             settings.store,
@@ -141,7 +141,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Summary:
             fingerprint=spec.fingerprint,
         )
         if len(rows) or writer.suspects:
-            _require_engine(settings, spec)
+            require_backbone(settings, spec)
             _check_space(settings.store, len(rows), spec)
             try:
                 summary = _extract(settings, page, writer, rows, paths, stage, summary)
@@ -274,10 +274,10 @@ def _create(settings: FeaturesSettings, spec: Spec, clips: int) -> None:
     )
 
 
-def _require_engine(settings: FeaturesSettings, spec: Spec) -> None:
+def require_backbone(settings: FeaturesSettings, spec: Spec) -> None:
     """Refuse before the workers start what they could not load, where they are on this machine."""
-    if not settings.scheduler and describe(spec.backbone).family == "keras":
-        require_engine(settings.engine)
+    if not settings.scheduler:
+        family_of(spec.backbone).require(settings.engine)
 
 
 def _check_space(url: str, clips: int, spec: Spec) -> None:

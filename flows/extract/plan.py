@@ -4,14 +4,13 @@ hash a clip whose time changed while its size did not.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.reasons import FAILURES, WARNINGS
 from store import FAILED, GONE, PENDING, READY
@@ -141,9 +140,9 @@ def check_retry(retry: Collection[str]) -> None:
     known = ["all", *FAILURES, *WARNINGS]
     for reason in retry:
         if reason not in known:
-            near = difflib.get_close_matches(reason, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
-            raise ConfigError(f"--retry {reason}: no clip fails with that reason: {hint}")
+            raise ConfigError(
+                f"--retry {reason}: no clip fails with that reason: {did_you_mean(reason, known)}"
+            )
 
 
 def _unseen(catalog: pd.DataFrame, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

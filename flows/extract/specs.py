@@ -8,12 +8,10 @@ from typing import Any
 from flows.settings import FeaturesSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
-from pipeline.features.backbones import describe
+from pipeline.features.backbones import DEFAULT_BACKBONE, describe
 from pipeline.features.stage import Stage
 from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import NUMBERS, RULES, Sampling, Spec
-
-DEFAULT_BACKBONE = "inception_v3"
 
 
 def stage_of(

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.extract.flow import require_backbone
+from flows.extract.specs import stage_of
+from flows.settings import FeaturesSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features import backbones
-from pipeline.features.backbones import describe, load
+from pipeline.features.backbones import Family, describe, keras_family, load
+from pipeline.features.backbones.family import BackboneKind, LoadOptions
 from pipeline.features.backbones.keras_model import _load, _scaled, build_model, fill_random
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.features.backbones.openvino_cache import cached_model
@@ -30,7 +34,7 @@ SIZE = 75
 pytestmark = pytest.mark.slow
 
 needs_openvino = pytest.mark.skipif(
-    not backbones.openvino_engine.available(), reason="openvino is not installed"
+    not keras_family.available(), reason="openvino is not installed"
 )
 
 
@@ -68,7 +72,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["keras", "openvino"])
 def loaded(request: pytest.FixtureRequest, cache: Path) -> backbones.Backbone:
-    if request.param == "openvino" and not backbones.openvino_engine.available():
+    if request.param == "openvino" and not keras_family.available():
         pytest.skip("openvino is not installed")
     return load(*random_spec(), engine=request.param, cache=cache)
 
@@ -139,7 +143,7 @@ def test_the_binding_is_set_up_before_threads_can_meet_in_it(cache: Path) -> Non
     code = (
         "import sys, threading, numpy as np, tests.features.test_backbones as t;"
         "from pathlib import Path; from pipeline.features.backbones.openvino_engine import *;"
-        "b = load_openvino(*t.random_spec(), cache=Path(sys.argv[1]));"
+        "b = load_openvino(*t.random_spec(), LoadOptions(cache=Path(sys.argv[1])));"
         "print(hasattr(b._mine, 'request'));"
         "go = threading.Barrier(4);"
         "call = lambda: (go.wait(), b(t.noise(2)));"
@@ -263,22 +267,22 @@ def test_a_precision_that_the_machine_lacks_is_refused(monkeypatch: pytest.Monke
 def test_auto_takes_openvino_on_a_cpu_and_keras_where_the_user_or_a_gpu_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backbones, "available", lambda: True)
+    monkeypatch.setattr(keras_family, "available", lambda: True)
     monkeypatch.setattr(engine, "gpu_capability", lambda: 0.0)
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    assert backbones.choose_engine() == "openvino"
+    assert keras_family.choose_engine() == "openvino"
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert backbones.choose_engine() == "keras"
+    assert keras_family.choose_engine() == "keras"
     monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setattr(engine, "gpu_capability", lambda: 9.0)
-    assert backbones.choose_engine() == "keras"
-    assert backbones.choose_engine("openvino") == "openvino"
-    monkeypatch.setattr(backbones, "available", lambda: False)
-    assert backbones.choose_engine() == "keras"
+    assert keras_family.choose_engine() == "keras"
+    assert keras_family.choose_engine("openvino") == "openvino"
+    monkeypatch.setattr(keras_family, "available", lambda: False)
+    assert keras_family.choose_engine() == "keras"
     with pytest.raises(ConfigError, match="not installed"):
-        backbones.choose_engine("openvino")
+        keras_family.choose_engine("openvino")
     with pytest.raises(ConfigError, match="'tensorrt'"):
-        backbones.choose_engine("tensorrt")
+        keras_family.choose_engine("tensorrt")
 
 
 def test_the_frames_backbone_gives_the_pixels_back() -> None:
@@ -291,6 +295,35 @@ def test_the_frames_backbone_gives_the_pixels_back() -> None:
     frames[:] = 0
     assert pixels.any()
     assert backbone.shape == kind.shape
+
+
+def test_a_new_family_is_one_value_in_the_list_of_families(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kind plans a run, its weights are hashed, it is required and loaded: nothing asks its name."""
+    asked: list[Any] = []
+
+    def load_grey(spec: Spec, weights: Weights, options: LoadOptions) -> Any:
+        asked.append((spec.backbone, weights.path, options.engine))
+        return "a backbone"
+
+    kind = BackboneKind(name="grey", size=32, shape=(32, 32, 1), dtype="uint8", one_line="grey")
+    grey = Family(
+        kinds={"grey": kind},
+        find_weights=lambda kind, setting, download: Weights.of_file(Path(setting)),
+        load=load_grey,
+        require=lambda engine: asked.append(engine),
+    )
+    monkeypatch.setattr(backbones, "FAMILIES", (*backbones.FAMILIES, grey))
+    file = tmp_path / "weights"
+    file.write_bytes(b"1")
+    settings = FeaturesSettings(backbone="grey", weights=str(file), engine="keras")
+    spec, stage, weights = stage_of(settings, None)
+    assert (spec.shape, spec.precision, stage.weights) == ((32, 32, 1), "float32", str(file))
+    assert load(spec, weights, engine="keras") == "a backbone"
+    require_backbone(settings, spec)
+    assert asked == [("grey", file, "keras"), "keras"]
+    assert "grey" in backbones.backbone_names()
 
 
 def test_describe_needs_no_keras_and_suggests_the_nearest_name() -> None:

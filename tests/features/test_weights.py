@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, WeightsNotFound
-from pipeline.features import weights as module
+from pipeline.features.backbones import imagenet as module
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.features.weights import resolve_weights
 

@@ -1,4 +1,4 @@
-"""The `frames` first stage: no network at all, the small frame itself is the feature."""
+"""The `frames` backbone: no network at all, the small frame itself is the feature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.features.backbones.family import NO_WEIGHTS, BackboneKind, Family
 from pipeline.features.backbones.protocol import check_frames
 
 
@@ -33,3 +34,19 @@ class FramesBackbone:
         """A copy of `frames`; the caller's buffer may be used again."""
         check_frames(frames, size=self.size, batch=self.batch)
         return frames.copy()
+
+
+FAMILY = Family(
+    kinds={
+        "frames": BackboneKind(
+            name="frames",
+            size=64,
+            shape=(64, 64, 3),
+            dtype="uint8",
+            needs_weights=False,
+            one_line="the sampled frames themselves, small, for heads that read pixels",
+        )
+    },
+    find_weights=lambda kind, setting, download: NO_WEIGHTS,
+    load=lambda spec, weights, options: FramesBackbone(size=spec.size),
+)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline import engine
 from pipeline.features.backbones.callers import best_callers
+from pipeline.features.backbones.family import LoadOptions, Weights
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.features.backbones.protocol import check_frames, padded
-
-if TYPE_CHECKING:
-    from pipeline.features.weights import Weights
-    from pipeline.spec import Spec
+from pipeline.spec import Spec
 
 # Larger batches give a CPU nothing; a GPU is not busy below a few hundred frames.
 _CPU_BATCH = 16
@@ -90,22 +86,15 @@ class KerasBackbone:
                 self._ready = None
 
 
-def load_keras(
-    spec: Spec,
-    weights: Weights,
-    *,
-    batch: int = 0,
-    threads: int = 0,
-    cache: Path | None = None,
-) -> KerasBackbone:
+def load_keras(spec: Spec, weights: Weights, options: LoadOptions) -> KerasBackbone:
     """Build and compile the backbone of a spec on Keras' backend, and run it once.
 
-    `batch` 0 means 16 frames on a CPU, 256 on a GPU; `threads` 0 means every core. On a GPU, how
-    many callers keep it busy is measured, and kept in the folder `cache`.
+    The batch is 16 frames on a CPU and 256 on a GPU, unless the options say otherwise. On a GPU, how
+    many callers keep it busy is measured, and kept in the cache folder.
     """
-    engine.prepare(threads)
+    engine.prepare(options.threads)
     gpu = engine.device() == "gpu"
-    batch = batch or (_GPU_BATCH if gpu else _CPU_BATCH)
+    batch = options.batch or (_GPU_BATCH if gpu else _CPU_BATCH)
     model = build_model(
         spec.backbone, size=spec.size, weights=weights, precision=spec.precision, fold=True
     )
@@ -117,5 +106,5 @@ def load_keras(
     backbone(np.zeros((batch, spec.size, spec.size, 3), np.uint8))
     if gpu:
         # While one caller's frames are computed, another's are copied in or their features out.
-        backbone.concurrency = best_callers(backbone, precision=spec.precision, cache=cache)
+        backbone.concurrency = best_callers(backbone, precision=spec.precision, cache=options.cache)
     return backbone

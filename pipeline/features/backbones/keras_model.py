@@ -17,7 +17,7 @@ from pipeline.features.backbones.folding import folded
 from pipeline.features.backbones.keras_models import KERAS_MODELS, Scaling
 
 if TYPE_CHECKING:
-    from pipeline.features.weights import Weights
+    from pipeline.features.backbones.family import Weights
     from pipeline.spec import Precision
 
 # From keras.applications: BGR means of the "caffe" nets, RGB mean and deviation of "torch".

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.homes import cache_folder
 
 if TYPE_CHECKING:
-    from pipeline.features.weights import Weights
+    from pipeline.features.backbones.family import Weights
     from pipeline.spec import Spec
 
 # Part of the cache's key: raise it when `keras_model` builds another graph from the

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipeline import engine
+from pipeline.features.backbones.family import LoadOptions, Weights
 from pipeline.features.backbones.openvino_cache import (
     cached_model,
     forget_model,
@@ -17,12 +18,10 @@ from pipeline.features.backbones.openvino_cache import (
 )
 from pipeline.features.backbones.protocol import check_frames, padded
 from pipeline.openvino_runtime import openvino
-
-if TYPE_CHECKING:
-    from pipeline.features.weights import Weights
-    from pipeline.spec import Precision, Spec
+from pipeline.spec import Precision, Spec
 
 _BATCH = 8
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 # OpenVINO's Python binding sets itself up inside the first inference of a process. Two threads whose
 # first calls meet there wait for each other for ever (seen with 2026.4: one holds the interpreter's
@@ -33,19 +32,19 @@ _FIRST_CALL = threading.Lock()
 class OpenVinoBackbone:
     """A compiled OpenVINO model behind the `Backbone` interface.
 
-    One stream of `threads // streams` threads per concurrent caller; every calling thread has its
-    own infer request, made on its first call.
+    One stream of one thread per concurrent caller; every calling thread has its own infer request,
+    made on its first call.
     """
 
     engine = "openvino"
     whole_clips = False
 
-    def __init__(self, spec: Spec, compiled: Any, *, batch: int, streams: int) -> None:
+    def __init__(self, spec: Spec, compiled: Any, *, batch: int, threads: int) -> None:
         self.name = spec.backbone
         self.shape = spec.shape
         self.size = spec.size
         self.batch = batch
-        self.concurrency = streams
+        self.concurrency = threads
         self.software = engine.software() | openvino_software()
         self._compiled = compiled
         self._mine = threading.local()
@@ -70,38 +69,28 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def load_openvino(
-    spec: Spec,
-    weights: Weights,
-    *,
-    batch: int = 0,
-    threads: int = 0,
-    streams: int = 0,
-    cache: Path | None = None,
-) -> OpenVinoBackbone:
-    """Compile the backbone of a spec for this CPU, exporting it into `cache` first if needed.
+def load_openvino(spec: Spec, weights: Weights, options: LoadOptions) -> OpenVinoBackbone:
+    """Compile the backbone of a spec for this CPU, exporting it into the cache folder first if needed.
 
-    `batch` 0 means 8 frames, `threads` 0 every core, `streams` 0 one per thread.
+    The batch is 8 frames unless the options say otherwise.
     """
-    xml = cached_model(spec, weights, cache)
-    batch = batch or _BATCH
-    threads = threads or engine.cores()
-    streams = streams or threads
+    xml = cached_model(spec, weights, options.cache)
+    batch = options.batch or _BATCH
+    threads = options.threads or engine.cores()
     try:
-        model = _compile(xml, spec.precision, batch, threads, streams)
+        model = _compile(xml, spec.precision, batch, threads)
     except RuntimeError:
-        # A cache entry that another program damaged: make it anew, once.
+        # A cache entry that another program damaged: export it once more.
         forget_model(xml)
-        model = _compile(
-            cached_model(spec, weights, cache), spec.precision, batch, threads, streams
-        )
-    backbone = OpenVinoBackbone(spec, model, batch=batch, streams=streams)
+        xml = cached_model(spec, weights, options.cache)
+        model = _compile(xml, spec.precision, batch, threads)
+    backbone = OpenVinoBackbone(spec, model, batch=batch, threads=threads)
     with _FIRST_CALL:
         backbone(np.zeros((1, spec.size, spec.size, 3), np.uint8))
     return backbone
 
 
-def _compile(xml: Path, precision: Precision, batch: int, threads: int, streams: int) -> Any:
+def _compile(xml: Path, precision: Precision, batch: int, threads: int) -> Any:
     core = openvino().Core()
     model = core.read_model(xml)
     size = model.inputs[0].partial_shape[1].get_length()
@@ -110,11 +99,9 @@ def _compile(xml: Path, precision: Precision, batch: int, threads: int, streams:
         model,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[
-                precision
-            ],
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "NUM_STREAMS": str(streams),
+            "NUM_STREAMS": str(threads),
             "INFERENCE_NUM_THREADS": str(threads),
             # Decoders share the cores: pinned streams would wait behind them.
             "ENABLE_CPU_PINNING": False,

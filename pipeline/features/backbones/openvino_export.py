@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import PixelsError
+from pipeline.features.backbones.family import Weights
 from pipeline.features.backbones.keras_model import build_model
-from pipeline.features.weights import Weights
 from pipeline.openvino_runtime import write_openvino
 
 

@@ -1,4 +1,4 @@
-"""The `pose` first stage: 33 landmarks of the most visible person per frame, by BlazePose.
+"""The `pose` backbone: 33 landmarks of the most visible person per frame, by BlazePose.
 
 The detector looks at a clip's first frame; from then on each frame's region comes from the landmarks
 of the one before, and the detector is asked again only where the person was lost. Needs LiteRT
@@ -11,7 +11,7 @@ import importlib.util
 import threading
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from pipeline import engine
 from pipeline.errors import ConfigError
-from pipeline.features.backbones.pose_files import pose_files
 from pipeline.features.backbones.pose_regions import (
     DETECTOR_SIZE,
     Region,
@@ -28,10 +27,7 @@ from pipeline.features.backbones.pose_regions import (
 )
 from pipeline.features.backbones.protocol import check_frames
 from pipeline.hushing import hushed
-
-if TYPE_CHECKING:
-    from pipeline.features.weights import Weights
-    from pipeline.spec import Spec
+from pipeline.spec import Spec
 
 LANDMARKS = 33
 _POINTS = 39  # the landmarks, then six of which the first two are hips and edge
@@ -129,8 +125,8 @@ class _Model:
         return {int(d["shape"][-1]): self._interpreter.get_tensor(d["index"])[0] for d in wanted}
 
 
-def load_pose(spec: Spec, weights: Weights, *, threads: int = 0) -> PoseBackbone:
-    """Load both models from the folder that `weights` names; `threads` clips at once (0: cores).
+def load_pose(spec: Spec, files: tuple[Path, Path], *, threads: int = 0) -> PoseBackbone:
+    """Load the detector and the landmark model; `threads` clips at once (0: one per core).
 
     Raises `ConfigError` where LiteRT is missing or a file is no such model.
     """
@@ -141,11 +137,8 @@ def load_pose(spec: Spec, weights: Weights, *, threads: int = 0) -> PoseBackbone
         )
     if spec.precision != "float32":
         raise ConfigError(f"pose computes in float32, not in {spec.precision}: use float32")
-    assert weights.path is not None
-    detector, landmarks = pose_files(weights.path)
     return PoseBackbone(
-        detector,
-        landmarks,
+        *files,
         size=spec.size,
         steps=spec.sampling.steps,
         threads=threads or engine.cores(),

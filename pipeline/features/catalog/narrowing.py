@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 
 
 def narrow(
@@ -25,8 +24,7 @@ def narrow(
     known = sorted(set(labels))
     for name in classes:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:20])}"
+            hint = did_you_mean(name, known, most=20)
             raise ConfigError(f"no clip has the class {name!r}: {hint}")
     for what, number in (("limit", limit), ("per_class", per_class)):
         if number < 0:
