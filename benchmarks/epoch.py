@@ -151,23 +151,31 @@ def _ours(folder: Path, *, stream: bool) -> Round:
     engine.prepare()
     from pipeline.heads.clips import load_clips
     from pipeline.heads.config import TrainConfig
-    from pipeline.heads.fitting import fit_head
+    from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
+    from pipeline.heads.fitting import compiled_head
+    from pipeline.heads.plan import resolve
+    from pipeline.heads.splits import Split
     from pipeline.heads.statistics import masked_statistics
-    from pipeline.heads.training import compiled_head
 
     began = time.perf_counter()
     clips = load_clips(store.open(str(folder / "many.zarr")), stream=stream)
     load_s = time.perf_counter() - began
-    train = np.arange(len(clips))
-    statistics_ = masked_statistics(clips, train)
-    config = TrainConfig(head="gru", epochs=1)
-    model, batch, lr = compiled_head(clips, config, statistics_, len(train))
+    statistics_ = masked_statistics(clips, np.arange(len(clips)))
+    nobody = np.zeros(0, np.int64)
+    split = Split(train=clips.rows, validation=nobody, test=nobody, how="all", seed=0)
+    settings = resolve(TrainConfig(head="gru", epochs=1), [split])
+    fit = Fit(
+        model=compiled_head(clips, settings, statistics_),
+        clips=clips,
+        split=split,
+        settings=settings,
+        statistics=statistics_,
+    )
 
     def one_round() -> dict[str, float]:
         began = time.perf_counter()
-        nobody = np.zeros(0, np.int64)
-        fit_head(model, clips, train, nobody, config, batch=batch, lr=lr, statistics=statistics_)
-        return {"rate": len(train) / (time.perf_counter() - began), "load_s": load_s}
+        fit_head(fit, Progress(), Callbacks())
+        return {"rate": len(clips) / (time.perf_counter() - began), "load_s": load_s}
 
     one_round()
     return one_round

@@ -116,38 +116,38 @@ def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
     name, _, preset = head.partition(":")
     engine.prepare()
     from pipeline.heads.config import TrainConfig
-    from pipeline.heads.fitting import fit_head
+    from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
+    from pipeline.heads.fitting import compiled_head
+    from pipeline.heads.plan import resolve
+    from pipeline.heads.splits import Split
     from pipeline.heads.statistics import Statistics, channels_of
-    from pipeline.heads.training import compiled_head
     from pipeline.heads.zoo import head_kind
 
     steps, shape = SHAPES[head_kind(name).reads[0]]
     clips = made_up_clips(count, steps, shape)
-    positions = np.arange(count)
-    train, validation = positions[: count * 4 // 5], positions[count * 4 // 5 :]
+    train, validation = np.split(np.arange(count), [count * 4 // 5])
+    split = Split(train=train, validation=validation, test=train[:0], how="stratified", seed=0)
     options = {"preset": preset} if preset else {}
     config = TrainConfig(head=name, options=options, epochs=epochs, patience=epochs)
+    settings = resolve(config, [split])
     began = time.perf_counter()
     neutral = Statistics.neutral(channels_of(shape))
-    model, batch, lr = compiled_head(clips, config, neutral, len(train))
+    fit = Fit(
+        model=compiled_head(clips, settings, neutral),
+        clips=clips,
+        split=split,
+        settings=settings,
+        statistics=neutral,
+    )
     build_s = time.perf_counter() - began
     ends = [time.perf_counter()]
-    fit_head(
-        model,
-        clips,
-        train,
-        validation,
-        config,
-        batch=batch,
-        lr=lr,
-        statistics=neutral,
-        on_epoch=lambda report: ends.append(time.perf_counter()),
-    )
+    watch = Callbacks(on_epoch=lambda report: ends.append(time.perf_counter()))
+    fit_head(fit, Progress(), watch)
     seconds = np.diff(ends)
     later = float(np.median(seconds[1:]))
     return {
         "device": engine.device(),
-        "batch": batch,
+        "batch": settings.train_batch,
         "build_s": build_s,
         "first_s": float(seconds[0]),
         "later_s": later,

@@ -93,17 +93,18 @@ def all_losses(asked: argparse.Namespace) -> dict[str, list[float]]:
 def best_losses(clips: Clips, way: str, asked: argparse.Namespace) -> list[float]:
     """One way's best validation loss of each seed."""
     from benchmarks.wide import wide_lstm
+    from pipeline import engine
     from pipeline.heads.config import TrainConfig
-    from pipeline.heads.fitting import compile_head, fit_head
-    from pipeline.heads.resolved import auto_batch, head_policy
+    from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
+    from pipeline.heads.fitting import compile_head
+    from pipeline.heads.plan import auto_batch, auto_precision
     from pipeline.heads.splits import make_split
     from pipeline.heads.statistics import masked_statistics
 
     split = make_split(clips.table, how="auto", seed=0, fractions=(0.7, 0.15, 0.15))
-    train, validation = clips.positions(split.train), clips.positions(split.validation)
-    statistics_ = masked_statistics(clips, train)
-    batch = asked.batch or auto_batch(len(train), wide=True)
-    policy = head_policy("auto", wide=True) if way == "ours" else "float32"
+    statistics_ = masked_statistics(clips, clips.positions(split.train))
+    batch = asked.batch or auto_batch(len(split.train), wide=True)
+    policy = engine.keras_policy(auto_precision(wide=True) if way == "ours" else "float32")
 
     def built(seed: int) -> Any:
         return wide_lstm(
@@ -124,22 +125,24 @@ def best_losses(clips: Clips, way: str, asked: argparse.Namespace) -> list[float
         model.set_weights(built(seed).get_weights())
         for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
-        config = TrainConfig(head="lstm", epochs=asked.epochs, patience=asked.epochs, seed=seed)
-        progress = fit_head(
-            model,
-            clips,
-            train,
-            validation,
-            config,
-            batch=batch,
+        settings = TrainConfig(
+            head="lstm",
+            epochs=asked.epochs,
+            patience=asked.epochs,
+            seed=seed,
+            train_batch=batch,
             lr=LR,
-            statistics=statistics_,
+        )
+        fit = Fit(model=model, clips=clips, split=split, settings=settings, statistics=statistics_)
+        watch = Callbacks(
             on_epoch=lambda report: print(
                 f"  {way} seed {seed} epoch {report.epoch}: {report.val_loss:.4f}",  # noqa: B023
                 f"({report.seconds:.0f} s)",
                 file=sys.stderr,
-            ),
+            )
         )
+        progress = Progress(lr=LR)
+        fit_head(fit, progress, watch)
         found.append(progress.best_loss)
     return found
 

@@ -20,8 +20,7 @@ import pandas as pd
 
 from benchmarks.results_sets import SETS, DataSet
 from pipeline.heads.compare import Leaderboard, leaderboards, paired_difference
-from pipeline.heads.run_folder import DONE
-from pipeline.heads.saved import read_config
+from pipeline.heads.run_folder import DONE, read_config
 from pipeline.plain import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -76,7 +76,7 @@ def _prepare(way: str, url: str, units: int, batch: int) -> Round:
     from pipeline.heads.clips import load_clips
     from pipeline.heads.fitting import compile_head
     from pipeline.heads.lean import keras
-    from pipeline.heads.resolved import head_policy
+    from pipeline.heads.plan import auto_precision
     from pipeline.heads.statistics import masked_statistics
 
     clips = load_clips(store.open(url))
@@ -84,7 +84,7 @@ def _prepare(way: str, url: str, units: int, batch: int) -> Round:
     labels = np.eye(len(clips.classes), dtype=np.float32)[
         clips.labels[np.arange(batch) % len(clips)]
     ]
-    policy = {"ours": head_policy("auto", wide=True), "keras16": "mixed_bfloat16"}
+    policy = {"ours": engine.keras_policy(auto_precision(wide=True)), "keras16": "mixed_bfloat16"}
     model: Any = wide_lstm(
         clips,
         masked_statistics(clips, np.arange(len(clips))),

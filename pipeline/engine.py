@@ -244,7 +244,7 @@ def device_name() -> str:
     return str(tf.config.experimental.get_device_details(first).get("device_name", "gpu"))
 
 
-def keras_policy(precision: Precision) -> str:
+def keras_policy(precision: str) -> str:
     """The Keras dtype policy of a precision: weights stay float32, products are computed in it."""
     return precision if precision == "float32" else f"mixed_{precision}"
 

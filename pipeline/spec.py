@@ -121,7 +121,7 @@ class Spec:
         >>> Spec(fit="crop").differences(Spec(fit="pad"))
         {'fit': ('crop', 'pad')}
         """
-        mine, theirs = (_flat(_LATER | spec.to_dict()) for spec in (self, other))
+        mine, theirs = (flat(_LATER | spec.to_dict()) for spec in (self, other))
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
 
@@ -129,6 +129,26 @@ _LATER = {"aspect": "stored"}
 _NEVER = object()
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    sampling = {f"sampling.{k}": v for k, v in values["sampling"].items()}
-    return {**{k: v for k, v in values.items() if k != "sampling"}, **sampling}
+def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's dictionary as one mapping of dotted names.
+
+    >>> flat({"fit": "crop", "sampling": {"steps": 40}})
+    {'fit': 'crop', 'sampling.steps': 40}
+    """
+    values: dict[str, Any] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            values |= {f"{key}.{name}": inner for name, inner in flat(value).items()}
+        else:
+            values[key] = value
+    return values
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
+    """The settings in which two specs' dictionaries differ, sorted: name → `mine against theirs`."""
+    ours, others = flat(mine), flat(theirs)
+    return {
+        name: f"{ours.get(name)} against {others.get(name)}"
+        for name in sorted(ours.keys() | others.keys())
+        if ours.get(name) != others.get(name)
+    }

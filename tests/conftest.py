@@ -30,10 +30,9 @@ def pictures_where_they_are_looked_at(request: pytest.FixtureRequest) -> Iterato
     if getattr(request.module, "DRAWS", True):
         yield
         return
-    # Both first: a module that was imported meanwhile would keep what stands in for the function.
-    from pipeline.heads import folds, pictures
+    from pipeline.heads import folds, training
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pictures, folds):
-            patch.setattr(module, "draw_pictures", lambda *_: None)
+        for module in (training, folds):
+            patch.setattr(module, "draw_plots", lambda *_: None)
         yield

@@ -68,7 +68,7 @@ def run(settings: CompareSettings, *, json: bool) -> int:
 
 def _of_test_set(boards: list[Leaderboard], settings: CompareSettings) -> list[Leaderboard]:
     """The boards of a store's test set, where one is named; raises `ConfigError` where none is."""
-    from pipeline.heads.saved import read_config
+    from pipeline.heads.run_folder import read_config
 
     if not settings.test_set:
         return boards

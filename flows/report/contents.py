@@ -243,7 +243,7 @@ def _of_this_store(
     """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
     if board["fingerprint"].iloc[0] != source.fingerprint[:12]:
         return False
-    from pipeline.heads.saved import read_config
+    from pipeline.heads.run_folder import read_config
 
     config = read_config(Path(settings.runs) / str(board["run"].iloc[0]))
     folds = config["folds"] or [config["split"]]

@@ -21,7 +21,7 @@ from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError, RunWarning
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.fitting import EpochReport, OnEpoch
+from pipeline.heads.epochs import EpochReport, OnEpoch
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.notes import split_notes
 from pipeline.heads.views import with_views

@@ -20,8 +20,8 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import unseen
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.promotion import Hits
-from pipeline.heads.record import trained_clips
-from pipeline.heads.saved import load_run, read_config
+from pipeline.heads.run_folder import read_config, trained_clips
+from pipeline.heads.saved import load_run
 from pipeline.heads.source import Rows
 
 LOCK = ".accepted.lock"

@@ -37,11 +37,9 @@ from flows.train.refreshed import Refreshed, Trained, publish
 from flows.train.test_sets import refreshed_set, with_test_set
 from pipeline.heads.gate import require_unseen
 from pipeline.heads.holdout import Holdout
-from pipeline.heads.plan import FOLDED
 from pipeline.heads.promotion import FEWEST_GROUPS, Verdict, judge, judge_by_baselines
-from pipeline.heads.record import trained_clips
-from pipeline.heads.run_folder import write_json
-from pipeline.heads.splits import rows_of_test_set
+from pipeline.heads.run_folder import trained_clips, write_json
+from pipeline.heads.splits import FOLDED, rows_of_test_set
 from pipeline.heads.training import train
 from pipeline.heads.units import group_names
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.repeats import Repeats, repeats_among, seeded_name
-from pipeline.heads.run_folder import DONE
+from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.training import train
 from pipeline.heads.work_folder import claim_folder, is_finished
 
@@ -158,9 +157,8 @@ def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
 
 def _found(settings: TrainSettings) -> Made:
     folder = _folder(settings)
-    metrics = json.loads((folder / DONE).read_text(encoding="utf-8"))
     print(f"{folder} is finished already", file=sys.stderr)
-    return Made(folder=folder, metrics=metrics, skipped=True)
+    return Made(folder=folder, metrics=read_metrics(folder), skipped=True)
 
 
 def _trained(settings: TrainSettings, loaded: Loaded) -> Made:

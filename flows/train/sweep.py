@@ -7,7 +7,6 @@ equals the same run trained alone. A process reads the store once and keeps it f
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -43,9 +42,9 @@ from pipeline import engine
 from pipeline.errors import PixelsError
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.holdout import holdouts_of
-from pipeline.heads.pictures import draw_missing
 from pipeline.heads.plan import require_same_run
-from pipeline.heads.run_folder import DONE
+from pipeline.heads.plots import draw_missing
+from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.training import train
 from pipeline.heads.work_folder import RunState, claim_folder, run_state
 
@@ -131,7 +130,9 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
         require_same_run(folder, loaded.clips, config)
         if state is RunState.FINISHED:
             draw_missing(folder)
-            return Outcome(name=trial.name, head=trial.head, metrics=_metrics(folder), skipped=True)
+            return Outcome(
+                name=trial.name, head=trial.head, metrics=read_metrics(folder), skipped=True
+            )
     resume = state is RunState.UNFINISHED and not settings.overwrite
     work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)
     metrics = train(
@@ -213,11 +214,6 @@ def _outcome(trial: Trial, future: Any) -> Outcome:
         text = str(error) if isinstance(error, PixelsError) else f"{type(error).__name__}: {error}"
         return Outcome(name=trial.name, head=trial.head, error=text)
     return result
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
-    return found
 
 
 def _publish(settings: SweepSettings, outcomes: list[Outcome]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.heads.fitting import EpochReport, Progress
+from pipeline.heads.epochs import EpochReport, Progress
 from pipeline.plain import write_json
 
 COST = 10.0

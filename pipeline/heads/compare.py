@@ -16,8 +16,13 @@ import pandas as pd
 from pipeline.drawing import new_figure, save_figure
 from pipeline.errors import ConfigError
 from pipeline.heads.measures import bootstrap_interval
-from pipeline.heads.run_folder import DONE, read_predictions
-from pipeline.heads.saved import read_config
+from pipeline.heads.run_folder import (
+    DONE,
+    read_config,
+    read_metrics,
+    read_predictions,
+    split_records,
+)
 from pipeline.heads.units import group_names
 from pipeline.plain import write_table
 
@@ -151,9 +156,8 @@ def _tested(run: Path) -> pd.DataFrame:
 
 
 def _test_ids(run: Path) -> list[list[str]]:
-    config = read_config(run)
-    folds = config["folds"] or [config["split"]]
-    return [sorted(map(str, fold["test"]["video_ids"])) for fold in folds]
+    records = split_records(read_config(run))
+    return [sorted(map(str, record["test"]["video_ids"])) for record in records]
 
 
 def _hash(values: list[Any]) -> str:
@@ -161,7 +165,7 @@ def _hash(values: list[Any]) -> str:
 
 
 def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    metrics = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     test = metrics["test"]
     return {
         "run": folder.name,

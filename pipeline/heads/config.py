@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads.splits import WAYS
 
 SCHEDULES = ("constant", "cosine", "plateau")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,80 +1,95 @@
-"""What a run says of itself: figures and predictions, beside honest baselines."""
+"""The figures of a run: metrics, tables, and the baselines that a head must beat."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import Clips
-from pipeline.heads.config import TrainConfig
 from pipeline.heads.digest import head_digest
-from pipeline.heads.fitting import predict_views
-from pipeline.heads.gate import straddling
-from pipeline.heads.leakage import leakage_table, near_identical
+from pipeline.heads.fitting import Fitted, fit_split
+from pipeline.heads.holdout import kept_out
+from pipeline.heads.inference import predict_views
+from pipeline.heads.leakage import NEAR_IDENTICAL, SAME_GROUP, leakage_table
 from pipeline.heads.measures import (
     Probabilities,
     confusion,
     interval_record,
+    majority_baseline,
     measure,
     per_class,
     predicted_classes,
 )
-from pipeline.heads.record import left_out
-from pipeline.heads.run_folder import predictions_table
+from pipeline.heads.plan import resolve
+from pipeline.heads.run_folder import class_probabilities, predictions_table
 from pipeline.heads.source import Rows
-from pipeline.heads.splits import Split
 from pipeline.heads.units import group_names
 from pipeline.plain import write_table
 
-if TYPE_CHECKING:
-    from pipeline.heads.training import Fitted
-
 MISTAKES = 20
+FRAME_AVERAGE = "frame_average"
 
 
-def evaluate_run(
-    out: Path, clips: Clips, split: Split, config: TrainConfig, fitted: Fitted
-) -> dict[str, Any]:
-    """Write predictions, per-class figures and mistakes; returns the metrics."""
-    predictions = predictions_table(clips, fitted.parts)
+def evaluate_run(out: Path, fitted: Fitted) -> dict[str, Any]:
+    """Write predictions, per-class figures, mistakes and leaks; returns the metrics."""
+    predictions = predictions_table(fitted.fit.clips, fitted.parts)
     write_table(predictions, out / "predictions.csv")
-    test_at, probabilities = fitted.parts["test"]
-    labels = clips.labels[test_at]
+    write_class_tables(out, predictions, fitted.fit.clips.classes)
+    leaks = leakage_table(fitted.fit.clips, fitted.fit.split, fitted.fit.statistics)
+    write_table(leaks, out / "leakage.csv")
+    return run_metrics(fitted, leaks)
+
+
+def write_class_tables(out: Path, predictions: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Write `confusion.csv`, `classes.csv` and `mistakes.csv` of the predictions on test clips."""
+    names = list(classes)
+    tested = predictions[predictions["part"] == "test"]
+    probabilities, labels = class_probabilities(tested, names)
     counts = confusion(probabilities, labels)
-    names = list(clips.classes)
     write_table(pd.DataFrame(counts, index=names, columns=names), out / "confusion.csv", index=True)
     write_table(per_class(probabilities, labels, names), out / "classes.csv")
     write_table(confident_mistakes(predictions), out / "mistakes.csv")
-    write_table(leakage_table(clips, split), out / "leakage.csv")
-    return run_metrics(clips, split, config, fitted)
 
 
-def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted) -> dict[str, Any]:
-    """The metrics of one trained head on its split, as plain JSON values."""
-    train_at = clips.positions(split.train)
+def confident_mistakes(predictions: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
+    """The wrong test predictions, the surest first: video_id, label, predicted, confidence."""
+    wrong = predictions[
+        (predictions["part"] == "test") & (predictions["label"] != predictions["predicted"])
+    ]
+    ordered = wrong.sort_values("confidence", ascending=False).head(most)
+    return ordered[["video_id", "label", "predicted", "confidence"]]
+
+
+def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
+    """The metrics of a head trained on one split, as plain JSON values.
+
+    leaks: what `leakage_table` returned for it
+    """
+    clips, split, settings = fitted.fit.clips, fitted.fit.split, fitted.fit.settings
+    progress = fitted.progress
     figures: dict[str, Any] = {}
     for part, (at, probabilities) in fitted.parts.items():
         figures[part] = measure(probabilities, clips.labels[at])
     test_at, probabilities = fitted.parts["test"]
     hits = predicted_classes(probabilities) == clips.labels[test_at]
     figures["test"] |= interval_record(hits, group_names(clips.table.iloc[test_at]))
-    progress = fitted.progress
-    # First, because it may be stopped too.
-    beside = baselines(clips, split, config, figures["test"]["top1"], progress)
+    # Before the rest, because Ctrl-C here is recorded in `progress`.
+    baseline = baselines(fitted)
     return {
         **figures,
-        "baseline": beside,
+        "baseline": baseline,
         "seconds": fitted.seconds,
         "clips_per_second": progress.clips_per_second,
-        "head": config.head,
-        "digest": head_digest(fitted.model, clips.classes),
-        "parameters": int(fitted.model.count_params()),
+        "head": settings.head,
+        "digest": head_digest(fitted.fit.model, clips.classes),
+        "parameters": int(fitted.fit.model.count_params()),
         "classes": len(clips.classes),
-        "train_clips": len(train_at),
+        "train_clips": len(split.train),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "stopped": progress.stopped,
@@ -83,26 +98,27 @@ def run_metrics(clips: Clips, split: Split, config: TrainConfig, fitted: Fitted)
         "fingerprint": clips.fingerprint,
         "left_out": left_out(clips, np.concatenate([split.train, split.validation, split.test])),
         "inference_clips_per_second": fitted.inference_clips_per_second,
-        "leakage": len(near_identical(clips, split)),
-        "straddling": len(straddling(clips, split)),
-        **_beside(clips, split, fitted),
+        "leakage": int((leaks["why"] == NEAR_IDENTICAL).sum()),
+        "straddling": int((leaks["why"] == SAME_GROUP).sum()),
+        **_further_figures(fitted),
     }
 
 
-def _beside(clips: Clips, split: Split, fitted: Fitted) -> dict[str, Any]:
-    """Figures that only some runs have: of a named test set, and of views averaged.
+def _further_figures(fitted: Fitted) -> dict[str, Any]:
+    """Figures that only some runs have: of a named test set, and the mean over views.
 
     With views, `test` and `validation` are the first store's alone, which is what `predict` reads;
     `test_views` is the mean of the probabilities over all of them.
     """
-    found: dict[str, Any] = {}
-    if split.test_set:
-        found["test_set"] = figures_of_test_set(clips, split.test_set, fitted.parts["test"])
+    clips, name = fitted.fit.clips, fitted.fit.split.test_set
+    figures: dict[str, Any] = {}
+    if name:
+        figures["test_set"] = figures_of_test_set(clips, name, fitted.parts["test"])
     if clips.views:
         at, _ = fitted.parts["test"]
-        average = predict_views(fitted.model, clips, at)
-        found["test_views"] = measure(average, clips.labels[at]) | {"views": 1 + len(clips.views)}
-    return found
+        average = predict_views(fitted.fit.model, clips, at)
+        figures["test_views"] = measure(average, clips.labels[at]) | {"views": 1 + len(clips.views)}
+    return figures
 
 
 def figures_of_test_set(
@@ -113,10 +129,45 @@ def figures_of_test_set(
     return {"name": name, **measure(probabilities, clips.labels[at])}
 
 
-def confident_mistakes(predictions: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
-    """The wrong test predictions, the surest first: video_id, label, predicted, confidence."""
-    wrong = predictions[
-        (predictions["part"] == "test") & (predictions["label"] != predictions["predicted"])
-    ]
-    ordered = wrong.sort_values("confidence", ascending=False).head(most)
-    return ordered[["video_id", "label", "predicted", "confidence"]]
+def left_out(clips: Clips, used: Rows) -> dict[str, int]:
+    """Why clips take no part in a run whose splits use the rows `used`: reason → number."""
+    unused = ~np.isin(clips.rows, used)
+    out = kept_out(clips.holdouts, clips.table)
+    counts = {"kept_out": int((unused & out).sum()), "not_in_split": int((unused & ~out).sum())}
+    return dict(clips.left_out) | {name: count for name, count in counts.items() if count}
+
+
+def baselines(fitted: Fitted) -> dict[str, Any]:
+    """Test top-1 of `majority`, `chance` and (for features) `frame_average` on the same split.
+
+    The frame average is trained here by the same loop, with its own defaults and the same seed.
+    Ctrl-C leaves it out and is recorded in the head's `progress`: the head itself is kept.
+    """
+    clips, split, settings = fitted.fit.clips, fitted.fit.split, fitted.fit.settings
+    train_at, test_at = clips.positions(split.train), clips.positions(split.test)
+    figures: dict[str, Any] = {
+        "majority": majority_baseline(clips.labels[train_at], clips.labels[test_at]),
+        "chance": 1 / len(clips.classes),
+    }
+    if settings.head == FRAME_AVERAGE:
+        return figures | {FRAME_AVERAGE: _test_top1(fitted)}
+    if not settings.baselines or len(clips.shape) == 3 or fitted.progress.stopped:
+        return figures
+    plain = replace(
+        settings, head=FRAME_AVERAGE, options={}, lr=0.0, train_batch=0, precision="float32"
+    )
+    try:
+        average = fit_split(clips, split, resolve(plain, [split]))
+    except KeyboardInterrupt as interrupt:
+        fitted.progress.stop(interrupt)
+        return figures
+    if average.progress.stopped:
+        fitted.progress.stopped = True
+        fitted.progress.stopped_by = average.progress.stopped_by
+        return figures
+    return figures | {FRAME_AVERAGE: _test_top1(average)}
+
+
+def _test_top1(fitted: Fitted) -> float:
+    at, probabilities = fitted.parts["test"]
+    return float((predicted_classes(probabilities) == fitted.fit.clips.labels[at]).mean())

@@ -9,31 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
-from pipeline.heads.config import TrainConfig
 from pipeline.heads.digest import head_digest
-from pipeline.heads.evaluation import confident_mistakes, figures_of_test_set, run_metrics
-from pipeline.heads.fitting import OnEpoch, Stop
+from pipeline.heads.epochs import Callbacks
+from pipeline.heads.evaluation import (
+    figures_of_test_set,
+    left_out,
+    run_metrics,
+    write_class_tables,
+)
+from pipeline.heads.fitting import Fitted, fit_split
 from pipeline.heads.leakage import leakage_table
-from pipeline.heads.measures import confusion, interval_record, per_class
-from pipeline.heads.pictures import Drawn, draw_pictures
+from pipeline.heads.measures import interval_record
 from pipeline.heads.plan import Plan
-from pipeline.heads.record import left_out
+from pipeline.heads.plots import draw_plots
 from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
     predictions_table,
+    read_metrics,
     read_predictions,
+    save_model,
     write_history,
     write_json,
 )
 from pipeline.heads.splits import Split, rows_of_test_set
-from pipeline.heads.training import Fitted, fit_split, save_model
 from pipeline.heads.units import group_names
 from pipeline.plain import read_table, write_table
 
@@ -42,46 +46,35 @@ MARK = "fold.json"
 AVERAGED = ("top1", "top5", "loss", "macro_f1", "ece")
 
 
-def train_folds(
-    plan: Plan, out: Path, on_epoch: OnEpoch | None, stop: Stop | None
-) -> dict[str, Any]:
+def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> dict[str, Any]:
     """Train every fold, then `model.keras` on all clips for the folds' median best epoch.
 
     A fold that is finished (its folder has `metrics.json`) is not trained again, so an interrupted
-    cross-validation goes on with the fold that it was at. Raises `ConfigError` where a fold's folder
-    is of another run than this.
+    cross-validation resumes with the fold that was interrupted. Raises `ConfigError` if a fold's
+    folder is of another run than this.
     """
-    started = time.perf_counter()
     clips, config, splits = plan.clips, plan.settings, plan.splits
     folders = [out / "folds" / f"{split.fold:02d}" for split in splits]
     for folder in folders:
         _require_own(folder, plan.identity.hash)
     for split, folder in zip(splits, folders, strict=True):
         if not (folder / DONE).exists():
-            _train_fold(plan, split, folder, on_epoch, stop)
-    done = [json.loads((folder / DONE).read_text(encoding="utf-8")) for folder in folders]
-    refitted = _refit(clips, config, splits, done, on_epoch, stop)
-    metrics = _summary(clips, splits, done)
+            _train_fold(plan, split, folder, callbacks)
+    folds = [read_metrics(folder) for folder in folders]
+    refitted = _refit(plan, folds, callbacks)
+    metrics = _mean_metrics(clips, splits, folds)
     if config.test_set:
         metrics["test_set"] = figures_of_test_set(clips, config.test_set, refitted.parts["test"])
-    predictions, counts = _write(out, clips, folders, refitted)
+    predictions = _write(out, clips, folders, refitted)
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
-    # The mean over folds weighs small folds like large ones: what the interval is about is said too.
+    # The mean over folds weighs small folds like large ones, the interval does not: both are given.
     metrics["test"] |= interval_record(hits, group_names(predictions))
     metrics["test"]["top1_pooled"] = float(hits.mean())
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
-    metrics["digest"] = head_digest(refitted.model, clips.classes)
+    metrics["digest"] = head_digest(refitted.fit.model, clips.classes)
     metrics["seconds"] = time.perf_counter() - started
     write_json(out / DONE, metrics)
-    progress = refitted.progress
-    drawn = Drawn(
-        model=refitted.model,
-        history=progress.history,
-        best_epoch=progress.best_epoch,
-        counts=counts,
-        classes=clips.classes,
-    )
-    draw_pictures(out, drawn)
+    draw_plots(out, refitted.fit.model)
     return metrics
 
 
@@ -94,29 +87,27 @@ def _require_own(folder: Path, identity: str) -> None:
         raise ConfigError(f"{folder} is a fold of another run: start over with --overwrite")
 
 
-def _train_fold(
-    plan: Plan, split: Split, folder: Path, on_epoch: OnEpoch | None, stop: Stop | None
-) -> None:
-    clips, config = plan.clips, plan.settings
+def _train_fold(plan: Plan, split: Split, folder: Path, callbacks: Callbacks) -> None:
+    clips = plan.clips
     folder.mkdir(parents=True, exist_ok=True)
-    split.save(folder / "split.json")
     write_json(folder / MARK, {"identity": plan.identity.hash, "fold": split.fold})
     checkpoint = Checkpoint(folder / CHECKPOINT, f"{plan.identity.hash} fold {split.fold}")
-    fitted = fit_split(clips, split, config, checkpoint=checkpoint, on_epoch=on_epoch, stop=stop)
+    fitted = fit_split(clips, split, plan.settings, checkpoint=checkpoint, callbacks=callbacks)
     if fitted.progress.stopped:
-        # Half a fold would spoil the mean: keep its state and go on with it another time.
+        # Half a fold would distort the mean: its state is kept, to be resumed later.
         checkpoint.save()
         raise KeyboardInterrupt(
             f"stopped in fold {split.fold + 1} of {split.folds}: resume later",
             fitted.progress.stopped_by,
         )
-    save_model(fitted.model, folder / "model.keras")
+    save_model(fitted.fit.model, folder / "model.keras")
     write_history(folder / "history.csv", fitted.progress.history)
     table = predictions_table(clips, {"test": fitted.parts["test"]})
     table.insert(4, "fold", split.fold)
     write_table(table, folder / "predictions.csv")
-    write_table(leakage_table(clips, split), folder / "leakage.csv")
-    metrics = run_metrics(clips, split, config, fitted)
+    leaks = leakage_table(clips, split, fitted.fit.statistics)
+    write_table(leaks, folder / "leakage.csv")
+    metrics = run_metrics(fitted, leaks)
     if fitted.progress.stopped:
         checkpoint.save()
         raise KeyboardInterrupt(
@@ -127,16 +118,9 @@ def _train_fold(
     checkpoint.remove()
 
 
-def _refit(
-    clips: Clips,
-    config: TrainConfig,
-    splits: Sequence[Split],
-    done: Sequence[dict[str, Any]],
-    on_epoch: OnEpoch | None,
-    stop: Stop | None,
-) -> Fitted:
+def _refit(plan: Plan, folds: Sequence[dict[str, Any]], callbacks: Callbacks) -> Fitted:
     """The run's own head, fitted on the clips of all folds and tested on the named test set."""
-    epochs = max(1, round(float(np.median([fold["best_epoch"] for fold in done]))))
+    clips, config, splits = plan.clips, plan.settings, plan.splits
     everything = Split(
         train=np.sort(np.concatenate([split.test for split in splits])),
         validation=np.zeros(0, dtype=np.int64),
@@ -147,7 +131,8 @@ def _refit(
         folds=len(splits),
         test_set=config.test_set,
     )
-    fitted = fit_split(clips, everything, config, on_epoch=on_epoch, stop=stop, last_epoch=epochs)
+    epochs = max(1, round(float(np.median([fold["best_epoch"] for fold in folds]))))
+    fitted = fit_split(clips, everything, config, callbacks=callbacks, last_epoch=epochs)
     if fitted.progress.stopped:
         raise KeyboardInterrupt(
             "stopped in the last fit on all clips: resume later", fitted.progress.stopped_by
@@ -155,66 +140,61 @@ def _refit(
     return fitted
 
 
-def _summary(
-    clips: Clips, splits: Sequence[Split], done: Sequence[dict[str, Any]]
+def _mean_metrics(
+    clips: Clips, splits: Sequence[Split], folds: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    def mean(part: str, name: str) -> float:
-        return float(np.mean([fold[part][name] for fold in done]))
+    """The folds' figures as those of one run: means, spreads, sums and medians."""
 
-    test: dict[str, Any] = {name: mean("test", name) for name in AVERAGED}
-    test["clips"] = int(sum(fold["test"]["clips"] for fold in done))
+    def means(part: str, names: Sequence[str] = AVERAGED) -> dict[str, Any]:
+        return {name: float(np.mean([fold[part][name] for fold in folds])) for name in names}
+
+    def clips_in(part: str) -> dict[str, Any]:
+        return {"clips": int(sum(fold[part]["clips"] for fold in folds))}
+
+    def median(name: str) -> float:
+        return float(np.median([fold[name] for fold in folds]))
+
+    first = folds[0]
     spread = {
-        name: float(np.std([fold["test"][name] for fold in done], ddof=1)) for name in AVERAGED
+        name: float(np.std([fold["test"][name] for fold in folds], ddof=1)) for name in AVERAGED
     }
-    validation: dict[str, Any] = {name: mean("validation", name) for name in AVERAGED}
-    validation["clips"] = int(sum(fold["validation"]["clips"] for fold in done))
-    names = [name for name in done[0]["baseline"] if done[0]["baseline"][name] is not None]
-    first = done[0]
+    tested = np.concatenate([split.test for split in splits])
     return {
-        "test": test,
+        "test": means("test") | clips_in("test"),
         "spread": spread,
-        "validation": validation,
-        "baseline": {name: mean("baseline", name) for name in names},
-        "folds": [fold["test"] | {"best_epoch": fold["best_epoch"]} for fold in done],
-        "clips_per_second": float(np.median([fold["clips_per_second"] for fold in done])),
+        "validation": means("validation") | clips_in("validation"),
+        "baseline": means(
+            "baseline", [name for name, top1 in first["baseline"].items() if top1 is not None]
+        ),
+        "folds": [fold["test"] | {"best_epoch": fold["best_epoch"]} for fold in folds],
+        "clips_per_second": median("clips_per_second"),
         "head": first["head"],
         "parameters": first["parameters"],
-        "inference_clips_per_second": float(
-            np.median([fold["inference_clips_per_second"] for fold in done])
-        ),
+        "inference_clips_per_second": median("inference_clips_per_second"),
         "classes": first["classes"],
-        "train_clips": sum(len(split.test) for split in splits),
+        "train_clips": len(tested),
         "stopped": False,
         "split": splits[0].how,
         "fingerprint": clips.fingerprint,
-        "left_out": left_out(clips, np.concatenate([split.test for split in splits])),
-        "leakage": sum(fold.get("leakage", 0) for fold in done),
+        "left_out": left_out(clips, tested),
+        "leakage": sum(fold.get("leakage", 0) for fold in folds),
     }
 
 
-def _write(
-    out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted
-) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
-    """Write model and tables; returns (predictions, (classes, classes) counts) over all folds."""
-    save_model(refitted.model, out / "model.keras")
+def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -> pd.DataFrame:
+    """Write model and tables; returns the predictions over all folds."""
+    save_model(refitted.fit.model, out / "model.keras")
+    write_history(out / "history.csv", refitted.progress.history)
     predictions = pd.concat(
         [read_predictions(folder / "predictions.csv") for folder in folders], ignore_index=True
     )
     write_table(predictions, out / "predictions.csv")
-    names = list(clips.classes)
-    probabilities = predictions[[f"p:{name}" for name in names]].to_numpy(dtype=np.float32)
-    index = {name: i for i, name in enumerate(names)}
-    labels = np.array([index[str(name)] for name in predictions["label"]], dtype=np.int64)
-    counts = confusion(probabilities, labels)
-    write_table(pd.DataFrame(counts, index=names, columns=names), out / "confusion.csv", index=True)
-    write_table(per_class(probabilities, labels, names), out / "classes.csv")
-    write_table(confident_mistakes(predictions), out / "mistakes.csv")
+    write_class_tables(out, predictions, clips.classes)
     leaks = [
-        read_table(f / "leakage.csv").assign(fold=f.name)
-        for f in folders
-        if (f / "leakage.csv").exists()
+        read_table(folder / "leakage.csv").assign(fold=folder.name)
+        for folder in folders
+        if (folder / "leakage.csv").exists()
     ]
     if leaks:
         write_table(pd.concat(leaks, ignore_index=True), out / "leakage.csv")
-    write_history(out / "history.csv", refitted.progress.history)
-    return predictions, counts
+    return predictions

@@ -59,15 +59,15 @@ def require_apart(clips: Clips, split: Split) -> None:
 def straddling(clips: Clips, split: Split) -> pd.DataFrame:
     """Test clips whose group is also trained on, by the user's own wish (given, stratified).
 
-    Columns test, other, part, similarity (NaN: not measured), why: a line per clip, with the first
-    training clip of its group. Empty for a split that keeps groups whole.
+    Columns test, other, part, similarity (NaN: not measured): a line per clip, with the first training
+    clip of its group. Empty for a split that keeps groups whole.
     """
     test, train = clips.positions(split.test), clips.positions(split.train)
     ids, groups = _ids(clips), _text(clips.table, "group")
     first = _first(groups[train], ids[train])
     others = [first.get(group, "") for group in groups[test]]
     columns = {"test": ids[test], "other": others, "part": "train", "similarity": np.nan}
-    table = pd.DataFrame(columns | {"why": "same group"})
+    table = pd.DataFrame(columns)
     return table[table["other"] != ""].reset_index(drop=True)
 
 

@@ -22,11 +22,11 @@ from pipeline.errors import ConfigError
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.saved import flat
 from pipeline.heads.source import SequenceSource, normalised, usable
 from pipeline.heads.splits import Split
 from pipeline.heads.zoo import config_dict, head_kind
 from pipeline.plain import write_json
+from pipeline.spec import flat
 
 FORMAT = "pixels-once/identity"
 FORMAT_VERSION = 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline import engine
 from pipeline.errors import ConfigError
@@ -16,18 +18,20 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import require_apart
 from pipeline.heads.identity import Identity
 from pipeline.heads.notes import split_notes
-from pipeline.heads.resolved import resolve
 from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
     FORMAT,
     FORMAT_VERSION,
+    read_config,
     recorded_splits,
     split_record,
 )
-from pipeline.heads.splits import Split, make_folds, make_split, resolve_way
+from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way
+from pipeline.heads.zoo import head_kind
 
-FOLDED = ("kfold", "leave_one_group_out")
+WIDE = 512
+"""From this recurrent width on, bfloat16 products and larger batches pay on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,7 +78,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         )
     name = f"the run {resumed}"
     clips = recorded.align(clips, name)
-    splits = tuple(recorded_splits(resumed))
+    splits = tuple(recorded_splits(read_config(resumed)))
     _require_apart(clips, splits)
     asked = resolve_way(clips.table, config.split)
     settings = resolve(config, splits, how=asked)
@@ -87,6 +91,43 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         identity=recorded,
         resumed=True,
     )
+
+
+def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> TrainConfig:
+    """The settings with every 0 and `auto` replaced by the value used on this machine for these splits.
+
+    how: the way to split, if it is not that of `splits`: a resumed run may be asked for another
+
+    The folds of a cross-validation and the last fit on all clips share one batch, that of the
+    smallest fold, so that their mean is a figure of one setting.
+    """
+    kind = head_kind(config.head)
+    wide = getattr(kind.configure(config.options), "units", 0) >= WIDE
+    clips = min(len(split.train) for split in splits)
+    how = how or splits[0].how
+    return replace(
+        config,
+        lr=config.lr or kind.lr,
+        train_batch=config.train_batch or auto_batch(clips, wide=wide),
+        precision=auto_precision(wide=wide) if config.precision == "auto" else config.precision,
+        split=how,
+        folds=config.folds if how == "kfold" else len(splits),
+    )
+
+
+def auto_precision(*, wide: bool) -> str:
+    """The precision that `auto` means for a head: bfloat16 for wide ones if the hardware has it.
+
+    float16 is not offered: it would need loss scaling and gains nothing over these for a head.
+    """
+    return "bfloat16" if wide and engine.auto_precision() == "bfloat16" else "float32"
+
+
+def auto_batch(training_clips: int, *, wide: bool) -> int:
+    """Clips per training step: as many as are fast on a CPU, but at least eight steps an epoch."""
+    most = 128 if wide else 64
+    few = max(training_clips // 8, 1)
+    return int(min(most, max(8, 2 ** int(np.log2(few)))))
 
 
 def require_same_run(folder: Path, clips: Clips, config: TrainConfig) -> None:

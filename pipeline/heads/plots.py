@@ -1,30 +1,69 @@
-"""A run's pictures, drawn with matplotlib and no display: curves, confusion, layers."""
+"""A run's plots, drawn from its files with matplotlib and no display: curves, confusion, layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from pipeline.drawing import new_figure, save_figure
-from pipeline.heads.fitting import EpochReport
+from pipeline.errors import RunWarning
+from pipeline.heads.run_folder import read_metrics
+from pipeline.heads.saved import load_run
+from pipeline.plain import read_table
 
+PLOTS = ("curves.png", "confusion.png", "model.png")
 BLUE, ORANGE, GREY = "#2563a8", "#d97706", "#6b7280"
 
 
-def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) -> None:
-    """Loss and top-1 of training and validation by epoch, the kept epoch marked."""
+def draw_plots(folder: Path, model: Any, names: Sequence[str] = PLOTS) -> None:
+    """Draw these plots of a run whose figures are written; a `RunWarning` names each that failed."""
+    draw: dict[str, Callable[[Path], None]] = {
+        "curves.png": lambda path: plot_curves(
+            pd.read_csv(folder / "history.csv"), path, best_epoch=read_metrics(folder)["best_epoch"]
+        ),
+        "confusion.png": lambda path: plot_confusion(
+            read_table(folder / "confusion.csv", index_col=0), path
+        ),
+        "model.png": lambda path: plot_model(model, path),
+    }
+    for name in names:
+        temporary = folder / f".{name}"
+        try:
+            draw[name](temporary)
+            temporary.replace(folder / name)
+        except Exception as error:  # whatever matplotlib raises: the run's figures are worth more
+            temporary.unlink(missing_ok=True)
+            warnings.warn(
+                f"{folder / name} was not drawn ({type(error).__name__}: {error}); "
+                "the run's figures are complete",
+                RunWarning,
+                stacklevel=2,
+            )
+
+
+def draw_missing(folder: Path) -> None:
+    """Draw the plots that a finished run lacks (it was killed while it drew them)."""
+    missing = [name for name in PLOTS if not (folder / name).exists()]
+    if missing:
+        draw_plots(folder, load_run(folder).model, missing)
+
+
+def plot_curves(history: pd.DataFrame, path: Path, *, best_epoch: int) -> None:
+    """Loss and top-1 of training and validation by epoch, the kept epoch marked.
+
+    history: one line per epoch, as in `history.csv`
+    """
     figure = new_figure(9, 3.6)
-    epochs = [report.epoch for report in history]
     columns = (("loss", "val_loss", "Loss (cross-entropy)"), ("top1", "val_top1", "Top-1 accuracy"))
-    for axis, (ours, theirs, title) in zip(figure.subplots(1, 2), columns, strict=True):
-        axis.plot(epochs, [getattr(r, ours) for r in history], color=BLUE, label="training")
-        validation = [getattr(r, theirs) for r in history]
-        if not np.isnan(validation).all():
-            axis.plot(epochs, validation, color=ORANGE, label="validation")
+    for axis, (training, validation, title) in zip(figure.subplots(1, 2), columns, strict=True):
+        axis.plot(history["epoch"], history[training], color=BLUE, label="training")
+        if not history[validation].isna().all():
+            axis.plot(history["epoch"], history[validation], color=ORANGE, label="validation")
         if best_epoch:
             axis.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
         axis.set_title(title, fontsize=11)
@@ -35,8 +74,12 @@ def plot_curves(history: Sequence[EpochReport], path: Path, *, best_epoch: int) 
     save_figure(figure, path, dpi=130)
 
 
-def plot_confusion(counts: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
-    """The confusion matrix: shares of each true class as colour, counts where they fit."""
+def plot_confusion(table: pd.DataFrame, path: Path) -> None:
+    """The confusion matrix: shares of each true class as colour, counts where they fit.
+
+    table: (classes, classes) counts, true by predicted class, as in `confusion.csv`
+    """
+    classes, counts = [str(name) for name in table.columns], table.to_numpy(dtype=np.int64)
     n = len(classes)
     side = float(np.clip(2.5 + 0.45 * n, 4, 22))
     figure = new_figure(side + 1, side)

@@ -15,8 +15,7 @@ import numpy as np
 from pipeline.errors import ConfigError
 from pipeline.heads.compare import test_set_key
 from pipeline.heads.identity import NOT_COMPARED, Identity
-from pipeline.heads.run_folder import DONE
-from pipeline.heads.saved import read_config
+from pipeline.heads.run_folder import read_config, read_metrics
 from pipeline.heads.work_folder import RunState, run_state
 
 PARTS = ("test", "validation", "test_set", "test_views", "baseline")
@@ -93,7 +92,7 @@ def seeded_name(name: str, seed: int) -> str:
 
 def _repeats(runs: Mapping[int, Path]) -> Repeats:
     ordered = dict(sorted(runs.items()))
-    found = [json.loads((run / DONE).read_text(encoding="utf-8")) for run in ordered.values()]
+    found = [read_metrics(run) for run in ordered.values()]
     return Repeats(
         name=_common_name([run.name for run in ordered.values()]),
         head=str(found[0]["head"]),

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder."""
+"""The files that a run leaves in its folder, written and read back."""
 
 from __future__ import annotations
 
@@ -8,21 +8,73 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
-from pipeline.heads.fitting import EpochReport
+from pipeline.heads.epochs import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicted_classes
 from pipeline.heads.source import Rows
-from pipeline.heads.splits import Split
-from pipeline.plain import read_table, write_rows
+from pipeline.heads.splits import PARTS, Split
+from pipeline.plain import read_table, write_rows, write_table
 from pipeline.plain import write_json as write_json
 
 FORMAT = "pixels-once/run"
 FORMAT_VERSION = 1
+NEEDED = ("classes", "fingerprint", "head", "shape", "spec", "split", "steps")
+"""The keys without which a run's `config.json` cannot be used."""
 CHECKPOINT = "checkpoint"
 DONE = "metrics.json"
-"""A folder with it holds the figures of a trained head; pictures may come after it."""
+"""A folder with it holds the figures of a trained head; plots may be written after it."""
+CLIPS = "clips.csv"
+COLUMNS = ("row", "video_id", "label", "group", "part", "fold", "sha256", "digest")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's `config.json`; raises `ConfigError` if it is damaged, not a run's, or too new."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{folder} is not a run, it has no config.json: name a folder that `train` made"
+        ) from None
+    except ValueError:
+        raise ConfigError(f"{folder}/config.json is damaged: train again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ConfigError(f"{folder}/config.json is not a run's: name a folder that `train` made")
+    if config.get("format_version", 0) > FORMAT_VERSION:
+        raise ConfigError(
+            f"{folder} has run format {config['format_version']}, newer than {FORMAT_VERSION}: "
+            "update pixels-once"
+        )
+    missing = [name for name in NEEDED if not config.get(name)]
+    if missing:
+        raise ConfigError(
+            f"{folder}/config.json has no {', '.join(missing)}: restore the file or train again"
+        )
+    return config
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """A run's `metrics.json`; raises `ConfigError` if it is missing or damaged."""
+    try:
+        metrics: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{folder} has no {DONE}: its training has not ended, resume it"
+        ) from None
+    except ValueError:
+        raise ConfigError(f"{folder / DONE} is damaged: restore the file or train again") from None
+    return metrics
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Save a head without its optimizer (three times the size), whole or not at all."""
+    # Keras goes by the suffix.
+    temporary = path.with_name(f".{path.name}").with_suffix(".keras")
+    model.save(temporary, include_optimizer=False)
+    temporary.replace(path)
 
 
 def write_history(path: Path, history: Sequence[EpochReport]) -> None:
@@ -34,9 +86,9 @@ def write_history(path: Path, history: Sequence[EpochReport]) -> None:
 def predictions_table(
     clips: Clips, parts: Mapping[str, tuple[Rows, Probabilities]]
 ) -> pd.DataFrame:
-    """One line per predicted clip: who it is, what was said, and every class's probability.
+    """One line per predicted clip: its id and label, the prediction, and every class's probability.
 
-    `parts` maps `test`, `validation`, … to (positions (n,), probabilities (n, classes)).
+    parts: `test`, `validation`, … → (positions (n,), probabilities (n, classes))
     """
     tables = []
     for part, (positions, probabilities) in parts.items():
@@ -68,29 +120,21 @@ def read_predictions(path: Path, *, probabilities: bool = True) -> pd.DataFrame:
     return read_table(path, usecols=wanted, dtype=dict.fromkeys(names, str))
 
 
-def recorded_splits(out: Path) -> list[Split]:
-    """The splits that a run's `config.json` records; empty where there is none."""
-    path = out / "config.json"
-    if not path.exists():
-        return []
-    config = json.loads(path.read_text(encoding="utf-8"))
-    splits = []
-    for record in config["folds"] or [config["split"]]:
-        parts = {name: record[name]["rows"] for name in ("train", "validation", "test")}
-        splits.append(Split.from_dict(record | parts))
-    return splits
+def class_probabilities(
+    predictions: pd.DataFrame, classes: Sequence[str]
+) -> tuple[Probabilities, Labels]:
+    """(probabilities (n, classes) float32, labels (n,) int64) of a table of predictions."""
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[str(name)] for name in predictions["label"]], dtype=np.int64)
+    return predictions[[f"p:{name}" for name in classes]].to_numpy(dtype=np.float32), labels
 
 
 def split_record(clips: Clips, split: Split) -> dict[str, Any]:
     """The split with rows, digests and video ids of each part, as plain JSON values."""
     record: dict[str, Any] = {
-        "how": split.how,
-        "seed": split.seed,
-        "fold": split.fold,
-        "folds": split.folds,
-        "test_set": split.test_set,
+        name: getattr(split, name) for name in ("how", "seed", "fold", "folds", "test_set")
     }
-    for name in ("train", "validation", "test"):
+    for name in PARTS:
         at = clips.positions(getattr(split, name))
         record[name] = {
             "rows": clips.rows[at].tolist(),
@@ -98,3 +142,74 @@ def split_record(clips: Clips, split: Split) -> dict[str, Any]:
             "video_ids": clips.table["video_id"].iloc[at].tolist(),
         }
     return record
+
+
+def split_records(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `split_record` returned for each fold, or for the one split, from `config.json`."""
+    return list(config["folds"] or [config["split"]])
+
+
+def recorded_splits(config: Mapping[str, Any]) -> list[Split]:
+    """The splits that a run's `config.json` records."""
+    return [
+        Split(
+            **{name: np.asarray(record[name]["rows"], dtype=np.int64) for name in PARTS},
+            how=str(record["how"]),
+            seed=int(record["seed"]),
+            fold=int(record["fold"]),
+            folds=int(record["folds"]),
+            test_set=str(record.get("test_set", "")),
+        )
+        for record in split_records(config)
+    ]
+
+
+def write_clips(out: Path, clips: Clips, splits: Sequence[Split], tested: Rows) -> None:
+    """Write `clips.csv`: every usable clip, with the part it takes in the run's own head.
+
+    part: train, validation, test, or empty for a clip that takes none. With several folds the head
+    is trained on all of them, `fold` is the one that tests the clip, and the test is the named test
+    set's (`tested`, row numbers).
+    """
+    part = np.full(len(clips), "", dtype=object)
+    fold = np.full(len(clips), "", dtype=object)
+    if len(splits) > 1:
+        for split in splits:
+            at = clips.positions(split.test)
+            part[at], fold[at] = "train", str(split.fold)
+        part[clips.positions(tested)] = "test"
+    else:
+        for name in PARTS:
+            part[clips.positions(getattr(splits[0], name))] = name
+    table = clips.table.assign(row=clips.rows, part=part, fold=fold)
+    write_table(table.reindex(columns=list(COLUMNS), fill_value=""), out / CLIPS)
+
+
+def read_clips(run: Path) -> pd.DataFrame:
+    """A run's `clips.csv` with text columns as text; empty for a run made before that file was."""
+    if not (run / CLIPS).exists():
+        return pd.DataFrame(columns=list(COLUMNS))
+    texts = dict.fromkeys(("video_id", "label", "group", "part", "fold", "sha256"), str)
+    return read_table(run / CLIPS, dtype=texts)
+
+
+def trained_clips(run: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The clips that the head of a run has seen: video_id, group, sha256 and digest of each.
+
+    Its training and validation clips, or, with several folds, all of them. For a run made before
+    `clips.csv`, groups and hashes are those that `table` (a store's) has under the same ids.
+    """
+    clips = read_clips(run)
+    if len(clips):
+        return clips[clips["part"].isin(["train", "validation"])]
+    config = read_config(run)
+    parts = PARTS if config["folds"] else ("train", "validation")
+    records = [split_records(config)[0][part] for part in parts]
+    seen = pd.DataFrame(
+        {
+            "video_id": [str(v) for record in records for v in record["video_ids"]],
+            "digest": [int(d) for record in records for d in record["digests"]],
+        }
+    )
+    known = table.reindex(columns=["video_id", "group", "sha256"], fill_value="")
+    return seen.merge(known, on="video_id", how="left").fillna({"group": "", "sha256": ""})

@@ -1,8 +1,7 @@
-"""A finished run, read back: the head, what it was trained on, and its say on new sequences."""
+"""A finished run, loaded: the head, what it was trained on, and its predictions of new sequences."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy.typing as npt
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.digest import head_digest
-from pipeline.heads.run_folder import DONE, FORMAT, FORMAT_VERSION
+from pipeline.heads.inference import predict_batch
+from pipeline.heads.lean import keras
+from pipeline.heads.run_folder import DONE, read_config, read_metrics
 from pipeline.heads.source import SequenceSource
-
-NEEDED = ("classes", "fingerprint", "head", "shape", "spec", "split", "steps")
-"""What a run's `config.json` cannot be without."""
+from pipeline.spec import differing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,8 +51,6 @@ class Run:
         What stands in padding does not matter. Raises `ConfigError` on another shape, a mask with
         gaps or padding on the left, and a sequence without a single real step.
         """
-        from pipeline.heads.fitting import predict_batch
-
         features, mask = np.asarray(features), np.asarray(mask, dtype=bool)
         self._check(features, mask)
         parts = [
@@ -68,15 +65,14 @@ class Run:
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
     def require_same_spec(self, source: SequenceSource) -> None:
-        """Nothing, or `SpecMismatch` where a source's features are not what this head knows."""
+        """Raises `SpecMismatch` if a source's features are not those that this head reads."""
         if source.fingerprint == self.fingerprint:
             return
-        mine, theirs = flat(self.spec), flat(source.spec)
-        names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-        shown = ", ".join(f"{k} {mine.get(k)} against {theirs.get(k)}" for k in names[:4])
+        different = [f"{k} {v}" for k, v in differing(self.spec, source.spec).items()]
         raise SpecMismatch(
             f"the run {self.folder.name} was trained on spec {self.fingerprint[:12]}, the store "
-            f"has {source.fingerprint[:12]} ({shown}): train on this store, or use the run's own"
+            f"has {source.fingerprint[:12]} ({', '.join(different[:4])}): train "
+            "on this store, or use the run's own"
         )
 
     def moved_on(self, source: SequenceSource) -> list[str]:
@@ -123,9 +119,8 @@ def load_run(folder: Path | str) -> Run:
     if not (folder / "model.keras").exists():
         raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
     engine.prepare()
-    # Loading needs our layers registered; who reads a run's config needs no Keras.
+    # Loading needs our layers registered; reading a run's config needs no Keras.
     from pipeline.heads import layers, recurrent  # noqa: F401
-    from pipeline.heads.lean import keras
 
     try:
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
@@ -136,7 +131,7 @@ def load_run(folder: Path | str) -> Run:
             f"{folder}/model.keras cannot be loaded ({_first_line(error)}): "
             "restore the file or train again"
         ) from None
-    metrics = _read_metrics(folder)
+    metrics = read_metrics(folder) if (folder / DONE).exists() else {}
     _hold_to_its_claims(folder, model, config, metrics)
     return Run(
         folder=folder,
@@ -150,51 +145,6 @@ def load_run(folder: Path | str) -> Run:
         steps=int(config["steps"]),
         shape=tuple(config["shape"]),
     )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A run's `config.json`; raises `ConfigError` where it is none of ours or too new."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{folder} is not a run, it has no config.json: name a folder that `train` made"
-        ) from None
-    except ValueError:
-        raise ConfigError(f"{folder}/config.json is damaged: train again") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ConfigError(f"{folder}/config.json is not a run's: name a folder that `train` made")
-    if config.get("format_version", 0) > FORMAT_VERSION:
-        raise ConfigError(
-            f"{folder} has run format {config['format_version']}, newer than {FORMAT_VERSION}: "
-            "update pixels-once"
-        )
-    lost = [name for name in NEEDED if not config.get(name)]
-    if lost:
-        raise ConfigError(
-            f"{folder}/config.json has no {', '.join(lost)}: restore the file or train again"
-        )
-    return config
-
-
-def flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested spec as one mapping of dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in spec.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    done = folder / DONE
-    try:
-        found: dict[str, Any] = json.loads(done.read_text("utf-8")) if done.exists() else {}
-    except ValueError:
-        raise ConfigError(f"{done} is damaged: restore the file or train again") from None
-    return found
 
 
 def _hold_to_its_claims(

@@ -6,11 +6,8 @@ split or `stratified` says so; clips of equal bytes never do (`pipeline.heads.ga
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,11 +18,13 @@ from pipeline.heads.given import given_parts, given_split
 from pipeline.heads.holdout import Holdout, kept_out, named
 from pipeline.heads.source import Rows, normalised, usable
 from pipeline.heads.units import group_names
-from pipeline.plain import write_json
 
 WAYS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 GROUPED = ("grouped", "kfold", "leave_one_group_out")
 """Ways to split that keep groups whole."""
+FOLDED = ("kfold", "leave_one_group_out")
+"""Ways to split that make several folds."""
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,44 +49,6 @@ class Split:
             f"test={len(self.test)}, seed={self.seed}, fold={self.fold} of {self.folds})"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The split as plain JSON values; `from_dict` reads it back."""
-        parts = {name: getattr(self, name).tolist() for name in ("train", "validation", "test")}
-        return {
-            **parts,
-            "how": self.how,
-            "seed": self.seed,
-            "fold": self.fold,
-            "folds": self.folds,
-            "test_set": self.test_set,
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        train, validation, test = (
-            np.asarray(values[name], dtype=np.int64) for name in ("train", "validation", "test")
-        )
-        return cls(
-            train=train,
-            validation=validation,
-            test=test,
-            how=str(values["how"]),
-            seed=int(values["seed"]),
-            fold=int(values["fold"]),
-            folds=int(values["folds"]),
-            test_set=str(values.get("test_set", "")),
-        )
-
-    def save(self, path: Path) -> None:
-        """Write the split as JSON, whole or not at all."""
-        write_json(path, self.to_dict(), indent=None)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a split that `save` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
 
 def make_split(
     table: pd.DataFrame,
@@ -95,28 +56,19 @@ def make_split(
     how: str = "auto",
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    folds: int = 3,
-    fold: int = 0,
     holdouts: Sequence[Holdout] = (),
     test_set: str = "",
 ) -> Split:
     """Split the usable clips of a table (as `SequenceSource.table`) into three parts.
 
-    `auto` is `given` where the `split` column names test clips, else `grouped` where groups are
-    known, else `stratified`. For `kfold` and `leave_one_group_out` this is fold number `fold`;
-    `make_folds` gives all of them. Clips that one of the `holdouts` keeps out take no part, but
-    those of the one named `test_set`, which are the test. Equal tables and seeds give equal splits.
+    `auto` is `given` if the `split` column names test clips, else `grouped` if groups are known, else
+    `stratified`; `kfold` and `leave_one_group_out` are made by `make_folds`. Clips that one of the
+    `holdouts` keeps out take no part, except those of the one named `test_set`, which are the test.
+    Equal tables and seeds give equal splits.
 
     Raises `ConfigError` where there are too few classes, clips or groups for it.
     """
     resolved = resolve_way(table, how)
-    if resolved in ("kfold", "leave_one_group_out"):
-        every = make_folds(
-            table, how=resolved, seed=seed, fractions=fractions, folds=folds, holdouts=holdouts
-        )
-        if not 0 <= fold < len(every):
-            raise ConfigError(f"fold is {fold}: give a number from 0 to {len(every) - 1}")
-        return every[fold]
     clips = _checked(table, fractions)
     tested = rows_of_test_set(clips, holdouts, test_set)
     free = clips[~kept_out(holdouts, clips)]

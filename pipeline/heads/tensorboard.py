@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.heads.fitting import EpochReport, OnEpoch
+from pipeline.heads.epochs import EpochReport, OnEpoch
 
 
 def log_epochs(folder: Path) -> OnEpoch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import SpecMismatch
 from pipeline.heads.clips import Clips
 from pipeline.heads.source import Rows
+from pipeline.spec import differing
 
 MAY_DIFFER = frozenset({"view", "fit", "interpolation", "precision", "sampling.offset"})
 """What one view of a clip may have other than another: how its frames are looked at, and which
@@ -57,13 +58,12 @@ def _require_same_meaning(clips: Clips, other: Clips, name: str) -> None:
             f"{name} has steps of {other.shape} × {other.steps}, the first store "
             f"{clips.shape} × {clips.steps}: make both with one backbone and one FRAMES"
         )
-    mine, theirs = _flat(clips.spec), _flat(other.spec)
-    names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-    strange = [f"{k} {theirs.get(k)} against {mine.get(k)}" for k in names if k not in MAY_DIFFER]
-    if strange:
+    different = differing(other.spec, clips.spec).items()
+    refused = [f"{k} {values}" for k, values in different if k not in MAY_DIFFER]
+    if refused:
         raise SpecMismatch(
             f"{name} is no view of the first store's clips, its steps mean something else "
-            f"({', '.join(strange[:4])}): only {', '.join(sorted(MAY_DIFFER))} may differ"
+            f"({', '.join(refused[:4])}): only {', '.join(sorted(MAY_DIFFER))} may differ"
         )
 
 
@@ -95,13 +95,3 @@ def _refuse(ids: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], what: str, reme
 
 def _name(clips: Clips) -> str:
     return f"the view {url}" if (url := str(getattr(clips.source, "url", ""))) else "a view"
-
-
-def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in spec.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[key] = value
-    return flat

@@ -16,7 +16,7 @@ from flows.settings import SweepSettings, TrainSettings
 from flows.train.runs import Made, over_seeds, run_trainings, seeded
 from flows.train.trials import trials
 from pipeline.errors import ConfigError
-from pipeline.heads.saved import read_config
+from pipeline.heads.run_folder import read_config
 from tests.flows.running import Finished, run_here
 from tests.flows.stores import rising_or_falling
 from tests.heads.test_identity import result_of

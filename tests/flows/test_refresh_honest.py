@@ -22,7 +22,7 @@ from flows.train.trials import trials
 from pipeline.heads import plan
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import LeakError
-from pipeline.heads.record import read_clips
+from pipeline.heads.run_folder import read_clips
 from tests.flows.refreshing import Refresh, clips_of, made, refresh
 from tests.flows.running import run
 from tests.flows.stores import add_clips

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import store
-from pipeline.heads.record import read_clips
+from pipeline.heads.run_folder import read_clips
 from tests.flows.refreshing import CONFIG, Refresh, refresh
 from tests.flows.running import Finished
 from tests.flows.stores import add_clips, rising_or_falling

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.train.flow import print_epoch, print_notes
-from pipeline.heads.fitting import EpochReport
+from pipeline.heads.epochs import EpochReport
 from tests.flows.running import run_here
 from tests.flows.stores import rising_or_falling
 from tests.heads.sources import rising_or_falling as rising_or_falling_in_memory

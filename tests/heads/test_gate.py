@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.heads.baselines import baselines
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.fitting import Progress
+from pipeline.heads.fitting import fit_split
 from pipeline.heads.freezing import cut_holdout
 from pipeline.heads.gate import LeakError, require_apart, require_unseen, unseen
 from pipeline.heads.holdout import Holdout
-from pipeline.heads.record import read_clips, trained_clips
+from pipeline.heads.plan import resolve
+from pipeline.heads.run_folder import read_clips, trained_clips
 from pipeline.heads.splits import make_folds, make_split
 from pipeline.heads.training import train
 from pipeline.heads.units import contents, group_names
@@ -63,8 +63,9 @@ def test_a_planted_leak_is_refused_with_the_ids(what, says):
     with pytest.raises(LeakError, match=says) as refused:
         require_apart(clips, split)
     assert ".mp4 with " in str(refused.value)
+    settings = resolve(TrainConfig(head="frame_average", epochs=1), [split])
     with pytest.raises(LeakError, match=says):
-        baselines(clips, split, TrainConfig(head="gru", epochs=1), 0.0, Progress())
+        fit_split(clips, split, settings)
 
 
 @pytest.mark.parametrize("what", ["row", "group", "bytes"])

@@ -219,11 +219,11 @@ def test_a_resumed_run_continues_exactly_or_is_refused_by_name(
 def test_ctrl_c_within_an_epoch_loses_that_epoch_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.heads import fitting
+    from pipeline.heads import epochs
 
     config = dataclasses.replace(WAYS["train"], lr=0.3, epochs=6, patience=6)
     train(three_classes(), config, tmp_path / "whole")
-    batches, seen = fitting._training_batches, []
+    batches, seen = epochs._training_batches, []
 
     def breaking(*args: Any) -> Any:
         for batch in batches(*args):
@@ -232,7 +232,7 @@ def test_ctrl_c_within_an_epoch_loses_that_epoch_and_nothing_else(
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(fitting, "_training_batches", breaking)
+    monkeypatch.setattr(epochs, "_training_batches", breaking)
     half = train(three_classes(), config, tmp_path / "half")
     assert half["stopped"]
     assert half["best_epoch"] < half["epochs"] == 4, "the best weights are the latest: a weak test"

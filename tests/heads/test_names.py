@@ -13,8 +13,7 @@ from flows.cli.terminal import suggest
 from pipeline.drawing import new_figure, save_figure
 from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.record import read_clips
-from pipeline.heads.run_folder import read_predictions
+from pipeline.heads.run_folder import read_clips, read_predictions
 from pipeline.heads.saved import load_run
 from pipeline.heads.training import train
 from pipeline.report.figures import board_chart, class_chart, confusion_chart

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.errors import ConfigError, RunWarning
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.pictures import PICTURES, draw_missing
+from pipeline.heads.plots import PLOTS, draw_missing
 from pipeline.heads.training import train
 from pipeline.heads.work_folder import RunState, run_state, settle
 from tests.heads.sources import rising_or_falling
@@ -124,7 +124,7 @@ def test_a_picture_that_cannot_be_drawn_takes_no_result_with_it(tmp_path: Path) 
     (tmp_path / "a" / "confusion.png").rmdir()
     (tmp_path / "a" / "model.png").unlink()
     draw_missing(tmp_path / "a")
-    assert all((tmp_path / "a" / name).is_file() for name in PICTURES)
+    assert all((tmp_path / "a" / name).is_file() for name in PLOTS)
 
 
 @pytest.mark.long

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads import training
+from pipeline.heads import evaluation
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.resolved import auto_batch
+from pipeline.heads.epochs import Callbacks
+from pipeline.heads.plan import auto_batch
 from pipeline.heads.saved import load_run
 from pipeline.heads.statistics import masked_statistics
 from pipeline.heads.tensorboard import log_epochs
@@ -40,7 +41,6 @@ WRITTEN = {
     "model.keras",
     "model.png",
     "predictions.csv",
-    "split.json",
 }
 
 
@@ -166,18 +166,18 @@ def test_a_stop_while_the_frame_average_trains_keeps_the_head_and_is_said(
     signal, tmp_path, monkeypatch
 ):
     source = rising_or_falling()
-    real = training.fit_split
+    real = evaluation.fit_split
 
     def interrupted(clips, split, config, **options):
         if config.head == "frame_average":
-            options["on_epoch"] = interrupt
+            options["callbacks"] = Callbacks(on_epoch=interrupt)
         return real(clips, split, config, **options)
 
     def interrupt(report):
         if report.epoch == 2:
             raise KeyboardInterrupt(signal)
 
-    monkeypatch.setattr(training, "fit_split", interrupted)
+    monkeypatch.setattr(evaluation, "fit_split", interrupted)
     config = TrainConfig(head="mlp", options={"units": 4, "second_units": 4}, epochs=3)
     stopped = train(source, config, tmp_path / "run")
     assert stopped["stopped"]
