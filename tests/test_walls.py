@@ -45,6 +45,8 @@ WALLS = {
         "store",
         "flows",
         "pipeline.heads",
+        "pipeline.predict",
+        "pipeline.report",
     },
     "pipeline/heads": {
         "cv2",
@@ -56,29 +58,108 @@ WALLS = {
         "store",
         "flows",
         "pipeline.features",
+        "pipeline.predict",
+        "pipeline.report",
     },
-    "pipeline/predict/prediction.py": {"zarr", "prefect", "dask", "distributed", "store", "flows"},
-    "pipeline/report": {"cv2", "zarr", "prefect", "dask", "distributed", "keras", "store", "flows"},
+    "pipeline/predict": {
+        "zarr",
+        "prefect",
+        "dask",
+        "distributed",
+        "store",
+        "flows",
+        "pipeline.report",
+    },
+    "pipeline/report": {
+        "cv2",
+        "zarr",
+        "prefect",
+        "dask",
+        "distributed",
+        "keras",
+        "store",
+        "flows",
+        "pipeline.predict",
+    },
     "pipeline": {"store", "flows", "zarr", "prefect", "dask", "distributed"},
     "store": {"pipeline", "flows", "cv2", "tensorflow", "keras", "prefect", "dask", "distributed"},
+    "flows/extract": {"flows.train", "flows.schedule", "flows.cli", "keras"},
+    "flows/cli": {"keras", "tensorflow", "torch", "jax"},
 }
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
+PACKAGES = ("pipeline", "store", "flows")
+
+Graph = dict[str, set[str]]
 
 
 def imports_of(path: Path) -> set[str]:
     """Every dotted name that a file imports, anywhere in it."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def files_of(room: str) -> list[Path]:
-    place = ROOT / room
-    return [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
+def files_of(room: str, root: Path = ROOT) -> list[Path]:
+    path = root / room
+    return [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
+
+
+def import_graph(root: Path) -> Graph:
+    """Module → the modules of `PACKAGES` that it imports, imports inside functions counted.
+
+    `from a import b` is an import of the module `a.b` where there is one, else of `a`.
+    """
+    modules = {}
+    for path in (path for package in PACKAGES for path in files_of(package, root)):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        modules[name] = imports_of(path)
+    graph: Graph = {}
+    for module, names in modules.items():
+        imported = {name for name in names if name in modules}
+        from_packages = {name.rpartition(".")[0] for name in imported if name.count(".")}
+        plain = names - imported
+        used = {name.rpartition(".")[0] for name in plain} & modules.keys()
+        graph[module] = (imported - from_packages | used) - {module}
+    return graph
+
+
+def circles_of(graph: Graph) -> list[list[str]]:
+    """The groups of nodes that reach each other, each sorted."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = graph.get(todo.pop(), set()) - seen
+            seen |= new
+            todo += new
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    on_one = [node for node in sorted(graph) if node in reach[node]]
+    groups = {
+        tuple(other for other in on_one if other in reach[node] and node in reach[other])
+        for node in on_one
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def rooms_of(graph: Graph) -> Graph:
+    """The same with the modules of a room of `flows` as one node."""
+
+    def room(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    rooms: Graph = {}
+    for module, names in graph.items():
+        if module.startswith("flows."):
+            others = {room(name) for name in names if name.startswith("flows.")}
+            rooms.setdefault(room(module), set()).update(others - {room(module)})
+    return rooms
 
 
 @pytest.mark.parametrize("room", WALLS)
@@ -89,6 +170,35 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
         for name in imports_of(path):
             for wall in WALLS[room]:
                 assert not f"{name}.".startswith(f"{wall}."), f"{path} imports {name}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles_of(import_graph(ROOT)) == []
+
+
+def test_the_rooms_of_flows_have_arrows_one_way_and_the_command_line_on_top() -> None:
+    rooms = rooms_of(import_graph(ROOT))
+    assert circles_of(rooms) == []
+    assert {room for room, names in rooms.items() if "flows.cli" in names} == {"flows.__main__"}
+
+
+def test_a_circle_is_found_also_through_an_import_inside_a_function(tmp_path: Path) -> None:
+    sources = {
+        "pipeline/heads/one.py": "from pipeline.heads import two\n",
+        "pipeline/heads/two.py": "def late():\n    from pipeline.heads.one import name\n",
+        "pipeline/heads/three.py": "import pipeline.heads.one\n",
+        "flows/cli/up.py": "import flows.train.down\n",
+        "flows/train/down.py": "def late():\n    import flows.cli.side\n",
+        "flows/cli/side.py": "",
+    }
+    for name, text in sources.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        (path.parent / "__init__.py").touch()
+    graph = import_graph(tmp_path)
+    assert circles_of(graph) == [["pipeline.heads.one", "pipeline.heads.two"]]
+    assert circles_of(rooms_of(graph)) == [["flows.cli", "flows.train"]]
 
 
 def test_only_the_engine_names_a_framework() -> None:
@@ -129,6 +239,17 @@ def test_the_command_line_imports_nothing_heavy_for_help() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_the_modules_of_the_command_line_load_no_keras() -> None:
+    names = [path.stem for path in files_of("flows/cli") if path.stem != "__init__"]
+    code = (
+        f"import importlib, sys\n"
+        f"for name in {names}: importlib.import_module('flows.cli.' + name)\n"
+        "heavy = {'keras', 'tensorflow', 'torch', 'jax'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_every_warning_is_of_a_category_of_ours():
