@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.heads import leakage
 from pipeline.heads.augmentation import drop_features, jitter_steps
 from pipeline.heads.clips import load_clips
+from pipeline.heads.config import TrainConfig
 from pipeline.heads.evaluation import confident_mistakes
 from pipeline.heads.leakage import near_identical
 from pipeline.heads.measures import (
@@ -22,7 +24,10 @@ from pipeline.heads.measures import (
 )
 from pipeline.heads.splits import make_split
 from pipeline.heads.statistics import masked_statistics
+from pipeline.heads.training import train
 from tests.heads.sources import rising_or_falling
+
+DRAWS = False
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], np.float32)
 Y = np.array([0, 1, 2, 2])
@@ -149,6 +154,22 @@ def test_a_copied_clip_is_named_as_leakage():
     ids = source.frame["video_id"]
     assert (ids[test], ids[other]) in set(zip(after["test"], after["other"], strict=True))
     assert len(before) < len(after)
+
+
+@pytest.mark.parametrize(("split", "trainings"), [("grouped", 1), ("kfold", 2)])
+def test_near_identical_clips_are_looked_for_once_a_training(
+    split, trainings, tmp_path, monkeypatch
+):
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return near_identical(*arguments, **options)
+
+    monkeypatch.setattr(leakage, "near_identical", counted)
+    config = TrainConfig(head="frame_average", epochs=1, split=split, folds=2)
+    train(rising_or_falling(clips=32), config, tmp_path / "run")
+    assert len(calls) == trainings
 
 
 def test_jitter_keeps_order_padding_and_reach():

@@ -40,7 +40,7 @@ def build(x: Any, mask: Any, classes: int, config: LrcnConfig, seeded: SeededLay
 HEAD = HeadKind(
     name="lrcn",
     reads=("frames",),
-    one_line="a small CNN on every frame and an layers.LSTM, trained together",
+    one_line="a small CNN on every frame and an LSTM, trained together",
     source="J. Donahue et al. (2015), as in Bleed AI's human activity recognition tutorial (2021)",
     config=LrcnConfig,
     build=build,

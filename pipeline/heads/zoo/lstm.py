@@ -32,7 +32,7 @@ def build(x: Any, mask: Any, classes: int, config: LstmConfig, seeded: SeededLay
 HEAD = HeadKind(
     name="lstm",
     reads=("features",),
-    one_line="one wide layers.LSTM, then a dense layer",
+    one_line="one wide LSTM, then a dense layer",
     source="M. Harvey, Five video classification methods (2017), method 4",
     config=LstmConfig,
     build=build,
