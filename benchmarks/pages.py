@@ -69,8 +69,7 @@ def on_config(config: Any) -> Any:
 def cli_page() -> str:
     """Every command, its examples and settings, from the code that parses them."""
     sys.path.insert(0, str(ROOT))
-    from flows.cli.main import EXAMPLES
-    from flows.settings import COMMANDS
+    from flows.cli import COMMANDS, module_of
 
     lines = [
         "# The command line",
@@ -87,9 +86,8 @@ def cli_page() -> str:
     for name, settings in COMMANDS.items():
         words = " ".join((settings.__doc__ or "").split())
         lines += [f"## {name}", "", _cell(words), ""]
-        if name in EXAMPLES:
-            examples = [line.strip() for line in EXAMPLES[name].strip().splitlines()]
-            lines += ["```{.sh .no-run}", *examples, "```", ""]
+        examples = module_of(name).EXAMPLES.strip().splitlines()
+        lines += ["```{.sh .no-run}", *examples, "```", ""]
         lines += ["| setting | default | what it does |", "| --- | --- | --- |"]
         for item in fields(settings):
             help_text = str(item.metadata["help"])

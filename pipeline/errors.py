@@ -13,6 +13,8 @@ from collections.abc import Iterable
 class PixelsError(Exception):
     """Anything that a user can mend: the command line prints it without a traceback."""
 
+    exit_status = 1
+
 
 class ConfigError(PixelsError, ValueError):
     """A setting, a folder or a file is not what it must be."""
@@ -70,5 +72,22 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 0) -> str:
     'use one of inception_v3, pose'
     """
     names = list(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"use one of {', '.join(names[: most or None])}"
+    near = nearest(word, names).removeprefix(": ")
+    return near or f"use one of {', '.join(names[: most or None])}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`: did you mean …?`, to end a message with; empty if no known name is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def exit_status(error: BaseException) -> int | None:
+    """The exit status of a command that ends with this error; None where it deserves a traceback.
+
+    A class of errors says it by its own `exit_status`; of the system's errors, 4: the environment.
+    """
+    status = getattr(error, "exit_status", None)
+    if status is None and isinstance(error, OSError) and error.errno is not None:
+        return 4
+    return status

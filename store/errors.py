@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class StoreError(Exception):
     """Anything that the store refuses; each subclass is also the natural builtin."""
 
+    exit_status = 1
+
     def __str__(self) -> str:
         # OSError would format errno and file name; the sentence is ours.
         return str(self.args[0]) if self.args else ""
@@ -50,9 +52,13 @@ class StoreDamaged(StoreError, ValueError):
 class StoreUnwritable(StoreError, OSError):
     """The place does not take the bytes: full, read-only, forbidden, or gone."""
 
+    exit_status = 4
+
 
 class LeaseLost(StoreError, RuntimeError):
     """The lease is no longer ours: another run took over, or it was removed."""
+
+    exit_status = 4
 
 
 class StoreWarning(UserWarning):

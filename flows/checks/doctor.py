@@ -1,4 +1,4 @@
-"""The check-up: what a run needs, looked at one by one. Nothing is changed, nothing is fetched."""
+"""Checks of this machine: what a run needs, one by one. Nothing is changed, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from flows.checks.codecs import codec_lines
-from flows.settings import DoctorSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, PixelsError
 
@@ -32,15 +32,31 @@ class Line:
     remedy: str = ""
 
 
-def examine(settings: DoctorSettings) -> Iterator[Line]:
-    """Yield one finding after the other. A check that itself breaks is a bad line, not an error."""
-    checks: list[Callable[[DoctorSettings], Iterator[Line]]] = [
-        _python, _packages, _cpu, _engine, _codecs, _weights, _disk, _server, _dask,
-    ]  # fmt: skip
-    for check in checks:
-        area = check.__name__.strip("_")
+def examine(
+    *,
+    weights: str = "imagenet",
+    backbone: str = "inception_v3",
+    store: str = "",
+    scheduler: str = "",
+) -> Iterator[Line]:
+    """Yield one finding after the other. A check that itself breaks is a bad line, not an error.
+
+    weights, backbone, scheduler: as runs will be given them · store: where one will be written.
+    """
+    checks: dict[str, Callable[[], Iterator[Line]]] = {
+        "python": _python,
+        "packages": _packages,
+        "cpu": _cpu,
+        "engine": _engine,
+        "codecs": _codecs,
+        "weights": partial(_weights, weights, backbone),
+        "disk": partial(_disk, store),
+        "server": _server,
+        "dask": partial(_dask, scheduler),
+    }
+    for area, check in checks.items():
         try:
-            yield from check(settings)
+            yield from check()
         except Exception as error:  # whatever breaks on this machine is what doctor is asked for
             yield Line(
                 area=area,
@@ -50,20 +66,20 @@ def examine(settings: DoctorSettings) -> Iterator[Line]:
             )
 
 
-def _python(settings: DoctorSettings) -> Iterator[Line]:
-    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
+def _python() -> Iterator[Line]:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Line(
         area="python",
-        state="ok" if right else "bad",
+        state="ok" if supported else "bad",
         found=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
         remedy=""
-        if right
+        if supported
         else "use Python 3.11 to 3.13 (TensorFlow has none for a later one yet): "
         "make venv PYTHON=python3.13",
     )
 
 
-def _packages(settings: DoctorSettings) -> Iterator[Line]:
+def _packages() -> Iterator[Line]:
     needed = ("keras", "opencv-python-headless", "av", "zarr", "dask", "prefect", "prefect-dask")
     missing = [name for name in needed if not _version(name)]
     if missing:
@@ -108,16 +124,16 @@ def _packages(settings: DoctorSettings) -> Iterator[Line]:
         yield Line(area="packages", state="bad", found=found, remedy=remedy)
 
 
-def _cpu(settings: DoctorSettings) -> Iterator[Line]:
+def _cpu() -> Iterator[Line]:
     flags = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
              if name in engine.cpu_flags()]  # fmt: skip
-    words = f"{engine.cores()} cores, {', '.join(flags) or 'no AVX'}"
+    text = f"{engine.cores()} cores, {', '.join(flags) or 'no AVX'}"
     slow = platform.machine() == "x86_64" and "avx2" not in flags and bool(engine.cpu_flags())
     remedy = "this CPU is slow for a CNN: extract on another machine" if slow else ""
-    yield Line(area="cpu", state="note" if slow else "ok", found=words, remedy=remedy)
+    yield Line(area="cpu", state="note" if slow else "ok", found=text, remedy=remedy)
 
 
-def _engine(settings: DoctorSettings) -> Iterator[Line]:
+def _engine() -> Iterator[Line]:
     from pipeline.features.backbones.keras_family import choose_engine
 
     chosen, precision = choose_engine("auto"), engine.auto_precision()
@@ -145,17 +161,17 @@ def _engine(settings: DoctorSettings) -> Iterator[Line]:
     )
 
 
-def _codecs(settings: DoctorSettings) -> Iterator[Line]:
+def _codecs() -> Iterator[Line]:
     for codec, found, remedy in codec_lines():
         yield Line(area="codec", state="bad" if remedy else "ok", found=f"{codec}: {found}",
                    remedy=remedy)  # fmt: skip
 
 
-def _weights(settings: DoctorSettings) -> Iterator[Line]:
+def _weights(setting: str, backbone: str) -> Iterator[Line]:
     from pipeline.features.weights import resolve_weights
 
     try:
-        weights = resolve_weights(settings.weights, settings.backbone, download=False)
+        weights = resolve_weights(setting, backbone, download=False)
     except PixelsError as error:
         yield Line(
             area="weights",
@@ -170,31 +186,31 @@ def _weights(settings: DoctorSettings) -> Iterator[Line]:
     yield Line(area="weights", state=state, found=str(weights), remedy=remedy)
 
 
-def _disk(settings: DoctorSettings) -> Iterator[Line]:
-    if "://" in settings.store:
-        yield Line(area="disk", state="ok", found=f"{settings.store} is an object store")
-        places = [Path(tempfile.gettempdir())]
+def _disk(store: str) -> Iterator[Line]:
+    if "://" in store:
+        yield Line(area="disk", state="ok", found=f"{store} is an object store")
+        folders = [Path(tempfile.gettempdir())]
     else:
-        places = [Path(settings.store or ".").absolute(), Path(tempfile.gettempdir())]
-    for place in dict.fromkeys(places):
-        while not place.exists():
-            place = place.parent
-        free = shutil.disk_usage(place).free
-        writable = os.access(place, os.W_OK)
+        folders = [Path(store or ".").absolute(), Path(tempfile.gettempdir())]
+    for folder in dict.fromkeys(folders):
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        writable = os.access(folder, os.W_OK)
         remedy = ""
         if not writable:
-            remedy = "no right to write there: choose another STORE or mend its permissions"
+            remedy = "no right to write there: choose another STORE or change its permissions"
         elif free < 2 * _GIB:
             remedy = "free some space: 1,000 clips need 0.17 GB in the store"
         yield Line(
             area="disk",
             state="bad" if remedy else "ok",
-            found=f"{place}: {free / _GIB:,.1f} GiB free",
+            found=f"{folder}: {free / _GIB:,.1f} GiB free",
             remedy=remedy,
         )
 
 
-def _server(settings: DoctorSettings) -> Iterator[Line]:
+def _server() -> Iterator[Line]:
     from flows.server.lifetime import find_server
 
     try:
@@ -218,38 +234,38 @@ def _server(settings: DoctorSettings) -> Iterator[Line]:
         yield Line(area="prefect", state="ok", found=f"server at {server.url}")
 
 
-def _dask(settings: DoctorSettings) -> Iterator[Line]:
+def _dask(scheduler: str) -> Iterator[Line]:
     import distributed
 
-    if not settings.scheduler:
+    if not scheduler:
         # Without a host Dask looks for this machine's address by a socket to a public name server.
         with distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
             host="127.0.0.1", protocol="tcp://",
         ) as cluster, distributed.Client(cluster) as client:  # fmt: skip
-            right = client.submit(sum, (2, 3)).result(timeout=30) == 5
+            works = client.submit(sum, (2, 3)).result(timeout=30) == 5
         yield Line(
             area="dask",
-            state="ok" if right else "bad",
+            state="ok" if works else "bad",
             found=f"a local cluster of dask {_version('dask')} starts and answers",
         )
         return
     try:
-        with distributed.Client(settings.scheduler, timeout="10s") as client:
+        with distributed.Client(scheduler, timeout="10s") as client:
             workers = client.scheduler_info(n_workers=-1)["workers"]
     except (OSError, ValueError, TimeoutError) as error:
         yield Line(
             area="dask",
             state="bad",
-            found=f"no scheduler answers at {settings.scheduler} ({type(error).__name__})",
+            found=f"no scheduler answers at {scheduler} ({type(error).__name__})",
             remedy="start one (dask scheduler), or leave --scheduler out for a local cluster",
         )
         return
     yield Line(
         area="dask",
         state="ok" if workers else "bad",
-        found=f"{len(workers)} workers at {settings.scheduler}",
-        remedy="" if workers else f"start workers: dask worker {settings.scheduler}",
+        found=f"{len(workers)} workers at {scheduler}",
+        remedy="" if workers else f"start workers: dask worker {scheduler}",
     )
 
 

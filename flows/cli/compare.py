@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from flows.cli.terminal import print_json, print_over_seeds, print_table
-from flows.settings import CompareSettings
+from flows.settings.field import setting
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.heads.compare import Leaderboard
 
 
-def run(settings: CompareSettings, *, json: bool) -> int:
-    """Rank runs that were tested on the same clips; others stand on a board of their own."""
+EXAMPLES = "pixels-once compare --runs runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Runs side by side: a leaderboard per test set, as a table, CSV and plot."""
+
+    runs: str = setting("runs", "folder of all runs", metavar="DIR")
+    out: str = setting("", "where leaderboard.csv and .png go (default: RUNS)", metavar="DIR")
+    against: str = setting(
+        "",
+        "a run that the others are held against, with the paired bootstrap interval over groups "
+        "(default: the frame average of the same test set)",
+        metavar="NAME",
+    )
+    test_set: str = setting(
+        "", "only runs that were tested on this test set of a store", metavar="NAME"
+    )
+
+
+def run(settings: Settings, *, json: bool) -> int:
+    """Rank runs that were tested on the same clips; runs on other clips get a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
     from pipeline.heads.repeats import repeats_among
 
@@ -29,11 +50,11 @@ def run(settings: CompareSettings, *, json: bool) -> int:
             f"against is {settings.against!r}, which is no finished run in {settings.runs}: "
             "name one of the leaderboard"
         )
-    found: list[dict[str, Any]] = []
-    for board in boards:
-        rival = settings.against or _frame_average(board.table)
+    ranked: list[dict[str, Any]] = []
+    for leaderboard in boards:
+        rival = settings.against or _frame_average(leaderboard.table)
         lines = []
-        for line in board.table.to_dict("records"):
+        for line in leaderboard.table.to_dict("records"):
             if rival and line["run"] != rival:
                 # Another board's run: tested on the same clips under other labels, or on others.
                 with contextlib.suppress(ConfigError):
@@ -42,23 +63,23 @@ def run(settings: CompareSettings, *, json: bool) -> int:
                         **paired_difference(folder / str(line["run"]), folder / rival),
                     }
             lines.append(line)
-        found.append({"test_set": board.test_set, "runs": lines})
-    shown = [folder / str(line["run"]) for board in found for line in board["runs"]]
+        ranked.append({"test_set": leaderboard.test_set, "runs": lines})
+    shown = [folder / str(line["run"]) for board in ranked for line in board["runs"]]
     seeds = repeats_among(shown)
     if json:
         print_json(
             {
-                "boards": found,
-                "over_seeds": [one.to_dict() for one in seeds],
+                "boards": ranked,
+                "over_seeds": [each.to_dict() for each in seeds],
                 "files": [str(path) for path in written],
             }
         )
         return 0
-    for number, board_lines in enumerate(found, start=1):
-        _print(board_lines["runs"], number, len(found))
-    if len(found) > 1:
+    for number, board in enumerate(ranked, start=1):
+        _print(board["runs"], number, len(ranked))
+    if len(ranked) > 1:
         print(
-            f"{len(found)} test sets: figures of different boards do not compare, so nothing is "
+            f"{len(ranked)} test sets: figures of different boards do not compare, so nothing is "
             "ranked across them"
         )
     print_over_seeds(seeds)
@@ -66,23 +87,23 @@ def run(settings: CompareSettings, *, json: bool) -> int:
     return 0
 
 
-def _of_test_set(boards: list[Leaderboard], settings: CompareSettings) -> list[Leaderboard]:
+def _of_test_set(boards: list[Leaderboard], settings: Settings) -> list[Leaderboard]:
     """The boards of a store's test set, where one is named; raises `ConfigError` where none is."""
     from pipeline.heads.run_folder import read_config
 
     if not settings.test_set:
         return boards
-    found = []
+    chosen = []
     for board in boards:
         config = read_config(Path(settings.runs) / str(board.table["run"].iloc[0]))
         if config["split"].get("test_set", "") == settings.test_set:
-            found.append(board)
-    if not found:
+            chosen.append(board)
+    if not chosen:
         raise ConfigError(
             f"no finished run in {settings.runs} was tested on the test set {settings.test_set!r}: "
             f"train one with --test-set {settings.test_set}"
         )
-    return found
+    return chosen
 
 
 def _frame_average(table: pd.DataFrame) -> str:
@@ -92,6 +113,8 @@ def _frame_average(table: pd.DataFrame) -> str:
 
 
 def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
+    import pandas as pd
+
     first = lines[0]
     which = f"board {number} of {boards} · " if boards > 1 else ""
     print_table(
@@ -128,9 +151,11 @@ def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
         print(f"the frame average reaches {first['frame_average']:.3f} on these clips")
 
 
-def _difference(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _difference(paired: dict[str, Any] | None) -> str:
+    import pandas as pd
+
+    if paired is None:
         return ""
-    if pd.isna(found["low"]):
-        return f"{found['difference']:+.3f} (only {found['groups']} groups)"
-    return f"{found['difference']:+.3f} ({found['low']:+.2f} to {found['high']:+.2f})"
+    if pd.isna(paired["low"]):
+        return f"{paired['difference']:+.3f} (only {paired['groups']} groups)"
+    return f"{paired['difference']:+.3f} ({paired['low']:+.2f} to {paired['high']:+.2f})"

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
-from flows.settings import DatasetSettings
+from flows.settings.field import setting
 from pipeline.errors import ConfigError
 
+EXAMPLES = """
+pixels-once dataset
+pixels-once dataset --name ucf101-top5 --dir data/top5
+"""
 
-def run(settings: DatasetSettings, *, json: bool) -> int:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Fetches a public data set, resumes, verifies, unpacks, and lays out folders and splits."""
+
+    name: str = setting(
+        "", "which one", choices=("", "ucf101-top5", "ucf50", "ucf101"), metavar="NAME"
+    )
+    dir: str = setting("", "where it goes (default: the data set's name)", metavar="DIR")
+    site: str = setting(
+        "", "fetch the same files from a mirror: the address of their folder", metavar="URL"
+    )
+    keep: bool = setting(False, "keep the archives after unpacking")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Fetch it and say where its clips are; without a name, list what there is."""
     from flows.data.datasets import DATA_SETS, fetch
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json as json_format
 import sys
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,27 @@ from flows.cli import features as features_command
 from flows.cli import predict as predict_command
 from flows.cli import train as train_command
 from flows.cli.terminal import print_json
-from flows.settings import DemoSettings, FeaturesSettings, PredictSettings, TrainSettings
+from flows.settings import FeaturesSettings, TrainSettings
+from flows.settings.field import LARGEST_SEED, setting
+
+EXAMPLES = "pixels-once demo"
 
 
-def run(settings: DemoSettings, *, json: bool) -> int:
-    """Extract, train an LSTM, and ask it about one clip of each action."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Features, a head and a prediction on the built-in clips, in one go."""
+
+    store: str = setting("demo.zarr", "the demo's store", metavar="PATH")
+    weights: str = setting(
+        "", "as for features; random is allowed to step in here", metavar="WEIGHTS"
+    )
+    runs: str = setting("runs", "folder of all runs", metavar="DIR")
+    units: int = setting(64, "width of the demo's LSTM", metavar="N", least=1)
+    seed: int = setting(0, "of the split and the training", metavar="N", most=LARGEST_SEED)
+
+
+def run(settings: Settings, *, json: bool) -> int:
+    """Extract, train an LSTM, and predict one clip that it was not trained on."""
     name = "demo-lstm"
     run_folder = Path(settings.runs) / name
     train = TrainSettings(
@@ -44,10 +60,10 @@ def run(settings: DemoSettings, *, json: bool) -> int:
 
     def predict_step() -> int:
         _say("3 of 3 · predict: a clip that the head has not been trained on")
-        predict = replace(
-            PredictSettings(), run=str(run_folder), video=str(_test_clip(run_folder)), top=3
+        clip = _test_clip(run_folder)
+        return predict_command.run(
+            predict_command.Settings(run=str(run_folder), video=str(clip), top=3), json=json
         )
-        return predict_command.run(predict, json=json)
 
     steps = {"features": features_step, "train": train_step, "predict": predict_step}
     if not json:
@@ -55,9 +71,9 @@ def run(settings: DemoSettings, *, json: bool) -> int:
     results: dict[str, Any] = {}
     status = 0
     for step_name, step in steps.items():
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
             status = step()
-        results[step_name] = json_format.loads(said.getvalue())
+        results[step_name] = json_format.loads(output.getvalue())
         if status:
             break
     print_json(results)

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-from rich.text import Text
-
-from flows.checks.doctor import examine
 from flows.cli.terminal import console, print_json
 from flows.server.lifetime import quiet_prefect
-from flows.settings import DoctorSettings
+from flows.settings.field import setting
 
 _SIGNS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
 
 
-def run(settings: DoctorSettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once doctor
+pixels-once doctor --weights inception.h5 --store /data/clips.zarr
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Checks this machine for everything that a run needs, and says what to do about each red line."""
+
+    weights: str = setting(
+        "imagenet", "the weights that runs will use: imagenet or a path", metavar="WEIGHTS"
+    )
+    backbone: str = setting("inception_v3", "the first stage that runs will use", metavar="NAME")
+    store: str = setting("", "where a store will go: its disk is looked at", metavar="PATH")
+    scheduler: str = setting("", "a Dask scheduler that runs will use, tcp://…", metavar="ADDRESS")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Print each finding as it is made; status 4 where a run would fail."""
+    from rich.text import Text
+
+    from flows.checks.doctor import examine
+
     quiet_prefect()
     lines = []
     out = console()
-    for line in examine(settings):
+    for line in examine(**asdict(settings)):
         lines.append(line)
         if json:
             continue

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flows.cli.terminal import headline, print_json, print_table, suggest
-from flows.extract.addresses import require_places, without_signature
-from flows.extract.specs import with_store
-from flows.extract.summary import Summary, advice, stage_rows
 from flows.server.lifetime import prefect_server
-from flows.settings import FeaturesSettings
+from flows.settings import FeaturesSettings as Settings
+
+if TYPE_CHECKING:
+    from flows.extract.summary import Summary
+
+EXAMPLES = """
+pixels-once features --videos clips/ --store clips.zarr --weights imagenet
+pixels-once features --videos clips/ --store clips.zarr --dry-run
+pixels-once features --videos clips/ --store clips.zarr --retry timed_out
+"""
 
 
-def run(settings: FeaturesSettings, *, json: bool) -> int:
+def run(settings: Settings, *, json: bool) -> int:
     """Run the flow on this machine (or its cluster) and print what it did."""
+    from flows.extract.addresses import require_places, without_signature
+    from flows.extract.specs import with_store
+
     settings = with_store(settings)
     settings = replace(settings, videos=without_signature(settings.videos))
     require_places(
@@ -49,6 +59,8 @@ def print_summary(summary: Summary, *, json: bool = False) -> None:
     if json:
         print_json(summary.to_dict())
         return
+    from flows.extract.summary import advice, stage_rows
+
     if summary.stage_seconds and summary.planned:
         print_table(
             "where the time went",

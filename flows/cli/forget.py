@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-import store
 from flows.cli.terminal import print_json
-from flows.settings import ForgetSettings
+from flows.settings.field import setting
 from pipeline.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
-def run(settings: ForgetSettings, *, json: bool) -> int:
+
+EXAMPLES = """
+pixels-once forget --store clips.zarr --gone
+pixels-once forget --store clips.zarr --clips 'fight/v_Fight_g01*' --dry-run
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Removes clips' features from a store for good. The rows stay, so no other row moves."""
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+    clips: str = setting(
+        "",
+        "ids to forget, separated by commas; * and ? match any part, e.g. 'fight/v_Fight_g01*'",
+        metavar="ID,…",
+    )
+    gone: bool = setting(False, "forget every row whose clip has left the catalog")
+    lease: bool = setting(True, "hold the store's lease while writing")
+    dry_run: bool = setting(False, "say which rows would be forgotten; do nothing")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Zero the features of the chosen rows and say how many."""
+    import store
+
     if not settings.clips and not settings.gone:
         raise ConfigError("nothing was named: pass --clips ID,… or --gone")
     rows = chosen(store.open(settings.store).table(), settings)
@@ -47,24 +72,26 @@ def run(settings: ForgetSettings, *, json: bool) -> int:
     return 0
 
 
-def chosen(table: pd.DataFrame, settings: ForgetSettings) -> np.ndarray:
+def chosen(table: pd.DataFrame, settings: Settings) -> np.ndarray:
     """Rows that the settings name. Raises `ConfigError` on a pattern that names none."""
-    ids = table["video_id"].to_numpy().astype(str)
-    found = matching(ids, settings)
+    import store
+
+    named = table["video_id"].isin(matching(table["video_id"], settings.clips, settings.store))
     if settings.gone:
-        found |= (table["status"] == store.GONE).to_numpy()
-    return np.asarray(table.index.to_numpy()[found])
+        named |= table["status"] == store.GONE
+    return table.index[named].to_numpy()
 
 
-def matching(ids: np.ndarray, settings: Any) -> np.ndarray:
-    """Which ids the patterns of `settings.clips` name, bool; `ConfigError` on one that names none."""
-    found: np.ndarray = np.zeros(len(ids), bool)
-    for pattern in filter(None, (part.strip() for part in settings.clips.split(","))):
-        matches = (ids == pattern) | [fnmatch.fnmatchcase(name, pattern) for name in ids]
-        if not matches.any():
+def matching(ids: Iterable[str], patterns: str, url: str) -> set[str]:
+    """The ids that comma-separated patterns name; `ConfigError` on a pattern that names none."""
+    ids = [str(name) for name in ids]
+    named: set[str] = set()
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        matches = {name for name in ids if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+        if not matches:
             raise ConfigError(
-                f"no clip of {settings.store} is called {pattern!r}: "
+                f"no clip of {url} is called {pattern!r}: "
                 "`pixels-once show` and the store's table have the ids"
             )
-        found = np.logical_or(found, matches)
-    return np.asarray(found)
+        named |= matches
+    return named

@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import store
 from flows.cli.forget import matching
 from flows.cli.terminal import print_json, print_table
-from flows.settings import FreezeSettings
-from flows.train.flow import store_warnings
-from flows.train.test_sets import require_name, write_test_set
-from pipeline.heads.clips import Clips, load_clips
-from pipeline.heads.freezing import cut_holdout, holdout_of_ids
-from pipeline.heads.holdout import Holdout
+from flows.settings.field import LARGEST_SEED, setting
+
+if TYPE_CHECKING:
+    from pipeline.heads.clips import Clips
+    from pipeline.heads.holdout import Holdout
 
 
-def run(settings: FreezeSettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once freeze --store clips.zarr --name 2026
+pixels-once freeze --store clips.zarr --name cameras-7-8 --clips '*/cam7_*,*/cam8_*'
+pixels-once freeze --store clips.zarr
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Sets clips of a store apart as a named test set, for good; without a name lists the sets.
+
+    From then on no training sees them, their groups or equal bytes; train, sweep and refresh test
+    on them by name (--test-set NAME).
+    """
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+    name: str = setting(
+        "", "what the test set is called; empty: list those there are", metavar="NAME"
+    )
+    clips: str = setting(
+        "",
+        "ids of its clips, separated by commas; * and ? match any part, e.g. 'fight/v_Fight_g0*' "
+        "(default: cut as --split says)",
+        metavar="ID,…",
+    )
+    split: str = setting(
+        "auto",
+        "how it is cut: the data's own test clips (given), whole groups, or a share of each class; "
+        "auto: the first of these that the clips allow",
+        choices=("auto", "given", "grouped", "stratified"),
+    )
+    fraction: float = setting(
+        0.15, "share of the clips, where groups or classes are cut", metavar="FRACTION", most=1
+    )
+    seed: int = setting(
+        0, "decides which groups or clips are taken", metavar="N", most=LARGEST_SEED
+    )
+    lease: bool = setting(True, "hold the store's lease while writing")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Write the set and say how many clips it has and keeps out; or list the store's sets."""
+    import store
+    from flows.train.flow import store_warnings
+    from flows.train.test_sets import require_name, write_test_set
+    from pipeline.heads.clips import load_clips
+
     source = store.open(settings.store)
     with store_warnings():
         # Its features are not needed, only which clips can be used.
@@ -46,7 +90,9 @@ def run(settings: FreezeSettings, *, json: bool) -> int:
     return 0
 
 
-def _chosen(settings: FreezeSettings, clips: Clips) -> Holdout:
+def _chosen(settings: Settings, clips: Clips) -> Holdout:
+    from pipeline.heads.freezing import cut_holdout, holdout_of_ids
+
     if not settings.clips:
         return cut_holdout(
             clips,
@@ -55,11 +101,11 @@ def _chosen(settings: FreezeSettings, clips: Clips) -> Holdout:
             fraction=settings.fraction,
             seed=settings.seed,
         )
-    ids = clips.table["video_id"].to_numpy().astype(str)
-    return holdout_of_ids(clips, settings.name, set(ids[matching(ids, settings)]))
+    ids = matching(clips.table["video_id"], settings.clips, settings.store)
+    return holdout_of_ids(clips, settings.name, ids)
 
 
-def _list(settings: FreezeSettings, clips: Clips, raw: dict[str, Any], *, json: bool) -> None:
+def _list(settings: Settings, clips: Clips, raw: dict[str, Any], *, json: bool) -> None:
     lines = [
         _line(holdout, clips) | {"made_at": raw[holdout.name].get("made_at", "")}
         for holdout in clips.holdouts
@@ -71,10 +117,7 @@ def _list(settings: FreezeSettings, clips: Clips, raw: dict[str, Any], *, json: 
     print_table(
         f"test sets of {settings.store}",
         names,
-        [
-            tuple(line[n] for n in ("name", "clips", "usable", "groups", "kept_out", "made_at"))
-            for line in lines
-        ],
+        [tuple(line[name] for name in names) for line in lines],
     )
 
 

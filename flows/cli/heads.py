@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from flows.cli.terminal import print_json, print_table
-from flows.settings import HeadsSettings
+from flows.settings.field import setting
+
+EXAMPLES = """
+pixels-once heads
+pixels-once heads --head transformer
+"""
 
 
-def run(settings: HeadsSettings, *, json: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every head of the zoo: what it reads, what it is, its options and presets."""
+
+    head: str = setting("", "one head, with all its options", metavar="NAME")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """List every head, or one with its options, presets and where it comes from."""
     from pipeline.heads.zoo import HEADS, head_kind
 

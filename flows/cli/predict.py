@@ -1,18 +1,17 @@
-"""`pixels-once predict`: a saved head's say on a clip, a folder, a manifest or a URL."""
+"""`pixels-once predict`: a saved head's prediction for a clip, a folder, a manifest or a URL."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import print_json, print_table
-from flows.data.web import fetch, is_url
-from flows.extract.addresses import require_file
-from flows.settings import PredictSettings
+from flows.settings.field import setting
+from flows.settings.resolve import require_file
 from pipeline.errors import ConfigError
-from pipeline.plain import write_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +20,58 @@ if TYPE_CHECKING:
     from pipeline.heads.saved import Run
 
 
-def run(settings: PredictSettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once predict --run runs/gru-clips --video new.mp4
+pixels-once predict --run runs/gru-clips --video folder/ --top 3 --json
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A run and a clip (a folder, a manifest, a URL) → the most likely labels, or a timeline."""
+
+    run: str = setting("", "folder of a trained run, e.g. runs/gru-fight", metavar="DIR")
+    video: str = setting(
+        "", "a clip, a folder, a CSV manifest, or the URL of a clip or its page", metavar="PATH"
+    )
+    weights: str = setting(
+        "", "only where the weights that the run remembers have moved or changed", metavar="PATH"
+    )
+    top: int = setting(5, "how many labels to print", metavar="K", least=1)
+    engine: str = setting("auto", "what runs the CNN", choices=("auto", "keras", "openvino"))
+    csv: str = setting("", "also write the predictions to this CSV file", metavar="FILE")
+    timeline: bool = setting(
+        False,
+        "slide a window over one long video: segments, an overlay video and a GIF; each frame "
+        "goes through the CNN once",
+    )
+    window: float = setting(
+        0.0, "for --timeline: seconds in a window (0: as long as the training's clips)", metavar="S"
+    )
+    hop: int = setting(
+        0, "for --timeline: steps from window to window (0: an eighth of a window)", metavar="STEPS"
+    )
+    smooth: int = setting(
+        5,
+        "for --timeline: windows that the rolling average takes; 1 is none",
+        metavar="WINDOWS",
+        least=1,
+    )
+    cuts: bool = setting(
+        True, "for --timeline: end windows where the picture cuts, so that none sees two scenes"
+    )
+    least: float = setting(
+        0.0, "for --timeline: the shortest segment in seconds (0: half a window)", metavar="S"
+    )
+    out: str = setting(
+        "", "for --timeline: the folder for its files (default: timeline-VIDEO)", metavar="DIR"
+    )
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Print the top-k labels of every clip with their probabilities, or one video's timeline."""
+    from flows.data.web import fetch, is_url
+
     if not settings.run or not settings.video:
         missing = "--run" if not settings.run else "--video"
         raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
@@ -35,7 +84,7 @@ def run(settings: PredictSettings, *, json: bool) -> int:
         return _run(settings, str(fetch(settings.video, Path(folder))), json=json)
 
 
-def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
+def _run(settings: Settings, video: str, *, json: bool) -> int:
     from flows.train.moved import moved_on
     from pipeline.features.catalog import discover
     from pipeline.heads.saved import load_run
@@ -65,7 +114,7 @@ def _run(settings: PredictSettings, video: str, *, json: bool) -> int:
 
 
 def _predictions(
-    settings: PredictSettings, head: Run, first_stage: FirstStage, clips: pd.DataFrame
+    settings: Settings, head: Run, first_stage: FirstStage, clips: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """One record per clip: its name, frames seen, reason and top labels."""
     from pipeline.features.extraction import ClipSource
@@ -77,19 +126,18 @@ def _predictions(
     ]
     top = min(settings.top, len(head.classes))
     records = []
-    for name, said in zip(
-        clips["video_id"], predict_clips(head, first_stage, sources), strict=True
-    ):
+    predictions = predict_clips(head, first_stage, sources)
+    for name, prediction in zip(clips["video_id"], predictions, strict=True):
         records.append(
             {
                 "clip": name,
-                "steps": said.steps,
-                "reason": said.reason,
-                "detail": said.detail,
+                "steps": prediction.steps,
+                "reason": prediction.reason,
+                "detail": prediction.detail,
                 "top": [
                     {"label": label, "probability": round(probability, 6)}
                     for label, probability in zip(
-                        said.labels[:top], said.probabilities, strict=False
+                        prediction.labels[:top], prediction.probabilities, strict=False
                     )
                 ],
             }
@@ -133,6 +181,8 @@ def _note(record: dict[str, Any]) -> str:
 
 
 def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
+    from pipeline.plain import write_rows
+
     lines = [
         [
             record["clip"],

@@ -7,19 +7,23 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from flows.cli.terminal import headline, print_json, print_table
-from flows.extract.addresses import require_places, without_signature
 from flows.server.lifetime import prefect_server
-from flows.settings import RefreshSettings
-from flows.settings.refresh_flow import resolved
+from flows.settings import RefreshSettings as Settings
+from flows.settings.refresh import resolved
 
 NOT_PROMOTED = 5
 
 
-def run(settings: RefreshSettings, *, json: bool) -> int:
+EXAMPLES = "pixels-once refresh --config refresh.toml"
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Run the flow and say which run is accepted now; 5 where the new one was refused.
 
     Asked to stop, it ends with 130 or 143, and nothing was promoted.
     """
+    from flows.extract.addresses import require_places, without_signature
+
     settings = resolved(settings)
     settings = replace(settings, videos=without_signature(settings.videos))
     require_places(

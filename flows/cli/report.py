@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli.terminal import headline, print_json, progress_bar
-from flows.extract.addresses import require_file
-from flows.settings import ReportSettings
+from flows.settings.field import LARGEST_SEED, setting
+from flows.settings.resolve import require_file
+
+EXAMPLES = "pixels-once report --store clips.zarr --runs runs --out report.html"
 
 
-def run(settings: ReportSettings, *, json: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A store and its runs as one HTML page: pictures, map, look-alikes, leaderboard, mistakes."""
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+    runs: str = setting(
+        "runs", "folder of all runs; those of other stores are left out", metavar="DIR"
+    )
+    out: str = setting("report.html", "the page to write", metavar="FILE")
+    wall: int = setting(20, "random clips to show", metavar="N")
+    hover: int = setting(
+        2000, "clips of the map that show their picture under the pointer", metavar="N"
+    )
+    near: float = setting(
+        0.98, "from this similarity on, two clips are look-alikes", metavar="X", least=-1, most=1
+    )
+    seed: int = setting(0, "which clips are drawn", metavar="N", most=LARGEST_SEED)
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Write the page and say where it is."""
     out = Path(settings.out)
     require_file("out", settings.out)
@@ -19,7 +41,15 @@ def run(settings: ReportSettings, *, json: bool) -> int:
 
     started = time.monotonic()
     with progress_bar("reading features", "clips") as progress:
-        contents = gather(settings, on_progress=progress)
+        contents = gather(
+            settings.store,
+            settings.runs,
+            wall=settings.wall,
+            hover=settings.hover,
+            near=settings.near,
+            seed=settings.seed,
+            on_progress=progress,
+        )
     page = render(contents)
     making = out.with_name(f".{out.name}.partial")
     making.write_text(page, encoding="utf-8")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
-from flows.extract.addresses import require_file
-from flows.settings import ScanSettings
+from flows.settings.field import setting
+from flows.settings.resolve import require_file
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.remote import without_query
-from pipeline.plain import write_table
 
 RATES = {
     ("openvino", "bfloat16"): 65.0,
@@ -21,7 +20,33 @@ RATES = {
 """Frames per second of InceptionV3 by engine and precision, measured on two cores."""
 
 
-def run(settings: ScanSettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once scan --videos clips/
+pixels-once scan --videos clips/ --csv clips.csv --json
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Looks at clips without extracting: what is readable, codecs, durations, duplicates, classes."""
+
+    videos: str = setting("", "a folder, one file, or a CSV manifest", metavar="PATH")
+    ucf_splits: str = setting(
+        "", "folder of UCF's trainlistNN/testlistNN/classInd files, and which list", metavar="DIR"
+    )
+    frames: int = setting(
+        40, "steps in every sequence, for the estimate", metavar="N", least=1, most=100_000
+    )
+    rate: float = setting(
+        0.0,
+        "frames per second of the CNN, for the estimate (0: as measured on CPUs, by their cores)",
+        metavar="FPS",
+    )
+    hash: bool = setting(True, "look for duplicates by content, which reads every byte")
+    csv: str = setting("", "also write one line per clip here", metavar="FILE")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Print the scan in figures; 1 where no clip is readable."""
     if not settings.videos:
         raise ConfigError("scan needs --videos: a folder, a file or a manifest")
@@ -29,6 +54,8 @@ def run(settings: ScanSettings, *, json: bool) -> int:
     from flows.data.scan import scan, summarise
     from pipeline import engine
     from pipeline.features.catalog import discover
+    from pipeline.features.catalog.remote import without_query
+    from pipeline.plain import write_table
 
     catalog = discover(settings.videos, ucf_splits=settings.ucf_splits or None)
     with progress_bar("looking", "clips") as progress:
@@ -56,8 +83,9 @@ def _rate() -> float:
     return measured * engine.cores() / 2
 
 
-def _print(settings: ScanSettings, found: dict[str, Any]) -> None:
+def _print(settings: Settings, found: dict[str, Any]) -> None:
     from flows.data.scan import meaning
+    from pipeline.features.catalog.remote import without_query
 
     if found["classes"]:
         print_table("readable clips by label", ("label", "clips"), found["classes"].items())

@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 
+from flows.cli import resolve
 from flows.cli.terminal import print_json
 from flows.server.lifetime import find_server, quiet_prefect
-from flows.settings import ServeSettings
+from flows.settings.field import setting
 from pipeline.errors import ConfigError
 
+EXAMPLES = """
+pixels-once serve --videos clips/ --store clips.zarr --cron "0 2 * * *"
+pixels-once serve --flow refresh --settings refresh.toml --interval 3600
+"""
 
-def run(settings: ServeSettings, *, json: bool) -> int:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Runs a flow on a schedule, until Ctrl-C; the schedule stays when this is started again."""
+
+    flow: str = setting("features", "what to run", choices=("features", "refresh"))
+    videos: str = setting("", "the clips, as for features", metavar="PATH")
+    store: str = setting("", "the store, as for features", metavar="PATH")
+    weights: str = setting("", "the backbone's weights, as for features", metavar="WEIGHTS")
+    settings: str = setting(
+        "", "TOML file with all settings of the served flow, as --config takes it", metavar="FILE"
+    )
+    cron: str = setting("", 'when, e.g. "0 2 * * *" (at two each night)', metavar="CRON")
+    interval: float = setting(0.0, "or every so many seconds", metavar="S")
+    timezone: str = setting("UTC", "of --cron, e.g. Europe/Vienna", metavar="ZONE")
+    name: str = setting("", "the deployment's name (default: the store's)", metavar="NAME")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Say when the next runs are due, then run them until Ctrl-C."""
     quiet_prefect()
     server = find_server()
@@ -24,10 +48,16 @@ def run(settings: ServeSettings, *, json: bool) -> int:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: server.url}):
-        from flows.schedule.deployments import deployment_of, next_runs, serve
+        from flows.schedule.deployments import Schedule, deployment_of, serve, served
 
-        due = next_runs(settings)
-        deployment = deployment_of(settings)
+        schedule = Schedule(
+            cron=settings.cron, interval=settings.interval, timezone=settings.timezone
+        )
+        due = schedule.next_runs()
+        given = {n: v for n in ("videos", "store", "weights") if (v := getattr(settings, n))}
+        # The flow's own file and environment, then what `serve` was given.
+        flow_settings = served(resolve(settings.flow, given, config=settings.settings))
+        deployment = deployment_of(settings.flow, flow_settings, schedule, settings.name)
         if json:
             print_json(
                 {
@@ -40,5 +70,5 @@ def run(settings: ServeSettings, *, json: bool) -> int:
             print(f"serving {settings.flow}/{deployment.name}; watch: {server.page}/deployments")
             print("next: " + ", ".join(f"{time:%Y-%m-%d %H:%M:%S %Z}" for time in due))
         sys.stdout.flush()
-        serve(settings, deployment)
+        serve(settings.flow, deployment, settings.name)
     return 0

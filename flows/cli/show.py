@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-import store
 from flows.cli.terminal import console, print_json, print_table
-from flows.settings import ShowSettings
+from flows.settings.field import setting
+
+EXAMPLES = "pixels-once show --store clips.zarr"
 
 
-def run(settings: ShowSettings, *, json: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is in a store: spec, rows by status, labels, reasons, size."""
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Print the spec, rows by status, labels, reasons and size."""
+    import numpy as np
+
+    import store
+
     source = store.open(settings.store)
     table = source.table()
     ready = table[table["state"] == "ready"]

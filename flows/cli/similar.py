@@ -4,26 +4,55 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import store
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
-from flows.extract.addresses import require_file
-from flows.settings import SimilarSettings
+from flows.settings.field import setting
+from flows.settings.resolve import require_file
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_DRAWN = 59
 """Clips in the picture beside the one that was asked for; a larger one takes minutes to draw."""
 
 
-def run(settings: SimilarSettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once similar --store clips.zarr --video new.mp4
+pixels-once similar --store clips.zarr --video Serve/v_Serve_g01_c01.mp4 --top 5
+pixels-once similar --store clips.zarr
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The clips most like a given one, by their features; without one, how often likes are of a class."""
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+    video: str = setting(
+        "", "a clip's file, its id in the store, or its row number", metavar="PATH|ID|ROW"
+    )
+    top: int = setting(10, "how many clips to find", metavar="N", least=1)
+    out: str = setting(
+        "similar.png",
+        "a picture of what was found, at most 59 clips of it (empty: none)",
+        metavar="FILE",
+    )
+    weights: str = setting(
+        "", "the backbone's weights, for a clip that is not in the store", metavar="WEIGHTS"
+    )
+    engine: str = setting("auto", "what runs the CNN", choices=("auto", "keras", "openvino"))
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Print the nearest clips as a table and draw them; without a clip, print how telling they are."""
     if settings.top < 1:
         raise ConfigError(f"top is {settings.top}: give 1 or more")
     require_file("out", settings.out)
+    import store
     from flows.report.vectors import clip_vectors
     from pipeline.heads.neighbours import nearest
 
@@ -87,9 +116,9 @@ def run(settings: SimilarSettings, *, json: bool) -> int:
 
 def _row(video: str, table: Any) -> int | None:
     """The row that the words mean: an id, or a number; None for the path of a file."""
-    at = np.flatnonzero((table["video_id"] == video).to_numpy())
-    if len(at):
-        return int(table.index[at[0]])
+    rows = table.index[table["video_id"] == video]
+    if len(rows):
+        return int(rows[0])
     if video.isdigit() and not Path(video).exists():
         if int(video) not in table.index:
             raise ConfigError(f"there is no row {video}: the store has rows 0 to {table.index[-1]}")
@@ -102,7 +131,7 @@ def _row(video: str, table: Any) -> int | None:
     return None
 
 
-def _new_clip(settings: SimilarSettings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
+def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
     """The mean vector and the pictures of a clip that is not in the store."""
     from pipeline import engine
     from pipeline.features.extraction import ClipSource
@@ -128,13 +157,14 @@ def _new_clip(settings: SimilarSettings, source: Any) -> tuple[np.ndarray, tuple
             f"{settings.video} cannot be read ({result.reason}{': ' * bool(result.detail)}"
             f"{result.detail}): name another clip"
         )
-    steps = result.features[result.mask].astype(np.float32)
+    steps = result.features[result.mask].astype("float32")
     return steps.reshape(len(steps), -1).mean(axis=0), result.previews
 
 
 def _draw(
-    settings: SimilarSettings, source: Any, found: list[dict[str, Any]], pictures: Any, label: str
+    settings: Settings, source: Any, found: list[dict[str, Any]], pictures: Any, label: str
 ) -> None:
+    import store
     from pipeline.report.contents import ClipCard
     from pipeline.report.pictures import save_grid
 
@@ -154,7 +184,7 @@ def _draw(
     save_grid(cards, Path(settings.out), title=f"most like {Path(settings.video).name}{some}")
 
 
-def _agreement(settings: SimilarSettings, table: Any, known: Any, *, json: bool) -> int:
+def _agreement(settings: Settings, table: Any, known: Any, *, json: bool) -> int:
     from pipeline.heads.neighbours import same_class_share
 
     labels = table.loc[known.rows, "label"].to_numpy()

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
 from flows.server.lifetime import prefect_server
-from flows.settings import SweepSettings
+from flows.settings import SweepSettings as Settings
+
+EXAMPLES = """
+pixels-once sweep --store clips.zarr
+pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 seed=0,1"
+"""
 
 
-def run(settings: SweepSettings, *, json: bool) -> int:
+def run(settings: Settings, *, json: bool) -> int:
     """Train them all and print what became of each; status 1 only where none was trained."""
     with prefect_server() as server:
         from flows.train.sweep import sweep

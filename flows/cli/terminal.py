@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,8 +18,6 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
-
-from pipeline.plain import json_text
 
 if TYPE_CHECKING:
     from pipeline.heads.repeats import Repeats
@@ -42,18 +40,20 @@ def suggest(*words: object) -> None:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """The result as one JSON object."""
+    from pipeline.plain import json_text
+
     print(json_text(values))
 
 
 def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table: text to the left, numbers to the right, columns with nothing in them left out."""
     rows = [list(row) for row in rows]
-    told = [i for i in range(len(head)) if not rows or any(_cell(row[i]) for row in rows)]
-    head, rows = [head[i] for i in told], [[row[i] for i in told] for row in rows]
+    shown = [i for i in range(len(head)) if not rows or any(_cell(row[i]) for row in rows)]
+    head, rows = [head[i] for i in shown], [[row[i] for i in shown] for row in rows]
     table = Table(header_style="bold")
     for column, name in enumerate(head):
-        numbers = all(isinstance(row[column], int | float | np.number) for row in rows)
-        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
+        numeric = all(isinstance(row[column], numbers.Real) for row in rows)
+        table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
         # Text, not markup: a clip's name may hold [brackets].
         table.add_row(*[Text(_cell(value)) for value in row])
@@ -64,15 +64,15 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) 
     out.print(table)
 
 
-def print_over_seeds(found: Sequence[Repeats]) -> None:
+def print_over_seeds(repeats: Sequence[Repeats]) -> None:
     """Mean and spread of trainings that differ in their seed alone, a line each."""
     from pipeline.heads.repeats import COLUMNS
 
-    if not found:
+    if not repeats:
         return
     title = "over seeds: mean ± standard deviation (lowest to highest)"
-    print_table(title, COLUMNS, [one.line() for one in found])
-    if not all(one.same_test for one in found):
+    print_table(title, COLUMNS, [each.line() for each in repeats])
+    if not all(each.same_test for each in repeats):
         print(
             "where each seed cuts a test of its own, the spread is of split and training together; "
             "--test-set, or a split given by the data, tests all on the same clips"
@@ -80,10 +80,10 @@ def print_over_seeds(found: Sequence[Repeats]) -> None:
 
 
 @contextmanager
-def progress_bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error for a step that may take long: call what it yields with (done, total).
 
-    Shown on a terminal only, and only once the step has something to say.
+    Shown on a terminal only, from the first call on.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -95,14 +95,14 @@ def progress_bar(words: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task(words, total=None, visible=False)
+        task = bar.add_task(description, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float | np.floating):
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return f"{value:.4g}"
-    if isinstance(value, int | np.integer):
+    if isinstance(value, numbers.Integral):
         return f"{value:,}"
     # A carriage return would overwrite the line, an escape colour the rest of it.
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(value))

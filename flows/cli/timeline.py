@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.cli.terminal import headline, print_json, print_table
-from flows.settings import PredictSettings
 from pipeline.errors import ConfigError
 from pipeline.features.stage import FirstStage
 from pipeline.heads.saved import Run
@@ -16,21 +16,24 @@ from pipeline.predict.overlay import write_gif, write_overlay
 from pipeline.predict.sliding import make_timeline
 from pipeline.predict.timeline import Timeline, segments, write_segments
 
+if TYPE_CHECKING:
+    from flows.cli.predict import Settings
+
 
 def run_timeline(
-    settings: PredictSettings, head: Run, first_stage: FirstStage, video: Path, *, json: bool
+    settings: Settings, head: Run, first_stage: FirstStage, video: Path, *, json: bool
 ) -> int:
     """Write segments.csv, timeline.csv, overlay.mp4 and timeline.gif, and print the segments."""
     if not video.is_file():
-        raise ConfigError(f"{video} is no file: --timeline takes one video")
+        raise ConfigError(f"{video} is not a file: --timeline takes one video")
     out = Path(settings.out or f"timeline-{video.stem}")
     shown = sys.stderr.isatty()
 
-    def tell(frames: int) -> None:
+    def show(frames: int) -> None:
         if shown:
             print(f"\r{frames:,} frames", end="", file=sys.stderr, flush=True)
 
-    found = make_timeline(
+    timeline = make_timeline(
         head,
         first_stage.backbone,
         str(video),
@@ -38,36 +41,36 @@ def run_timeline(
         hop=settings.hop,
         smooth=settings.smooth,
         cuts=settings.cuts,
-        on_frames=tell,
+        on_frames=show,
     )
     if shown:
         print(file=sys.stderr)
-    parts = segments(found, least_s=settings.least)
+    parts = segments(timeline, least_s=settings.least)
     out.mkdir(parents=True, exist_ok=True)
     write_segments(out / "segments.csv", parts)
-    _write_probabilities(out / "timeline.csv", found)
+    _write_probabilities(out / "timeline.csv", timeline)
     print("drawing the overlay …", file=sys.stderr)
-    write_overlay(str(video), out / "overlay.mp4", found, parts)
-    write_gif(str(video), out / "timeline.gif", found, parts)
+    write_overlay(str(video), out / "overlay.mp4", timeline, parts)
+    write_gif(str(video), out / "timeline.gif", timeline, parts)
     if json:
         print_json(
             {
                 "run": settings.run,
                 "video": str(video),
                 "out": str(out),
-                "duration_s": found.duration_s,
-                "window_s": found.window_s,
-                "windows": len(found.times),
-                "cuts": list(found.cuts),
-                "frames": found.frames,
+                "duration_s": timeline.duration_s,
+                "window_s": timeline.window_s,
+                "windows": len(timeline.times),
+                "cuts": list(timeline.cuts),
+                "frames": timeline.frames,
                 "segments": [asdict(part) for part in parts],
             }
         )
         return 0
     print_table(
-        f"{video.name} · {found.duration_s:.1f} s · {len(found.times)} windows of "
-        f"{found.window_s:.2f} s · {len(found.cuts)} cuts · {found.frames:,} frames, each computed "
-        "once",
+        f"{video.name} · {timeline.duration_s:.1f} s · {len(timeline.times)} windows of "
+        f"{timeline.window_s:.2f} s · {len(timeline.cuts)} cuts · {timeline.frames:,} frames, each "
+        "computed once",
         ("from", "to", "label", "probability"),
         [
             (_clock(part.start_s), _clock(part.end_s), part.label, f"{part.probability:.1%}")
@@ -82,9 +85,9 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
 
 
-def _write_probabilities(path: Path, found: Timeline) -> None:
+def _write_probabilities(path: Path, timeline: Timeline) -> None:
     lines = [
-        [f"{time_s:.3f}", *(f"{value:.5f}" for value in said)]
-        for time_s, said in zip(found.times, found.probabilities, strict=True)
+        [f"{time_s:.3f}", *(f"{value:.5f}" for value in probabilities)]
+        for time_s, probabilities in zip(timeline.times, timeline.probabilities, strict=True)
     ]
-    write_rows(path, [["time_s", *found.classes], *lines])
+    write_rows(path, [["time_s", *timeline.classes], *lines])

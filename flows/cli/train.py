@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
 from flows.server.lifetime import prefect_server
-from flows.settings import TrainSettings
+from flows.settings import TrainSettings as Settings
 
 if TYPE_CHECKING:
     from flows.train.runs import Made
 
 
-def run(settings: TrainSettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once train --store clips.zarr --head gru
+pixels-once train --store clips.zarr --head lstm --units 512 --name wide --overwrite
+pixels-once train --store clips.zarr --head gru --seeds 3
+"""
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Train, and print the test figures beside the baselines."""
     with prefect_server(optional=True) as server:
         from flows.train.runs import over_seeds, run_training_flow, run_trainings
@@ -78,7 +85,7 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     suggest("predict", "--run", folder, "--video", "CLIP")
 
 
-def print_runs(made: Sequence[Made], settings: TrainSettings) -> None:
+def print_runs(made: Sequence[Made], settings: Settings) -> None:
     """The figures of several runs, a line each."""
     print_table(
         f"{len(made)} of {settings.seeds} runs in {settings.runs}/",

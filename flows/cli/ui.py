@@ -5,13 +5,36 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from dataclasses import dataclass
 
 from flows.cli.terminal import print_json
 from flows.server.lifetime import answers, quiet_prefect
-from flows.settings import UiSettings
+from flows.settings.field import setting
+
+EXAMPLES = """
+pixels-once ui
+pixels-once ui --host 0.0.0.0 --database postgresql+asyncpg://prefect@db/prefect
+"""
 
 
-def run(settings: UiSettings, *, json: bool) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The Prefect server with its UI, until Ctrl-C; runs started meanwhile report to it."""
+
+    host: str = setting(
+        "127.0.0.1", "address to listen on; 0.0.0.0 for other machines", metavar="HOST"
+    )
+    port: int = setting(4200, "port to listen on", metavar="N", least=1, most=65535)
+    database: str = setting(
+        "",
+        "where it keeps its history: postgresql+asyncpg://USER@HOST/NAME (default: SQLite in the "
+        "Prefect home); a password is read from the environment where the URL says "
+        "USER:${PREFECT_SERVER_DATABASE_PASSWORD}@HOST",
+        metavar="URL",
+    )
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Start the server, print its address when it answers, and stay until Ctrl-C."""
     from flows.server.ui import prefect_ui
 

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-import store
 from flows.cli.terminal import headline, print_json, print_table
-from flows.settings import VerifySettings
+from flows.settings.field import LARGEST_SEED, setting
+
+if TYPE_CHECKING:
+    import store
 
 
-def run(settings: VerifySettings, *, json: bool) -> int:
+EXAMPLES = """
+pixels-once verify --store clips.zarr
+pixels-once verify --store clips.zarr --repair
+pixels-once verify --store clips.zarr --sample 20
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Reads every row back and says which are sound; --repair sends damaged rows to pending."""
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+    repair: bool = setting(False, "set damaged rows to pending; the next run makes them anew")
+    lease: bool = setting(True, "hold the store's lease while repairing")
+    sample: int = setting(
+        0, "also extract this many random ready clips again and compare", metavar="N"
+    )
+    videos: str = setting(
+        "", "where the clips are, for --sample (default: where they were)", metavar="PATH"
+    )
+    weights: str = setting("", "the backbone's weights, for --sample", metavar="WEIGHTS")
+    seed: int = setting(0, "which clips --sample picks", metavar="N", most=LARGEST_SEED)
+
+
+def run(settings: Settings, *, json: bool) -> int:
     """Print damaged rows by name and kind; with --repair, send them to pending. 1 where damaged."""
+    import pandas as pd
+
+    import store
+
     report = store.verify(settings.store, on_progress=_show if sys.stderr.isatty() else None)
     again = None
     if settings.sample and report.columns:
@@ -46,7 +74,7 @@ def run(settings: VerifySettings, *, json: bool) -> int:
 
 
 def _facts(
-    settings: VerifySettings, report: store.Report, again: Any | None, repaired: int
+    settings: Settings, report: store.Report, again: Any | None, repaired: int
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "store": settings.store,
@@ -68,9 +96,7 @@ def _facts(
     return facts
 
 
-def _print(
-    settings: VerifySettings, report: store.Report, again: Any | None, repaired: int
-) -> None:
+def _print(settings: Settings, report: store.Report, again: Any | None, repaired: int) -> None:
     if len(report.damaged):
         print_table(
             "damaged rows",

@@ -6,8 +6,6 @@ to do need not spend.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import refuse_credentials, without_query, without_secrets
 
@@ -45,10 +43,3 @@ def without_signature(url: str) -> str:
 def with_signature(url: str) -> str:
     """The URL as the user gave it, where it was told to this process."""
     return _whole.get(url, url)
-
-
-def require_file(name: str, path: str) -> None:
-    """Raise `ConfigError` where this setting's file could not be written: before the work, not after."""
-    place = Path(path).absolute()
-    if path and (place.is_dir() or not place.parent.is_dir()):
-        raise ConfigError(f"{name} is {path}: name a file in a folder that is there")

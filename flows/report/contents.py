@@ -13,7 +13,6 @@ import pandas as pd
 
 import store
 from flows.report.vectors import ClipVectors, clip_vectors
-from flows.settings import ReportSettings
 from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.neighbours import look_alikes, project
@@ -33,31 +32,42 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 
 
 def gather(
-    settings: ReportSettings, *, on_progress: Callable[[int, int], None] | None = None
+    url: str,
+    runs_folder: str = "runs",
+    *,
+    wall: int = 20,
+    hover: int = 2000,
+    near: float = 0.98,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Contents:
-    """Everything that the page of this store says. Raises `store.StoreNotFound` and its kin."""
-    source = store.open(settings.store)
+    """Everything that the page of a store and its runs shows. Raises `store.StoreError`.
+
+    wall: random clips to show · hover: points of the map that show their clip · near: the cosine
+    similarity from which two clips are look-alikes · seed: of what is drawn at random.
+    """
+    source = store.open(url)
     table = source.table()
     cards = _Cards(source, table)
     vectors = clip_vectors(source, on_progress=on_progress)
-    random = np.random.default_rng(settings.seed)
-    boards, over_seeds, runs, warnings = _runs(settings, source, cards)
+    random = np.random.default_rng(seed)
+    boards, over_seeds, runs, warnings = _runs(Path(runs_folder), source, cards)
     if source.spec["weights"].startswith("random"):
         warnings.insert(0, "these features come from random weights, not ImageNet's.")
     ready = table.index[table["state"] == "ready"].to_numpy()
     labelled = ready[(table.loc[ready, "label"] != "").to_numpy()]
     drawn = labelled if len(labelled) else ready
     failed = table.index[table["state"] == "failed"].to_numpy()
-    feature_map, map_note = _map(settings, vectors, table, cards, random)
-    pairs, pairs_note = _pairs(settings, vectors, table, cards, random)
+    feature_map, map_note = _map(vectors, table, cards, random, hover=hover, seed=seed)
+    pairs, pairs_note = _pairs(vectors, table, cards, random, near=near)
     return Contents(
-        name=Path(settings.store.rstrip("/")).name,
+        name=Path(url.rstrip("/")).name,
         made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
         facts=[*_facts(source), *_pixels(source.spec, table)],
         table=table,
         remedies={r.code: (r.meaning, r.remedy) for r in (*FAILURES.values(), *WARNINGS.values())},
         wall=cards.of(
-            np.sort(random.choice(drawn, min(settings.wall, len(drawn)), replace=False)),
+            np.sort(random.choice(drawn, min(wall, len(drawn)), replace=False)),
         ),
         failed=cards.of(failed[:MOST_FAILED], table.loc[failed[:MOST_FAILED], "reason"].tolist()),
         feature_map=feature_map,
@@ -124,24 +134,26 @@ def _pixels(spec: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _map(
-    settings: ReportSettings,
     vectors: ClipVectors,
     table: pd.DataFrame,
     cards: _Cards,
     random: np.random.Generator,
+    *,
+    hover: int,
+    seed: int,
 ) -> tuple[FeatureMap | None, str]:
     if len(vectors.rows) < 3:
         return None, ""
-    points, shares = project(vectors.vectors, seed=settings.seed)
+    points, shares = project(vectors.vectors, seed=seed)
     chosen = np.arange(len(points))
-    if len(chosen) > settings.hover:
-        chosen = np.sort(random.choice(len(points), settings.hover, replace=False))
+    if len(chosen) > hover:
+        chosen = np.sort(random.choice(len(points), hover, replace=False))
     shown = {
         int(place): middle(pictures)
         for place, pictures in zip(chosen, cards.pictures(vectors.rows[chosen]), strict=True)
         if pictures
     }
-    found = FeatureMap(
+    feature_map = FeatureMap(
         points=points,
         video_ids=table.loc[vectors.rows, "video_id"].tolist(),
         labels=table.loc[vectors.rows, "label"].tolist(),
@@ -150,21 +162,22 @@ def _map(
     )
     some = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else "All"
     note = f"{some} points show their clip under the pointer." if shown else ""
-    return found, note
+    return feature_map, note
 
 
 def _pairs(
-    settings: ReportSettings,
     vectors: ClipVectors,
     table: pd.DataFrame,
     cards: _Cards,
     random: np.random.Generator,
+    *,
+    near: float,
 ) -> tuple[list[Pair], str]:
     """Look-alikes; suspects (other split, group or label) first, which is where a test leaks."""
     at = np.arange(len(vectors.rows))
     if len(at) > MOST_COMPARED:
         at = np.sort(random.choice(at, MOST_COMPARED, replace=False))
-    found = look_alikes(vectors.vectors[at], near=settings.near, most=2000)
+    found = look_alikes(vectors.vectors[at], near=near, most=2000)
     first, second = (vectors.rows[at[found[name].to_numpy()]] for name in ("first", "second"))
     why = [_suspect(table, a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
     order = sorted(range(len(why)), key=lambda i: (not why[i], i))[:MOST_PAIRS]
@@ -178,10 +191,10 @@ def _pairs(
     if len(at) < len(vectors.rows):
         compared = f"every pair of {len(at):,} random clips was compared"
     count = f"{len(found):,}{'+' if len(found) == 2000 else ''}"
-    suspects = sum(1 for one in why if one)
+    suspects = sum(map(bool, why))
     pairs_have = "pair has" if count == "1" else "pairs have"
     note = (
-        f"{count} {pairs_have} a similarity of {settings.near:g} or more ({compared}); "
+        f"{count} {pairs_have} a similarity of {near:g} or more ({compared}); "
         f"{suspects:,} of them of different splits, groups or labels"
         f"{f'; {len(order)} are shown' if len(order) < len(found) else ''}. "
         "Such clips on both sides of a split flatter the test."
@@ -190,9 +203,9 @@ def _pairs(
 
 
 def _suspect(table: pd.DataFrame, first: int, second: int) -> str:
-    words = {"split": "splits", "group": "groups", "label": "labels"}
+    names = {"split": "splits", "group": "groups", "label": "labels"}
     differ = []
-    for column, name in words.items():
+    for column, name in names.items():
         a, b = str(table.at[first, column]), str(table.at[second, column])
         if a and b and a != b:
             differ.append(name)
@@ -204,29 +217,29 @@ def _groups(table: pd.DataFrame, rows: np.ndarray) -> list[str]:
 
 
 def _runs(
-    settings: ReportSettings, source: Any, cards: _Cards
+    folder: Path, source: Any, cards: _Cards
 ) -> tuple[list[pd.DataFrame], Table, list[RunView], list[str]]:
     """The boards and runs of this store's features; other runs are counted, not shown."""
-    if not any(Path(settings.runs).glob("*/metrics.json")):
+    if not any(folder.glob("*/metrics.json")):
         return [], ((), ()), [], []  # Keras' import takes seconds: not for a store without runs
     from pipeline.heads.compare import leaderboards
     from pipeline.heads.repeats import COLUMNS, repeats_among
 
     try:
-        boards = [board.table for board in leaderboards(settings.runs)]
+        boards = [board.table for board in leaderboards(folder)]
     except ConfigError:
         return [], ((), ()), [], []
-    mine = [board for board in boards if _of_this_store(settings, board, source, cards)]
+    mine = [board for board in boards if _of_this_store(folder, board, source, cards)]
     others = sum(map(len, boards)) - sum(map(len, mine))
     warnings = []
     if others:
         warnings.append(
-            f"{settings.runs} holds {others} other run{'s' * (others > 1)}, trained on other stores' "
+            f"{folder} holds {others} other run{'s' * (others > 1)}, trained on other stores' "
             "clips: not shown."
         )
     best = [str(name) for board in mine for name in board["run"]]
-    repeated = [one.line() for one in repeats_among([Path(settings.runs) / name for name in best])]
-    views = [_run_view(Path(settings.runs) / name, cards) for name in best[:MOST_RUNS]]
+    repeated = [each.line() for each in repeats_among([folder / name for name in best])]
+    views = [_run_view(folder / name, cards) for name in best[:MOST_RUNS]]
     for view in views:
         base, test = view.metrics.get("baseline", {}), view.metrics["test"]
         if base.get("frame_average", 0) > test["top1"]:
@@ -237,15 +250,13 @@ def _runs(
     return mine, (COLUMNS if repeated else (), repeated), views, warnings
 
 
-def _of_this_store(
-    settings: ReportSettings, board: pd.DataFrame, source: Any, cards: _Cards
-) -> bool:
+def _of_this_store(folder: Path, board: pd.DataFrame, source: Any, cards: _Cards) -> bool:
     """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
     if board["fingerprint"].iloc[0] != source.fingerprint[:12]:
         return False
     from pipeline.heads.run_folder import read_config
 
-    config = read_config(Path(settings.runs) / str(board["run"].iloc[0]))
+    config = read_config(folder / str(board["run"].iloc[0]))
     folds = config["folds"] or [config["split"]]
     tested = {video for fold in folds for video in fold["test"]["video_ids"]}
     return len(tested & set(cards.rows.index)) * 2 > len(tested)
@@ -253,11 +264,11 @@ def _of_this_store(
 
 def _run_view(folder: Path, cards: _Cards) -> RunView:
     mistakes = _read(folder / "mistakes.csv").head(MOST_MISTAKES)
-    known = mistakes[mistakes["video_id"].isin(cards.rows.index)]
-    rows = cards.rows.reindex(known["video_id"]).to_numpy()
+    shown = mistakes[mistakes["video_id"].isin(cards.rows.index)]
+    rows = cards.rows.reindex(shown["video_id"]).to_numpy()
     notes = [
-        f"called {said}, {float(sure):.0%} sure"
-        for said, sure in zip(known["predicted"], known["confidence"], strict=True)
+        f"called {label}, {float(confidence):.0%} sure"
+        for label, confidence in zip(shown["predicted"], shown["confidence"], strict=True)
     ]
     return RunView(
         name=folder.name,

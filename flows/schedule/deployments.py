@@ -6,111 +6,122 @@ import asyncio
 import contextlib
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.extract.addresses import require_places
 from flows.extract.specs import with_store
 from flows.names import label, named
-from flows.settings import FeaturesSettings, RefreshSettings, ServeSettings
-from flows.settings.refresh_flow import resolved
-from flows.settings.resolve import resolve
+from flows.settings import FeaturesSettings, RefreshSettings
+from flows.settings.refresh import resolved
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import is_remote
 
 _SHOWN = 3
 
 
-def served_settings(settings: ServeSettings) -> FeaturesSettings | RefreshSettings:
-    """The settings of the served flow: its own file and environment, then what `serve` was given.
+Served = FeaturesSettings | RefreshSettings
 
-    Paths are made absolute, for a run stands in no particular folder; a scheduled run that finds
-    another on its store skips.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When runs are due: by a cron line in a time zone, or every `interval` seconds."""
+
+    cron: str = ""
+    interval: float = 0.0
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if bool(self.cron) == bool(self.interval):
+            raise ConfigError(
+                f"cron is {self.cron!r} and interval {self.interval:g}: give one of them, e.g. "
+                'CRON="0 2 * * *" or INTERVAL=3600'
+            )
+
+    def next_runs(self) -> list[datetime]:
+        """When the next three runs are due. Raises `ConfigError` for a cron line without a meaning."""
+        from prefect.server.schemas.schedules import CronSchedule
+
+        now = datetime.now(UTC)
+        if not self.cron:
+            step = timedelta(seconds=self.interval)
+            return [now + step * i for i in range(1, _SHOWN + 1)]
+        try:
+            dates = CronSchedule(cron=self.cron, timezone=self.timezone)
+            return list(asyncio.run(dates.get_dates(_SHOWN, start=now)))
+        except ValueError as error:
+            lines = str(error).splitlines()
+            reason = lines[-2 if len(lines) > 1 else 0].split(" [type")[0].strip()
+            raise ConfigError(
+                f"cron {self.cron!r} in timezone {self.timezone!r} is not understood "
+                f"({reason}): write five fields, e.g. 0 2 * * *"
+            ) from None
+
+    def to_prefect(self) -> Any:
+        """The same as a schedule of Prefect's."""
+        from prefect.schedules import Cron, Interval
+
+        if self.cron:
+            return Cron(self.cron, timezone=self.timezone)
+        return Interval(timedelta(seconds=self.interval))
+
+
+def served(settings: Served) -> Served:
+    """The settings of the flow's scheduled runs.
+
+    Paths are absolute, for a run has no current folder of its own; a run that finds another on its
+    store skips. Raises `ConfigError` if no clips are named, or the workers could not reach them.
     """
-    given = {n: v for n in ("videos", "store", "weights") if (v := getattr(settings, n))}
-    found: Any = resolve(settings.flow, given, config=settings.settings)
-    if isinstance(found, RefreshSettings):
-        found = resolved(found)
-    if not found.videos:
+    if isinstance(settings, RefreshSettings):
+        settings = resolved(settings)
+    if not settings.videos:
         raise ConfigError("videos is empty: say which clips the schedule is for (VIDEOS=…)")
-    if isinstance(found, FeaturesSettings):
-        found = replace(with_store(found), if_busy="skip")
+    if isinstance(settings, FeaturesSettings):
+        settings = replace(with_store(settings), if_busy="skip")
     else:
-        found = replace(found, runs=os.path.abspath(found.runs))
-    absolute: FeaturesSettings | RefreshSettings = replace(
-        found, videos=_absolute(found.videos), store=_absolute(found.store)
-    )
-    require_places(store_url=absolute.store, videos=absolute.videos)
-    return absolute
+        settings = replace(settings, runs=os.path.abspath(settings.runs))
+    settings = replace(settings, videos=_absolute(settings.videos), store=_absolute(settings.store))
+    require_places(store_url=settings.store, videos=settings.videos)
+    return settings
 
 
-def deployment_of(settings: ServeSettings) -> Any:
+def deployment_of(flow: str, settings: Served, schedule: Schedule, name: str = "") -> Any:
     """The flow with its schedule and parameters, as Prefect's `serve` takes it.
 
-    Raises `ConfigError` for a schedule that Prefect does not understand.
+    settings: as `served` returns them · name: of the deployment (default: the store's).
     """
-    from prefect.schedules import Cron, Interval
-
-    if bool(settings.cron) == bool(settings.interval):
-        raise ConfigError(
-            f"cron is {settings.cron!r} and interval {settings.interval:g}: give one of them, e.g. "
-            'CRON="0 2 * * *" or INTERVAL=3600'
-        )
-    found = served_settings(settings)
-    schedule: Any = (
-        Cron(settings.cron, timezone=settings.timezone)
-        if settings.cron
-        else Interval(timedelta(seconds=settings.interval))
-    )
-    return flow_named(settings.flow).to_deployment(
-        name=settings.name or named(found.store),
-        schedule=schedule,
-        parameters={"settings": asdict(found)},
-        description=f"{settings.flow}: {found.videos} → {found.store}",
+    return flow_named(flow).to_deployment(
+        name=name or named(settings.store),
+        schedule=schedule.to_prefect(),
+        parameters={"settings": asdict(settings)},
+        description=f"{flow}: {settings.videos} → {settings.store}",
         tags=["pixels-once"],
     )
 
 
-def next_runs(settings: ServeSettings) -> list[datetime]:
-    """When the next three runs are due. Raises `ConfigError` for a cron line that has no meaning."""
-    from prefect.server.schemas.schedules import CronSchedule
-
-    now = datetime.now(UTC)
-    if not settings.cron:
-        step = timedelta(seconds=settings.interval)
-        return [now + step * i for i in range(1, _SHOWN + 1)]
-    try:
-        dates = CronSchedule(cron=settings.cron, timezone=settings.timezone)
-        return list(asyncio.run(dates.get_dates(_SHOWN, start=now)))
-    except ValueError as error:
-        said = str(error).splitlines()[-2 if "\n" in str(error) else 0].split(" [type")[0].strip()
-        raise ConfigError(
-            f"cron {settings.cron!r} in timezone {settings.timezone!r} is not understood "
-            f"({said}): write five fields, e.g. 0 2 * * *"
-        ) from None
-
-
-def serve(settings: ServeSettings, deployment: Any) -> None:
+def serve(flow: str, deployment: Any, name: str = "") -> None:
     """Run what is due until Ctrl-C or SIGTERM. The schedule is not paused then: of the runs that fall
     due meanwhile the last one runs when this is started again.
+
+    name: the deployment's, if it was asked for by name.
     """
     from flows.schedule.due import Serving
     from flows.server.run_client import patient_client
     from flows.server.settling import settle
 
-    command = (sys.executable, "-m", "flows.cli.scheduled", settings.flow)
+    command = (sys.executable, "-m", "flows.schedule.scheduled", flow)
     with patient_client() as client:
-        say_what_it_replaces(client, settings, deployment)
+        replace_earlier(client, flow, deployment, name)
         deployment_id = deployment.apply()
         with contextlib.suppress(Exception):  # the runs to come do it as well
-            for name in settle(client):
-                print(f"{name} had ended without saying so", file=sys.stderr)
+            for run_name in settle(client):
+                print(f"{run_name} had ended without saying so", file=sys.stderr)
         Serving(client, deployment_id, lambda run: (*command, str(run))).run()
 
 
-def say_what_it_replaces(client: Any, settings: ServeSettings, deployment: Any) -> None:
-    """Tell of a deployment that had this name for another store; pause that of an earlier version.
+def replace_earlier(client: Any, flow: str, deployment: Any, name: str = "") -> None:
+    """Report a deployment that had this name for another store; pause that of an earlier version.
 
     Deployments used to be named after the last part of the store's address alone.
     """
@@ -118,21 +129,21 @@ def say_what_it_replaces(client: Any, settings: ServeSettings, deployment: Any) 
 
     store = deployment.parameters["settings"]["store"]
     with contextlib.suppress(ObjectNotFound):
-        old = client.read_deployment_by_name(f"{settings.flow}/{deployment.name}")
+        old = client.read_deployment_by_name(f"{flow}/{deployment.name}")
         was = _store_of(old)
         if was and was != store:
             print(
-                f"{settings.flow}/{deployment.name} has been the schedule of {was} and is that of "
+                f"{flow}/{deployment.name} has been the schedule of {was} and is that of "
                 f"{store} from now on; another --name keeps both",
                 file=sys.stderr,
             )
     with contextlib.suppress(ObjectNotFound):
-        old = client.read_deployment_by_name(f"{settings.flow}/{label(store)}")
-        if settings.name != old.name and _store_of(old) == store and not old.paused:
+        old = client.read_deployment_by_name(f"{flow}/{label(store)}")
+        if name != old.name and _store_of(old) == store and not old.paused:
             client.pause_deployment(old.id)
             print(
-                f"{settings.flow}/{old.name} of an earlier version is paused: "
-                f"{settings.flow}/{deployment.name} takes its place",
+                f"{flow}/{old.name} of an earlier version is paused: "
+                f"{flow}/{deployment.name} takes its place",
                 file=sys.stderr,
             )
 

@@ -1,11 +1,20 @@
-"""Settings of a refresh."""
+"""Settings of a refresh, and of the `features` and the trainings in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flows.settings.features import FeaturesSettings
 from flows.settings.field import setting
+from flows.settings.resolve import from_table
+from flows.settings.training import TrainSettings
+from pipeline.errors import ConfigError
+
+SHARED = ("videos", "store", "weights")
+"""Settings of [refresh] that may stand in [refresh.features] instead."""
+OWN = ("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seeds")
+"""Settings of a training that a refresh decides itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +55,50 @@ class RefreshSettings:
         default_factory=dict,
         metadata={"help": "settings of one head: [refresh.head.gru]", "file_only": True},
     )
+
+
+def resolved(settings: RefreshSettings) -> RefreshSettings:
+    """The settings with `videos`, `store` and `weights` taken from [refresh.features] too.
+
+    Raises `ConfigError` where both name one of them differently, or nobody names it.
+    """
+    features = dict(settings.features)
+    found: dict[str, Any] = {}
+    for name in SHARED:
+        inner, own = str(features.pop(name, "") or ""), getattr(settings, name)
+        if inner and own and inner != own:
+            raise ConfigError(
+                f"{name} is {own!r} in [refresh] and {inner!r} in [refresh.features]: keep one"
+            )
+        found[name] = own or inner
+    for name in ("videos", "store"):
+        if not found[name]:
+            raise ConfigError(f"{name} is empty: set it in [refresh] of the config file")
+    return replace(settings, **found, features=features)
+
+
+def features_settings(settings: RefreshSettings) -> FeaturesSettings:
+    """What `features` is run with; `settings` as `resolved` gives them."""
+    values = from_table(FeaturesSettings, settings.features, "[refresh.features]")
+    if values.get("dry_run"):
+        raise ConfigError("[refresh.features] has dry_run: run `features --dry-run` by itself")
+    own = {name: getattr(settings, name) for name in SHARED}
+    return FeaturesSettings(**({"if_busy": "skip"} | values | own))
+
+
+def train_settings(settings: RefreshSettings, head: str) -> TrainSettings:
+    """What one head is trained with; its way to split is that of [refresh.train]."""
+    from pipeline.heads.zoo import head_kind
+
+    head_kind(head)  # an unknown head is said before hours of extraction
+    values: dict[str, Any] = {"head": head, "store": settings.store}
+    for table, where in (
+        (settings.train, "[refresh.train]"),
+        (settings.head.get(head, {}), f"[refresh.head.{head}]"),
+    ):
+        given = from_table(TrainSettings, table, where)
+        for name in OWN:
+            if name in given:
+                raise ConfigError(f"{where} has {name}, which a refresh sets itself: leave it out")
+        values |= given
+    return TrainSettings(**values)

@@ -1,21 +1,24 @@
-"""Settings from a TOML file, the environment and flags, over the defaults of `flows.settings`."""
+"""Settings of a command from a TOML file, the environment and flags, over their defaults.
+
+`tree` maps the name of every command, in whatever order, to its dataclass of settings.
+"""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flows.encoding import is_utf8
-from flows.settings import COMMANDS
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 
 ENVIRONMENT_PREFIX = "PIXELS_ONCE_"
+Tree = Mapping[str, type[Any]]
 # Read elsewhere: they are no settings of a command.
 _OTHER_VARIABLES = {
     "PIXELS_ONCE_CACHE",
@@ -37,27 +40,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nSee `{self.prog} --help`.\n")
 
 
-def unknown_flag(word: str, command: str | None) -> str:
-    """What to say of a word on the command line that is no flag of the command."""
+def unknown_flag(word: str, command: str, settings: type[Any]) -> str:
+    """The error message for a word on the command line that is no flag of the command."""
     flag = word.split("=")[0]
-    known = [f"--{_dashed(item.name)}" for item in fields(COMMANDS[command])] if command else []
+    known = [f"--{_dashed(item.name)}" for item in fields(settings)]
     if not word.startswith("-"):
         return f"{command} takes no argument {word!r}: every setting is a flag, e.g. {known[0]}"
     return (
         f"unknown flag {flag}{nearest(flag, [*known, '--config', '--json'])}\n"
-        f"See `pixels-once {command or ''} --help`."
+        f"See `pixels-once {command} --help`."
     )
 
 
-def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """A suggestion to end an error with: `: did you mean …?`, or nothing where nothing is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f": did you mean {found[0]}?" if found else ""
-
-
-def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
-    """Give the parser one flag for each setting of the command."""
-    for item in fields(COMMANDS[command]):
+def add_flags(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
+    """Give the parser one flag for each of the settings."""
+    for item in fields(settings):
         if item.metadata.get("file_only"):
             continue
         default = item.default
@@ -68,7 +65,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
             "dest": item.name,
             "help": text,
             "default": argparse.SUPPRESS,
-            "type": _parser_of(item.type),
+            "type": parser_of(item),
         }
         if item.metadata["choices"]:
             options["choices"] = item.metadata["choices"]
@@ -88,6 +85,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def resolve(
+    tree: Tree,
     command: str,
     flags: Mapping[str, Any],
     *,
@@ -96,15 +94,11 @@ def resolve(
 ) -> Any:
     """The command's settings: defaults, then the config file, the environment, the flags.
 
-    Raises `ConfigError` on an unknown key or a value of the wrong kind; it suggests the nearest key.
+    Raises `ConfigError` on an unknown key or a value of the wrong type; it suggests the nearest key.
     """
-    cls = COMMANDS[command]
-    values: dict[str, Any] = {}
-    if config:
-        values |= _from_file(command, config)
-    values |= _from_environment(command, environment)
-    values |= flags
-    settings = cls(**values)
+    values = _from_file(tree, command, config) if config else {}
+    values |= _from_environment(tree, command, environment)
+    settings = tree[command](**(values | dict(flags)))
     check_settings(settings)
     return settings
 
@@ -136,10 +130,44 @@ def require_sane(item: Field[Any], value: Any) -> None:
         raise ConfigError(f"{item.name} is {value}: give {bounds}")
 
 
-def _from_file(command: str, path: str) -> dict[str, Any]:
+def require_file(name: str, path: str) -> None:
+    """Raise `ConfigError` if the file that this setting names could not be written."""
+    file = Path(path).absolute()
+    if path and (file.is_dir() or not file.parent.is_dir()):
+        raise ConfigError(f"{name} is {path}: name a file in a folder that is there")
+
+
+def from_table(
+    settings: type[Any], table: Mapping[str, Any], where: str, prefix: str = ""
+) -> dict[str, Any]:
+    """The values of a TOML table by name, each of its setting's type.
+
+    where: what holds the table, for messages, in which its keys begin with `prefix`. Raises
+    `ConfigError` on an unknown key or a value of the wrong type.
+    """
+    known = {item.name: item for item in fields(settings)}
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise ConfigError(f"{where} has an unknown key {prefix}{name}{nearest(name, known)}")
+        values[name] = _typed(f"{prefix}{name} in {where}", str(known[name].type), value)
+    return values
+
+
+def parser_of(item: Field[Any]) -> Callable[[str], Any]:
+    """What turns the text of a flag, a variable or a grid into the setting's type.
+
+    It raises `ValueError`, or `argparse.ArgumentTypeError` for a switch.
+    """
+    parsers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _boolean}
+    return parsers.get(str(item.type), str)
+
+
+def _from_file(tree: Tree, command: str, path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            tree = tomllib.load(file)
+            sections = tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"the config file {path} does not exist: check --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -147,71 +175,53 @@ def _from_file(command: str, path: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         detail = getattr(error, "strerror", None) or error
         raise ConfigError(f"the config file {path!r} cannot be read: {detail}") from None
-    for section in tree:
-        if section not in COMMANDS:
-            raise ConfigError(
-                f"{path} has an unknown section [{section}]{nearest(section, COMMANDS)}"
-            )
-        if not isinstance(tree[section], dict):
-            raise ConfigError(f"{path} sets {section}: write [{section}], and its keys below it")
-    values = {key.replace("-", "_"): value for key, value in tree.get(command, {}).items()}
-    kinds = {item.name: item.type for item in fields(COMMANDS[command])}
-    for key, value in values.items():
-        if key not in kinds:
-            raise ConfigError(f"{path} has an unknown key {command}.{key}{nearest(key, kinds)}")
-        values[key] = checked(f"{command}.{key} in {path}", kinds[key], value)
-    return values
+    for name, section in sections.items():
+        if name not in tree:
+            raise ConfigError(f"{path} has an unknown section [{name}]{nearest(name, tree)}")
+        if not isinstance(section, dict):
+            raise ConfigError(f"{path} sets {name}: write [{name}], and its keys below it")
+    return from_table(tree[command], sections.get(command, {}), path, f"{command}.")
 
 
-def _from_environment(command: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    prefix = f"{ENVIRONMENT_PREFIX}{command.upper()}_"
-    kinds = {item.name: item.type for item in fields(COMMANDS[command])}
-    names = {prefix + name.upper(): name for name in kinds}
+def _from_environment(tree: Tree, command: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    variables = {_variable(command, item): item for item in fields(tree[command])}
     values = {}
     for variable, text in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _OTHER_VARIABLES:
             continue
-        if variable in names:
+        if item := variables.get(variable):
             try:
-                values[names[variable]] = _parser_of(kinds[names[variable]])(text)
+                values[item.name] = parser_of(item)(text)
             except (ValueError, argparse.ArgumentTypeError) as error:
                 raise ConfigError(f"{variable} is {text!r}: {error}") from None
-        elif not any(variable.startswith(f"{ENVIRONMENT_PREFIX}{c.upper()}_") for c in COMMANDS):
-            known = [
-                f"{ENVIRONMENT_PREFIX}{c.upper()}_{f.name.upper()}"
-                for c, cls in COMMANDS.items()
-                for f in fields(cls)
-            ]
+            continue
+        owner = [name for name in tree if variable.startswith(_variable(name))]
+        if not owner or command in owner:
+            known = [_variable(name, item) for name in owner or tree for item in fields(tree[name])]
             raise ConfigError(
                 f"unknown variable {variable} in the environment" + nearest(variable, known)
-            )
-        elif variable.startswith(prefix):
-            raise ConfigError(
-                f"unknown variable {variable} in the environment" + nearest(variable, names)
             )
     return values
 
 
-def checked(where: str, kind: Any, value: Any) -> Any:
-    """A value from a file, if it is of the setting's kind; raises `ConfigError` else."""
-    wanted: dict[str, tuple[type, ...]] = {
+def _variable(command: str, item: Field[Any] | None = None) -> str:
+    return f"{ENVIRONMENT_PREFIX}{command}_{item.name if item else ''}".upper()
+
+
+def _typed(where: str, kind: str, value: Any) -> Any:
+    types: dict[str, tuple[type, ...]] = {
         "str": (str,),
         "int": (int,),
         "float": (int, float),
         "bool": (bool,),
     }
-    allowed = wanted.get(str(kind), (dict,))
+    allowed = types.get(kind, (dict,))
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
         raise ConfigError(f"{where} is {value!r}: give a value of type {allowed[-1].__name__}")
     return float(value) if isinstance(value, int) and kind == "float" else value
 
 
-def _parser_of(kind: Any) -> Any:
-    return {"int": int, "float": float, "bool": boolean}.get(str(kind), str)
-
-
-def boolean(text: str) -> bool:
-    """yes or no, as a flag or a variable of the environment says it."""
+def _boolean(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "false", "no", "off", ""):

@@ -1,10 +1,10 @@
-"""Settings that every training has, of one head or of many."""
+"""Settings of a training: what `train` and `sweep` share, and what each adds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.settings.field import LARGEST_SEED, setting
+from flows.settings.field import LARGEST_SEED, MOST_PROCESSES, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +70,41 @@ class TrainingSettings:
         False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"
     )
     overwrite: bool = setting(False, "replace a run of this name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings(TrainingSettings):
+    """Store → a trained head with its metrics, plots and settings, in RUNS/NAME/."""
+
+    head: str = setting("lstm", "which head: `pixels-once heads` lists them", metavar="NAME")
+    preset: str = setting(
+        "", "a named set of the head's options, e.g. article_code for lstm", metavar="NAME"
+    )
+    name: str = setting("", "the run's name (default: HEAD-STORE)", metavar="NAME")
+    resume: bool = setting(False, "go on with an interrupted run of this name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings(TrainingSettings):
+    """Many heads from one store, in parallel: a run and a Prefect task for each."""
+
+    heads: str = setting(
+        "",
+        'heads separated by spaces, each with options of its own if need be, e.g. "lstm:units=512 '
+        'gru:preset=wide mlp"; empty: every head that can read the store',
+        metavar="HEADS",
+    )
+    grid: str = setting(
+        "",
+        'values to try, e.g. "units=128,512 dropout=0.3,0.5 seed=0,1": settings of the training '
+        "or options of the heads; a head without an option is "
+        "trained once for all its values",
+        metavar="GRID",
+    )
+    name: str = setting("", "how the runs' names begin (default: the store's)", metavar="PREFIX")
+    workers: int = setting(
+        0,
+        "trainings at a time, each in a process of its own (0: what suits)",
+        metavar="N",
+        most=MOST_PROCESSES,
+    )

@@ -19,7 +19,7 @@ from flows.server.cancelling import is_scheduled
 from flows.server.run_client import own_run
 from flows.server.run_page import RunPage
 from flows.settings import RefreshSettings, TrainSettings
-from flows.settings.refresh_flow import features_settings, resolved, train_settings
+from flows.settings.refresh import features_settings, resolved, train_settings
 from flows.settings.resolve import check_settings
 from flows.stopping import Stopping, stopping
 from flows.train import promotion

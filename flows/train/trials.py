@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flows.settings import SweepSettings
-from flows.settings.resolve import boolean, require_sane
+from flows.settings.resolve import parser_of, require_sane
 from flows.train.flow import TRAINING, parse_options, store_name, widths
 from pipeline.errors import ConfigError
 from pipeline.heads.zoo import HEADS, head_kind, require_readable
@@ -98,13 +98,10 @@ def _seeds(settings: SweepSettings) -> dict[str, list[str]]:
 def _typed(name: str, value: str) -> Any:
     item = next(item for item in fields(SweepSettings) if item.name == name)
     try:
-        if item.type == "bool":
-            return boolean(value)
-        typed: Any = {"int": int, "float": float}.get(str(item.type), str)(value)
-    except ArgumentTypeError:
-        raise ConfigError(f"grid has {name}={value}: give yes or no") from None
-    except ValueError:
-        raise ConfigError(f"grid has {name}={value}: give a number") from None
+        typed = parser_of(item)(value)
+    except (ValueError, ArgumentTypeError):
+        wanted = "yes or no" if item.type == "bool" else "a number"
+        raise ConfigError(f"grid has {name}={value}: give {wanted}") from None
     require_sane(item, typed)
     return typed
 

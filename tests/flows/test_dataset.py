@@ -18,7 +18,6 @@ from flows.cli import dataset as command
 from flows.data import datasets
 from flows.data.datasets import DATA_SETS, fetch
 from flows.data.downloads import DownloadFailed, download
-from flows.settings import DatasetSettings
 from pipeline.errors import ConfigError
 
 
@@ -171,7 +170,7 @@ def test_an_archive_cannot_write_outside_its_folder(site: Site, tmp_path: Path) 
 
 
 def test_without_a_name_the_data_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.run(DatasetSettings(), json=False) == 0
+    assert command.run(command.Settings(), json=False) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in ("ucf101-top5", "ucf50", "ucf101", "13,320"))
 

@@ -11,7 +11,6 @@ import pytest
 from flows.checks import codecs, doctor
 from flows.checks.doctor import Line, examine
 from flows.cli import doctor as command
-from flows.settings import DoctorSettings
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines(**settings: Any) -> list[Line]:
-    return list(examine(DoctorSettings(**settings)))
+    return list(examine(**settings))
 
 
 def of(area: str, found: list[Line]) -> list[Line]:
@@ -101,7 +100,7 @@ def test_a_check_that_breaks_is_a_line_and_the_others_go_on(
 def test_the_status_is_4_where_a_run_would_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.run(DoctorSettings(weights=str(tmp_path / "x.h5")), json=True) == 4
+    assert command.run(command.Settings(weights=str(tmp_path / "x.h5")), json=True) == 4
     assert json.loads(capsys.readouterr().out)["bad"] == 1
-    assert command.run(DoctorSettings(weights="random"), json=False) == 0
+    assert command.run(command.Settings(weights="random"), json=False) == 0
     assert "this machine is ready\nnext: make features" in capsys.readouterr().out

@@ -20,11 +20,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
 from flows.schedule import due
-from flows.schedule.deployments import deployment_of, say_what_it_replaces
+from flows.schedule.deployments import Schedule, deployment_of, replace_earlier
 from flows.schedule.due import Serving
 from flows.server.lifetime import prefect_server
 from flows.server.run_client import RunClient, made_patient
-from flows.settings import ServeSettings
+from flows.settings import FeaturesSettings
 from tests.flows import running
 from tests.proxy import CUT_AFTER, Proxy, nth
 
@@ -176,16 +176,18 @@ def test_the_deployment_of_an_earlier_version_is_paused_and_anothers_is_not(
     prefect_api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine, others = (str(tmp_path / name / "old.zarr") for name in ("mine", "others"))
-    given: dict[str, Any] = {"videos": "clips", "interval": 3600.0}
+
+    def deployment(store: str, name: str = "") -> Any:
+        settings = FeaturesSettings(videos="clips", store=store)
+        return deployment_of("features", settings, Schedule(interval=3600.0), name)
+
     with prefect_server():
         client = get_client(sync_client=True)
-        before = deployment_of(ServeSettings(store=mine, name="old", **given)).apply()
+        before = deployment(mine, "old").apply()
         for store in (others, mine):
-            settings = ServeSettings(store=store, **given)
-            say_what_it_replaces(client, settings, deployment_of(settings))
+            replace_earlier(client, "features", deployment(store))
             assert client.read_deployment(before).paused == (store == mine)
-        settings = ServeSettings(store=others, name="old", **given)
-        say_what_it_replaces(client, settings, deployment_of(settings))
+        replace_earlier(client, "features", deployment(others, "old"), "old")
         client.delete_deployment(before)
     said = capsys.readouterr().err
     assert said.count("features/old of an earlier version is paused") == 1

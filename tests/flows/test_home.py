@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -15,7 +16,7 @@ from flows.names import key, named
 from flows.server.home import database_environment
 from flows.server.lifetime import prefect_server
 from flows.server.loopback import spare_loopback
-from flows.settings import FeaturesSettings, ServeSettings
+from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows import running
 
@@ -97,15 +98,15 @@ def test_stores_of_one_base_name_are_two_in_the_ui(
 
 
 def test_two_projects_get_two_schedules(tmp_path: Path, prefect_api: str) -> None:
-    from flows.schedule.deployments import deployment_of
+    from flows.schedule.deployments import Schedule, deployment_of
 
-    given = {"videos": "clips", "interval": 60.0}
-    one, other = (
-        deployment_of(ServeSettings(store=str(tmp_path / name / "clips.zarr"), **given))  # type: ignore[arg-type]
-        for name in ("one", "other")
-    )
+    def deployment(store: str, name: str = "") -> Any:
+        settings = FeaturesSettings(videos="clips", store=store)
+        return deployment_of("features", settings, Schedule(interval=60.0), name)
+
+    one, other = (deployment(str(tmp_path / name / "clips.zarr")) for name in ("one", "other"))
     assert one.name != other.name
-    assert deployment_of(ServeSettings(store="x.zarr", name="mine", **given)).name == "mine"  # type: ignore[arg-type]
+    assert deployment("x.zarr", "mine").name == "mine"
 
 
 def test_a_choice_that_was_edited_by_hand_is_refused_in_one_sentence(prefect_api: str) -> None:

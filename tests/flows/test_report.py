@@ -16,7 +16,7 @@ import store
 from flows.cli import report, similar
 from flows.extract.specs import stage_of
 from flows.report.vectors import clip_vectors
-from flows.settings import FeaturesSettings, ReportSettings, SimilarSettings
+from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows import running
 
@@ -73,7 +73,7 @@ def test_a_store_without_a_ready_row_has_a_report(
     shutil.copytree(made / "s.zarr", tmp_path / "none.zarr")
     with store.Writer.acquire(str(tmp_path / "none.zarr"), owner="test") as writer:
         writer.mark(np.arange(len(writer.table)), store.FAILED, reason="unreadable")
-    settings = ReportSettings(
+    settings = report.Settings(
         store=str(tmp_path / "none.zarr"), runs="none", out=str(tmp_path / "r.html")
     )
     assert report.run(settings, json=False) == 0
@@ -85,7 +85,7 @@ def test_a_store_without_pictures_has_a_report_that_says_so(
 ) -> None:
     shutil.copytree(made / "s.zarr", tmp_path / "plain.zarr")
     shutil.rmtree(tmp_path / "plain.zarr" / "preview")
-    settings = ReportSettings(
+    settings = report.Settings(
         store=str(tmp_path / "plain.zarr"), runs="none", out=str(tmp_path / "r.html")
     )
     assert report.run(settings, json=False) == 0
@@ -96,7 +96,9 @@ def test_the_report_says_what_is_in_the_store(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "r.html"
-    settings = ReportSettings(store=str(made / "s.zarr"), runs=str(tmp_path / "none"), out=str(out))
+    settings = report.Settings(
+        store=str(made / "s.zarr"), runs=str(tmp_path / "none"), out=str(out)
+    )
     assert report.run(settings, json=True) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["rows"], said["runs"], said["pictures"]) == (13, [], True)
@@ -109,7 +111,7 @@ def test_the_report_says_what_is_in_the_store(
 def test_a_report_that_has_no_place_is_one_sentence(made: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name a file in a folder that is there"):
         report.run(
-            ReportSettings(store=str(made / "s.zarr"), out=str(tmp_path / "no/r.html")), json=False
+            report.Settings(store=str(made / "s.zarr"), out=str(tmp_path / "no/r.html")), json=False
         )
 
 
@@ -120,7 +122,7 @@ def test_an_id_a_row_and_the_clips_own_file_find_the_same(
     video = str(table["video_id"].iloc[3])
     found = []
     for words in (video, "3", str(made / "clips" / video)):
-        settings = SimilarSettings(
+        settings = similar.Settings(
             store=str(made / "s.zarr"), video=words, top=3, out=str(tmp_path / "p.png")
         )
         assert similar.run(settings, json=True) == 0
@@ -136,7 +138,7 @@ def test_an_id_a_row_and_the_clips_own_file_find_the_same(
 def test_without_a_clip_the_neighbours_agreement_stands_beside_chance(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert similar.run(SimilarSettings(store=str(made / "s.zarr")), json=True) == 0
+    assert similar.run(similar.Settings(store=str(made / "s.zarr")), json=True) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["all"]["clips"] == 12
     assert said["all"]["chance"] == pytest.approx(5 / 11)
@@ -155,7 +157,7 @@ def test_what_cannot_be_searched_for_is_one_sentence(made: Path, video: str, sen
         table = store.open(str(made / "s.zarr")).table()
         video = str(table.index[table["state"] == "failed"][0])
     with pytest.raises(ConfigError, match=sentence):
-        similar.run(SimilarSettings(store=str(made / "s.zarr"), video=video), json=False)
+        similar.run(similar.Settings(store=str(made / "s.zarr"), video=video), json=False)
 
 
 def test_vectors_are_kept_and_made_anew_only_where_a_row_changed(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import FeaturesSettings, ForgetSettings, TrainSettings, VerifySettings
+from flows.cli import COMMANDS
 from pipeline.features.decoders import Limits
 from pipeline.features.reasons import FAILURES, WARNINGS
 
@@ -33,7 +33,7 @@ def test_no_other_reason_is_documented():
 def test_every_flag_that_is_named_exists():
     known = {
         f"--{item.name.replace('_', '-')}"
-        for settings in (FeaturesSettings, ForgetSettings, TrainSettings, VerifySettings)
+        for settings in (COMMANDS[name] for name in ("features", "forget", "train", "verify"))
         for item in fields(settings)
     }
     assert set(re.findall(r"--[a-z-]+\w", TEXT)) <= known

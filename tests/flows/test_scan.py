@@ -11,7 +11,6 @@ import pytest
 
 from flows.cli import scan as command
 from flows.data.scan import scan, summarise
-from flows.settings import ScanSettings
 from pipeline.errors import ConfigError
 from pipeline.features.catalog import discover
 from tests.flows.running import CLIPS
@@ -55,7 +54,7 @@ def test_the_command_prints_json_and_writes_one_line_per_clip(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "clips.csv"
-    assert command.run(ScanSettings(videos=str(clips), csv=str(out), rate=50), json=True) == 0
+    assert command.run(command.Settings(videos=str(clips), csv=str(out), rate=50), json=True) == 0
     assert json.loads(capsys.readouterr().out)["readable"] == 12
     with out.open() as file:
         lines = list(csv.DictReader(file))
@@ -64,13 +63,13 @@ def test_the_command_prints_json_and_writes_one_line_per_clip(
 
 
 def test_it_ends_with_the_next_step(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command.run(ScanSettings(videos=str(clips), rate=50), json=False)
+    command.run(command.Settings(videos=str(clips), rate=50), json=False)
     assert f"next: pixels-once features --videos {clips}" in capsys.readouterr().out
 
 
 def test_no_clips_named_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match="scan needs --videos"):
-        command.run(ScanSettings(), json=False)
+        command.run(command.Settings(), json=False)
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not here")

@@ -14,10 +14,10 @@ from prefect.states import Scheduled
 
 import store
 from flows.schedule import due
-from flows.schedule.deployments import deployment_of
+from flows.schedule.deployments import Schedule, deployment_of, served
 from flows.schedule.due import Serving
 from flows.server.run_client import made_patient
-from flows.settings import ServeSettings
+from flows.settings import FeaturesSettings
 from tests import proxy as faults
 from tests.flows import running
 from tests.flows.test_server_faults import EachOnce, assert_well, between, server
@@ -43,19 +43,18 @@ def test_every_kind_of_a_schedule_broken_once(
 ) -> None:
     monkeypatch.setattr(due, "_POLL_S", 0.3)
     monkeypatch.setenv("PYTHONPATH", str(running.ROOT))
-    settings, url = tmp_path / "f.toml", tmp_path / "s.zarr"
-    settings.write_text('[features]\nbackbone = "frames"\nframes = 4\nbatch = 2\n')
-    served = ServeSettings(
-        videos=str(few), store=str(url), interval=86_400.0, settings=str(settings)
+    url = tmp_path / "s.zarr"
+    settings = served(
+        FeaturesSettings(videos=str(few), store=str(url), backbone="frames", frames=4, batch=2)
     )
     running.api_url()
-    deployment = deployment_of(served).apply()
+    deployment = deployment_of("features", settings, Schedule(interval=86_400.0)).apply()
     rule = EachOnce(fault)
     with server() as bare, between(rule) as proxy:
         at = Scheduled(scheduled_time=datetime.now(UTC))
         run = bare.create_flow_run_from_deployment(deployment, state=at).id
         with made_patient(SyncPrefectClient(f"{proxy.url}/api")) as client:
-            command = (sys.executable, "-m", "flows.cli.scheduled", "features")
+            command = (sys.executable, "-m", "flows.schedule.scheduled", "features")
             serving = Serving(client, deployment, lambda one: (*command, str(one)))
             thread = threading.Thread(target=serving.run)
             thread.start()

@@ -21,8 +21,8 @@ import pytest
 
 import store
 from flows.names import key
-from flows.schedule.deployments import next_runs, served_settings
-from flows.settings import FeaturesSettings, ServeSettings
+from flows.schedule.deployments import Schedule, served
+from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows.running import ROOT, environment, finish, run, start
 
@@ -191,20 +191,20 @@ def test_serving_without_a_server_says_what_to_do(clips: Path, tmp_path: Path) -
 
 
 def test_a_cron_line_is_parsed_and_its_next_runs_are_shown() -> None:
-    due = next_runs(ServeSettings(cron="0 2 * * *", timezone="Europe/Vienna"))
+    due = Schedule(cron="0 2 * * *", timezone="Europe/Vienna").next_runs()
     assert [(time.hour, time.minute) for time in due] == [(2, 0)] * 3
     with pytest.raises(ConfigError, match="write five fields"):
-        next_runs(ServeSettings(cron="at two"))
+        Schedule(cron="at two").next_runs()
 
 
 def test_a_served_run_skips_when_busy_and_stands_in_no_folder(tmp_path: Path) -> None:
-    found = served_settings(ServeSettings(videos="clips", store="s3://bucket/s.zarr"))
+    found = served(FeaturesSettings(videos="clips", store="s3://bucket/s.zarr"))
     assert isinstance(found, FeaturesSettings)
     assert found.if_busy == "skip"
     assert Path(found.videos).is_absolute()
     assert found.store == "s3://bucket/s.zarr"
     with pytest.raises(ConfigError, match="videos is empty"):
-        served_settings(ServeSettings())
+        served(FeaturesSettings())
 
 
 def test_the_deployments_of_the_work_pools_name_flows_and_settings_that_exist() -> None:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import settings as run_settings
 from hypothesis import strategies as st
 
+from flows.cli import COMMANDS, resolve
 from flows.cli.main import main
-from flows.settings import COMMANDS
-from flows.settings.resolve import Parser, add_flags, resolve
+from flows.settings.resolve import Parser, add_flags
 from pipeline.errors import ConfigError
 
 SETTINGS = [
@@ -37,7 +37,7 @@ def flag(item: Field[Any]) -> str:
 
 def parsed(command: str, *words: str) -> dict[str, Any]:
     parser = Parser(prog="test")
-    add_flags(parser, command)
+    add_flags(parser, COMMANDS[command])
     return vars(parser.parse_args(list(words)))
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.main import exit_status
 from flows.data import downloads
 from flows.data.web import fetch
 from flows.extract import cluster
 from flows.server.lifetime import find_server
+from pipeline.errors import exit_status
 from pipeline.features import weights
 from pipeline.features.backbones import imagenet
 from pipeline.features.catalog import discover

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import store
+from flows.cli import COMMANDS
 from flows.cli.terminal import print_json
-from flows.settings import COMMANDS
 from tests.flows.running import Finished, run_here
 from tests.flows.stores import rising_or_falling
 
@@ -89,7 +89,7 @@ def test_no_command_is_forgotten() -> None:
 
 
 def test_the_demo_prints_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.commands import demo
+    from flows.cli import demo
 
     def step(name: str, status: int) -> Any:
         def run(settings: Any, *, json: bool) -> int:

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from flows.cli import compare
-from flows.settings import CompareSettings
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import load_clips
 from pipeline.heads.compare import (
@@ -118,7 +117,7 @@ def test_the_accepted_run_is_listed_once_and_a_replacement_in_the_making_not_at_
 
 
 def test_compare_says_which_clips_were_not_paired(same_clips, capsys):
-    status = compare.run(CompareSettings(runs=str(same_clips), against="gru"), json=False)
+    status = compare.run(compare.Settings(runs=str(same_clips), against="gru"), json=False)
     out = " ".join(capsys.readouterr().out.split())
     assert status == 0
     assert "1 of 14 clips have another label in gru and are not paired" in out

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
-from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
@@ -57,9 +56,7 @@ def head_kind(name: str) -> HeadKind:
     """The head of this name. Raises `ConfigError` that suggests the nearest one."""
     if name in HEADS:
         return HEADS[name]
-    close = get_close_matches(name, HEADS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(HEADS)}"
-    raise ConfigError(f"head {name!r} is not known: {hint}")
+    raise ConfigError(f"head {name!r} is not known: {did_you_mean(name, HEADS)}")
 
 
 def require_readable(kind: HeadKind, shape: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""One run of a schedule, in a process of its own: `python -m flows.cli.scheduled FLOW FLOW_RUN_ID`."""
+"""A scheduled run in its own process: `python -m flows.schedule.scheduled FLOW FLOW_RUN_ID`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from flows.stopping import scheduled
+from pipeline.errors import exit_status
 
 
 def main(arguments: list[str]) -> int:
     """Run the flow run, and end with the status that its command would have had."""
-    from flows.cli.main import exit_status
     from flows.server.lifetime import drained, quiet_prefect
     from flows.server.loopback import spare_loopback
 
