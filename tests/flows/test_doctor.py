@@ -63,7 +63,7 @@ def test_a_machine_that_works_has_no_red_line() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_openvino_absent_is_said_with_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.features.backbones.available", lambda: False)
+    monkeypatch.setattr("pipeline.features.backbones.keras_family.available", lambda: False)
     monkeypatch.setattr("pipeline.engine._ask_driver", lambda: 0.0)
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     (line,) = of("engine", lines(weights="random"))
