@@ -102,7 +102,18 @@ def _run(settings: Settings, video: str, *, json: bool) -> int:
         if settings.timeline:
             from flows.cli.timeline import run_timeline
 
-            return run_timeline(settings, head, first_stage, Path(video), json=json)
+            return run_timeline(
+                head,
+                first_stage,
+                Path(video),
+                out=settings.out,
+                window_s=settings.window,
+                hop=settings.hop,
+                smooth=settings.smooth,
+                cuts=settings.cuts,
+                least_s=settings.least,
+                json=json,
+            )
         records = _predictions(settings, head, first_stage, clips)
     if settings.csv:
         _write_csv(Path(settings.csv), records)

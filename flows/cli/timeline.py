@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.cli.terminal import headline, print_json, print_table
 from pipeline.errors import ConfigError
@@ -16,17 +15,28 @@ from pipeline.predict.overlay import write_gif, write_overlay
 from pipeline.predict.sliding import make_timeline
 from pipeline.predict.timeline import Timeline, segments, write_segments
 
-if TYPE_CHECKING:
-    from flows.cli.predict import Settings
-
 
 def run_timeline(
-    settings: Settings, head: Run, first_stage: FirstStage, video: Path, *, json: bool
+    head: Run,
+    first_stage: FirstStage,
+    video: Path,
+    *,
+    out: str,
+    window_s: float,
+    hop: int,
+    smooth: int,
+    cuts: bool,
+    least_s: float,
+    json: bool,
 ) -> int:
-    """Write segments.csv, timeline.csv, overlay.mp4 and timeline.gif, and print the segments."""
+    """Write segments.csv, timeline.csv, overlay.mp4 and timeline.gif, and print the segments.
+
+    out: the folder for the files · window_s, hop, smooth, cuts: as for `make_timeline` · least_s: the
+    shortest segment.
+    """
     if not video.is_file():
         raise ConfigError(f"{video} is not a file: --timeline takes one video")
-    out = Path(settings.out or f"timeline-{video.stem}")
+    folder = Path(out or f"timeline-{video.stem}")
     shown = sys.stderr.isatty()
 
     def show(frames: int) -> None:
@@ -37,27 +47,27 @@ def run_timeline(
         head,
         first_stage.backbone,
         str(video),
-        window_s=settings.window,
-        hop=settings.hop,
-        smooth=settings.smooth,
-        cuts=settings.cuts,
+        window_s=window_s,
+        hop=hop,
+        smooth=smooth,
+        cuts=cuts,
         on_frames=show,
     )
     if shown:
         print(file=sys.stderr)
-    parts = segments(timeline, least_s=settings.least)
-    out.mkdir(parents=True, exist_ok=True)
-    write_segments(out / "segments.csv", parts)
-    _write_probabilities(out / "timeline.csv", timeline)
+    parts = segments(timeline, least_s=least_s)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_segments(folder / "segments.csv", parts)
+    _write_probabilities(folder / "timeline.csv", timeline)
     print("drawing the overlay …", file=sys.stderr)
-    write_overlay(str(video), out / "overlay.mp4", timeline, parts)
-    write_gif(str(video), out / "timeline.gif", timeline, parts)
+    write_overlay(str(video), folder / "overlay.mp4", timeline, parts)
+    write_gif(str(video), folder / "timeline.gif", timeline, parts)
     if json:
         print_json(
             {
-                "run": settings.run,
+                "run": str(head.folder),
                 "video": str(video),
-                "out": str(out),
+                "out": str(folder),
                 "duration_s": timeline.duration_s,
                 "window_s": timeline.window_s,
                 "windows": len(timeline.times),
@@ -77,7 +87,7 @@ def run_timeline(
             for part in parts
         ],
     )
-    headline(f"next: look at {out}/overlay.mp4")
+    headline(f"next: look at {folder}/overlay.mp4")
     return 0
 
 
