@@ -10,6 +10,7 @@ from tests.faults.breaking import (
     assert_gone,
     assert_no_shared_memory,
     chunks,
+    command_line,
     family,
     features,
     finished,
@@ -42,7 +43,7 @@ def kill_flow(clips, url, seed, *, and_workers: bool = False) -> None:
     everyone = family(process.pid)
     process.kill()
     for worker in everyone[1:] if and_workers else ():
-        if "multiprocessing.spawn" in " ".join(worker.cmdline()):
+        if "multiprocessing.spawn" in command_line(worker):
             worker.kill()
     process.communicate()
     assert process.returncode == -9

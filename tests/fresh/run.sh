@@ -149,6 +149,8 @@ make_root() {
   mount -t proc proc "$root/proc"
   mount -t sysfs -o ro sysfs "$root/sys"
   mount --rbind /dev "$root/dev"
+  # Its own, as a machine has: who uses what lies in it can only be told of processes that are seen here.
+  mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
   chroot "$root" useradd --create-home --shell /bin/bash newcomer
   mkdir "$root/home/newcomer/pixels-once"
   # What git would give a newcomer: no caches, no environment, no store.
