@@ -35,7 +35,6 @@ def main() -> None:
     arguments = parser.parse_args()
     # Not at the top: the pages of the documentation read this module and need no Keras.
     from pipeline import engine
-    from pipeline.homes import cache_folder
 
     engine.prepare()
     from pipeline.heads.saved import load_run
@@ -43,7 +42,7 @@ def main() -> None:
     from pipeline.predict.sliding import make_timeline
 
     run = load_run(Path(arguments.run))
-    first_stage, notes = open_predictor(run, cache=cache_folder())
+    first_stage, notes = open_predictor(run)
     print("\n".join(notes), file=sys.stderr)
     report: dict[str, Any] = {"run": run.folder.name, "clips": arguments.clips}
     with tempfile.TemporaryDirectory() as scratch, first_stage:

@@ -135,15 +135,16 @@ def backend_is_chosen() -> bool:
 
 def software() -> dict[str, str]:
     """Versions of Keras and the backend it runs on, without importing them."""
-    versions = {"keras": _version("keras")}
+    versions = {"keras": version("keras")}
     for package in _PACKAGES.get(backend_name(), ()):
-        if version := _version(package):
-            versions[backend_name()] = version
+        if installed := version(package):
+            versions[backend_name()] = installed
             break
-    return {name: version for name, version in versions.items() if version}
+    return {name: text for name, text in versions.items() if text}
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The installed version of a package, "" where there is none. Does not import it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -250,17 +251,16 @@ def keras_policy(precision: str) -> str:
 
 
 def compiled(
-    model: Any, shape: tuple[int, ...], *, dtype: str = "float32", xla: bool | None = None
+    model: Any, shape: tuple[int, ...], *, dtype: str = "float32"
 ) -> Callable[[np.ndarray], np.ndarray]:
     """One compiled inference function of a Keras model for one fixed input shape.
 
-    `shape` is the whole input's, batch included, and `dtype` its type. The function takes and
-    returns numpy arrays. `xla` is for TensorFlow alone: off by default, because on a CPU it slows
-    convolutions (25 against 32 frames/s for InceptionV3).
+    shape: the whole input's, batch included. dtype: its type. The function takes and returns numpy
+    arrays.
     """
     name = backend_name()
     if name == "tensorflow":
-        return _compiled_tensorflow(model, shape, dtype, bool(xla))
+        return _compiled_tensorflow(model, shape, dtype)
     if name == "jax":
         return engine_jax.compiled(model, shape, dtype)
     if name == "torch":
@@ -269,13 +269,14 @@ def compiled(
 
 
 def _compiled_tensorflow(
-    model: Any, shape: tuple[int, ...], dtype: str, xla: bool
+    model: Any, shape: tuple[int, ...], dtype: str
 ) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
     signature = [tf.TensorSpec(shape, dtype)]
+    # Without XLA: on a CPU it slows convolutions (25 against 32 frames/s for InceptionV3).
     function = tf.function(
-        lambda inputs: model(inputs, training=False), input_signature=signature, jit_compile=xla
+        lambda inputs: model(inputs, training=False), input_signature=signature, jit_compile=False
     )
     concrete = function.get_concrete_function()
     return lambda inputs: np.asarray(concrete(tf.constant(inputs)).numpy())

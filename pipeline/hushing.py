@@ -15,11 +15,12 @@ _CHATTER = re.compile(
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def hushed(*, every_line: bool = False) -> Iterator[None]:
     """Keep the lines that TensorFlow and LiteRT log as they start from standard error.
 
-    TensorFlow 2.21 writes them whatever its log level says. They come from C++ code, so the
-    descriptor itself is turned aside; any other line that arrives meanwhile is passed on afterwards.
+    TensorFlow 2.21 writes them whatever its log level says. They come from C++ code, so the descriptor
+    itself is redirected; any other line that arrives meanwhile is passed on afterwards, unless
+    `every_line` is to be dropped.
     """
     try:
         sys.stderr.flush()
@@ -35,6 +36,6 @@ def hushed() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(real, 2)
             aside.seek(0)
-            kept = b"".join(line for line in aside if not _CHATTER.match(line))
+            kept = b"".join(line for line in aside if not every_line and not _CHATTER.match(line))
             with open(real, "wb", buffering=0) as stderr:
                 stderr.write(kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
@@ -104,6 +105,12 @@ class Spec:
         plain["sampling"] = Sampling(**plain["sampling"])
         plain["shape"] = tuple(plain["shape"])
         return cls(**plain)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one clip's features in a store."""
+        item = {"float16": 2, "float32": 4, "uint8": 1}[self.dtype]
+        return self.sampling.steps * math.prod(self.shape) * item
 
     @property
     def canonical_json(self) -> str:

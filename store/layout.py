@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 FORMAT = "pixels-once/features"
 FORMAT_VERSION = 1
 
@@ -82,11 +80,6 @@ class Layout:
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one clip's features, (steps, *shape)."""
         return (self.steps, *self.shape)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one clip's features."""
-        return int(np.prod(self.row_shape)) * np.dtype(self.dtype).itemsize
 
     @property
     def dimensions(self) -> tuple[str, ...]:

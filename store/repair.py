@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from store.arrays import open_arrays, open_group
 from store.errors import StoreDamaged, translated
-from store.layout import COLUMNS, FILLS, GONE, PENDING, STEP_COLUMNS, STEP_FILLS
+from store.layout import COLUMNS, FILLS, STEP_COLUMNS, STEP_FILLS
 from store.lease import Lease
 from store.place import Place
 from store.verify import Report
@@ -54,9 +54,7 @@ def repair(
             raise
         with writer:
             rows = _rows_to_redo(report, writer, reset)
-            gone = writer.column("status")[rows] == GONE
-            writer.mark(rows, np.where(gone, GONE, PENDING))
-            writer.set(rows[gone], digest=0, frames_decoded=-1)
+            writer.unmake(rows)
             writer.flush()
     return len(rows)
 

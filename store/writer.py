@@ -22,7 +22,7 @@ from store.durable import sweep_partials
 from store.erasing import erase
 from store.errors import StoreDamaged, translated
 from store.heartbeat import Heartbeat
-from store.layout import COLUMNS, GONE, PENDING, PREVIEW, READY, STEP_COLUMNS
+from store.layout import COLUMNS, GONE, PENDING, PREVIEW, READY, STEP_COLUMNS, STEP_FILLS
 from store.lease import Lease
 from store.liveness import Holder
 from store.place import Place
@@ -139,10 +139,8 @@ class Writer:
         """Set the status and the reason of these rows: one for all, or one each."""
         self.set(rows, status=status, reason=reason)
 
-    def put_steps(
-        self, rows: ArrayLike, mask: ArrayLike, frame_index: ArrayLike, timestamp: ArrayLike
-    ) -> None:
-        """Set the columns with one value per step, each (n, steps)."""
+    def put_steps(self, rows: ArrayLike, mask: Any, frame_index: Any, timestamp: Any) -> None:
+        """Set the columns with one value per step, each (n, steps) or one value for all."""
         index = self._index(rows)
         with self._lock, translated(self.url):
             for name, values in zip(STEP_COLUMNS, (mask, frame_index, timestamp), strict=True):
@@ -211,6 +209,20 @@ class Writer:
             self._steps.clear()
             self._dirty.clear()
 
+    def unmake(self, rows: ArrayLike, *, present: bool = False) -> NDArray[np.int64]:
+        """Declare the features of these rows void; returns the rows that are pending now.
+
+        Rows become pending; gone rows stay gone unless their clips are `present` again. Digest and
+        frame count are cleared, so that a gone row does not count as ready when its clip returns.
+        The new status is committed first: until a row is pending, its digest must stay.
+        """
+        index = self._index(rows)
+        pending = (self._columns["status"][index] != GONE) | present
+        self.mark(index, np.where(pending, PENDING, GONE))
+        self.flush()
+        self.set(index, frames_decoded=-1, digest=0)
+        return np.asarray(index[pending])
+
     def forget(self, rows: ArrayLike) -> None:
         """Remove these rows' features for good.
 
@@ -220,13 +232,9 @@ class Writer:
         index = self._index(rows)
         if not len(index):
             return
-        status = np.where(self._columns["status"][index] == GONE, GONE, PENDING)
-        steps = len(index), self._arrays["mask"].shape[1]
-        self.mark(index, status)
-        self.set(index, size_bytes=-1, mtime_ns=-1, sha256="", frames_decoded=-1, digest=0)
-        self.put_steps(
-            index, np.zeros(steps, bool), np.full(steps, -1), np.full(steps, np.nan, np.float32)
-        )
+        self.unmake(index)
+        self.set(index, size_bytes=-1, mtime_ns=-1, sha256="")
+        self.put_steps(index, *(STEP_FILLS[name][1] for name in STEP_COLUMNS))
         self.flush()
         erase(self.url, index, token=self.token, storage_options=self._place.options)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UnreadableClip
+from pipeline.hushing import hushed
 
 FRAMES = 8
 SAMPLES = {
@@ -35,13 +33,13 @@ def codec_lines() -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (encoder, ending) in SAMPLES.items():
             path = Path(folder) / f"{encoder}{ending}"
-            with _silence():  # encoders write to standard error what nobody asked for
+            with hushed(every_line=True):  # encoders write to standard error what nobody asked for
                 made = _write(path, encoder)
             if not made:
                 yield name, "not tried, no encoder here to make a sample", ""
                 continue
             try:
-                with _silence():
+                with hushed(every_line=True):
                     read = read_clip(str(path), plan)
             except UnreadableClip as error:
                 yield name, f"does not decode ({error.reason})", _remedy(name)
@@ -75,17 +73,3 @@ def _write(path: Path, encoder: str) -> bool:
     except (av.error.FFmpegError, ValueError):
         return False
     return True
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Standard error shut off where it is: FFmpeg's libraries write to it whatever they are told."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from typing import Literal
 
 from flows.checks.codecs import codec_lines
 from pipeline import engine
+from pipeline.engine import version
 from pipeline.errors import ConfigError, PixelsError
 
 State = Literal["ok", "note", "bad"]
@@ -81,7 +81,7 @@ def _python() -> Iterator[Line]:
 
 def _packages() -> Iterator[Line]:
     needed = ("keras", "opencv-python-headless", "av", "zarr", "dask", "prefect", "prefect-dask")
-    missing = [name for name in needed if not _version(name)]
+    missing = [name for name in needed if not version(name)]
     if missing:
         yield Line(
             area="packages",
@@ -90,10 +90,10 @@ def _packages() -> Iterator[Line]:
             remedy="make venv, or pip install -c constraints.txt -e '.[cpu]'",
         )
     else:
-        known = ", ".join(f"{name} {_version(name)}" for name in needed)
+        known = ", ".join(f"{name} {version(name)}" for name in needed)
         yield Line(area="packages", state="ok", found=known)
     opencv = [n for n in ("opencv-python", "opencv-contrib-python", "opencv-python-headless",
-                          "opencv-contrib-python-headless") if _version(n)]  # fmt: skip
+                          "opencv-contrib-python-headless") if version(n)]  # fmt: skip
     if len(opencv) > 1:
         extra = " ".join(name for name in opencv if name != "opencv-python-headless")
         yield Line(
@@ -102,19 +102,19 @@ def _packages() -> Iterator[Line]:
             found=f"{' and '.join(opencv)} overwrite each other's cv2",
             remedy=f"pip uninstall -y {extra} && pip install --force-reinstall opencv-python-headless",
         )
-    if _version("tensorflow") and _version("tensorflow-cpu"):
+    if version("tensorflow") and version("tensorflow-cpu"):
         yield Line(
             area="packages",
             state="bad",
             found="tensorflow and tensorflow-cpu overwrite each other",
             remedy="pip uninstall -y tensorflow-cpu tensorflow, then make venv",
         )
-    fastapi = tuple(int(part) for part in _version("fastapi").split(".")[:2] if part.isdigit())
-    if fastapi >= (0, 151) and _version("prefect").startswith("3.8."):
+    fastapi = tuple(int(part) for part in version("fastapi").split(".")[:2] if part.isdigit())
+    if fastapi >= (0, 151) and version("prefect").startswith("3.8."):
         yield Line(
             area="packages",
             state="bad",
-            found=f"fastapi {_version('fastapi')} breaks prefect {_version('prefect')}",
+            found=f"fastapi {version('fastapi')} breaks prefect {version('prefect')}",
             remedy="pip install -c constraints.txt 'fastapi<0.151'",
         )
     try:
@@ -140,7 +140,7 @@ def _engine() -> Iterator[Line]:
     capability = engine.gpu_capability()
     if capability:
         yield Line(area="gpu", state="ok", found=f"compute capability {capability:g}")
-        if not _version("tensorflow") and engine.backend_name() == "tensorflow":
+        if not version("tensorflow") and engine.backend_name() == "tensorflow":
             yield Line(
                 area="gpu",
                 state="bad",
@@ -247,7 +247,7 @@ def _dask(scheduler: str) -> Iterator[Line]:
         yield Line(
             area="dask",
             state="ok" if works else "bad",
-            found=f"a local cluster of dask {_version('dask')} starts and answers",
+            found=f"a local cluster of dask {version('dask')} starts and answers",
         )
         return
     try:
@@ -267,10 +267,3 @@ def _dask(scheduler: str) -> Iterator[Line]:
         found=f"{len(workers)} workers at {scheduler}",
         remedy="" if workers else f"start workers: dask worker {scheduler}",
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

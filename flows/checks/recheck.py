@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.errors import ConfigError
 from pipeline.features.catalog import discover
 from pipeline.features.extraction import ClipResult, ClipSource
 from pipeline.features.files import sha256
-from pipeline.features.stage import FirstStage, Stage
-from pipeline.features.weights import resolve_weights
+from pipeline.features.stage import FirstStage, stored_stage
 from pipeline.spec import Spec
 from store import Store
 
@@ -51,7 +50,9 @@ def recheck(
     videos = videos or source.attributes.get("clips", "")
     if not videos:
         raise ConfigError(f"{source.url} does not say where its clips are: pass --videos")
-    stage = stored_stage(source, weights)
+    remembered = source.attributes.get("first_stage", {})
+    spec = Spec.from_dict(source.spec)
+    stage = stored_stage(spec, remembered, owner=source.url, weights=weights)
     rows, paths, skipped = _choose(source, discover(videos), count, seed)
     if not len(rows):
         return Recheck(skipped=skipped)
@@ -63,21 +64,6 @@ def recheck(
         ]
         results = machine.extractor.extract(clips)
     return _compare(source, rows, results, skipped)
-
-
-def stored_stage(source: Store, weights: str = "") -> Stage:
-    """How a store's features were made, ready to be loaded. Raises `SpecMismatch` on other weights."""
-    spec = Spec.from_dict(source.spec)
-    setting = weights or source.attributes.get("first_stage", {}).get("weights", "")
-    if not weights and spec.weights.startswith("random:"):
-        setting = spec.weights
-    found = resolve_weights(setting, spec.backbone)
-    if found.hash != spec.weights:
-        raise SpecMismatch(
-            f"{source.url} was made with weights {spec.weights[:19]}… and {setting!r} has "
-            f"{found.hash[:19]}…: set WEIGHTS to the file that it was made with"
-        )
-    return Stage(spec=source.spec, weights=setting)
 
 
 def _choose(

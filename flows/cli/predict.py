@@ -88,14 +88,11 @@ def _run(settings: Settings, video: str, *, json: bool) -> int:
     from flows.train.moved import moved_on
     from pipeline.features.catalog import discover
     from pipeline.heads.saved import load_run
-    from pipeline.homes import cache_folder
     from pipeline.predict.prediction import open_predictor
 
     clips = discover(video)
     head = load_run(Path(settings.run))
-    first_stage, notes = open_predictor(
-        head, weights=settings.weights, engine_name=settings.engine, cache=cache_folder()
-    )
+    first_stage, notes = open_predictor(head, weights=settings.weights, engine_name=settings.engine)
     for note in filter(None, [*notes, moved_on(head)]):
         print(note, file=sys.stderr)
     with first_stage:

@@ -19,17 +19,15 @@ class Settings:
 
 def run(settings: Settings, *, json: bool) -> int:
     """Print the spec, rows by status, labels, reasons and size."""
-    import numpy as np
-
     import store
+    from pipeline.spec import Spec
 
     source = store.open(settings.store)
     table = source.table()
     ready = table[table["state"] == "ready"]
     labels = ready["label"].value_counts()
     reasons = table.loc[table["reason"] != "", "reason"].value_counts()
-    row_bytes = int(np.prod(source.shape)) * source.steps * source.dtype.itemsize
-    features_bytes = row_bytes * len(table)
+    features_bytes = Spec.from_dict(source.spec).row_bytes * len(table)
     clips_bytes = int(table["size_bytes"].clip(0).sum())
     facts = {
         "store": settings.store,

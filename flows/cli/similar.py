@@ -133,24 +133,23 @@ def _row(video: str, table: Any) -> int | None:
 
 def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
     """The mean vector and the pictures of a clip that is not in the store."""
-    from pipeline import engine
     from pipeline.features.extraction import ClipSource
-    from pipeline.features.stage import FirstStage, Stage
-    from pipeline.homes import cache_folder
+    from pipeline.features.stage import FirstStage, at_a_precision_of_this_machine, stored_stage
+    from pipeline.spec import Spec
 
-    spec = dict(source.spec)
-    remembered = str(source.attributes.get("first_stage", {}).get("weights", ""))
-    stored = spec["weights"]
-    weights = settings.weights or (stored if stored.startswith("random:") else remembered)
-    if spec["precision"] not in engine.precisions():
-        print(
-            f"this machine has no {spec['precision']}: the CNN runs in float32 instead",
-            file=sys.stderr,
-        )
-        spec["precision"] = "float32"
-    stage = Stage(spec=spec, weights=weights, engine=settings.engine, decoders=1, previews=True)
+    stored = stored_stage(
+        *(Spec.from_dict(source.spec), source.attributes.get("first_stage", {})),
+        owner=source.url,
+        weights=settings.weights,
+        engine=settings.engine,
+        decoders=1,
+        previews=True,
+    )
+    stage, note = at_a_precision_of_this_machine(stored)
+    if note:
+        print(note, file=sys.stderr)
     size = Path(settings.video).stat().st_size
-    with FirstStage.load(stage, cache=cache_folder()) as first:
+    with FirstStage.load(stage) as first:
         result = first.extractor.extract([ClipSource(path=settings.video, size_bytes=size)])[0]
     if result.features is None:
         raise ConfigError(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.catalog.table import UNKNOWN
+from pipeline.features.files import sha256_if_readable
 from pipeline.features.reasons import FAILURES
 
 COLUMNS = (
@@ -92,7 +91,7 @@ def scan(
         path, may_be_twin, unseen = job
         look = ClipLook(readable=False, reason="unreachable") if unseen else look_at(path)
         found = {name: getattr(look, name) for name in COLUMNS if name != "sha256"}
-        return found | {"sha256": _sha256(path) if hashes and may_be_twin else ""}
+        return found | {"sha256": sha256_if_readable(path) if hashes and may_be_twin else ""}
 
     found = []
     with ThreadPoolExecutor(threads) as pool:
@@ -152,11 +151,3 @@ def _spread(values: pd.Series) -> dict[str, float]:
         "median": round(float(values.median()), 2),
         "most": round(float(values.max()), 2),
     }
-
-
-def _sha256(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""

@@ -17,23 +17,12 @@ from prefect.exceptions import MissingContextError
 import store
 from flows.extract.worker import first_stage, stop_event
 from pipeline.features.catalog.remote import is_remote
-from pipeline.features.files import sha256
+from pipeline.features.decoding.values import FACTS
+from pipeline.features.files import sha256_if_readable
 from pipeline.features.stage import Stage
 
 _LOGGED_FAILURES = 20
 _NAMED = 60  # characters of a clip's id in a batch's name
-
-# Values that a clip's extraction brings back for its row, with their value where there is none.
-COLUMNS = {
-    "fps": 0.0,
-    "width": 0,
-    "height": 0,
-    "pixel_aspect": float("nan"),
-    "frames_declared": 0,
-    "frames_decoded": 0,
-    "decoder": "",
-    "sha256": "",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +146,7 @@ def extract_batch(batch: Batch) -> BatchResult:
         mask=np.stack([result.mask for result in results]),
         frame_index=np.stack([result.frame_index for result in results]),
         timestamp=np.stack([result.timestamp for result in results]),
-        columns={
-            name: [getattr(result, name, default) for result in results]
-            for name, default in COLUMNS.items()
-            if name != "sha256"
-        }
+        columns={name: [getattr(result, name) for result in results] for name in FACTS}
         | {"sha256": hashes},
         digests=digests,
         damaged=damaged,
@@ -218,15 +203,8 @@ def _hash_of(clip: Clip, result: Any, fetched: str) -> str:
     """The SHA-256 of a clip's bytes by whoever read them: its decoder, or who fetched it."""
     if result.sha256 or fetched or result.status != "failed" or is_remote(clip.path):
         return str(result.sha256 or fetched)
-    return _sha256(clip.path)  # its decoder died of it, or was killed
-
-
-def _sha256(path: str) -> str:
-    # A clip that vanished since it was listed has failed as `missing`: no hash is its right value.
-    # (One that does not answer fails as `unreachable`, and what is no file as `unreadable`.)
-    with contextlib.suppress(OSError):
-        return sha256(path)
-    return ""
+    # Its decoder died of it, or was killed.
+    return sha256_if_readable(clip.path)
 
 
 def _teller(batch: Batch) -> Any:

@@ -24,7 +24,6 @@ from flows.extract.batches import Batch, BatchResult, topic
 from flows.extract.dispatch import Dispatch, worker_died
 from flows.extract.extracted import Extracted, least, most, spent
 from flows.extract.progress import Progress
-from flows.extract.setup import send_back_damaged
 from flows.extract.worker import request_stop, send_logs
 from flows.extract.workforce import Workforce, within
 from flows.server.cancelling import RunCancelled
@@ -237,7 +236,7 @@ class Extraction:
             chosen = status == name
             writer.mark(result.rows[chosen], code, np.array(result.reason, object)[chosen])
         if result.damaged:
-            extracted.damaged += send_back_damaged(writer, np.array(result.damaged)).tolist()
+            extracted.damaged += writer.unmake(result.damaged).tolist()
         extracted.ready += int((status == "ready").sum())
         extracted.failed += int((status == "failed").sum())
         extracted.frames += int(result.mask[made].sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import secrets
 import shutil
@@ -30,7 +29,6 @@ from flows.extract.setup import (
     plan_run,
     prepare,
     retried_reasons,
-    send_back_damaged,
 )
 from flows.extract.specs import stage_of, with_store
 from flows.extract.summary import Summary, stage_rows
@@ -45,6 +43,7 @@ from flows.server.run_page import RunPage
 from flows.server.settling import settle_now
 from flows.settings import FeaturesSettings
 from flows.settings.resolve import check_settings
+from pipeline.engine import version
 from pipeline.errors import ConfigError
 from pipeline.features.backbones import family_of
 from pipeline.features.stage import Stage
@@ -230,7 +229,7 @@ def _extract(
             again = np.array(total.damaged, dtype=np.int64)
             # Asked to stop, too: what a late writer has disturbed must not stay ready.
             rows = np.union1d(writer.check_batches(writer.suspects), again)
-            rows = send_back_damaged(writer, rows)
+            rows = writer.unmake(rows)
             writer.flush()
             if total.stopped_by or not len(rows):
                 break
@@ -287,7 +286,7 @@ def _check_space(url: str, clips: int, spec: Spec) -> None:
     folder = Path(url.removeprefix("file://")).absolute()
     while not folder.exists():
         folder = folder.parent
-    needed = clips * int(np.prod(spec.shape)) * spec.sampling.steps * np.dtype(spec.dtype).itemsize
+    needed = clips * spec.row_bytes
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise store.StoreUnwritable(
@@ -299,13 +298,8 @@ def _check_space(url: str, clips: int, spec: Spec) -> None:
 def software() -> dict[str, str]:
     """Versions of what writes a store."""
     names = ("pixels-once", "keras", "numpy", "opencv-python-headless", "av", "zarr")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    versions = {"python": platform.python_version()} | {name: version(name) for name in names}
+    return {name: text for name, text in versions.items() if text}
 
 
 def _counts(table: pd.DataFrame) -> dict[str, int]:

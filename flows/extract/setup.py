@@ -17,7 +17,7 @@ from pipeline.features.catalog import discover, narrow
 from pipeline.features.catalog.remote import is_remote
 from pipeline.features.files import sha256
 from pipeline.spec import Spec
-from store import GONE, PENDING, READY, Writer
+from store import GONE, READY, Writer
 
 DEMO_CLIPS = "demo-clips"
 MOST_GONE = 0.2
@@ -57,7 +57,6 @@ def dry_run(
         rate = float(existing.attributes.get("last_run", {}).get("frames_per_second", 0.0))
     # Without a run to learn from: what two cores did with InceptionV3 when this was measured.
     estimate = planned * spec.sampling.steps / (rate or 35.0)
-    row_bytes = int(np.prod(spec.shape)) * spec.sampling.steps * np.dtype(spec.dtype).itemsize
     return Summary(
         store=settings.store,
         outcome="dry run",
@@ -68,7 +67,7 @@ def dry_run(
         fingerprint=spec.fingerprint,
         weights=spec.weights,
         estimate_s=estimate,
-        estimate_bytes=planned * row_bytes,
+        estimate_bytes=planned * spec.row_bytes,
     )
 
 
@@ -111,7 +110,7 @@ def prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarr
     table = writer.table
     # First of all: a row that is still ready when the size and time of its new bytes are committed
     # would, after a kill in between, pass for made from them.
-    send_back(writer, plan.make)
+    writer.unmake(plan.make, present=True)
     for name, (rows, values) in follow_catalog(catalog, table, plan).items():
         writer.set(rows, **{name: values})
     writer.mark(plan.gone, GONE, table["reason"].to_numpy()[plan.gone])
@@ -128,25 +127,3 @@ def prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarr
     position |= dict(zip(plan.known.tolist(), plan.known_positions.tolist(), strict=True))
     rows = np.concatenate([plan.make, appended])
     return rows, lambda row: str(path_of[position[row]])
-
-
-def send_back_damaged(writer: Writer, rows: np.ndarray) -> np.ndarray:
-    """Set rows whose features are damaged back to pending; returns those that can be made.
-
-    A row whose clip is gone cannot: it stays gone, and loses what would make it ready again.
-    """
-    here: np.ndarray = rows[writer.column("status")[rows] != GONE]
-    writer.mark(here, PENDING)
-    writer.set(rows, frames_decoded=-1, digest=0)
-    return here
-
-
-def send_back(writer: Writer, rows: np.ndarray) -> None:
-    """Commit these rows as pending, and forget what would make them ready again unmade.
-
-    (A gone row whose bytes come back is ready at once if it has frames: a row that leaves before it
-    is made anew must not be.)
-    """
-    writer.mark(rows, PENDING)
-    writer.flush()
-    writer.set(rows, frames_decoded=-1, digest=0)

@@ -9,7 +9,7 @@ from flows.settings import FeaturesSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import DEFAULT_BACKBONE, describe
-from pipeline.features.stage import Stage
+from pipeline.features.stage import Stage, remembered_weights
 from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import NUMBERS, RULES, Sampling, Spec
 
@@ -103,11 +103,7 @@ def _weights(
         return "", resolve_weights("", settings.backbone)
     wanted = settings.weights
     if not wanted and stored is not None and stored.backbone == settings.backbone:
-        wanted = (
-            stored.weights
-            if stored.weights.startswith("random:")
-            else remembered.get("weights", "")
-        )
+        wanted = remembered_weights(stored, remembered)
     if wanted:
         weights = resolve_weights(wanted, settings.backbone)
         # A path is made absolute for the workers, which may stand in another folder.

@@ -8,7 +8,6 @@ import os
 import threading
 
 from pipeline.features.stage import FirstStage, Stage
-from pipeline.homes import cache_folder
 
 _lock = threading.Lock()
 _loaded: dict[str, FirstStage] = {}
@@ -20,11 +19,8 @@ def first_stage(stage: Stage) -> FirstStage:
     with _lock:
         key = repr(stage)
         if key not in _loaded:
-            _loaded[key] = FirstStage.load(
-                stage,
-                threads=int(os.environ.get("PIXELS_ONCE_THREADS", "0")),
-                cache=cache_folder(),
-            )
+            threads = int(os.environ.get("PIXELS_ONCE_THREADS", "0"))
+            _loaded[key] = FirstStage.load(stage, threads=threads)
         return _loaded[key]
 
 

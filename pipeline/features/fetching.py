@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -26,6 +25,7 @@ from pipeline.features.catalog.remote import (
     without_secrets,
 )
 from pipeline.features.decoding.values import ClipFrames
+from pipeline.features.files import sha256
 
 SCRATCH_VARIABLE = "PIXELS_ONCE_SCRATCH"
 _PREFIX = "pixels-once-clips-"
@@ -126,8 +126,7 @@ class FetchingDecoders:
 
         try:
             _copy(url, name)
-            with open(name, "rb") as file:
-                self._hashes[url] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._hashes[url] = sha256(name)
             inner = self._decoders.submit(name, os.path.getsize(name))
         except BaseException as error:
             over()

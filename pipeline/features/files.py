@@ -122,6 +122,14 @@ def sha256(
     return digest.hexdigest()
 
 
+def sha256_if_readable(path: str, *, on_read: Callable[[], None] = lambda: None) -> str:
+    """As `sha256`, "" where the file cannot be read: whoever reads it next says why."""
+    try:
+        return sha256(path, on_read=on_read)
+    except (OSError, ValueError):
+        return ""
+
+
 def is_reachable(path: str, *, limit_s: float = LIMIT_S) -> bool:
     """Whether a regular file is there and may be read."""
     try:

@@ -1,4 +1,4 @@
-"""What became of one clip: a fixed-length, masked sequence of features, or a reason."""
+"""The result of one clip: a fixed-length, masked sequence of features, or a reason."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.decoding.values import ClipFrames
+from pipeline.features.decoding.values import ClipFrames, DecoderFacts
 from pipeline.spec import Spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipResult:
-    """What became of one clip of a batch.
+class ClipResult(DecoderFacts):
+    """The result of one clip of a batch.
 
     index: its position in the batch. status: "ready", "failed" with a reason code, or "stopped"
-        (not begun when the run was told to stop). reason: a code of `reasons`; a ready clip may
+        (not begun when the run was asked to stop). reason: a code of `reasons`; a ready clip may
         carry a warning. detail: a sentence for people.
     features: (steps, *shape) of the spec's dtype, zero in padding; None unless ready.
     mask: (steps,) bool. frame_index: (steps,) int32, −1 in padding. timestamp: (steps,) float32
         seconds, NaN in padding. All padding unless ready.
-    fps, width, height, pixel_aspect, frames_declared, frames_decoded, decoder: as in `ClipFrames`;
-        0, NaN or "" where nothing was read.
     previews: JPEG files, oldest frame first; () unless ready and asked for.
     sha256: of the file as it was read; "" where it is not known.
     """
@@ -36,13 +34,6 @@ class ClipResult:
     mask: NDArray[np.bool_]
     frame_index: NDArray[np.int32]
     timestamp: NDArray[np.float32]
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    pixel_aspect: float = float("nan")
-    frames_declared: int = 0
-    frames_decoded: int = 0
-    decoder: str = ""
     previews: tuple[bytes, ...] = ()
     sha256: str = ""
 
@@ -78,20 +69,10 @@ def ready_result(
     """The sequence of a clip whose frames gave `values` (n, *shape), padded to the spec's steps.
 
     It is a failure, `not_finite`, where a value is no finite number in the spec's dtype: float32
-    may hold what overflows float16. `read` tells about the clip; its frames are not looked at.
+    may hold what overflows float16. Only the facts of `read` are used, not its frames.
     """
     count = len(values)
-    result = replace(
-        empty_result(spec, index, "failed"),
-        fps=read.fps,
-        width=read.width,
-        height=read.height,
-        pixel_aspect=read.pixel_aspect,
-        frames_declared=read.frames_declared,
-        frames_decoded=read.frames_decoded,
-        decoder=read.decoder,
-        sha256=read.sha256,
-    )
+    result = replace(empty_result(spec, index, "failed"), **read.facts, sha256=read.sha256)
     features = np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         features[:count] = values

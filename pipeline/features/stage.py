@@ -1,12 +1,13 @@
-"""The first stage, put together: decoders, backbone and extractor for one spec, in this process."""
+"""The first stage: decoders, backbone and extractor of one spec, loaded in this process."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from pipeline import engine
+from pipeline.errors import SpecMismatch
 from pipeline.features import backbones
 from pipeline.features.backbones.protocol import Backbone
 from pipeline.features.decoders import DecoderPool, Limits
@@ -35,6 +36,43 @@ class Stage:
     previews: bool = False
 
 
+def remembered_weights(spec: Spec, first_stage: Mapping[str, Any]) -> str:
+    """The setting that leads to the weights of features that exist.
+
+    first_stage: what their store, or a run that was trained on them, keeps about it.
+    """
+    if spec.weights.startswith("random:"):
+        return spec.weights
+    return str(first_stage.get("weights") or "imagenet")
+
+
+def stored_stage(
+    spec: Spec, first_stage: Mapping[str, Any], *, owner: str, weights: str = "", **options: Any
+) -> Stage:
+    """The stage that computed features that exist, ready to be loaded.
+
+    owner: the store or run, for the message. weights: only where the remembered file has moved.
+    options: fields of `Stage`. Raises `WeightsNotFound`, or `SpecMismatch` on other weights.
+    """
+    setting = weights or remembered_weights(spec, first_stage)
+    given = resolve_weights(setting, spec.backbone)
+    if given.hash != spec.weights:
+        raise SpecMismatch(
+            f"{owner} was made with weights {spec.weights[:19]}… and {setting!r} has "
+            f"{given.hash[:19]}…: set WEIGHTS to the file that it was made with"
+        )
+    return Stage(spec=spec.to_dict(), weights=setting, **options)
+
+
+def at_a_precision_of_this_machine(stage: Stage) -> tuple[Stage, str]:
+    """The stage, in float32 where this machine lacks its precision; and what to tell the user, or ""."""
+    precision = stage.spec["precision"]
+    if precision in engine.precisions():
+        return stage, ""
+    note = f"this machine has no {precision}: the CNN runs in float32 instead"
+    return replace(stage, spec={**stage.spec, "precision": "float32"}), note
+
+
 class FirstStage:
     """A loaded first stage. A context manager: leaving it ends the decoders and the CNN's threads."""
 
@@ -51,10 +89,10 @@ class FirstStage:
         self._fetching = fetching
 
     @classmethod
-    def load(cls, stage: Stage, *, threads: int = 0, cache: Path | None = None) -> Self:
+    def load(cls, stage: Stage, *, threads: int = 0) -> Self:
         """Load the backbone and start the decoders.
 
-        threads: cores to use (0: all) · cache: folder for exported models (None: the user's).
+        threads: cores to use (0: all).
         Raises `WeightsNotFound`, `SpecMismatch` (other weights than the spec's) or `ConfigError`.
         """
         spec = Spec.from_dict(stage.spec)
@@ -65,7 +103,6 @@ class FirstStage:
             engine=stage.engine,
             batch=stage.cnn_batch,
             threads=threads,
-            cache=cache,
         )
         pool = DecoderPool(
             FramePlan.of(spec),

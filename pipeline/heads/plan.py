@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,7 +178,7 @@ def run_config(
         if before is None
         else ClipChanges.between(before.clips, plan.identity.clips).to_dict(),
         "backend": engine.backend_name(),
-        "software": {package: _version(package) for package in packages} | engine.software(),
+        "software": {package: engine.version(package) for package in packages} | engine.software(),
         "split": split_record(clips, splits[0]),
         "folds": [split_record(clips, split) for split in splits] if len(splits) > 1 else [],
     }
@@ -210,10 +209,3 @@ def _has_state(folder: Path) -> bool:
         or any((folder / CHECKPOINT).glob("*.json"))
         or any([*folder.glob(f"folds/*/{DONE}"), *folder.glob(f"folds/*/{CHECKPOINT}/*.json")])
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import engine
-from pipeline.errors import SpecMismatch
 from pipeline.features.extraction import ClipSource
-from pipeline.features.stage import FirstStage, Stage
-from pipeline.features.weights import resolve_weights
+from pipeline.features.stage import FirstStage, at_a_precision_of_this_machine, stored_stage
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.saved import Run
 from pipeline.spec import Spec
@@ -41,7 +37,6 @@ def open_predictor(
     weights: str = "",
     engine_name: str = "auto",
     threads: int = 0,
-    cache: Path | None = None,
 ) -> tuple[FirstStage, list[str]]:
     """Load the first stage that a run was trained on; returns it with what to tell the user.
 
@@ -49,20 +44,14 @@ def open_predictor(
     lacks the run's precision float32 is used, and said. Raises `WeightsNotFound`, or
     `SpecMismatch` where the weights have another hash than the run's.
     """
-    notes = []
-    spec = Spec.from_dict(run.spec)
-    setting = weights or _remembered(run, spec)
-    found = resolve_weights(setting, spec.backbone)
-    if found.hash != spec.weights:
-        raise SpecMismatch(
-            f"{run.folder} was trained on weights {spec.weights[:19]}… and {setting!r} has "
-            f"{found.hash[:19]}…: set WEIGHTS to the file that its store was made with"
-        )
-    if spec.precision not in engine.precisions():
-        notes.append(f"this machine has no {spec.precision}: the CNN runs in float32 instead")
-        spec = replace(spec, precision="float32")
-    stage = Stage(spec=spec.to_dict(), weights=setting, engine=engine_name)
-    return FirstStage.load(stage, threads=threads, cache=cache), notes
+    stored = stored_stage(
+        *(Spec.from_dict(run.spec), run.first_stage),
+        owner=str(run.folder),
+        weights=weights,
+        engine=engine_name,
+    )
+    stage, note = at_a_precision_of_this_machine(stored)
+    return FirstStage.load(stage, threads=threads), [note] if note else []
 
 
 def predict_clips(
@@ -102,9 +91,3 @@ def predict_clips(
                 steps=int(result.mask.sum()),
                 reason=result.reason,
             )
-
-
-def _remembered(run: Run, spec: Spec) -> str:
-    if spec.weights.startswith("random:"):
-        return spec.weights
-    return str(run.first_stage.get("weights") or "imagenet")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
+from pipeline.features.decoding.values import FACTS
 from pipeline.features.extraction import ClipResult, ClipSource, Extractor
+from store import COLUMNS
 from tests.features.extraction_fakes import (
     SIZE,
     STEPS,
@@ -276,3 +279,9 @@ def test_a_result_shows_shapes_and_not_data(pool: ThreadDecoders) -> None:
         ready, failed = extractor.extract(clips("1/6", "bad/no_video"))
     assert repr(ready) == "ClipResult(0: ready, features=(6, 3))"
     assert repr(failed) == "ClipResult(1: failed no_video, features=None)"
+
+
+def test_every_fact_of_the_decoder_has_its_column_and_every_such_column_its_fact() -> None:
+    catalog = {"video_id", "label", "split", "group", "size_bytes", "mtime_ns", "sha256"}
+    assert set(FACTS) == set(COLUMNS) - catalog - {"digest", "reason", "status"}
+    assert set(FACTS) < {field.name for field in fields(ClipResult)}

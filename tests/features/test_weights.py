@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, WeightsNotFound
+from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import imagenet as module
 from pipeline.features.backbones.keras_models import KERAS_MODELS
+from pipeline.features.stage import stored_stage
 from pipeline.features.weights import resolve_weights
+from pipeline.spec import Spec
 
 HDF5 = b"\x89HDF\r\n\x1a\n" + b"weights of a kind"
 NAME = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -87,6 +89,26 @@ def test_a_download_lands_in_keras_cache_if_it_is_what_keras_published(
     assert weights.path == home / NAME
     assert (home / NAME).read_bytes() == HDF5
     assert [file.name for file in home.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize(
+    ("stored", "remembered", "asked", "setting"),
+    [
+        ("random:3", {"weights": "/old.h5"}, "", "random:3"),
+        ("random:3", {}, "random:3", "random:3"),
+        (f"sha256:{hashlib.sha256(HDF5).hexdigest()}", {}, "", "imagenet"),
+        (f"sha256:{hashlib.sha256(HDF5).hexdigest()}", {"weights": "imagenet"}, "", "imagenet"),
+    ],
+)
+def test_the_weights_of_features_that_exist_are_found_in_one_way(
+    home: Path, stored: str, remembered: dict[str, str], asked: str, setting: str
+) -> None:
+    home.mkdir(parents=True)
+    (home / NAME).write_bytes(HDF5)
+    stage = stored_stage(Spec(weights=stored), remembered, owner="a.zarr", weights=asked)
+    assert (stage.weights, stage.spec["weights"]) == (setting, stored)
+    with pytest.raises(SpecMismatch, match=r"^a\.zarr was made with weights .* has random:4"):
+        stored_stage(Spec(weights=stored), remembered, owner="a.zarr", weights="random:4")
 
 
 def test_the_published_checksum_decides(tmp_path: Path) -> None:

@@ -203,4 +203,4 @@ def test_features_train_and_predict_agree_on_their_first_stage(clips: Path, tmp_
         "predict", "--run", str(folder), "--video", str(clip), "--weights", "random:4", cwd=tmp_path
     )
     assert wrong.status == 1
-    assert "was trained on weights random:3" in wrong.err
+    assert "was made with weights random:3" in wrong.err

@@ -12,7 +12,6 @@ import pytest
 import zarr
 
 import store
-from flows.extract.setup import send_back_damaged
 from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
 from pipeline.features.catalog import discover
@@ -86,7 +85,7 @@ def test_a_damaged_row_whose_clip_is_gone_stays_gone_and_loses_its_features(
         damaged = np.array([3, 5])
         writer.set(damaged, digest=1)
         assert writer.check_batches([0]).tolist() == [3, 5]
-        assert send_back_damaged(writer, damaged).tolist() == [5]
+        assert writer.unmake(damaged).tolist() == [5]
         status = writer.column("status")
         assert (status[3], status[5]) == (GONE, PENDING)
         assert not writer.column("digest")[damaged].any()

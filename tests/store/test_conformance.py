@@ -182,6 +182,24 @@ def test_forgotten_rows_are_gone_for_good(url):
     assert snapshot.steps_of([1])[0].tolist() == [[-1, -1, -1]]
 
 
+def test_unmade_rows_are_pending_before_they_lose_their_digest(url):
+    """A kill between the two leaves rows to be made, not rows that look damaged."""
+    filled(url)
+    with store.Writer.acquire(url, owner="test") as writer:
+        writer.mark([1, 2], store.GONE)
+        assert writer.unmake([0, 1]).tolist() == [0]
+        assert writer.unmake([2], present=True).tolist() == [2]
+        between = store.open(url)
+        states = between.table()["state"].astype(str)
+        assert states[[0, 1, 2, 3]].tolist() == ["pending", "gone", "pending", "ready"]
+        assert between.digests([2]).all()
+        writer.flush()
+    after = store.open(url)
+    assert not after.digests([0, 1, 2]).any()
+    assert after.table()["frames_decoded"][[0, 1, 2]].tolist() == [-1, -1, -1]
+    assert store.verify(url).ok
+
+
 def test_nothing_there_and_something_else_there_are_told_apart(url):
     assert not store.exists(url)
     for call in (store.open, store.verify):

@@ -73,9 +73,7 @@ def _python() -> str:
 
 def openvino_software() -> dict[str, str]:
     """OpenVINO's version, without importing it."""
-    from importlib.metadata import version
-
-    return {"openvino": version("openvino")}
+    return {"openvino": engine.version("openvino")}
 
 
 @contextlib.contextmanager

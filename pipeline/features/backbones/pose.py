@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ class PoseBackbone:
         self.size = size
         self.batch = steps
         self.concurrency = threads
-        self.software = {"ai-edge-litert": version("ai-edge-litert")}
+        self.software = {"ai-edge-litert": engine.version("ai-edge-litert")}
         self._paths = (detector, landmarks)
         self._mine = threading.local()
         self._models()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
 
 import pandas as pd
 
@@ -26,21 +25,13 @@ from pipeline.features.files import NoAnswer, answered
 __all__ = ["CATALOG_COLUMNS", "discover", "narrow"]
 
 
-def discover(
-    videos: str,
-    *,
-    ucf_splits: str | None = None,
-    classes: Sequence[str] = (),
-    limit: int = 0,
-    per_class: int = 0,
-) -> pd.DataFrame:
+def discover(videos: str, *, ucf_splits: str | None = None) -> pd.DataFrame:
     """One row per clip under `videos`, with `CATALOG_COLUMNS`.
 
     videos: a folder (`CLASS/clip`, `train|val|test/CLASS/clip`, or flat), one file, or a CSV
         manifest; each may be at a URL that fsspec opens (`s3://…`), and a manifest may name clips
         at `https://`. A folder's rows are sorted by `video_id`, a manifest's stay in file order.
     ucf_splits: folder of UCF's trainlistNN, testlistNN and classInd files; `DIR:2` takes list 2.
-    classes, limit, per_class: see `narrow`; nothing is narrowed by default.
 
     `video_id` is the path relative to the folder (or manifest's folder) with forward slashes;
     `path` the absolute path; `label`, `split` (train, val, test) and `group` are empty where
@@ -65,9 +56,6 @@ def discover(
         catalog = list_one(path)
     if ucf_splits:
         catalog = apply_ucf_splits(catalog, ucf_splits)
-    if classes or limit or per_class:
-        chosen = narrow(catalog, classes=classes, limit=limit, per_class=per_class)
-        catalog = catalog[chosen].reset_index(drop=True)
     return catalog
 
 

@@ -34,6 +34,7 @@ def main() -> None:
 
     from pipeline.features.decoding.slots import counter, view
     from pipeline.features.decoding.values import FramePlan
+    from pipeline.features.files import sha256_if_readable
 
     # What FFmpeg has to say goes to standard error, the log of this process, not through Python.
     av.logging.restore_default_callback()
@@ -56,19 +57,10 @@ def main() -> None:
         os.ftruncate(sys.stderr.fileno(), 0)
         count()
         # Hashed before it is read: bytes that change in between make the next run look again.
-        digest = _sha256(request["path"], count)
+        digest = sha256_if_readable(request["path"], on_read=count)
         out = view(memory, request["offset"], plan.frames_shape)
         reply = _decode(request["path"], plan, out, count, previews=settings["previews"])
         answer({**reply, "sha256": digest})
-
-
-def _sha256(path: str, count: Any) -> str:
-    from pipeline.features.files import sha256
-
-    try:
-        return sha256(path, on_read=count)
-    except (OSError, ValueError):  # reading it says what is wrong
-        return ""
 
 
 def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> dict[str, Any]:
@@ -94,17 +86,7 @@ def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> di
     except Exception as error:
         return {"reason": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"}
     return {
-        "clip": {
-            "fps": clip.fps,
-            "width": clip.width,
-            "height": clip.height,
-            "pixel_aspect": clip.pixel_aspect,
-            "frames_declared": clip.frames_declared,
-            "frames_decoded": clip.frames_decoded,
-            "decoder": clip.decoder,
-            "reason": clip.reason,
-            "decode_s": clip.decode_s,
-        },
+        "clip": {**clip.facts, "reason": clip.reason, "decode_s": clip.decode_s},
         "frame_index": clip.frame_index.tolist(),
         "timestamp": clip.timestamp.tolist(),
         "previews": [base64.b64encode(picture).decode() for picture in pictures],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -71,21 +72,49 @@ class FramePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFrames:
+class DecoderFacts:
+    """What the decoder says of a clip: one field for each of the store's decoder columns.
+
+    A new column is a field here, a line where `read_clip` fills it in, and one in `store.layout`. The
+    defaults are what a row holds whose clip could not be read.
+
+    fps, width, height: as declared; width and height of the upright picture as it is stored. fps is
+        0.0 where the container states no rate.
+    pixel_aspect: how many times wider than high its pixels are to be shown; 1.0 for square ones.
+    frames_declared: the container's claim; 0 where it makes none.
+    frames_decoded: how many frames the clip gave. Where the clip was sought through instead of
+        read through it is the number of its video packets; where reading could stop early
+        (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at.
+    decoder: "pyav" (rows of older versions may say "opencv").
+    """
+
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    pixel_aspect: float = math.nan
+    frames_declared: int = 0
+    frames_decoded: int = 0
+    decoder: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts alone, by column."""
+        return {name: getattr(self, name) for name in FACTS}
+
+
+FACTS = tuple(DecoderFacts.__dataclass_fields__)
+"""The names of the decoder columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFrames(DecoderFacts):
     """The sampled frames of one clip, in order of time.
 
     frames: (n, size, size, 3) uint8 RGB, upright and fitted, n ≤ steps. They may live in shared
         memory that is lent: call `release` when done, and do not read them afterwards.
     frame_index: (n,) int32, the place of each in the clip.
     timestamp: (n,) float32, seconds from the clip's first frame, rising.
-    fps, width, height: as declared; width and height of the upright picture as it is stored.
-    pixel_aspect: how many times wider than high its pixels are to be shown; 1.0 for square ones.
-    frames_declared: the container's claim; 0 where it makes none.
-    frames_decoded: how many frames the clip gave. Where the clip was sought through instead of
-        read through it is the number of its video packets; where reading could stop early
-        (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at.
-    decoder: "pyav" (rows made before may say "opencv"). reason: "" or a warning of `reasons`.
-    decode_s: CPU seconds spent.
+    reason: "" or a warning of `reasons`. decode_s: CPU seconds spent.
     sha256: of the file's bytes as they were before it was read; "" where it was not taken.
     previews: JPEG files of three frames, oldest first, where the decoder was asked for them.
     """
@@ -93,13 +122,6 @@ class ClipFrames:
     frames: NDArray[np.uint8]
     frame_index: NDArray[np.int32]
     timestamp: NDArray[np.float32]
-    fps: float
-    width: int
-    height: int
-    pixel_aspect: float = 1.0
-    frames_declared: int
-    frames_decoded: int
-    decoder: str
     reason: str = ""
     decode_s: float = 0.0
     sha256: str = ""
