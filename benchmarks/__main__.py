@@ -45,7 +45,6 @@ def main() -> int:
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
         if "BENCH_STORE" not in os.environ and _reads_features(arguments.only):
-            sys.path.insert(0, str(HERE.parent))
             from benchmarks.features import real_features
 
             print("features of real clips for the benchmarks that read them …", file=sys.stderr)

@@ -33,8 +33,6 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.alternating import compare, kept, save, serve
 
 SIZES = {"240p": (426, 240), "480p": (854, 480), "1080p": (1920, 1080)}

@@ -5,7 +5,7 @@ process of its own with all cores; start-up is apart; they alternate. `decode` a
 two halves of ours alone, each on all cores: a run that loses nothing takes the sum of their times.
 The tutorial's loop is so slow that each of its rounds reads a quarter of the clips, in turn.
 
-    python benchmarks/endtoend.py [--rounds 5] [--clips 24]
+    python -m benchmarks.endtoend [--rounds 5] [--clips 24]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,8 +24,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import compare, rates, ratio, save, serve, table

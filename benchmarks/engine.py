@@ -3,23 +3,19 @@
 Seeded random weights and pixels: neither changes the cost. Every way has a process of its own with
 all cores; they alternate.
 
-    python benchmarks/engine.py [--rounds 5] [--seconds 4]
+    python -m benchmarks.engine [--rounds 5] [--seconds 4]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import compare, rates, ratio, save, serve, table
 from pipeline import engine

@@ -5,7 +5,7 @@ per clip as float32, a generator that loads and stacks them, Keras' default `fit
 ours: from memory (the store is read once, its seconds are given) and streamed where memory is
 short. Each in a process of its own, alternating; a round is one epoch, files in the page cache.
 
-    python benchmarks/epoch.py [--rounds 5] [--clips 512]
+    python -m benchmarks.epoch [--rounds 5] [--clips 512]
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import compare, rates, save, serve, table

@@ -6,7 +6,7 @@ turn, each with a temporary server of its own in a home that is warm. `clips` ru
 of start-up, and what it has over the extractor's alone is orchestration (Prefect, Dask, commit).
 CPU seconds count every process of a run.
 
-    python benchmarks/fixed.py [--rounds 5] [--clips 100,1000,3000] [--cnn-ms 0]
+    python -m benchmarks.fixed [--rounds 5] [--clips 100,1000,3000] [--cnn-ms 0]
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import cpu_s, save

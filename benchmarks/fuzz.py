@@ -7,7 +7,7 @@ failed with a known reason, and no child may be left. Where `ffmpeg` is installe
 clip are the reference: a ready row has as many, and the same pictures. Ends with status 1 where that does
 not hold.
 
-    python benchmarks/fuzz.py [--count 300] [--seed 0]
+    python -m benchmarks.fuzz [--count 300] [--seed 0]
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from typing import Any
 import av
 import numpy as np
 import psutil
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import save

@@ -4,7 +4,7 @@ Both ways read the same clips and copy the frames into a batch; they alternate, 
 CPU seconds are those of this process and of all its children, their start included. The share is
 of a whole run: decoding plus the CNN, whose CPU milliseconds a frame are measured first.
 
-    python benchmarks/isolation.py [--videos FOLDER] [--pairs 5]
+    python -m benchmarks.isolation [--videos FOLDER] [--pairs 5]
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import save
 from benchmarks.engine import cnn_cpu_ms

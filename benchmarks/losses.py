@@ -3,7 +3,7 @@
 Ours (one product for all inputs, bfloat16 where the CPU has it) beside Keras' own layer in float32,
 with the same split, batch, learning rate, start weights and number of epochs.
 
-    python benchmarks/losses.py [--store STORE] [--seeds 5] [--epochs 5] [--units 4096] [--batch 0]
+    python -m benchmarks.losses [--store STORE] [--seeds 5] [--epochs 5] [--units 4096] [--batch 0]
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import save
 

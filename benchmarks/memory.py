@@ -5,7 +5,7 @@ measured. Once a second the flow's process, every worker and every decoder are r
 curve by clips done. Ends with status 1 where the flow or a worker holds more than 10 % more at the
 end than after the first 200 clips.
 
-    python benchmarks/memory.py [--clips 1000]
+    python -m benchmarks.memory [--clips 1000]
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import save
 from pipeline.features.demo import write_demo_clips

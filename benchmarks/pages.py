@@ -55,6 +55,7 @@ NAVIGATION = {
 
 def on_config(config: Any) -> Any:
     """MkDocs' hook: write the pages, and list those that are there, in the order of reading."""
+    sys.path.insert(0, str(ROOT))  # MkDocs loads this file by its path
     write_pages()
     docs = ROOT / "docs"
     known = {name for names in NAVIGATION.values() for name in names}
@@ -68,7 +69,6 @@ def on_config(config: Any) -> Any:
 
 def cli_page() -> str:
     """Every command, its examples and settings, from the code that parses them."""
-    sys.path.insert(0, str(ROOT))
     from flows.cli import COMMANDS, module_of
 
     lines = [
@@ -115,7 +115,6 @@ def _cell(text: str) -> str:
 
 def performance_page() -> str:
     """At a glance, then a section per benchmark that was run: what it compares, and its figures."""
-    sys.path.insert(0, str(ROOT))
     from benchmarks.alternating import kept
     from benchmarks.glance import glance
 

@@ -1,6 +1,6 @@
 """How long the report of a large store takes and how large it is: synthetic rows, real format.
 
-    python benchmarks/report.py [--rows 10000] [--folder PATH]
+    python -m benchmarks.report [--rows 10000] [--folder PATH]
 
 Makes a store of that many rows with previews (1.7 GB at 10,000), writes its report in a process of
 its own, and keeps the figures in results/report.json. Nothing here reads a clip.
@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import save

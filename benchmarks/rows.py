@@ -4,7 +4,7 @@ The rows are written synthetically, their features left out (a chunk that was ne
 bytes). Each step has a process of its own, which reports its seconds and its peak memory; the plan is
 the command `features --dry-run` on a manifest that gives sizes and times.
 
-    python benchmarks/rows.py [--rows 1000000] [--rounds 3]
+    python -m benchmarks.rows [--rows 1000000] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import cpu_s, save

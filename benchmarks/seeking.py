@@ -2,7 +2,7 @@
 
 Makes a 480p H.264 clip with B-frames at 30 frames/s and a keyframe every 250, or takes yours.
 
-    python benchmarks/seeking.py [--minutes 20] [--pairs 3] [--clip FILE]
+    python -m benchmarks.seeking [--minutes 20] [--pairs 3] [--clip FILE]
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ import sys
 import tempfile
 import time
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import save
 from pipeline.features.decoding import ClipFrames, FramePlan, read_clip, seeking

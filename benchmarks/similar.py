@@ -3,22 +3,18 @@
 Random vectors of InceptionV3's width in a file as `similar` keeps them (4 GB of float16 at a
 million). The file is in the page cache, as it is at the second search of a day.
 
-    python benchmarks/similar.py [--clips 1000000] [--rounds 5]
+    python -m benchmarks.similar [--clips 1000000] [--rounds 5]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import save
 from pipeline.heads.neighbours import Scaling, nearest

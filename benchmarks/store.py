@@ -5,7 +5,7 @@ the temporary folder, in turn. `load` reads everything, `epoch` reads it in shuf
 does (whole chunks, mixed within eight), `rows` reads single rows at random. Then our own reader loads a
 store of the chosen layout with 1 to 8 threads, digests checked.
 
-    python benchmarks/store.py [--rows 512] [--rounds 5]
+    python -m benchmarks.store [--rows 512] [--rounds 5]
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ import zarr
 from zarr.codecs import BloscCodec
 
 # First of all: beside this file, `store` would be itself.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import store
 from benchmarks.alternating import save
 from benchmarks.features import real_features

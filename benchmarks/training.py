@@ -4,13 +4,12 @@ Features of real clips, repeated to fill the batches: their values do not change
 has a process of its own with all cores; they alternate. Start-up (building, tracing, one step) is
 apart, and Keras' QR decomposition for the start weights is left out of it.
 
-    python benchmarks/training.py [--rounds 5] [--units 4096] [--batch 128]
+    python -m benchmarks.training [--rounds 5] [--units 4096] [--batch 128]
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import store
 from benchmarks.alternating import compare, save, serve, table

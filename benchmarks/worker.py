@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,8 +25,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.alternating import save
 from pipeline import engine
@@ -233,7 +230,7 @@ def _install(stage: Stage, pace: float) -> None:
     import flows.extract.batches
     import flows.extract.worker
     import store
-    from benchmarks.gpu import NullCnn
+    from benchmarks.null_cnn import NullCnn
     from pipeline.features import extraction, filling
     from pipeline.features.fetching import FetchingDecoders
     from pipeline.features.stage import FirstStage

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import _of_run, shown
+from benchmarks.gpu import shown
+from benchmarks.gpu_parts import of_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +34,7 @@ def test_a_runs_rate_is_that_of_its_steady_part() -> None:
     # 4 s of start, then 100 frames/s, and a last second in which the rest trickles in.
     course = [(float(second), max(0, second - 4) * 100) for second in range(15)] + [(15.0, 1010)]
     summary = {"throughput": course, "seconds": 15.0, "ready": 9, "failed": 0}
-    figures = _of_run({**summary, "stage_seconds": {"cnn": 7.04}}, wall=20.0)
+    figures = of_run({**summary, "stage_seconds": {"cnn": 7.04}}, wall=20.0)
     assert figures["steady_fps"] == 100
     # The command took 5 s before it began to extract; the first frames were seen 5 s after that.
     assert figures["first_frames_s"] == 10.0
