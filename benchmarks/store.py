@@ -3,7 +3,8 @@
 Features of real clips, repeated to `--rows`, written by zarr itself in every layout, on the disk of
 the temporary folder, in turn. `load` reads everything, `epoch` reads it in shuffled order as training
 does (whole chunks, mixed within eight), `rows` reads single rows at random. Then our own reader loads a
-store of the chosen layout with 1 to 8 threads, digests checked.
+store of the chosen layout with 1 to 8 threads, digests checked, in turn with zarr itself, which reads the
+same chunks with as many threads and checks nothing.
 
     python -m benchmarks.store [--rows 512] [--rounds 5]
 """
@@ -79,9 +80,18 @@ def shown(figures: dict[str, Any]) -> str:
             f"| {name} | {median['share']:.0%} | {median['write']:,.0f} | {median['load']:,.0f} "
             f"| {median['epoch']:,.0f} | {median['rows']:,.0f} |"
         )
-    lines += ["", "| our reader, threads | load MB/s |", "| ---: | ---: |"]
-    for count, rates in figures["reader_threads"].items():
-        lines.append(f"| {count} | {statistics.median(rates):,.0f} |")
+    lines += [
+        "",
+        "| threads | our reader, MB/s | raw Zarr, MB/s | ours is |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
+    for count, rounds in figures["reader_threads"].items():
+        ours, raw = ([one[name] for one in rounds] for name in ("ours", "raw"))
+        ratio = statistics.median(a / b for a, b in zip(ours, raw, strict=True))
+        lines.append(
+            f"| {count} | {statistics.median(ours):,.0f} | {statistics.median(raw):,.0f} "
+            f"| {ratio:.2f} × |"
+        )
     return "\n".join(lines)
 
 
@@ -126,8 +136,8 @@ def measured(path: Path, features: np.ndarray, layout: dict[str, Any]) -> dict[s
 
 def readers(
     folder: Path, features: np.ndarray, mask: np.ndarray, rounds: int
-) -> dict[int, list[float]]:
-    """MB/s of `Store.load` on a store of these features, by its number of threads."""
+) -> dict[int, list[dict[str, float]]]:
+    """MB/s of `Store.load` on a store of these features, and of zarr on its array, by threads."""
     url = str(folder / "ours.zarr")
     layout = store.Layout(
         steps=features.shape[1], shape=features.shape[2:], dtype=str(features.dtype), batch=BATCH
@@ -144,12 +154,17 @@ def readers(
         writer.mark(rows, store.READY)
         writer.flush()
     opened = store.open(url)
-    found: dict[int, list[float]] = {1: [], 2: [], 4: [], 8: []}
+    array = zarr.open_array(f"{url}/features", mode="r")
+    batches = range(0, len(features), BATCH)
+    ways = {"ours": opened.load, "raw": lambda: _load(array, batches)}
+    found: dict[int, list[dict[str, float]]] = {1: [], 2: [], 4: [], 8: []}
     usual = reader._THREADS
-    for _ in range(rounds):
+    for number in range(rounds):
         for count, rates in found.items():
             reader._THREADS = count
-            rates.append(features.nbytes / 1e6 / _seconds(opened.load))
+            order = list(ways) if number % 2 == 0 else list(ways)[::-1]
+            seconds = {way: _seconds(ways[way]) for way in order}
+            rates.append({way: features.nbytes / 1e6 / s for way, s in seconds.items()})
     reader._THREADS = usual
     return found
 

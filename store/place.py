@@ -59,6 +59,15 @@ class Place:
             return LocalStore(self.local, read_only=read_only)
         return FsspecStore.from_url(self.url, storage_options=self.options, read_only=read_only)
 
+    def span(self, key: str) -> tuple[Path, int, int] | None:
+        """Where the bytes of an object lie on this machine: (file, offset, length); None elsewhere."""
+        if self.local is None:
+            return None
+        try:
+            return self.local / key, 0, os.stat(self.local / key).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def read(self, key: str) -> bytes | None:
         """The bytes of one object, or None where there is none."""
         try:

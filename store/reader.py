@@ -13,9 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import layout_of, open_arrays, open_group
-from store.chunks import decode, row_digests
+from store.chunks import decode
 from store.columns import frame, read_column, read_columns
 from store.errors import StoreDamaged, StoreWarning, translated
+from store.feature_rows import FeatureRows
 from store.layout import COLUMNS, READY, STATUS_NAMES, STEP_COLUMNS
 from store.place import Place
 from store.sequences import Sequences, concatenate, windows
@@ -68,6 +69,7 @@ class Store:
             self._size = self._arrays["status"].shape[0]
             self._status = read_column(self._arrays, "status", self._size)
             self._digest = read_column(self._arrays, "digest", self._size)
+        self._feature_rows = FeatureRows(self._place, self._arrays["features"])
         self.attributes: dict[str, Any] = dict(group.attrs)
         self.spec: dict[str, Any] = dict(self.attributes["spec"])
         self.fingerprint: str = str(self.attributes["fingerprint"])
@@ -214,7 +216,7 @@ class Store:
         self, index: NDArray[np.int64], digests: NDArray[np.uint32]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         array = self._arrays["features"]
-        out = np.zeros((len(index), *array.shape[1:]), array.dtype)
+        out = np.empty((len(index), *array.shape[1:]), array.dtype)
         sound = np.zeros(len(index), bool)
         places = np.argsort(index, kind="stable")
         chunks = np.split(places, np.flatnonzero(np.diff(index[places] // self.batch)) + 1)
@@ -223,13 +225,10 @@ class Store:
             if not len(where):
                 return
             rows = index[where]
-            start = int(rows[0]) // self.batch * self.batch
             try:
-                chunk = decode(array, start, min(start + self.batch, array.shape[0]))
+                sound[where] = self._feature_rows.read(rows, out, where) == digests[rows]
             except StoreDamaged:
                 return
-            out[where] = chunk[rows - start]
-            sound[where] = row_digests(chunk[rows - start]) == digests[rows]
 
         with ThreadPoolExecutor(_THREADS) as threads:
             list(threads.map(read, chunks))

@@ -1,0 +1,117 @@
+"""Rows that are read straight from a file are those that Zarr decodes, in any order; damage shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import ZstdCodec
+
+import store
+from store import chunks, feature_rows
+from store.arrays import open_arrays, open_group
+from store.feature_rows import FeatureRows
+from store.place import Place
+from tests.store.stores import create, filled
+
+LARGE = store.Layout(
+    steps=4, shape=(2050,), batch=8
+)  # rows of 16.4 kB: scattered ones are read alone
+SMALL = store.Layout(steps=4, shape=(3,), dtype="float32", batch=8)
+
+
+def written(url: str, layout: store.Layout, rows: int = 29) -> np.ndarray:
+    """Random features in every chunk but the second, which is never written; returns them."""
+    import pandas as pd
+
+    create(url, layout)
+    random = np.random.default_rng(0)
+    features = random.normal(size=(rows, *layout.row_shape)).astype(layout.dtype)
+    features[8:16] = 0
+    with store.Writer.acquire(url, owner="test") as writer:
+        writer.append(pd.DataFrame({"video_id": [f"{n}.mp4" for n in range(rows)]}))
+        for batch in range(-(-rows // 8)):
+            part = np.array(writer.rows_of(batch))
+            digests = store.write_batch(url, batch, features[part], token=writer.token)
+            writer.set(part, digest=digests)
+        writer.put_steps(np.arange(rows), np.ones(4, bool), np.arange(4), np.arange(4) / 25)
+        writer.mark(np.arange(rows), store.READY)
+        writer.flush()
+    return features
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> list[tuple[store.Store, np.ndarray]]:
+    folder = tmp_path_factory.mktemp("rows")
+    made = []
+    for name, layout in {"large": LARGE, "small": SMALL}.items():
+        url = str(folder / f"{name}.zarr")
+        features = written(url, layout)
+        made.append((store.open(url), features))
+    return made
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 28), max_size=40), st.integers(0, 1), st.booleans())
+def test_any_rows_in_any_order_are_those_that_were_written(both, rows, which, ascending):
+    opened, features = both[which]
+    rows = sorted(rows) if ascending else rows
+    loaded = opened.load(np.array(rows, dtype=np.int64))
+    assert loaded.rows.tolist() == rows
+    assert loaded.features.tobytes() == features[rows].tobytes()
+
+
+def test_a_chunk_of_our_own_is_read_without_zarr(both, monkeypatch):
+    monkeypatch.setattr(feature_rows, "decode_into", None)  # Zarr would be called by it
+    for opened, features in both:
+        rows = np.setdiff1d(np.arange(29), np.arange(8, 16))
+        assert opened.load(rows).features.tobytes() == features[rows].tobytes()
+
+
+def test_a_store_that_others_have_compressed_is_read_through_zarr(tmp_path: Path):
+    url = str(tmp_path / "clips.zarr")
+    features = written(url, SMALL)
+    group = zarr.open_group(url, mode="r+")
+    old = group["features"]
+    zarr.create_array(
+        group.store, name="features", data=np.asarray(old[:]), chunks=old.chunks,
+        compressors=(ZstdCodec(level=1),), overwrite=True,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=LARGE.dimensions,
+    )  # fmt: skip
+    opened = store.open(url)
+    assert opened.load().features.tobytes() == features.tobytes()
+    assert opened.load([20, 3, 3]).features.tobytes() == features[[20, 3, 3]].tobytes()
+
+
+@pytest.mark.parametrize("layout", [LARGE, SMALL])
+def test_a_flipped_bit_costs_its_row_and_a_cut_file_its_chunk(tmp_path: Path, layout):
+    url = str(tmp_path / "clips.zarr")
+    written(url, layout)
+    opened = store.open(url)
+    row = layout.row_bytes
+    path = Path(url) / "features" / "c.2.0.0"
+    data = bytearray(path.read_bytes())
+    data[row * 3 + 5] ^= 1  # row 16 + 3
+    path.write_bytes(bytes(data))
+    with pytest.warns(store.StoreWarning, match=r"1 rows .*\(rows 19\)"):
+        assert len(opened.load()) == 28
+    path.write_bytes(bytes(data[:-1]))
+    with pytest.warns(store.StoreWarning, match=r"8 rows .*rows 16, 17"):
+        assert len(opened.load([*range(29)])) == 21
+    with pytest.warns(store.StoreWarning, match=r"2 rows .*rows 23, 17"):
+        assert len(opened.load([23, 2, 17])) == 1
+
+
+def test_digests_are_those_of_the_rows_bytes(tmp_path: Path):
+    url = filled(str(tmp_path / "clips.zarr"), rows=9)
+    place = Place(url)
+    array = open_arrays(open_group(place), ("features",))["features"]
+    out = np.empty((9, *array.shape[1:]), array.dtype)
+    rows = np.arange(4, 8)
+    digests = FeatureRows(place, array).read(rows, out, np.array([8, 1, 3, 4]))
+    assert digests.tolist() == chunks.row_digests(np.asarray(array[4:8])).tolist()
