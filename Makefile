@@ -54,6 +54,8 @@ forget: $(VENV)/.ready ## remove features for good     STORE= CLIPS=ID,… GONE=
 	$(call run,forget)
 freeze: $(VENV)/.ready ## set clips apart as a test set   STORE= NAME=   then TEST_SET=NAME for train, sweep
 	$(call run,freeze)
+relabel: $(VENV)/.ready ## other labels, splits, groups, without pixels   STORE= LABELS=manifest.csv DRY_RUN=1
+	$(call run,relabel)
 ui: $(VENV)/.ready ## the Prefect server with its UI; runs started meanwhile report to it   PORT=4200 HOST= DATABASE=
 	$(call run,ui)
 serve: $(VENV)/.ready ## features (or FLOW=refresh) on a schedule   VIDEOS= STORE= CRON="0 2 * * *" or INTERVAL=3600
@@ -110,4 +112,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help
+.PHONY: relabel bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help

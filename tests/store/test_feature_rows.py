@@ -93,7 +93,7 @@ def test_a_flipped_bit_costs_its_row_and_a_cut_file_its_chunk(tmp_path: Path, la
     url = str(tmp_path / "clips.zarr")
     written(url, layout)
     opened = store.open(url)
-    row = layout.row_bytes
+    row = int(np.prod(layout.row_shape)) * np.dtype(layout.dtype).itemsize
     path = Path(url) / "features" / "c.2.0.0"
     data = bytearray(path.read_bytes())
     data[row * 3 + 5] ^= 1  # row 16 + 3
