@@ -91,3 +91,8 @@ def exit_status(error: BaseException) -> int | None:
     if status is None and isinstance(error, OSError) and error.errno is not None:
         return 4
     return status
+
+
+def first_line(error: BaseException, *, most: int = 120) -> str:
+    """The first line of an error's message, `most` characters of it; its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

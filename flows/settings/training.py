@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.settings.field import LARGEST_SEED, MOST_PROCESSES, setting
+from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +24,17 @@ class TrainingSettings:
     options: str = setting(
         "", "other options of the head, e.g. dropout=0.3,dense=512", metavar="K=V,…"
     )
-    epochs: int = setting(60, "at most this many; stops early on validation", metavar="N", least=1)
+    epochs: int = setting(
+        DEFAULTS.epochs, "at most this many; stops early on validation", metavar="N", least=1
+    )
     patience: int = setting(
-        12, "epochs without a better validation loss before it stops", metavar="N"
+        DEFAULTS.patience, "epochs without a better validation loss before it stops", metavar="N"
     )
     seed: int = setting(
-        0, "decides the split, the initial weights and the order", metavar="N", most=LARGEST_SEED
+        DEFAULTS.seed,
+        "decides the split, the initial weights and the order",
+        metavar="N",
+        most=LARGEST_SEED,
     )
     seeds: int = setting(
         1,
@@ -38,34 +44,39 @@ class TrainingSettings:
         least=1,
     )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
-    train_batch: int = setting(0, "clips per training step (0: as measured best)", metavar="N")
-    lr: float = setting(0.0, "learning rate (0: the head's own)", metavar="X")
-    schedule: str = setting(
-        "constant", "of the learning rate", choices=("constant", "cosine", "plateau")
+    train_batch: int = setting(
+        DEFAULTS.train_batch, "clips per training step (0: as measured best)", metavar="N"
     )
+    lr: float = setting(DEFAULTS.lr, "learning rate (0: the head's own)", metavar="X")
+    schedule: str = setting(DEFAULTS.schedule, "of the learning rate", choices=SCHEDULES)
     split: str = setting(
-        "auto",
+        DEFAULTS.split,
         "who trains and who tests; auto: given by the data, else whole groups, else stratified",
-        choices=("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out"),
+        choices=SPLITS,
     )
     test_set: str = setting(
-        "",
+        DEFAULTS.test_set,
         "the test set of the store to test on (see freeze); every test set's clips, with their "
         "groups and equal bytes, stay out of every training",
         metavar="NAME",
     )
-    folds: int = setting(5, "for --split kfold", metavar="N", least=2)
-    class_weights: bool = setting(False, "weigh classes by how rare they are")
+    folds: int = setting(DEFAULTS.folds, "for --split kfold", metavar="N", least=2)
+    class_weights: bool = setting(DEFAULTS.class_weights, "weigh classes by how rare they are")
     label_smoothing: float = setting(
-        0.0, "share of the label spread over all classes", metavar="X", most=1
+        DEFAULTS.label_smoothing, "share of the label spread over all classes", metavar="X", most=1
     )
     feature_dropout: float = setting(
-        0.0, "share of feature channels dropped in training", metavar="X", most=1
+        DEFAULTS.feature_dropout,
+        "share of feature channels dropped in training",
+        metavar="X",
+        most=1,
     )
     step_jitter: int = setting(
-        0, "how many steps a step may be swapped for a neighbour in training", metavar="N"
+        DEFAULTS.step_jitter,
+        "how many steps a step may be swapped for a neighbour in training",
+        metavar="N",
     )
-    precision: str = setting("auto", "of the training", choices=("auto", "float32", "bfloat16"))
+    precision: str = setting(DEFAULTS.precision, "of the training", choices=PRECISIONS)
     tensorboard: bool = setting(
         False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"
     )

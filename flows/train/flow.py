@@ -23,7 +23,7 @@ from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import EpochReport, OnEpoch
 from pipeline.heads.holdout import Holdout
-from pipeline.heads.notes import split_notes
+from pipeline.heads.splits import split_notes
 from pipeline.heads.views import with_views
 from pipeline.heads.zoo import HEADS
 

@@ -37,11 +37,13 @@ from flows.train.refreshed import Refreshed, Trained, publish
 from flows.train.test_sets import refreshed_set, with_test_set
 from pipeline.heads.gate import require_unseen
 from pipeline.heads.holdout import Holdout
-from pipeline.heads.promotion import FEWEST_GROUPS, Verdict, judge, judge_by_baselines
-from pipeline.heads.run_folder import trained_clips, write_json
+from pipeline.heads.measures import LEAST_GROUPS
+from pipeline.heads.promotion import Verdict, judge, judge_by_baselines
+from pipeline.heads.run_folder import trained_clips
 from pipeline.heads.splits import FOLDED, rows_of_test_set
 from pipeline.heads.training import train
 from pipeline.heads.units import group_names
+from pipeline.plain import write_json
 
 VERDICT = "promotion.json"
 _REMEMBERED = "refreshed.json"
@@ -198,7 +200,7 @@ def _judge(
         fair = promotion.not_seen(before, clips, test, groups=whole)
         if not fair.all():
             note = f"{before.name} was trained on {int((~fair).sum())} of {len(test)} test clips"
-            comparable = len(set(group_names(clips.table.iloc[test[fair]]))) >= FEWEST_GROUPS
+            comparable = len(set(group_names(clips.table.iloc[test[fair]]))) >= LEAST_GROUPS
             if comparable:
                 test = test[fair]
             else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pandas as pd
 
 from pipeline.drawing import new_figure, save_figure
 from pipeline.errors import ConfigError
+from pipeline.heads.digest import json_digest
 from pipeline.heads.measures import bootstrap_interval
 from pipeline.heads.run_folder import (
     DONE,
@@ -95,7 +94,7 @@ def test_set_key(run: Path) -> str:
     """A hash of what a run was tested on: the spec, and each fold's test clips with their labels."""
     labels = _tested(run)["label"]
     tested = [[[name, labels.get(name, "")] for name in fold] for fold in _test_ids(run)]
-    return _hash([read_config(run)["fingerprint"], *tested])
+    return json_digest([read_config(run)["fingerprint"], *tested])
 
 
 def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -107,7 +106,9 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
     clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
     were not tested on the same clips.
     """
-    keys = {_hash([read_config(run)["fingerprint"], *_test_ids(run)]) for run in (first, second)}
+    keys = {
+        json_digest([read_config(run)["fingerprint"], *_test_ids(run)]) for run in (first, second)
+    }
     if len(keys) > 1:
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
@@ -158,10 +159,6 @@ def _tested(run: Path) -> pd.DataFrame:
 def _test_ids(run: Path) -> list[list[str]]:
     records = split_records(read_config(run))
     return [sorted(map(str, record["test"]["video_ids"])) for record in records]
-
-
-def _hash(values: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

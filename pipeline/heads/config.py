@@ -1,4 +1,7 @@
-"""Every setting of a training, typed, with its default."""
+"""Every setting of a training, typed, with its default; the command line takes its own from here.
+
+Imports nothing heavy: `--help` rests on it.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,26 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.heads.splits import WAYS
 
+SPLITS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("auto", "float32", "bfloat16")
+FRACTIONS = (0.7, 0.15, 0.15)
+"""Shares of the clips for training, validation and test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How one head is trained. 0 (or `auto`) means: what suits the head and the machine.
+    """How one head is trained. 0 (or `auto`): what suits the head and the machine.
 
-    `options` are the head's own (`units`, `dropout`, `preset`, …). `train_batch` counts clips.
-    `test_set` names a test set of the store (`pipeline.heads.holdout`) to test on; without it the
-    test is cut by `split` too.
-    `patience` epochs without a better validation loss end the training. `folds` is read by
-    `split=kfold`. `feature_dropout` is the share of channels silenced for a clip, `step_jitter`
-    how far (in steps) a step may be replaced by a neighbour; both act in training only.
+    options: the head's own (`units`, `dropout`, `preset`, …)
+    patience: epochs without a better validation loss that end the training
+    train_batch: clips per training step
+    test_set: a test set of the store (`pipeline.heads.holdout`) to test on; without it the test is cut
+        by `split` too
+    folds: for `split=kfold`
+    feature_dropout: share of the channels silenced for a clip, in training only
+    step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
     """
 
     head: str = "lstm"
@@ -35,8 +42,8 @@ class TrainConfig:
     schedule: str = "constant"
     split: str = "auto"
     test_set: str = ""
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    folds: int = 3
+    fractions: tuple[float, float, float] = FRACTIONS
+    folds: int = 5
     class_weights: bool = False
     label_smoothing: float = 0.0
     feature_dropout: float = 0.0
@@ -45,9 +52,15 @@ class TrainConfig:
     baselines: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("split", self.split, WAYS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("precision", self.precision, PRECISIONS)
+        for name, known in (
+            ("split", SPLITS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r} is not known: use {', '.join(known)}"
+                )
         for name in ("epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
@@ -59,7 +72,7 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a share from 0 up to 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values; `test_set` only where one is named.
+        """The settings as plain JSON values; `test_set` only if one is named.
 
         (So that a run without one has the identity that it had before there were test sets.)
         """
@@ -69,6 +82,4 @@ class TrainConfig:
         return {**values, "options": dict(self.options), "fractions": list(self.fractions)}
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} {value!r} is not known: use {', '.join(known)}")
+DEFAULTS = TrainConfig()

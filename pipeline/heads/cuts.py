@@ -7,9 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.errors import ConfigError
 from pipeline.heads.grouping import assign_groups
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Rows, texts
 from pipeline.heads.units import contents, group_names
+
+NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "development": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What the `split` column may say (blanks around it and its case do not count), and which part it
+means."""
 
 
 def by_groups(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
@@ -24,7 +39,7 @@ def stratified(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
     Clips of equal bytes go where the first of them goes.
     """
     content = contents(clips)
-    content[content == ""] = clips["video_id"].astype(str).to_numpy(dtype=object)[content == ""]
+    content[content == ""] = texts(clips, "video_id")[content == ""]
     unit, _ = pd.factorize(content)
     _, first = np.unique(unit, return_index=True)
     return _each_class(label_numbers(clips)[first], shares, seed)[unit]
@@ -36,6 +51,45 @@ def inner_validation(training: pd.DataFrame, share: float, seed: int) -> Rows:
     if len(sizes) >= 4 and sizes.max() <= len(training) / 2:
         return by_groups(training, (1 - share, share), seed)
     return stratified(training, (1 - share, share), seed)
+
+
+def given_parts(clips: pd.DataFrame) -> list[str]:
+    """The part that the `split` column gives each clip: train, validation, test, or "".
+
+    A column in which no name is known (`fold1`, `a`) gives no parts. Raises `ConfigError` where
+    some are: a misspelt name would leave its clips out.
+    """
+    said = clips["split"].astype(str).str.strip().str.lower()
+    parts = said.map(NAMES).fillna("").astype(str)
+    strange = said[(parts == "") & (said != "")].value_counts()
+    if len(strange) and (parts != "").any():
+        named_so = ", ".join(f"{name!r} on {count}" for name, count in strange.items())
+        raise ConfigError(
+            f"the split column has names that are not known ({named_so} of {len(clips)} clips): "
+            f"use {', '.join(dict.fromkeys(NAMES.values()))}, or leave it empty"
+        )
+    return list(parts)
+
+
+def given_split(clips: pd.DataFrame, seed: int, share: float, *, test: bool) -> Rows:
+    """0 (train), 1 (validation), 2 (test) or −1 for each clip, as the `split` column says.
+
+    Where it names no validation clips, a `share` of the training clips becomes that. `test`: whether
+    test clips are asked of it.
+    """
+    parts = given_parts(clips)
+    wanted = ("train", "test") if test else ("train",)
+    missing = [name for name in wanted if name not in parts]
+    if missing:
+        raise ConfigError(
+            f"the data's own split has no {' and no '.join(missing)} clips: "
+            "use split=grouped or split=stratified"
+        )
+    numbers = {"train": 0, "validation": 1, "test": 2}
+    where: Rows = np.fromiter((numbers.get(part, -1) for part in parts), np.int64, len(parts))
+    if not (where == 1).any():
+        where[where == 0] = inner_validation(clips[where == 0], share, seed)
+    return where
 
 
 def label_numbers(clips: pd.DataFrame) -> Rows:

@@ -1,4 +1,4 @@
-"""What a trained head is, in one hash: its classes in order and the bytes of its weights."""
+"""SHA-256 of values as JSON, and of a trained head."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 
 
+def json_digest(values: Any) -> str:
+    """SHA-256 (hex) of plain JSON values; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def head_digest(model: Any, classes: Sequence[str]) -> str:
-    """SHA-256 (hex) over the class names in their order, then each weight's shape, type and bytes.
+    """SHA-256 (hex) over the class names in their order, then each weight's shape, dtype and bytes.
 
     Equal for a model that was saved and loaded; names of layers and the states of dropouts do not
-    count. `metrics.json` keeps it, so that a head is held against what it was trained as.
+    count. `metrics.json` keeps it, so that a loaded head can be compared with the one that was trained.
     """
-    found = hashlib.sha256(json.dumps(list(classes)).encode())
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for weight in model.get_weights():
         array = np.ascontiguousarray(weight)
-        found.update(json.dumps([list(array.shape), str(array.dtype)]).encode())
-        found.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
-    return found.hexdigest()
+        digest.update(json.dumps([list(array.shape), str(array.dtype)]).encode())
+        digest.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
+    return digest.hexdigest()

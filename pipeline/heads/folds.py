@@ -35,11 +35,10 @@ from pipeline.heads.run_folder import (
     read_predictions,
     save_model,
     write_history,
-    write_json,
 )
 from pipeline.heads.splits import Split, rows_of_test_set
 from pipeline.heads.units import group_names
-from pipeline.plain import read_table, write_table
+from pipeline.plain import read_table, write_json, write_table
 
 MARK = "fold.json"
 """Names the run that a fold's folder belongs to."""

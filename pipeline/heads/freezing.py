@@ -10,7 +10,6 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads import cuts
 from pipeline.heads.clips import Clips
-from pipeline.heads.given import given_parts
 from pipeline.heads.holdout import Holdout, Marks, kept_out
 from pipeline.heads.splits import resolve_way
 from pipeline.heads.units import group_names
@@ -34,7 +33,7 @@ def cut_holdout(
         )
     resolved = resolve_way(free, how)
     if resolved == "given":
-        tested = np.array([part == "test" for part in given_parts(free)], dtype=bool)
+        tested = np.array([part == "test" for part in cuts.given_parts(free)], dtype=bool)
     elif resolved == "stratified":
         tested = cuts.stratified(free, (1 - fraction, fraction), seed) == 1
     else:

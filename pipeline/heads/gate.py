@@ -15,9 +15,9 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.holdout import named
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Names, Rows, texts
 from pipeline.heads.splits import GROUPED, Split
-from pipeline.heads.units import Names, contents
+from pipeline.heads.units import contents
 
 PAIRS = (("test", "train"), ("validation", "train"), ("test", "validation"))
 SHOWN = 3
@@ -35,7 +35,7 @@ def require_apart(clips: Clips, split: Split) -> None:
     """
     at = {name: clips.positions(getattr(split, name)) for name in ("train", "validation", "test")}
     numbers = np.arange(len(clips)).astype(str).astype(object)
-    known, groups = contents(clips.table), _text(clips.table, "group")
+    known, groups = contents(clips.table), texts(clips.table, "group")
     for judged, other in PAIRS:
         place = {"train": "training"}.get(other, other)
         pair = at[judged], at[other]
@@ -63,7 +63,7 @@ def straddling(clips: Clips, split: Split) -> pd.DataFrame:
     clip of its group. Empty for a split that keeps groups whole.
     """
     test, train = clips.positions(split.test), clips.positions(split.train)
-    ids, groups = _ids(clips), _text(clips.table, "group")
+    ids, groups = _ids(clips), texts(clips.table, "group")
     first = _first(groups[train], ids[train])
     others = [first.get(group, "") for group in groups[test]]
     columns = {"test": ids[test], "other": others, "part": "train", "similarity": np.nan}
@@ -84,8 +84,8 @@ def unseen(
     both = pd.concat([part.reindex(columns=columns, fill_value="") for part in (judged, trained)])
     both["digest"] = pd.to_numeric(both["digest"], errors="coerce").fillna(0).astype(np.int64)
     seen = np.zeros(len(judged), dtype=bool)
-    keys = [_text(both, "video_id"), contents(both)]
-    for values in [*keys, _text(both, "group")] if groups else keys:
+    keys = [texts(both, "video_id"), contents(both)]
+    for values in [*keys, texts(both, "group")] if groups else keys:
         mine, theirs = values[: len(judged)], values[len(judged) :]
         seen |= _shared(mine, theirs)
     return ~seen
@@ -140,11 +140,7 @@ def _first(keys: Names, ids: Names) -> dict[str, str]:
 
 
 def _ids(clips: Clips) -> Names:
-    return _text(clips.table, "video_id")
-
-
-def _text(table: pd.DataFrame, column: str) -> Names:
-    return np.asarray(table[column].astype(str).to_numpy(dtype=object))
+    return texts(clips.table, "video_id")
 
 
 def _shown(ids: Names) -> str:

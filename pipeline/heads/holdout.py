@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.units import Names, contents, digest_keys, group_names
+from pipeline.heads.source import Names, texts
+from pipeline.heads.units import contents, digest_keys, group_names
 
 Marks = npt.NDArray[np.bool_]
 """(clips,) bool."""
@@ -72,14 +73,14 @@ class Holdout:
 
     def tested(self, clips: pd.DataFrame) -> Marks:
         """Which of these clips are in the set."""
-        return _among(clips["video_id"].astype(str).to_numpy(dtype=object), self.video_ids)
+        return _among(texts(clips, "video_id"), self.video_ids)
 
     def kept_out(self, clips: pd.DataFrame) -> Marks:
         """Which of these clips may not be trained on: the set's, and those of its groups and bytes."""
         out = self.tested(clips) | _among(contents(clips), self.contents)
         out |= _among(digest_keys(clips), self.contents)
         if self.whole_groups:
-            out |= _among(clips["group"].astype(str).to_numpy(dtype=object), self.groups)
+            out |= _among(texts(clips, "group"), self.groups)
             # Groups that share bytes are one group.
             joined = group_names(clips)
             out |= _among(joined, set(joined[out]))

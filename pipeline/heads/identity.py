@@ -7,7 +7,6 @@ it belongs. `identity.json` holds it, written before anything else of a run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,9 @@ from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
-from pipeline.heads.config import TrainConfig
-from pipeline.heads.source import SequenceSource, normalised, usable
+from pipeline.heads.config import DEFAULTS, TrainConfig
+from pipeline.heads.digest import json_digest
+from pipeline.heads.source import SequenceSource, normalised, texts, usable
 from pipeline.heads.splits import Split
 from pipeline.heads.zoo import config_dict, head_kind
 from pipeline.plain import write_json
@@ -87,7 +87,7 @@ class Identity:
         order = self._by_id()
         table = self.clips.drop(columns="row").iloc[order]
         parts = ["".join(np.array(list(part), dtype=str)[order]) for part in self.parts]
-        return _sha256(self._values() | {"clips": _columns(table), "parts": parts})
+        return json_digest(self._values() | {"clips": _columns(table), "parts": parts})
 
     @property
     def made_of(self) -> str:
@@ -95,7 +95,7 @@ class Identity:
         table = self.clips.drop(columns="row").iloc[self._by_id()]
         names = ("spec", "fingerprint", "views", "backend", "classes")
         values = {name: value for name, value in self._values().items() if name in names}
-        return _sha256(values | {"clips": _columns(table)})
+        return json_digest(values | {"clips": _columns(table)})
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -164,7 +164,7 @@ class Identity:
         else:
             options = head_kind(self.head["name"]).options()
             found += _changed_values(self.head["config"], now.head["config"], options)
-        found += _changed_values(self.settings, now.settings, TrainConfig().to_dict())
+        found += _changed_values(self.settings, now.settings, DEFAULTS.to_dict())
         found += ClipChanges.between(self.clips, now.clips).phrases()
         if not found and self.classes != now.classes:
             found.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")
@@ -221,15 +221,11 @@ class Identity:
         }
 
 
-def _sha256(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
 def _clips_table(clips: Clips) -> pd.DataFrame:
     table = clips.table
     columns: dict[str, Any] = {"row": clips.rows, "digest": clips.digests.astype(np.int64)}
     for name in ("label", "group", "split"):
-        columns[name] = table[name].astype(str).to_numpy(dtype=object)
+        columns[name] = texts(table, name)
     for number, (view, places) in enumerate(clips.views, start=1):
         columns[f"view_{number}"] = view.digests[places].astype(np.int64)
     return pd.DataFrame(columns, index=pd.Index(table["video_id"].astype(str), name="video_id"))

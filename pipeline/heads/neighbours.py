@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.heads.source import Rows, SequenceSource
+from pipeline.heads.statistics import scale_of
 
 Vectors = npt.NDArray[Any]
 
@@ -72,12 +73,7 @@ class Scaling:
         for start in blocks:
             gap = vectors[start : start + _BLOCK] - mean.astype(np.float32)
             squares += np.square(gap, dtype=np.float32).sum(axis=0, dtype=np.float64)
-        deviation = np.sqrt(squares / count)
-        varied = deviation[deviation > 0]
-        # As in training: a channel that is almost always 0 must not shout.
-        floor = 0.05 * float(np.median(varied)) if len(varied) else 1.0
-        scale = np.where(deviation > 0, 1 / np.maximum(deviation, floor), 0)
-        return cls(mean=mean.astype(np.float32), scale=scale.astype(np.float32))
+        return cls(mean=mean.astype(np.float32), scale=scale_of(np.sqrt(squares / count)))
 
     def unit(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """The scaled vectors (n, channels) at length 1; a vector at the mean stays 0."""

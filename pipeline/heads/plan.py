@@ -16,7 +16,6 @@ from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import require_apart
 from pipeline.heads.identity import Identity
-from pipeline.heads.notes import split_notes
 from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
@@ -26,7 +25,7 @@ from pipeline.heads.run_folder import (
     recorded_splits,
     split_record,
 )
-from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way
+from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
 from pipeline.heads.zoo import head_kind
 
 WIDE = 512
@@ -155,7 +154,7 @@ def run_config(
     `before` is the identity of the run that this one replaces: `since` says which clips came, went
     or changed.
     """
-    packages = ("keras", "numpy", "pixels-once")
+    versions = {name: engine.version(name) for name in ("keras", "numpy", "pixels-once")}
     clips, splits = plan.clips, plan.splits
     return {
         "format": FORMAT,
@@ -178,7 +177,7 @@ def run_config(
         if before is None
         else ClipChanges.between(before.clips, plan.identity.clips).to_dict(),
         "backend": engine.backend_name(),
-        "software": {package: engine.version(package) for package in packages} | engine.software(),
+        "software": versions | engine.software(),
         "split": split_record(clips, splits[0]),
         "folds": [split_record(clips, split) for split in splits] if len(splits) > 1 else [],
     }

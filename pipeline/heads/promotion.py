@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.heads.measures import bootstrap_interval
-from pipeline.heads.units import Names
-
-FEWEST_GROUPS = 5
-"""Below it resampling groups says nothing of chance."""
+from pipeline.heads.measures import LEAST_GROUPS, bootstrap_interval
+from pipeline.heads.source import Names
 
 Hits = npt.NDArray[np.bool_]
 """(clips,) bool: whether a head named the clip rightly."""
@@ -86,7 +83,7 @@ def judge(
         "accepted_top1": float(rival.mean()),
         "difference": float(difference.mean()),
     }
-    if number < FEWEST_GROUPS:
+    if number < LEAST_GROUPS:
         held, what = float(difference.mean()), f"no interval over {number} groups, the difference"
     else:
         low, high = bootstrap_interval(difference, groups)

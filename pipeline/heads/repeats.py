@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.heads.compare import test_set_key
+from pipeline.heads.digest import json_digest
 from pipeline.heads.identity import NOT_COMPARED, Identity
 from pipeline.heads.run_folder import read_config, read_metrics
 from pipeline.heads.work_folder import RunState, run_state
@@ -135,8 +134,7 @@ def _recipe(folder: Path) -> str | None:
     if identity is None or "asked" not in config:
         return None
     asked = {k: v for k, v in config["asked"].items() if k not in (*NOT_COMPARED, "seed")}
-    values = [identity.made_of, dict(identity.head), asked]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return json_digest([identity.made_of, dict(identity.head), asked])
 
 
 def _common_name(names: Sequence[str]) -> str:

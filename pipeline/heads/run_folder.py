@@ -18,7 +18,6 @@ from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicte
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import PARTS, Split
 from pipeline.plain import read_table, write_rows, write_table
-from pipeline.plain import write_json as write_json
 
 FORMAT = "pixels-once/run"
 FORMAT_VERSION = 1

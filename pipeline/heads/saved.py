@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import engine
-from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.errors import ConfigError, SpecMismatch, first_line
 from pipeline.heads.digest import head_digest
 from pipeline.heads.inference import predict_batch
 from pipeline.heads.lean import keras
@@ -128,7 +128,7 @@ def load_run(folder: Path | str) -> Run:
         raise
     except Exception as error:  # a damaged file fails in zipfile, HDF5, JSON or Keras alike
         raise ConfigError(
-            f"{folder}/model.keras cannot be loaded ({_first_line(error)}): "
+            f"{folder}/model.keras cannot be loaded ({first_line(error)}): "
             "restore the file or train again"
         ) from None
     metrics = read_metrics(folder) if (folder / DONE).exists() else {}
@@ -170,7 +170,3 @@ def _hold_to_its_claims(
             f"the classes or weights in {folder} are not those that were trained (digest "
             f"{claimed[:12]} in {DONE}): restore config.json and model.keras, or train again"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

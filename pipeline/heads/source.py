@@ -16,6 +16,8 @@ READY = 1
 """The status of a row whose features may be used (format version 1)."""
 
 Rows = npt.NDArray[np.int64]
+Names = npt.NDArray[Any]
+"""(clips,) text objects."""
 
 
 class SequencesLike(Protocol):
@@ -71,3 +73,8 @@ def normalised(table: pd.DataFrame) -> pd.DataFrame:
     """The table with labels and groups as text without blanks around them: `Serve ` is `Serve`."""
     clean = {name: table[name].astype(str).str.strip() for name in ("label", "group")}
     return table.assign(**clean)
+
+
+def texts(table: pd.DataFrame, column: str) -> Names:
+    """A column of a table as text, (clips,)."""
+    return table[column].astype(str).to_numpy(dtype=object)

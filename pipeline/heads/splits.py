@@ -14,12 +14,11 @@ import pandas as pd
 
 from pipeline.errors import ConfigError
 from pipeline.heads import cuts
-from pipeline.heads.given import given_parts, given_split
+from pipeline.heads.config import DEFAULTS, FRACTIONS, SPLITS
 from pipeline.heads.holdout import Holdout, kept_out, named
 from pipeline.heads.source import Rows, normalised, usable
 from pipeline.heads.units import group_names
 
-WAYS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 GROUPED = ("grouped", "kfold", "leave_one_group_out")
 """Ways to split that keep groups whole."""
 FOLDED = ("kfold", "leave_one_group_out")
@@ -55,7 +54,7 @@ def make_split(
     *,
     how: str = "auto",
     seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    fractions: Sequence[float] = FRACTIONS,
     holdouts: Sequence[Holdout] = (),
     test_set: str = "",
 ) -> Split:
@@ -74,7 +73,7 @@ def make_split(
     free = clips[~kept_out(holdouts, clips)]
     share = fractions[1] / (fractions[0] + fractions[1])
     if resolved == "given":
-        where = given_split(free, seed, share, test=not test_set)
+        where = cuts.given_split(free, seed, share, test=not test_set)
     else:
         shares = (1 - share, share) if test_set else tuple(fractions)
         if resolved == "grouped":
@@ -98,8 +97,8 @@ def make_folds(
     *,
     how: str = "kfold",
     seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    folds: int = 3,
+    fractions: Sequence[float] = FRACTIONS,
+    folds: int = DEFAULTS.folds,
     holdouts: Sequence[Holdout] = (),
 ) -> list[Split]:
     """Every fold: each clip tests exactly once, always apart from its whole group.
@@ -152,12 +151,12 @@ def resolve_way(table: pd.DataFrame, how: str) -> str:
     known. Raises `ConfigError` for a way that is not known, and for a `split` column that names
     parts and something else beside them.
     """
-    if how not in WAYS:
-        raise ConfigError(f"split {how!r} is not known: use {', '.join(WAYS)}")
+    if how not in SPLITS:
+        raise ConfigError(f"split {how!r} is not known: use {', '.join(SPLITS)}")
     if how != "auto":
         return how
     clips = usable(normalised(table))
-    if {"train", "test"} <= set(given_parts(clips)):
+    if {"train", "test"} <= set(cuts.given_parts(clips)):
         return "given"
     known = clips["group"].ne("")
     return "grouped" if known.any() and len(set(group_names(clips))) >= 3 else "stratified"
@@ -178,6 +177,40 @@ def rows_of_test_set(clips: pd.DataFrame, holdouts: Sequence[Holdout], test_set:
             "bring them back, or make another set with `pixels-once freeze`"
         )
     return np.sort(rows)
+
+
+def split_notes(
+    table: pd.DataFrame, how: str, holdouts: Sequence[Holdout] = (), test_set: str = ""
+) -> list[str]:
+    """What a user should know of this way to split these clips, a sentence each."""
+    clips = usable(normalised(table))
+    notes = []
+    alone = int(clips["group"].eq("").sum())
+    resolved = resolve_way(table, how)
+    if resolved in GROUPED and 0 < alone < len(clips):
+        notes.append(
+            f"{alone} of {len(clips)} clips have no group: each counts as a group of its own"
+        )
+    if resolved == "given":
+        parts = cuts.given_parts(clips)
+        if missing := parts.count(""):
+            notes.append(
+                f"{missing} of {len(clips)} clips have no split: they are neither trained on nor "
+                "tested"
+            )
+    elif clips["split"].astype(str).str.strip().ne("").any():
+        notes.append(f"the split column of these clips is not used: split is {resolved}")
+    if out := int(kept_out(holdouts, clips).sum()):
+        names = ", ".join(holdout.name for holdout in holdouts)
+        notes.append(
+            f"{out} clips stay out of the training for the test sets of the store: {names}"
+        )
+    if test_set:
+        wanted = len(named(holdouts, test_set).video_ids)
+        there = len(rows_of_test_set(clips, holdouts, test_set))
+        if there < wanted:
+            notes.append(f"{wanted - there} of {wanted} clips of {test_set} cannot be used now")
+    return notes
 
 
 def _checked(table: pd.DataFrame, fractions: Sequence[float]) -> pd.DataFrame:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from pipeline.heads.clips import Clips
-    from pipeline.heads.source import Rows
+from pipeline.heads.clips import Clips
+from pipeline.heads.source import Rows
 
 FLOOR = 0.05
 """No channel is divided by less than this share of the median channel's deviation, so a channel
-that is almost always 0 (17 % of random features vanish in float16) cannot shout."""
+that is almost always 0 (17 % of random features vanish in float16) does not dominate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,8 +54,14 @@ def masked_statistics(clips: Clips, positions: Rows) -> Statistics:
         squares += ((part - part_mean) ** 2).sum(axis=0) + gap**2 * (count * len(part) / merged)
         mean = mean + gap * (len(part) / merged)
         count = merged
-    deviation = np.sqrt(squares / max(count, 1))
+    return Statistics(
+        mean=mean.astype(np.float32), scale=scale_of(np.sqrt(squares / max(count, 1)))
+    )
+
+
+def scale_of(deviation: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """The factor (channels,) for channels of these standard deviations; 0 for a constant one."""
     varied = deviation[deviation > 0]
     floor = FLOOR * float(np.median(varied)) if len(varied) else 1.0
     scale = np.where(deviation > 0, 1.0 / np.maximum(deviation, floor), 0.0)
-    return Statistics(mean=mean.astype(np.float32), scale=scale.astype(np.float32))
+    return scale.astype(np.float32)

@@ -30,12 +30,12 @@ from pipeline.heads.run_folder import (
     save_model,
     write_clips,
     write_history,
-    write_json,
 )
 from pipeline.heads.source import SequenceSource
 from pipeline.heads.splits import FOLDED, rows_of_test_set
 from pipeline.heads.work_folder import claim_folder
 from pipeline.heads.zoo import head_kind, require_readable
+from pipeline.plain import write_json
 
 
 def train(

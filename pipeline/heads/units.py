@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Names = npt.NDArray[Any]
-"""(clips,) text objects."""
+from pipeline.heads.source import Names, texts
 
 
 def contents(clips: pd.DataFrame) -> Names:
@@ -19,7 +15,7 @@ def contents(clips: pd.DataFrame) -> Names:
     without a hash takes the hash of a clip with the same features, so one text serves for both.
     """
     nothing = np.full(len(clips), "", dtype=object)
-    hashes = _text(clips, "sha256") if "sha256" in clips else nothing
+    hashes = texts(clips, "sha256") if "sha256" in clips else nothing
     digests = digest_keys(clips)
     found = np.where(hashes != "", "sha256:" + hashes, digests)
     alone = (hashes == "") & (digests != "")
@@ -43,7 +39,7 @@ def group_names(clips: pd.DataFrame) -> Names:
 
     Groups that share a clip of equal bytes are one group, named after the first of them.
     """
-    group, ids = _text(clips, "group"), _text(clips, "video_id")
+    group, ids = texts(clips, "group"), texts(clips, "video_id")
     own = np.where(group == "", "clip:" + ids, group).astype(object)
     content = contents(clips)
     known = content != ""
@@ -63,7 +59,3 @@ def group_names(clips: pd.DataFrame) -> Names:
         if np.array_equal(spread, component):
             return np.asarray(names, dtype=object)[component[of]]
         component = spread
-
-
-def _text(clips: pd.DataFrame, column: str) -> Names:
-    return clips[column].astype(str).to_numpy(dtype=object)

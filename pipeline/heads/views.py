@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.errors import SpecMismatch
 from pipeline.heads.clips import Clips
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Rows, texts
 from pipeline.spec import differing
 
 MAY_DIFFER = frozenset({"view", "fit", "interpolation", "precision", "sampling.offset"})
@@ -69,7 +69,7 @@ def _require_same_meaning(clips: Clips, other: Clips, name: str) -> None:
 
 def _places(clips: Clips, other: Clips, name: str) -> Rows:
     """Where the clips stand in the view, (n,) int64, if they are the same clips there."""
-    ids = clips.table["video_id"].astype(str).to_numpy(dtype=object)
+    ids = texts(clips.table, "video_id")
     place = {str(v): i for i, v in enumerate(other.table["video_id"])}
     found = np.array([place.get(str(v), -1) for v in ids], dtype=np.int64)
     _refuse(ids, found < 0, f"{name} lacks", "run `features` for it on the same clips")
@@ -78,8 +78,8 @@ def _places(clips: Clips, other: Clips, name: str) -> Rows:
         ("sha256", "was made from other bytes of", "run `features` for both on the same clips"),
     ):
         if column in clips.table and column in other.table:
-            mine = clips.table[column].astype(str).to_numpy(dtype=object)
-            theirs = other.table[column].astype(str).to_numpy(dtype=object)[found]
+            mine = texts(clips.table, column)
+            theirs = texts(other.table, column)[found]
             known = (mine != "") & (theirs != "")
             _refuse(ids, known & (mine != theirs), f"{name} {what}", remedy)
     return found

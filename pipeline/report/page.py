@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.offline
 from markupsafe import Markup
 
+from pipeline.heads.measures import LEAST_GROUPS
 from pipeline.plain import json_text
 from pipeline.report import figures
 from pipeline.report.contents import ClipCard, Contents, RunView
@@ -232,7 +233,7 @@ def _run(run: RunView, made: _Figures) -> dict[str, Any]:
     if interval := test.get("top1_interval"):
         words += f" (95 %: {interval[0]:.0%} to {interval[1]:.0%})"
     elif "groups" in test:
-        words += f" (no interval: the test has {test['groups']} groups, it needs 5)"
+        words += f" (no interval: the test has {test['groups']} groups, it needs {LEAST_GROUPS})"
     base = run.metrics.get("baseline", {})
     if "frame_average" in base:
         words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"

@@ -8,8 +8,9 @@ import numpy as np
 
 from flows.train import promotion
 from pipeline.heads.clips import Clips, load_clips
-from pipeline.heads.run_folder import FORMAT, FORMAT_VERSION, write_json
+from pipeline.heads.run_folder import FORMAT, FORMAT_VERSION
 from pipeline.heads.zoo import build_head
+from pipeline.plain import write_json
 from tests.heads.sources import rising_or_falling
 
 

@@ -17,6 +17,7 @@ from flows.cli import COMMANDS, resolve
 from flows.cli.main import main
 from flows.settings.resolve import Parser, add_flags
 from pipeline.errors import ConfigError
+from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS, TrainConfig
 
 SETTINGS = [
     (command, item)
@@ -235,3 +236,16 @@ def test_unknown_variables_are_named_with_the_nearest() -> None:
         resolve("train", {}, environment={"PIXELS_ONCE_TRAIN_STOER": "x"})
     with pytest.raises(ConfigError, match="unknown variable PIXELS_ONCE_SOMETHING"):
         resolve("train", {}, environment={"PIXELS_ONCE_SOMETHING": "x"})
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_training_has_the_same_defaults_from_the_command_line_as_from_python(
+    command: str,
+) -> None:
+    ours = {item.name: item for item in fields(COMMANDS[command])}
+    shared = [item.name for item in fields(TrainConfig) if item.name in ours]
+    assert {"folds", "precision", "epochs", "split"} <= set(shared)
+    for name in set(shared) - {"head", "options"}:
+        assert ours[name].default == getattr(DEFAULTS, name), name
+    for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("split", SPLITS)):
+        assert ours[name].metadata["choices"] == known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads import evaluation
+from pipeline.heads import epochs, evaluation
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks
@@ -275,19 +276,62 @@ def test_views_are_drawn_in_training_and_their_average_stands_beside_the_test(tm
         with_views(load_clips(plain), [load_clips(mirror)])
 
 
+@pytest.fixture(scope="module")
+def plain_losses(tmp_path_factory):
+    """The training losses of three epochs without any option."""
+    return losses_with({}, tmp_path_factory.mktemp("plain") / "run")
+
+
+def losses_with(options, folder):
+    train(uneven(), dataclasses.replace(QUICK, **options), folder)
+    return pd.read_csv(folder / "history.csv")["loss"]
+
+
+def uneven():
+    """A source with twice as many clips of one class, so that class weights have something to do."""
+    source = rising_or_falling()
+    source.frame.loc[source.frame.index % 4 == 0, "status"] = 0
+    return source
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"class_weights": True, "label_smoothing": 0.1},
+        {"class_weights": True},
+        {"label_smoothing": 0.1},
         {"schedule": "cosine"},
-        {"schedule": "plateau", "patience": 2},
-        {"feature_dropout": 0.2, "step_jitter": 1},
+        {"feature_dropout": 0.2},
+        {"step_jitter": 1},
     ],
     ids=str,
 )
-def test_every_option_trains(options, tmp_path):
-    config = TrainConfig(head="gru", epochs=3, baselines=False, **options)
-    assert train(rising_or_falling(), config, tmp_path / "run")["epochs"] >= 1
+def test_every_option_changes_the_training(options, plain_losses, tmp_path):
+    losses = losses_with(options, tmp_path / "run")
+    assert len(losses) == len(plain_losses) == 3
+    assert not np.allclose(losses, plain_losses, rtol=1e-4)
+
+
+def test_the_rate_falls_by_a_cosine_or_where_validation_does_not_get_better():
+    cosine = dataclasses.replace(QUICK, lr=0.1, epochs=4, schedule="cosine")
+    progress = epochs.Progress()
+    rates = []
+    for epoch in range(4):
+        rates.append(epochs._learning_rate(cosine, progress))
+        progress.history.append(an_epoch(epoch + 1))
+    assert rates == pytest.approx([0.1, 0.0855, 0.0505, 0.0155], abs=1e-4)
+    plateau = dataclasses.replace(cosine, schedule="plateau", patience=6)
+    progress = epochs.Progress(lr=0.1, best_epoch=1)
+    rates = []
+    for epoch in range(6):
+        rates.append(epochs._learning_rate(plateau, progress))
+        progress.history.append(an_epoch(epoch + 1))
+    # A third of the patience is two epochs: halved two and four epochs after the best.
+    assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.025]
+
+
+def an_epoch(number):
+    figures = dict.fromkeys(("loss", "top1", "val_loss", "val_top1", "lr", "seconds"), 1.0)
+    return epochs.EpochReport(epoch=number, epochs=9, clips_per_second=1.0, best=False, **figures)
 
 
 def test_tensorboard_gets_the_epochs_of_every_fold(tmp_path):

@@ -60,7 +60,7 @@ def head_kind(name: str) -> HeadKind:
 
 
 def require_readable(kind: HeadKind, shape: Sequence[int]) -> None:
-    """Nothing, or `SpecMismatch` where this head cannot read steps of this shape."""
+    """Raises `SpecMismatch` if this head cannot read steps of this shape."""
     has = "frames" if len(shape) == 3 else "features"
     if has not in kind.reads:
         able = ", ".join(name for name, other in HEADS.items() if has in other.reads)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 
@@ -66,15 +65,10 @@ class HeadKind:
                 known = ", ".join(sorted(self.presets)) or "none"
                 raise ConfigError(f"{self.name} has no preset {preset!r}: it has {known}")
             config = replace(config, **self.presets[preset])
-        known_names = {f.name: f for f in fields(self.config)}
         for name, value in given.items():
-            if name not in known_names:
-                close = get_close_matches(name, list(known_names), n=1, cutoff=0.0)
-                raise ConfigError(
-                    f"{self.name} has no option {name!r}: did you mean {close[0]!r}?"
-                    if close
-                    else f"{self.name} has no option {name!r}: it has none"
-                )
+            if name not in self.options():
+                hint = did_you_mean(name, self.options())
+                raise ConfigError(f"{self.name} has no option {name!r}: {hint}")
             config = replace(config, **{name: _convert(self.name, name, value, config)})
         return config
 
