@@ -148,6 +148,7 @@ def _table(folder: Path) -> None:
 
 
 def _plan(folder: Path) -> None:
+    from flows.extract.request import Request
     from flows.extract.setup import dry_run, find_clips
     from flows.extract.specs import stage_of
     from flows.settings import FeaturesSettings
@@ -155,11 +156,12 @@ def _plan(folder: Path) -> None:
     settings = FeaturesSettings(
         videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True
     )
-    catalog, wanted = find_clips(settings)
+    request = Request.of(settings)
+    listed = find_clips(request.clips)
     existing = store.open(settings.store)
     spec, _, _ = stage_of(settings, existing)
-    summary = dry_run(settings, catalog, wanted, existing, spec)
-    assert (summary.clips, summary.planned) == (len(catalog), 0), summary
+    summary = dry_run(request, listed, existing, spec)
+    assert (summary.clips, summary.planned) == (len(listed[0]), 0), summary
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def measure() -> dict[str, Any]:
 
 def _task_s() -> float:
     """Wall seconds of Prefect and Dask per task: empty tasks, four in work at once as in a run."""
-    from flows.server.lifetime import prefect_server, quiet_prefect
+    from flows.server.home import quiet_prefect
+    from flows.server.lifetime import prefect_server
 
     quiet_prefect()
     with prefect_server():

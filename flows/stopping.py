@@ -1,4 +1,4 @@
-"""A training that is asked to stop: Ctrl-C or SIGTERM once ends it within a batch, twice at once."""
+"""Runs that are asked to stop: Ctrl-C or SIGTERM once ends them in order, twice at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 
 scheduled = threading.Event()
 """Set in a process of a schedule: a signal that cuts its run off has cancelled it, it has not crashed."""
@@ -27,27 +26,39 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Stopping]:
-    """Turn the first Ctrl-C or SIGTERM into a set event; the second raises `KeyboardInterrupt`.
-
-    Under a Prefect runner SIGTERM is left to Prefect, and outside of the main thread both are.
-    """
-    asked = Stopping()
+def on_signals(handle: Callable[[int], None], *numbers: int) -> Iterator[None]:
+    """Within the block these signals call `handle(number)`. Other threads than the main one: nothing."""
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield
         return
+    before = {n: signal.signal(n, lambda number, frame: handle(number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    def handle(number: int, frame: FrameType | None) -> None:
+
+def signals_of_a_run() -> list[signal.Signals]:
+    """The signals that ask a run to stop.
+
+    Under a Prefect runner SIGTERM is left to Prefect, which ends the flow at once: the runner means
+    a cancelled run, or its own end, and waits for nothing.
+    """
+    return [signal.SIGINT] + [signal.SIGTERM] * (RUN_BY_PREFECT not in os.environ)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stopping]:
+    """Turn the first Ctrl-C or SIGTERM into a set event; the second raises `KeyboardInterrupt`."""
+    asked = Stopping()
+
+    def handle(number: int) -> None:
         again, asked.signal = asked.event.is_set(), signal.Signals(number).name
         asked.event.set()
         if again:
             raise KeyboardInterrupt(asked.signal)
         print("stopping after this batch (once more to stop at once)", file=sys.stderr)
 
-    ours = [signal.SIGINT] + [signal.SIGTERM] * (RUN_BY_PREFECT not in os.environ)
-    before = {number: signal.signal(number, handle) for number in ours}
-    try:
+    with on_signals(handle, *signals_of_a_run()):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

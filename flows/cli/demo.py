@@ -81,7 +81,7 @@ def run(settings: Settings, *, json: bool) -> int:
 
 
 def _test_clip(folder: Path) -> Path:
-    from flows.extract.setup import DEMO_CLIPS
+    from flows.extract.request import DEMO_CLIPS
 
     config = json_format.loads((folder / "config.json").read_text())
     return Path(DEMO_CLIPS) / str(config["split"]["test"]["video_ids"][0])

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from flows.cli.terminal import console, print_json
-from flows.server.lifetime import quiet_prefect
+from flows.server.home import quiet_prefect
 from flows.settings.field import setting
 
 _SIGNS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.cli.terminal import headline, print_json, print_table, suggest
-from flows.server.lifetime import prefect_server
+from flows.server.lifetime import find_server, prefect_server
 from flows.settings import FeaturesSettings as Settings
 
 if TYPE_CHECKING:
@@ -22,20 +22,22 @@ pixels-once features --videos clips/ --store clips.zarr --retry timed_out
 
 def run(settings: Settings, *, json: bool) -> int:
     """Run the flow on this machine (or its cluster) and print what it did."""
-    from flows.extract.addresses import require_places, without_signature
-    from flows.extract.specs import with_store
+    from flows.extract.request import Request, with_store, without_signature
 
-    settings = with_store(settings)
-    settings = replace(settings, videos=without_signature(settings.videos))
-    require_places(
-        store_url=settings.store, videos=settings.videos
-    )  # before a run's page shows them
+    settings = with_store(replace(settings, videos=without_signature(settings.videos)))
+    Request.of(settings)  # what cannot be is refused before a run's page shows it
     print(f"store: {settings.store}", file=sys.stderr)
-    with prefect_server() as server:
+    if find_server() is None:  # to start one takes longer than to see that there is nothing to do
+        from flows.extract.idle import run_idle
+
+        if (idle := run_idle(settings)) is not None:
+            print_summary(idle, json=json)
+            return 0
+    with prefect_server(importing="flows.extract.flow") as server:
         from prefect.exceptions import CancelledRun
 
         from flows.extract.flow import features
-        from flows.extract.outcomes import RunFailed
+        from flows.extract.summary import RunFailed
 
         if server is not None and server.page:
             print(f"watch: {server.page}", file=sys.stderr)
@@ -74,17 +76,8 @@ def print_summary(summary: Summary, *, json: bool = False) -> None:
             ("clip", "reason", "detail"),
             [(f["video_id"], f["reason"], f["detail"]) for f in summary.failures[:50]],
         )
-    if summary.weights.startswith("random"):
-        print(
-            f"weights: {summary.weights}: random, not ImageNet's; features are good for a demo only"
-        )
-    if summary.gone:
-        print(f"{summary.gone} rows are gone: their clips have left the folder")
-    if summary.unknown:
-        print(
-            f"{summary.unknown} clips did not say whether they have changed: their rows are as they "
-            "were"
-        )
+    for sentence in summary.sentences():
+        print(sentence)
     headline(summary.headline())
     if summary.outcome == "done" and summary.ready:
         suggest("train", "--store", summary.store, "--head", "gru")

@@ -18,7 +18,7 @@ from typing import Any
 
 from flows.cli import COMMANDS, module_of, resolve
 from flows.encoding import require_utf8_folder, use_utf8
-from flows.server.loopback import spare_loopback
+from flows.server.home import spare_loopback
 from flows.settings.resolve import Parser, add_flags, unknown_flag
 from pipeline.errors import exit_status, nearest
 

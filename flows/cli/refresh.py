@@ -22,14 +22,14 @@ def run(settings: Settings, *, json: bool) -> int:
 
     Asked to stop, it ends with 130 or 143, and nothing was promoted.
     """
-    from flows.extract.addresses import require_places, without_signature
+    from flows.extract.request import require_addresses, without_signature
 
     settings = resolved(settings)
     settings = replace(settings, videos=without_signature(settings.videos))
-    require_places(
+    require_addresses(
         store_url=settings.store, videos=settings.videos
     )  # before a run's page shows them
-    with prefect_server() as server:
+    with prefect_server(importing="flows.train.refresh") as server:
         from prefect.exceptions import CancelledRun
 
         from flows.train.refresh import refresh

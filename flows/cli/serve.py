@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from flows.cli import resolve
 from flows.cli.terminal import print_json
-from flows.server.lifetime import find_server, quiet_prefect
+from flows.server.home import quiet_prefect
+from flows.server.lifetime import find_server
 from flows.settings.field import setting
 from pipeline.errors import ConfigError
 

@@ -18,7 +18,7 @@ pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 se
 
 def run(settings: Settings, *, json: bool) -> int:
     """Train them all and print what became of each; status 1 only where none was trained."""
-    with prefect_server() as server:
+    with prefect_server(importing="flows.train.sweep") as server:
         from flows.train.sweep import sweep
         from pipeline.heads.compare import test_set_key
         from pipeline.heads.repeats import repeats_among

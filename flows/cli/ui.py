@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from flows.cli.terminal import print_json
-from flows.server.lifetime import answers, quiet_prefect
+from flows.server.home import quiet_prefect
+from flows.server.lifetime import answers
 from flows.settings.field import setting
 
 EXAMPLES = """

@@ -5,7 +5,6 @@ None of these may hold up or fail a run: they are made by its `RunPage`.
 
 from __future__ import annotations
 
-import base64
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from prefect.artifacts import (
 from flows.extract import charts
 from flows.extract.summary import Summary, advice, stage_rows
 from flows.names import key
+from flows.server.markdown import markdown_table, picture
 from flows.server.run_page import RunPage
 from pipeline.features.reasons import FAILURES
 
@@ -49,7 +49,7 @@ class ProgressArtifact:
         update_progress_artifact(artifact_id=self._id, progress=percent, description=text)
 
 
-def publish_links(page: RunPage, store: str, client: Any) -> str:
+def publish_link(page: RunPage, store: str, client: Any) -> str:
     """Link the Dask dashboard on the run's page while the run lasts; returns its address, or ""."""
     address = str(client.dashboard_link or "")
     if address:
@@ -67,11 +67,11 @@ def publish_links(page: RunPage, store: str, client: Any) -> str:
     return address
 
 
-def publish_summary(page: RunPage, summary: Summary, dashboard: str = "") -> None:
+def publish_summary(page: RunPage, summary: Summary) -> None:
     """Write the run's failure table and its summary in markdown."""
     if summary.failures:
         page.tell("the failed clips", partial(_put_failures, summary))
-    page.tell("the summary", partial(_put_summary, summary, dashboard))
+    page.tell("the summary", partial(_put_summary, summary))
 
 
 def _put_failures(summary: Summary) -> None:
@@ -90,10 +90,10 @@ def _put_failures(summary: Summary) -> None:
     )
 
 
-def _put_summary(summary: Summary, dashboard: str) -> None:
+def _put_summary(summary: Summary) -> None:
     create_markdown_artifact(
         key=key("summary", summary.store),
-        markdown=markdown(summary, dashboard),
+        markdown=markdown(summary),
         description=f"{summary.headline()} · {_counts(summary.rows)}",
     )
 
@@ -103,59 +103,24 @@ def _counts(rows: dict[str, int]) -> str:
     >>> _counts({"ready": 10, "failed": 0, "gone": 2})
     'the store has 10 ready, 2 gone'
     """
-    said = ", ".join(f"{count} {state}" for state, count in rows.items() if count)
-    return f"the store has {said or 'no rows'}"
+    counts = ", ".join(f"{count} {state}" for state, count in rows.items() if count)
+    return f"the store has {counts or 'no rows'}"
 
 
-def markdown(summary: Summary, dashboard: str = "") -> str:
+def markdown(summary: Summary) -> str:
     """The summary as markdown: headline, counts, where the time went, what to change."""
+    labelled = list(summary.labelled())
     lines = [f"# {summary.headline()}", ""]
-    lines += _table(("rows of the store", "count"), sorted(summary.rows.items()))
-    lines += _table(
-        ("this run", "clips"),
-        [
-            ("to make", summary.planned),
-            ("ready", summary.ready),
-            ("failed", summary.failed),
-            ("left for the next run", summary.left),
-            ("gone", summary.gone),
-            *[(f"failed: {reason}", count) for reason, count in sorted(summary.reasons.items())],
-            *[(f"ready, {reason}", count) for reason, count in sorted(summary.warnings.items())],
-        ],
-    )
-    if summary.stage_seconds:
-        lines += _table(
-            ("stage", "seconds", "share"),
-            [
-                (name, f"{seconds:.1f}", f"{share:.0%}")
-                for name, seconds, share in stage_rows(summary.stage_seconds)
-            ],
-        )
-        lines += [advice(summary.stage_seconds), ""]
-        lines += [picture("stage shares", charts.stage_shares(summary.stage_seconds)), ""]
+    lines += [*markdown_table(("rows of the store", "count"), sorted(summary.rows.items())), ""]
+    counts = [(label, value) for label, value in labelled if isinstance(value, int)]
+    lines += [*markdown_table(("this run", "clips"), counts), ""]
+    if seconds := summary.stage_seconds:
+        rows = [(name, f"{s:.1f}", f"{share:.0%}") for name, s, share in stage_rows(seconds)]
+        lines += [*markdown_table(("stage", "seconds", "share"), rows), "", advice(seconds), ""]
+        lines += [picture("stage shares", charts.stage_shares(seconds)), ""]
     if len(summary.throughput) > 2:
         lines += [picture("frames per second", charts.throughput(summary.throughput)), ""]
     lines += [
-        f"Store: `{summary.store}`  ",
-        f"Fingerprint: `{summary.fingerprint}`  ",
-        f"Weights: `{summary.weights}`  ",
-        f"Engine: `{summary.engine}`",
+        f"{label}: `{value}`  " for label, value in labelled if isinstance(value, str) and value
     ]
-    if dashboard:
-        lines += ["", f"Dask dashboard (while the run lasts): <{dashboard}>"]
     return "\n".join(lines)
-
-
-def picture(title: str, png: bytes) -> str:
-    """A PNG in markdown as a data URL: image artifacts would need an address of their own."""
-    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
-
-
-def _table(head: tuple[str, ...], rows: Any) -> list[str]:
-    line = "| " + " | ".join(head) + " |"
-    return [
-        line,
-        "|" + " --- |" * len(head),
-        *["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows],
-        "",
-    ]

@@ -14,7 +14,7 @@ from typing import Any
 import dask
 import distributed
 
-from flows.settings import FeaturesSettings
+from flows.extract.request import ClusterChoice
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
@@ -26,23 +26,23 @@ _CONNECT_S = 20
 
 
 @contextlib.contextmanager
-def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
-    """Arguments for a `DaskTaskRunner` on the cluster that the settings ask for.
+def dask_cluster(choice: ClusterChoice) -> Iterator[dict[str, Any]]:
+    """Arguments for a `DaskTaskRunner` on the cluster that was chosen.
 
     A cluster that this starts ends with the block; one given by address is left alone.
     """
-    if settings.scheduler:
-        require_scheduler(settings.scheduler)
-        yield {"address": settings.scheduler}
+    if choice.scheduler:
+        require_scheduler(choice.scheduler)
+        yield {"address": choice.scheduler}
         return
     cores = os.cpu_count() or 1
-    gpus = visible_gpus() if settings.gpu != "never" else []
-    processes = settings.workers or max(1, len(gpus))
+    gpus = visible_gpus() if choice.gpu != "never" else []
+    processes = choice.workers or max(1, len(gpus))
     with dask.config.set(_options(cores, processes)), _signals_held():
-        cluster = _by_class_path(settings) if settings.cluster else _local(processes, gpus)
+        cluster = _by_class_path(choice) if choice.class_path else _local(processes, gpus)
     with cluster:
-        if settings.adapt:
-            cluster.adapt(**settings.adapt)
+        if choice.adapt:
+            cluster.adapt(**choice.adapt)
         yield {"cluster": cluster}
 
 
@@ -151,22 +151,22 @@ def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
     )
 
 
-def _by_class_path(settings: FeaturesSettings) -> Any:
+def _by_class_path(choice: ClusterChoice) -> Any:
     from importlib import import_module
 
-    module, _, name = settings.cluster.rpartition(".")
+    module, _, name = choice.class_path.rpartition(".")
     try:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"the cluster class {settings.cluster!r} cannot be imported ({error}): "
+            f"the cluster class {choice.class_path!r} cannot be imported ({error}): "
             "give its full path, e.g. distributed.LocalCluster, and install its package"
         ) from None
     try:
-        return cls(**settings.cluster_options)
+        return cls(**choice.options)
     except TypeError as error:
         raise ConfigError(
-            f"{settings.cluster} does not take its options: {error}; see "
+            f"{choice.class_path} does not take its options: {error}; see "
             "[features.cluster_options] in the config file"
         ) from None
 

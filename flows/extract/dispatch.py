@@ -19,7 +19,8 @@ from prefect_dask import DaskTaskRunner
 import store
 from flows.extract.batches import Batch, Clip, extract_batch
 from flows.extract.cluster import gpu_share
-from flows.extract.workforce import Workforce, within
+from flows.extract.worker_checks import within
+from flows.extract.workforce import Workforce
 from pipeline.features.stage import Stage
 from store import READY, Writer
 

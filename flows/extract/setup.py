@@ -1,64 +1,66 @@
-"""What stands before a run's first batch: its clips, its plan, and the store's table brought up to it."""
+"""The work before a run's first batch: its clips, its plan, and the store's table brought up to it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flows.extract.addresses import with_signature
 from flows.extract.plan import Plan, follow_catalog, make_plan
+from flows.extract.request import DEMO_CLIPS, ClipChoice, Request, with_signature
 from flows.extract.summary import Summary
-from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
 from pipeline.features.catalog import discover, narrow
 from pipeline.features.catalog.remote import is_remote
 from pipeline.features.files import sha256
+from pipeline.features.stage import Stage
+from pipeline.features.weights import Weights
 from pipeline.spec import Spec
-from store import GONE, READY, Writer
+from store import FAILED, GONE, PENDING, READY, Writer
 
-DEMO_CLIPS = "demo-clips"
 MOST_GONE = 0.2
+Listed = tuple[pd.DataFrame, np.ndarray]
+"""The catalog, and which of its clips are wanted (bool per clip)."""
 
 
-def find_clips(settings: FeaturesSettings) -> tuple[pd.DataFrame, np.ndarray]:
-    """The catalog, and which of its clips are wanted (bool per clip)."""
-    if not settings.videos and not Path(DEMO_CLIPS).is_dir():
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is left to do: the `rows` to extract, the path of each, and the summary so far."""
+
+    plan: Plan
+    rows: np.ndarray
+    path_of: Callable[[int], str]
+    summary: Summary
+
+
+def find_clips(choice: ClipChoice) -> Listed:
+    """List the clips of a choice."""
+    if choice.is_demo and not Path(DEMO_CLIPS).is_dir():
         from pipeline.features.demo import write_demo_clips
 
         write_demo_clips(Path(DEMO_CLIPS))
     catalog = discover(
-        with_signature(settings.videos) or DEMO_CLIPS, ucf_splits=settings.ucf_splits or None
+        with_signature(choice.videos) or DEMO_CLIPS, ucf_splits=choice.ucf_splits or None
     )
-    wanted = narrow(
-        catalog,
-        classes=[c for c in settings.classes.split(",") if c],
-        limit=settings.limit,
-        per_class=settings.per_class,
-    )
+    wanted = narrow(catalog, classes=choice.classes, limit=choice.limit, per_class=choice.per_class)
     return catalog, wanted
 
 
-def dry_run(
-    settings: FeaturesSettings,
-    catalog: pd.DataFrame,
-    wanted: np.ndarray,
-    existing: Any | None,
-    spec: Spec,
-) -> Summary:
+def dry_run(request: Request, listed: Listed, existing: Any | None, spec: Spec) -> Summary:
     """What a run would do and about how long it may take; nothing is written."""
-    table = existing.table() if existing is not None else None
-    plan = None if table is None else plan_run(settings, catalog, wanted, table)
+    catalog, wanted = listed
+    plan = None if existing is None else plan_run(request, listed, existing.table())
     planned = int(wanted.sum()) if plan is None else len(plan)
     rate = 0.0
     if existing is not None:
         rate = float(existing.attributes.get("last_run", {}).get("frames_per_second", 0.0))
-    # Without a run to learn from: what two cores did with InceptionV3 when this was measured.
-    estimate = planned * spec.sampling.steps / (rate or 35.0)
     return Summary(
-        store=settings.store,
+        store=request.url,
         outcome="dry run",
         clips=len(catalog),
         planned=planned,
@@ -66,29 +68,64 @@ def dry_run(
         why={} if plan is None else plan.why,
         fingerprint=spec.fingerprint,
         weights=spec.weights,
-        estimate_s=estimate,
+        # Without a run to learn from: what two cores did with InceptionV3 when this was measured.
+        estimate_s=planned * spec.sampling.steps / (rate or 35.0),
         estimate_bytes=planned * spec.row_bytes,
     )
 
 
-def plan_run(
-    settings: FeaturesSettings, catalog: pd.DataFrame, wanted: np.ndarray, table: pd.DataFrame
-) -> Plan:
-    """What to do with every clip and row. Raises `ConfigError` where too many rows have no clip."""
-    plan = make_plan(
-        catalog,
-        table,
-        wanted=wanted,
-        retry=retried_reasons(settings),
-        same_bytes=_same_bytes,
-    )
+def plan_run(request: Request, listed: Listed, table: pd.DataFrame) -> Plan:
+    """What to do with every clip and row. Raises `ConfigError` if too many rows have no clip."""
+    catalog, wanted = listed
+    plan = make_plan(catalog, table, wanted=wanted, retry=request.retry, same_bytes=_same_bytes)
     lost = len(plan.gone)
-    if len(table) and lost > MOST_GONE * len(table) and not settings.allow_gone:
+    if len(table) and lost > MOST_GONE * len(table) and not request.allow_gone:
         raise ConfigError(
-            f"{lost} of the {len(table)} rows of {settings.store} have no clip under "
-            f"{settings.videos or DEMO_CLIPS}: check --videos, or pass --allow-gone to go on without them"
+            f"{lost} of the {len(table)} rows of {request.url} have no clip under "
+            f"{request.clips}: check --videos, or pass --allow-gone to go on without them"
         )
     return plan
+
+
+def prepare(
+    request: Request, listed: Listed, writer: Writer, spec: Spec, stage: Stage, weights: Weights
+) -> Prepared:
+    """Bring the store's table up to the catalog.
+
+    The store remembers the weights and the clips, so that later
+    runs, `predict` and `verify` find them without being told.
+    """
+    catalog, _ = listed
+    writer.set_attributes(first_stage={"weights": stage.weights}, clips=_absolute(request.clips))
+    if stage.previews:
+        writer.keep_previews()
+    plan = plan_run(request, listed, writer.table)
+    rows, path_of = _follow(catalog, plan, writer)
+    summary = Summary(
+        store=request.url,
+        outcome="nothing to do",
+        clips=len(catalog),
+        planned=len(rows),
+        gone=len(plan.gone),
+        returned=len(plan.returned),
+        unknown=len(plan.unknown),
+        why=plan.why,
+        weights=str(weights),
+        fingerprint=spec.fingerprint,
+    )
+    return Prepared(plan=plan, rows=rows, path_of=path_of, summary=summary)
+
+
+def count_rows(table: pd.DataFrame) -> dict[str, int]:
+    """How many rows of a store's table have each status, by name."""
+    names = {PENDING: "pending", READY: "ready", FAILED: "failed", GONE: "gone"}
+    counts = Counter(table["status"].tolist())
+    return {name: counts.get(code, 0) for code, name in names.items()}
+
+
+def _absolute(choice: ClipChoice) -> str:
+    videos = str(choice)
+    return videos if "://" in videos else str(Path(videos).absolute())
 
 
 def _same_bytes(path: str, stored: str) -> bool | None:
@@ -100,13 +137,10 @@ def _same_bytes(path: str, stored: str) -> bool | None:
         return None
 
 
-def retried_reasons(settings: FeaturesSettings) -> list[str]:
-    """The reasons whose rows `--retry` names."""
-    return [reason.strip() for reason in settings.retry.split(",") if reason.strip()]
-
-
-def prepare(catalog: pd.DataFrame, plan: Plan, writer: Writer) -> tuple[np.ndarray, Any]:
-    """Bring the store's table up to the catalog; returns the rows to make and row → path."""
+def _follow(
+    catalog: pd.DataFrame, plan: Plan, writer: Writer
+) -> tuple[np.ndarray, Callable[[int], str]]:
+    """Commit what the catalog says; returns the rows to make and row → path."""
     table = writer.table
     # First of all: a row that is still ready when the size and time of its new bytes are committed
     # would, after a kill in between, pass for made from them.

@@ -1,8 +1,7 @@
-"""From settings to a spec: what the user asked for, what the store already is, what is found here."""
+"""From settings to a spec: what the user asked for, what the store holds, what this machine can do."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from flows.settings import FeaturesSettings
@@ -19,29 +18,31 @@ def stage_of(
 ) -> tuple[Spec, Stage, Weights]:
     """The spec of a run, and how its batches are extracted.
 
-    existing: the open store, or None where a new one will be made. Where the user said nothing of
-    the backbone, its weights, precision or aspect, the store's own are meant.
-    Raises `SpecMismatch`, with both specs and the way out, where the store holds another.
+    existing: the open store, or None if a new one will be made. Backbone, weights, precision and
+    aspect that the user did not choose are the store's own.
+    Raises `SpecMismatch`, with both specs and the remedy, if the store holds another spec.
     """
     stored = Spec.from_dict(existing.spec) if existing is not None else None
-    if not settings.backbone:
-        settings = replace(settings, backbone=stored.backbone if stored else DEFAULT_BACKBONE)
-    remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
-    kind = describe(settings.backbone)
-    setting, weights = _weights(settings, stored, remembered, demo=demo)
-    sampling = sampling_of(settings)
+    backbone = settings.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
+    kind = describe(backbone)
+    wanted = settings.weights
+    if not wanted and stored is not None and stored.backbone == backbone:
+        remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
+        wanted = remembered_weights(stored, remembered)
+    setting, weights = _weights(wanted if kind.needs_weights else None, backbone, demo=demo)
+    aspect = stored.aspect if stored else "display"
     spec = Spec(
-        sampling=sampling,
+        sampling=sampling_of(settings),
         fit=settings.fit,  # type: ignore[arg-type]  # checked against its choices when resolved
         interpolation=kind.interpolation,
         size=kind.size,
         backbone=kind.name,
         weights=weights.hash,
         view=settings.view,  # type: ignore[arg-type]
-        precision=_precision(settings, stored, kind.has_precisions),
+        precision=_precision(settings, stored) if kind.has_precisions else "float32",
         dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
         shape=kind.shape,
-        aspect=_aspect(settings, stored),
+        aspect=aspect if settings.aspect == "auto" else settings.aspect,  # type: ignore[arg-type]
     )
     if stored is not None:
         require_same(stored, spec, settings.store)
@@ -55,6 +56,15 @@ def stage_of(
         previews=settings.previews,
     )
     return spec, stage, weights
+
+
+def require_batch(existing: Any, settings: FeaturesSettings) -> None:
+    """Raise `ConfigError` if a store has batches of another size than was asked for."""
+    if existing.batch != settings.batch != FeaturesSettings().batch:
+        raise ConfigError(
+            f"{settings.store} was made with batch {existing.batch}, not {settings.batch}: "
+            "leave --batch out, or use another STORE"
+        )
 
 
 def sampling_of(settings: FeaturesSettings) -> Sampling:
@@ -81,7 +91,7 @@ def sampling_of(settings: FeaturesSettings) -> Sampling:
 
 
 def require_same(stored: Spec, asked: Spec, url: str) -> None:
-    """Raise `SpecMismatch` where a store's spec is not the one asked for; it names every difference."""
+    """Raise `SpecMismatch` if a store's spec is not the one asked for; it names every difference."""
     if stored.fingerprint == asked.fingerprint:
         return
     differences = ", ".join(
@@ -94,31 +104,23 @@ def require_same(stored: Spec, asked: Spec, url: str) -> None:
     )
 
 
-def _weights(
-    settings: FeaturesSettings, stored: Spec | None, remembered: dict[str, Any], *, demo: bool
-) -> tuple[str, Weights]:
-    """The setting that leads to the weights, and the weights."""
-    kind = describe(settings.backbone)
-    if not kind.needs_weights:
-        return "", resolve_weights("", settings.backbone)
-    wanted = settings.weights
-    if not wanted and stored is not None and stored.backbone == settings.backbone:
-        wanted = remembered_weights(stored, remembered)
+def _weights(wanted: str | None, backbone: str, *, demo: bool) -> tuple[str, Weights]:
+    """The setting that leads to the weights, and the weights. wanted: None if there are none."""
+    if wanted is None:
+        return "", resolve_weights("", backbone)
     if wanted:
-        weights = resolve_weights(wanted, settings.backbone)
-        # A path is made absolute for the workers, which may stand in another folder.
+        weights = resolve_weights(wanted, backbone)
+        # A path is made absolute for the workers, whose current folder may be another.
         return (str(weights.path) if weights.kind == "file" else wanted), weights
     try:
-        return "imagenet", resolve_weights("imagenet", settings.backbone)
+        return "imagenet", resolve_weights("imagenet", backbone)
     except WeightsNotFound:
         if not demo:
             raise
-        return "random:0", resolve_weights("random:0", settings.backbone)
+        return "random:0", resolve_weights("random:0", backbone)
 
 
-def _precision(settings: FeaturesSettings, stored: Spec | None, computes: bool) -> Any:
-    if not computes:
-        return "float32"
+def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
     if settings.precision != "auto":
         return settings.precision
     if stored is not None:
@@ -129,19 +131,6 @@ def _precision(settings: FeaturesSettings, stored: Spec | None, computes: bool) 
             )
         return stored.precision
     return engine.auto_precision()
-
-
-def _aspect(settings: FeaturesSettings, stored: Spec | None) -> Any:
-    if settings.aspect != "auto":
-        return settings.aspect
-    return "display" if stored is None else stored.aspect
-
-
-def with_store(settings: FeaturesSettings) -> FeaturesSettings:
-    """The settings with the default store's name filled in."""
-    if settings.store:
-        return settings
-    return replace(settings, store="features.zarr" if settings.videos else "demo.zarr")
 
 
 def _short(value: Any) -> str:

@@ -1,45 +1,78 @@
-"""What a run did, in numbers: for the terminal, for `--json`, and for the run's page."""
+"""The result of a run, in numbers: for the terminal, for `--json` and for the run's page.
+
+A fact is a field of `Summary`: `--json` has every field, the run's page those with a label, the
+terminal those with a sentence.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from pipeline.errors import PixelsError
+
+
+def shown(label: str = "", sentence: Callable[[Any], str] | None = None) -> dict[str, Any]:
+    """How a fact is shown, as a field's metadata.
+
+    label: its name on the run's page; of a dictionary, with {} for the key, a line an entry.
+    sentence: what the terminal prints of its value, or an empty text.
+    """
+    return {"label": label, "sentence": sentence or (lambda value: "")}
+
+
+def _gone(count: int) -> str:
+    return f"{count} rows are gone: their clips have left the folder" if count else ""
+
+
+def _unknown(count: int) -> str:
+    if not count:
+        return ""
+    return f"{count} clips did not say whether they have changed: their rows are as they were"
+
+
+def _random_weights(weights: str) -> str:
+    if not weights.startswith("random"):
+        return ""
+    return f"weights: {weights}: random, not ImageNet's; features are good for a demo only"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The outcome of one `features` run.
 
-    clips: in the catalog · planned: to be made · ready, failed: of those · left: not made, for the
+    clips: in the catalog · planned: to be made · ready, failed: of those · reasons,
+    warnings: of failed and of ready clips · left: not made, for the
     next run · unknown: rows that stay as they are, since nobody says what their clip is now ·
-    stage_share: where the workers' time went, as shares.
+    stage_seconds: where the workers' time went.
     """
 
-    store: str
+    store: str = field(metadata=shown("Store"))
     outcome: str  # done | nothing to do | interrupted | skipped | dry run
     clips: int
-    planned: int = 0
-    ready: int = 0
-    failed: int = 0
-    left: int = 0
-    gone: int = 0
+    planned: int = field(default=0, metadata=shown("to make"))
+    ready: int = field(default=0, metadata=shown("ready"))
+    failed: int = field(default=0, metadata=shown("failed"))
+    left: int = field(default=0, metadata=shown("left for the next run"))
+    gone: int = field(default=0, metadata=shown("gone", _gone))
     returned: int = 0
-    unknown: int = 0
+    unknown: int = field(default=0, metadata=shown(sentence=_unknown))
     why: dict[str, int] = field(default_factory=dict)
-    reasons: dict[str, int] = field(default_factory=dict)
-    warnings: dict[str, int] = field(default_factory=dict)  # of ready clips, by reason
+    reasons: dict[str, int] = field(default_factory=dict, metadata=shown("failed: {}"))
+    warnings: dict[str, int] = field(default_factory=dict, metadata=shown("ready, {}"))
     failures: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     frames: int = 0
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    weights: str = ""
-    fingerprint: str = ""
-    engine: str = ""
+    weights: str = field(default="", metadata=shown("Weights", _random_weights))
+    fingerprint: str = field(default="", metadata=shown("Fingerprint"))
+    engine: str = field(default="", metadata=shown("Engine"))
     estimate_s: float | None = None
     estimate_bytes: int | None = None
     throughput: list[tuple[float, int]] = field(default_factory=list)  # (seconds, frames so far)
-    dashboard: str = ""
+    dashboard: str = field(default="", metadata=shown("Dask dashboard (while the run lasts)"))
     stopped_by: str = ""  # the signal, where outcome is interrupted
 
     @property
@@ -47,12 +80,27 @@ class Summary:
         """Frames through the CNN per second of the extraction, start-up included."""
         return self.frames / self.seconds if self.seconds else 0.0
 
+    def labelled(self) -> Iterator[tuple[str, Any]]:
+        """The label and value of every fact on the run's page."""
+        for item in fields(self):
+            label, value = item.metadata.get("label"), getattr(self, item.name)
+            if isinstance(value, dict):
+                yield from ((label.format(key), value[key]) for key in sorted(value) if label)
+            elif label:
+                yield label, value
+
+    def sentences(self) -> Iterator[str]:
+        """What the terminal says beside the headline."""
+        for item in fields(self):
+            if item.metadata and (text := item.metadata["sentence"](getattr(self, item.name))):
+                yield text
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         return {**asdict(self), "frames_per_second": round(self.frames_per_second, 2)}
 
     def headline(self) -> str:
-        """One line that says it all."""
+        """The outcome in one line."""
         if self.outcome == "skipped":
             return f"skipped: another run holds {self.store}"
         if self.outcome == "dry run":
@@ -101,3 +149,55 @@ def advice(seconds: dict[str, float]) -> str:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class RunFailed(PixelsError, RuntimeError):
+    """The run ended and its result, `summary`, is not acceptable."""
+
+    exit_status = 3
+
+    def __init__(self, message: str, summary: Summary) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+class TooManyFailed(RunFailed):
+    """More clips failed than `--max-failed` allows."""
+
+
+class NothingReached(RunFailed):
+    """No clip that was planned could be reached: the environment is at fault, not the clips."""
+
+    exit_status = 4
+
+
+def require_reached(summary: Summary) -> None:
+    """Raise `NothingReached` if every planned clip was `unreachable`, or none could be told from before.
+
+    A single clip that stays out of reach beside ready ones is its own fault, and costs only itself.
+    """
+    if not summary.planned and summary.unknown == summary.clips > 0:
+        raise NothingReached(
+            f"none of the {summary.clips} clips says whether it has changed: check the network, the "
+            "mount and the credentials, and run again; the rows are as they were",
+            summary,
+        )
+    unreachable = summary.reasons.get("unreachable", 0)
+    alone = summary.planned == 1 and summary.rows.get("ready", 0) > 0
+    if summary.planned and unreachable == summary.planned and not alone:
+        raise NothingReached(
+            f"none of the {summary.planned} clips could be reached (the first: "
+            f"{summary.failures[0]['detail'][:200]}): check the network, the mount and the "
+            "credentials, and run again",
+            summary,
+        )
+
+
+def require_few_failed(summary: Summary, max_failed: float) -> None:
+    """Raise `TooManyFailed` if more than this share of the planned clips failed."""
+    if summary.planned and summary.failed / summary.planned > max_failed:
+        raise TooManyFailed(
+            f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
+            f"{max_failed}: see the failure table",
+            summary,
+        )

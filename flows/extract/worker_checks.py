@@ -1,12 +1,14 @@
-"""Whether a run can work at all: addresses without secrets, and workers that reach what they need."""
+"""Questions to workers: whether they reach what a run needs. No question waits for an answer."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
+import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import distributed
@@ -124,10 +126,40 @@ def reaches(clip: str) -> bool:
         return False
 
 
-def in_words(answer: Any) -> str:
+def ask(client: distributed.Client, function: Callable[[], Any], worker: str) -> Future[Any]:
+    """A future of {worker: answer or exception}; asking does not wait, whatever the worker does."""
+    question = client.run(function, workers=[worker], on_error="return", asynchronous=True)
+    return asyncio.run_coroutine_threadsafe(question, client.loop.asyncio_loop)
+
+
+def within(limit_s: float, call: Callable[[], Any]) -> bool:
+    """Whether a call that may hang or fail, and need not succeed, ended in time."""
+
+    def run() -> None:
+        with contextlib.suppress(Exception):
+            call()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    return not thread.is_alive()
+
+
+def answer(question: Future[Any], worker: str) -> str | None:
+    """A worker's answer: a problem, empty if there is none; None if the worker was not reached."""
+    try:
+        reply = question.result().get(worker)
+    except Exception as error:  # the scheduler did not take the question
+        reply = error
+    if reply is None or isinstance(reply, OSError | TimeoutError):
+        return None  # a connection that was not made or was lost: CommClosedError is an OSError
+    return _in_words(reply) if reply else ""
+
+
+def _in_words(reply: Any) -> str:
     """A worker's answer as a sentence: an exception is one, too."""
-    if isinstance(answer, ModuleNotFoundError):
-        return f"it lacks the package {answer.name}: install pixels-once there"
-    if isinstance(answer, BaseException):
-        return without_secrets(f"{type(answer).__name__}: {answer}")
-    return str(answer)
+    if isinstance(reply, ModuleNotFoundError):
+        return f"it lacks the package {reply.name}: install pixels-once there"
+    if isinstance(reply, BaseException):
+        return without_secrets(f"{type(reply).__name__}: {reply}")
+    return str(reply)

@@ -6,8 +6,6 @@ out by name until it does; when nobody is left the run says so, waits for a stat
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 import time
 import uuid
@@ -18,7 +16,7 @@ from typing import Any, Self
 
 import distributed
 
-from flows.extract.worker_checks import Check, WorkerCheck, in_words
+from flows.extract.worker_checks import Check, WorkerCheck, answer, ask, within
 from pipeline.errors import ConfigError, PixelsError
 
 LOOK_EVERY_S = 1.0
@@ -214,7 +212,7 @@ class Workforce:
             if name not in self._workers:
                 self._questions.pop(name)
             elif question.done():
-                problem = _answer(question, name)
+                problem = answer(question, name)
                 if problem is None:
                     if now - asked_at > _ASK_AGAIN_S:
                         self._questions.pop(name)  # to be asked again
@@ -275,37 +273,7 @@ class Workforce:
                 self._not_idle_at = now
 
 
-def ask(client: distributed.Client, function: Callable[[], Any], worker: str) -> Future[Any]:
-    """A future of {worker: answer or exception}; asking does not wait, whatever the worker does."""
-    question = client.run(function, workers=[worker], on_error="return", asynchronous=True)
-    return asyncio.run_coroutine_threadsafe(question, client.loop.asyncio_loop)
-
-
-def within(limit_s: float, call: Callable[[], Any]) -> bool:
-    """Whether a call that may hang or fail, and need not succeed, ended in time."""
-
-    def run() -> None:
-        with contextlib.suppress(Exception):
-            call()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    return not thread.is_alive()
-
-
 def _has_work(worker: Mapping[str, Any]) -> bool:
     """Whether a worker, as the scheduler describes it, had a task to do at its last heartbeat."""
     counts = worker.get("metrics", {}).get("task_counts", {})
     return any(count for state, count in counts.items() if state not in _AT_REST)
-
-
-def _answer(question: Future[Any], worker: str) -> str | None:
-    """What a worker says: a problem, nothing where all is well, None where it was not reached."""
-    try:
-        answer = question.result().get(worker)
-    except Exception as error:  # the scheduler did not take the question
-        answer = error
-    if answer is None or isinstance(answer, OSError | TimeoutError):
-        return None  # a connection that was not made or was lost: CommClosedError is an OSError
-    return in_words(answer) if answer else ""

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.extract.addresses import require_places
-from flows.extract.specs import with_store
+from flows.extract.request import require_addresses, with_store
 from flows.names import label, named
 from flows.settings import FeaturesSettings, RefreshSettings
 from flows.settings.refresh import resolved
@@ -82,7 +81,7 @@ def served(settings: Served) -> Served:
     else:
         settings = replace(settings, runs=os.path.abspath(settings.runs))
     settings = replace(settings, videos=_absolute(settings.videos), store=_absolute(settings.store))
-    require_places(store_url=settings.store, videos=settings.videos)
+    require_addresses(store_url=settings.store, videos=settings.videos)
     return settings
 
 

@@ -13,18 +13,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 from uuid import UUID, uuid4
 
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Completed, Crashed, Pending
 
+from flows.server.guard import start
 from flows.server.processes import identity
 from flows.server.run_client import RunClient, is_owed
 from flows.server.settling import end_tasks, settle
+from flows.stopping import on_signals
 
 _POLL_S = 5.0
 _AT_ONCE_AFTER_S = 5.0  # a stopped run finishes the clips in hand for so long
@@ -50,7 +51,7 @@ class Serving:
 
     def run(self) -> None:
         """Until a signal: Ctrl-C and SIGTERM stop the run in hand too, a second one at once."""
-        with self._signals():
+        with on_signals(lambda number: self.stop(), signal.SIGINT, signal.SIGTERM):
             while not self._stopping.is_set():
                 due = self._next()
                 if due is None:
@@ -108,11 +109,8 @@ class Serving:
             _say(f"{run.name} was not taken up: {error}")
             self._stopping.wait(_POLL_S)
             return
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server.guard", str(os.getpid()), *self._command(run.id)],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
-        )
+        # In a session of its own: a terminal's Ctrl-C is ours to pass on.
+        process = start(self._command(run.id), start_new_session=True)
         asked = self._wait(process, run.id)
         self._conclude(run, process.returncode, asked)
 
@@ -189,23 +187,6 @@ class Serving:
         self._tell(run, end)
         with contextlib.suppress(Exception):  # cosmetic: the next run does it
             end_tasks(self._client, run.id, end)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.stop()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, handle) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _overtakes(one: Any, other: Any) -> bool:

@@ -14,8 +14,8 @@ from pipeline.errors import exit_status
 
 def main(arguments: list[str]) -> int:
     """Run the flow run, and end with the status that its command would have had."""
-    from flows.server.lifetime import drained, quiet_prefect
-    from flows.server.loopback import spare_loopback
+    from flows.server.home import quiet_prefect, spare_loopback
+    from flows.server.lifetime import drained
 
     name, flow_run_id = arguments[0], UUID(arguments[1])
     scheduled.set()

@@ -1,4 +1,4 @@
-"""Run a program that ends when the process that started it ends, however that happens.
+"""Programs that end when the process that started them ends, however that happens.
 
 `python -m flows.server.guard PARENT_PID PROGRAM ARG…` asks the kernel (Linux) for a SIGTERM at the
 parent's death, then becomes the program. So even a SIGKILL of a run leaves no server behind.
@@ -9,9 +9,28 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+
+
+def start(program: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program of Python's that ends with this process; `options` are those of `Popen`."""
+    guard = [sys.executable, "-m", "flows.server.guard", str(os.getpid())]
+    return subprocess.Popen([*guard, *program], stdin=subprocess.DEVNULL, **options)
+
+
+def stop(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """End a process by SIGTERM, or if it has not ended in time by SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The Prefect home: where a server of ours keeps its database, and the URL of another database."""
+"""What processes that use Prefect find in their environment: its home, a database, no proxy to itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +15,8 @@ from pipeline.homes import user_folder
 
 _NEEDED = 8 << 20  # a new database, and its log of changes
 _VARIABLES = ("PREFECT_SERVER_DATABASE_PASSWORD", "PREFECT_API_DATABASE_PASSWORD")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _PLAIN = re.compile(r"(?:[^@/?#\[\]:%\s]|%[0-9A-Fa-f]{2})*")
 
 
@@ -79,6 +81,46 @@ def database_environment(url: str, environment: Mapping[str, str]) -> dict[str, 
     if separator and at and colon and "${" not in password:
         url = f"{scheme}://{name}:{_encoded(password)}@{where}"
     return {"PREFECT_API_DATABASE_CONNECTION_URL": url} | values
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
+
+    Must run before Prefect is imported. What the user set is left alone.
+    """
+    if str(prefect_home()) != os.path.expanduser("~/.prefect"):  # no home, or a read-only one
+        os.environ["PREFECT_HOME"] = str(prefect_home())
+    for name, value in {
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_CLI_PROMPT": "false",
+        # A server that is away for a while is asked again, by Prefect's own threads too.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
+        # Else each worker asks before its first batch, and the batch fails with the question.
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Add this machine to `no_proxy` where a proxy is set, for this process and all that it starts.
+
+    The Prefect server of a run and its Dask dashboard listen on loopback; a proxy that were asked for
+    them would look on its own machine, or not answer for minutes. Both spellings get what either had,
+    for some libraries read the small letters first and some the capitals only.
+    """
+    if not any(environment.get(name) or environment.get(name.upper()) for name in _PROXIES):
+        return
+    spared = [
+        host.strip()
+        for name in ("no_proxy", "NO_PROXY")
+        for host in environment.get(name, "").split(",")
+        if host.strip()
+    ]
+    if "*" in spared:
+        return
+    value = ",".join(dict.fromkeys([*spared, *LOOPBACK]))
+    environment["no_proxy"] = environment["NO_PROXY"] = value
 
 
 def _encoded(password: str) -> str:

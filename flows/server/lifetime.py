@@ -7,6 +7,7 @@ would start a server of its own on the same SQLite file ("database is locked").
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -21,13 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from flows.server.home import prefect_home, require_home
+from flows.server.guard import start, stop
+from flows.server.home import prefect_home, quiet_prefect, require_home
 from pipeline.errors import ServiceUnavailable
 
 USUAL_URL = "http://127.0.0.1:4200/api"
 # A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
 _START_TIMEOUT_S = 900.0
 _SHOW_WAIT_EVERY_S = 10.0
+_STOP_S = 2.0
 _PAUSES_S = (0.1, 0.4)
 _ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
 
@@ -75,11 +78,12 @@ def forget_ui(url: str) -> None:
 
 
 @contextlib.contextmanager
-def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
+def prefect_server(*, optional: bool = False, importing: str = "") -> Iterator[Server | None]:
     """The server for one run, with `PREFECT_API_URL` set for all child processes.
 
-    With `optional`, no server is started where none answers (training and prediction just run).
-    A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
+    With `optional`, no server is started if none answers (training and prediction just run).
+    importing: a module to import meanwhile, for a server takes seconds to start, and so does Prefect's
+    import. A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
     """
     quiet_prefect()
     found = find_server()
@@ -89,7 +93,7 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
     process: subprocess.Popen[bytes] | None = None
     if found is None:
         require_home()
-        process, found = _start_temporary()
+        process, found = _start_temporary(importing)
     before = os.environ.get("PREFECT_API_URL")
     os.environ["PREFECT_API_URL"] = found.url
     try:
@@ -106,7 +110,7 @@ def prefect_server(*, optional: bool = False) -> Iterator[Server | None]:
         else:
             os.environ["PREFECT_API_URL"] = before
         if process is not None:
-            _stop(process)
+            stop(process, _STOP_S)
 
 
 def answers(url: str) -> bool:
@@ -129,25 +133,6 @@ def _answers_soon(url: str) -> bool:
     return answers(url)
 
 
-def quiet_prefect() -> None:
-    """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
-
-    Must run before Prefect is imported. What the user set is left alone.
-    """
-    if str(prefect_home()) != os.path.expanduser("~/.prefect"):  # no home, or a read-only one
-        os.environ["PREFECT_HOME"] = str(prefect_home())
-    for name, value in {
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_CLI_PROMPT": "false",
-        # A server that is away for a while is asked again, by Prefect's own threads too.
-        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
-        # Else each worker asks before its first batch, and the batch fails with the question.
-        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
 def _ui_file() -> Path:
     return prefect_home() / "pixels-once-ui.url"
 
@@ -168,21 +153,23 @@ def _profile_url() -> str:
     return PREFECT_API_URL.value() or ""
 
 
-def _start_temporary() -> tuple[subprocess.Popen[bytes], Server]:
+def _start_temporary(importing: str = "") -> tuple[subprocess.Popen[bytes], Server]:
     for attempt in range(3):
         port = _free_port()
         server = Server(url=f"http://127.0.0.1:{port}/api", temporary=True)
         with tempfile.TemporaryFile() as log:
             process = _spawn(port, log)
             try:
+                if importing:
+                    importlib.import_module(importing)
                 if _await_answer(process, server.url):
                     return process, server
             except BaseException:  # Ctrl-C while it starts
-                _stop(process)
+                stop(process, _STOP_S)
                 raise
             last = _last_lines(log)
             if process.poll() is None:
-                _stop(process)
+                stop(process, _STOP_S)
                 raise ServiceUnavailable(
                     f"the temporary Prefect server gave no answer in {_START_TIMEOUT_S:.0f} s{last}: "
                     "run `prefect server start` to see why, or set PREFECT_API_URL to one that runs"
@@ -200,16 +187,8 @@ def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     program = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     address = ["--host", "127.0.0.1", "--port", str(port)]
     options = ["--log-level", "error", "--lifespan", "on"]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "flows.server.guard",
-            str(os.getpid()),
-            *program,
-            *address,
-            *options,
-        ],
+    return start(
+        [*program, *address, *options],
         env={
             **os.environ,
             "PREFECT_UI_ENABLED": "0",
@@ -220,7 +199,6 @@ def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
             "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
         },
-        stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         # Out of reach of what a terminal sends to our group: the run ends it, or its own end.
@@ -273,12 +251,3 @@ def drained() -> Iterator[None]:
         APILogWorker.drain_all(timeout=2)
         EventsWorker.drain_all(timeout=2)
         logging.raiseExceptions = raising
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=2)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -12,13 +12,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.server.home import database_environment, prefect_home, require_home
+from flows.server.guard import start, stop
+from flows.server.home import LOOPBACK, database_environment, prefect_home, require_home
 from flows.server.lifetime import answers, forget_ui, remember_ui
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 _START_TIMEOUT_S = 300.0
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 _LOG = "pixels-once-ui.log"
+_PROGRAM = (sys.executable, "-m", "prefect", "server", "start")
 
 
 @contextlib.contextmanager
@@ -34,8 +36,8 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
     require_home()
     log = prefect_home() / _LOG
     with open(log, "wb") as out:
-        process = subprocess.Popen(
-            _guarded("prefect", "server", "start", "--host", host, "--port", str(port)),
+        process = start(
+            [*_PROGRAM, "--host", host, "--port", str(port)],
             env={
                 **os.environ,
                 "PREFECT_HOME": str(prefect_home()),
@@ -47,7 +49,6 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
                 "PREFECT_CLI_PROMPT": "false",
                 **database_environment(database, os.environ),
             },
-            stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -57,12 +58,7 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
         yield api.removesuffix("/api"), process.pid
     finally:
         forget_ui(api)
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, within_s=10)
 
 
 def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
@@ -92,20 +88,8 @@ def _require_free(host: str, port: int) -> None:
             ) from None
 
 
-def _guarded(*program: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "flows.server.guard",
-        str(os.getpid()),
-        sys.executable,
-        "-m",
-        *program,
-    ]
-
-
 def _is_local(host: str) -> bool:
-    return host in ("127.0.0.1", "localhost", "::1")
+    return host in LOOPBACK
 
 
 def _reached_by(host: str) -> str:

@@ -54,7 +54,9 @@ def shared_server() -> Iterator[None]:
 
     It is started by the process that outlives them, and does not wait: they do, at their first use.
     """
-    from flows.server.lifetime import _free_port, _spawn, _stop, quiet_prefect
+    from flows.server.guard import stop
+    from flows.server.home import quiet_prefect
+    from flows.server.lifetime import _free_port, _spawn
 
     with tempfile.TemporaryDirectory(prefix="prefect-home-", ignore_cleanup_errors=True) as home:
         os.environ["PREFECT_HOME"] = home
@@ -67,7 +69,7 @@ def shared_server() -> Iterator[None]:
         try:
             yield
         finally:
-            _stop(process)
+            stop(process, within_s=2)
 
 
 def server_home() -> Path:
@@ -79,7 +81,8 @@ def server_home() -> Path:
 @functools.cache
 def api_url() -> str:
     """The address of the session's Prefect server. This process's Prefect home is one of its own."""
-    from flows.server.lifetime import answers, quiet_prefect
+    from flows.server.home import quiet_prefect
+    from flows.server.lifetime import answers
 
     if SHARED_SERVER not in os.environ:  # a test run of one process
         server = contextlib.ExitStack()

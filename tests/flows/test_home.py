@@ -13,9 +13,8 @@ import pytest
 from sqlalchemy import make_url
 
 from flows.names import key, named
-from flows.server.home import database_environment
+from flows.server.home import database_environment, spare_loopback
 from flows.server.lifetime import prefect_server
-from flows.server.loopback import spare_loopback
 from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows import running

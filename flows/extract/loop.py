@@ -1,0 +1,229 @@
+"""The loop of a run: submits batches, takes in their results, resubmits what died.
+
+A batch is submitted only when its rows are pending in the store, so whatever dies leaves rows that
+the next run makes.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from prefect_dask import DaskTaskRunner
+
+import store
+from flows.extract.batches import Batch, topic
+from flows.extract.commit import Committer, Totals
+from flows.extract.dispatch import Dispatch, worker_died
+from flows.extract.progress import Progress
+from flows.extract.worker import request_stop, send_logs
+from flows.extract.worker_checks import within
+from flows.extract.workforce import Workforce
+from flows.server.cancelling import RunCancelled
+from flows.stopping import on_signals, signals_of_a_run
+from store import Writer
+
+COMMIT_EVERY_S = 5.0
+_RESULT_S = 5.0  # to fetch what a worker has ended, from it
+_ATTEMPTS = 3
+_STOP_WITHOUT_WORKERS_S = 10.0
+# Without a finished clip, once asked to stop: as long as a scheduler waits for a worker.
+_STOP_S = 300.0
+_LOGS_S = 10.0
+_UNMOVED_S = 60.0  # after which batches that idle workers do not begin are given out again
+
+
+class BatchLost(RuntimeError):
+    """A batch's worker died again and again: the environment is at fault, not a clip."""
+
+    exit_status = 4
+
+
+class BatchLoop:
+    """Runs batches on a Dask cluster and commits their results to a store's writer."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        runner: DaskTaskRunner,
+        workforce: Workforce,
+        progress: Progress,
+        *,
+        run: str,
+        gpu: str,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        self._writer = writer
+        self._runner = runner
+        self._workforce = workforce
+        self._progress = progress
+        self._run = run
+        self._dispatch = Dispatch(writer, runner, workforce, gpu=gpu)
+        self._given_again = False
+        self._committer = Committer(writer)
+        self._signals_seen: list[int] = []
+        self._cancelled = cancelled or threading.Event()
+        self._heard_at = time.monotonic()
+        self._asked_to_stop_at = 0.0
+
+    def run(self, batches: Iterator[Batch]) -> Totals:
+        """Run all batches; returns when each is committed, or when the user has asked to stop.
+
+        Raises `RunCancelled` after a cancellation through Prefect, and what ended the run early
+        (`store.StoreError`, `BatchLost`, `NoWorkers`); what had arrived is committed all the same,
+        and rows not made stay pending.
+        """
+        self._runner.client.subscribe_topic(topic(self._run), self._on_clip)
+        try:
+            with on_signals(self._on_signal, *signals_of_a_run()):
+                exhausted = False
+                while True:
+                    while not exhausted and not self._signals_seen and self._dispatch.has_room:
+                        batch = next(self._dispatch.held(), None) or next(batches, None)
+                        exhausted = batch is None
+                        if batch is not None:
+                            self._dispatch.submit(batch)
+                    if not self._dispatch.numbers and (exhausted or self._signals_seen):
+                        break
+                    self._take_in()
+                    exhausted = exhausted and not self._dispatch.holds
+                    if self._signals_seen and self._nobody_finishes():
+                        self._abandon()
+            self._leave(self._dispatch.held())
+        finally:
+            self._committer.flush(self._dispatch.numbers)
+            self._runner.client.unsubscribe_topic(topic(self._run))
+            self._send_logs()
+        totals = self._committer.close()
+        if self._signals_seen:
+            totals.stopped_by = signal.Signals(self._signals_seen[0]).name
+        return totals
+
+    def _nobody_finishes(self) -> bool:
+        """Whether the batches in hand will not end although the run was asked to stop."""
+        silent_s = time.monotonic() - max(self._heard_at, self._asked_to_stop_at)
+        nobody_s = max(self._workforce.nobody_for_s, min(silent_s, self._dispatch.unmoved_for_s))
+        return nobody_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
+
+    def _abandon(self) -> None:
+        """Leave what is in flight to the next run; a late writer's chunk is checked by it."""
+        left = self._dispatch.take_back_all()
+        if left:
+            self._progress.note(
+                f"{len(left)} batches do not end, their clips are left to the next run"
+            )
+        self._leave(left)
+
+    def _leave(self, batches: Iterable[Batch]) -> None:
+        self._committer.totals.stopped += sum(len(batch.clips) for batch in batches)
+
+    def _take_in(self) -> None:
+        """Wait for one batch (or a moment), commit it if it is time to, and tell the progress."""
+        if self._cancelled.is_set():
+            threading.Thread(target=self._stop_workers, daemon=True).start()
+            raise RunCancelled("the run was cancelled through Prefect")
+        ended = self._dispatch.next_ended(wait_s=0.25)
+        self._progress.tick()
+        if not self._signals_seen:
+            self._workforce.keep_up()
+        if self._runner.client.status != "running":
+            raise BatchLost(self._scheduler_gone())
+        if ended is not None:
+            self._fetch(*ended)
+        for lost in self._dispatch.take_back_lost():
+            self._resubmit(lost, "the workers that it was given to have left")
+        self._require_movement()
+        if time.monotonic() - self._committer.committed_at >= COMMIT_EVERY_S:
+            self._committer.flush(self._dispatch.numbers)
+
+    def _fetch(self, batch: Batch, future: Any) -> None:
+        """Take in what a batch came to. Its worker may go before the result is here: then Dask has
+        the batch made again, or, where none of its workers is left, `take_back_lost` does.
+        """
+        try:
+            result = future.result(timeout=_RESULT_S)
+        except Exception as error:  # whatever a worker or Dask raised: sorted out just below
+            if isinstance(error, TimeoutError) and future._final_state is None:  # none was fetched
+                self._dispatch.put_back()
+                return
+            self._on_error(batch, error)
+        else:
+            self._committer.accept(result)
+        self._heard_at = time.monotonic()
+        self._given_again = False
+
+    def _on_error(self, batch: Batch, error: Exception) -> None:
+        if isinstance(error, store.StoreError) or not worker_died(error):
+            raise error
+        if self._runner.client.status != "running":
+            raise BatchLost(self._scheduler_gone()) from error
+        self._writer.suspect(batch.number)
+        self._resubmit(batch, "its worker died", error)
+
+    def _resubmit(self, batch: Batch, why: str, error: Exception | None = None) -> None:
+        if batch.attempt + 1 >= _ATTEMPTS:
+            raise BatchLost(
+                f"{batch.name} lost its worker {_ATTEMPTS} times ({error or why}): look at the "
+                "machine's memory and the worker's log; its clips stay pending for the next run"
+            ) from error
+        if self._signals_seen:
+            self._progress.note(f"{batch.name}: {why}, its clips are left to the next run")
+            self._leave([batch])
+            return
+        self._progress.note(f"{batch.name}: {why}, the batch is submitted again")
+        self._dispatch.hold(replace(batch, attempt=batch.attempt + 1))
+
+    def _require_movement(self) -> None:
+        """Whatever the cause, batches that idle workers do not begin are not waited for for ever."""
+        unmoved_s = min(self._dispatch.unmoved_for_s, time.monotonic() - self._heard_at)
+        if self._signals_seen or unmoved_s < _UNMOVED_S:
+            return
+        if self._given_again:
+            raise BatchLost(
+                f"{len(self._dispatch.numbers)} batches were given out twice, and the workers of "
+                f"{self._runner.client.scheduler.address} have been idle for {unmoved_s:.0f} s: look at "
+                "the scheduler's log, start it and its workers anew, and run again; the run goes on "
+                "where it stood"
+            )
+        self._given_again = True
+        back = self._dispatch.take_back_all()
+        self._progress.note(
+            f"{len(back)} batches have not begun for {unmoved_s:.0f} s although workers are idle: they "
+            "are given out again"
+        )
+        for batch in back:
+            self._dispatch.hold(replace(batch))
+
+    def _scheduler_gone(self) -> str:
+        return (
+            f"the Dask scheduler at {self._runner.client.scheduler.address} has gone: start it "
+            "and run again, the run goes on where it stood"
+        )
+
+    def _on_clip(self, event: tuple[float, Any]) -> None:
+        clip = event[1]
+        self._heard_at = time.monotonic()
+        self._progress.clip(row=clip["row"], status=clip["status"], frames=clip["frames"])
+
+    def _on_signal(self, number: int) -> None:
+        """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""
+        self._signals_seen.append(number)
+        self._asked_to_stop_at = time.monotonic()
+        if len(self._signals_seen) > 1:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        self._progress.note(
+            "stopping: the clips in hand are finished and committed (once more to stop at once)"
+        )
+        threading.Thread(target=self._stop_workers, daemon=True).start()
+
+    def _send_logs(self) -> None:
+        # A worker that has gone, or a scheduler, takes its last lines along: no reason to fail.
+        client = self._runner.client
+        within(_LOGS_S, lambda: client.run(send_logs, on_error="ignore"))
+
+    def _stop_workers(self) -> None:
+        self._runner.client.run(request_stop, self._run)

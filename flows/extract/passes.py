@@ -1,0 +1,113 @@
+"""The extraction of a run: its batches on a Dask cluster, in passes until no chunk is disturbed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from prefect_dask import DaskTaskRunner
+
+from flows.extract.artifacts import ProgressArtifact, publish_link
+from flows.extract.cluster import dask_cluster
+from flows.extract.commit import Totals
+from flows.extract.dispatch import batches_of
+from flows.extract.loop import BatchLoop
+from flows.extract.progress import Progress
+from flows.extract.request import ClusterChoice
+from flows.extract.setup import Prepared
+from flows.extract.summary import Summary, stage_rows
+from flows.extract.worker_checks import check_of
+from flows.extract.workforce import Workforce
+from flows.server.cancelling import watched_for_cancelling
+from flows.server.run_page import RunPage
+from pipeline.features.stage import Stage
+from store import PENDING, Writer
+
+_PASSES = 3  # a chunk that a late writer has damaged is made again, but not for ever
+
+
+def extract(
+    prepared: Prepared, writer: Writer, stage: Stage, choice: ClusterChoice, page: RunPage
+) -> Summary:
+    """Extract the prepared rows, and check what a dead run or worker may have disturbed.
+
+    Raises as `BatchLoop.run` does.
+    """
+    began, url = time.monotonic(), prepared.summary.store
+    artifact = ProgressArtifact(page, url)
+    curve: list[tuple[float, int]] = [(0.0, 0)]
+
+    def on_change(fraction: float, text: str) -> None:
+        artifact.update(fraction, text)
+        curve.append((round(time.monotonic() - began, 2), progress.frames))
+
+    with (
+        Progress(len(prepared.rows), on_change=on_change) as progress,
+        dask_cluster(choice) as arguments,
+        DaskTaskRunner(**arguments) as runner,
+        Workforce(
+            runner.client,
+            check_of(writer.url, [prepared.path_of(int(row)) for row in prepared.rows]),
+            wait_s=choice.wait_s,
+            say=progress.note,
+        ) as workforce,
+        watched_for_cancelling() as cancelled,
+    ):
+        dashboard = publish_link(page, url, runner.client)
+        run = secrets.token_hex(8)
+
+        def run_rows(rows: np.ndarray) -> Totals:
+            loop = BatchLoop(
+                writer, runner, workforce, progress, run=run, gpu=choice.gpu, cancelled=cancelled
+            )
+            return loop.run(batches_of(rows.tolist(), writer, stage, prepared.path_of, run))
+
+        totals = _in_passes(prepared.rows, writer, run_rows, progress.note)
+        on_change(min(1.0, progress.done / max(1, progress.total)), progress.text)
+    seconds = {**totals.stage_seconds, "write": totals.write_s, "commit": totals.commit_s}
+    busy = seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0)
+    if busy:
+        # What the next dry run goes by: the rate without the start of the workers.
+        writer.set_attributes(last_run={"frames_per_second": round(totals.frames / busy, 2)})
+    return replace(
+        prepared.summary,
+        outcome="interrupted" if totals.stopped_by else "done",
+        stopped_by=totals.stopped_by,
+        ready=totals.ready,
+        failed=totals.failed,
+        left=int((writer.column("status") == PENDING).sum()),
+        frames=totals.frames,
+        failures=totals.failures,
+        warnings=dict(totals.warnings),
+        stage_seconds={name: round(value, 3) for name, value, _ in stage_rows(seconds)},
+        engine=totals.software.get("engine", ""),
+        throughput=curve,
+        dashboard=dashboard,
+    )
+
+
+def _in_passes(
+    rows: np.ndarray,
+    writer: Writer,
+    run_rows: Callable[[np.ndarray], Totals],
+    note: Callable[[str], None],
+) -> Totals:
+    """Run these rows, then those of chunks that do not match their digests; returns all results."""
+    totals = Totals()
+    for _ in range(_PASSES):
+        damaged: list[int] = []
+        if len(rows):
+            results = run_rows(rows)
+            damaged = results.damaged
+            totals.add(results)
+        # Asked to stop, too: what a late writer has disturbed must not stay ready.
+        rows = np.union1d(writer.check_batches(writer.suspects), np.array(damaged, dtype=np.int64))
+        rows = writer.unmake(rows)
+        writer.flush()
+        if totals.stopped_by or not len(rows):
+            break
+        note(f"{len(rows)} rows do not match their digest and are made again")
+    return totals
