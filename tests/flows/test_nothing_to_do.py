@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import store
+from flows.extract.idle import run_idle
 from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
 from pipeline.features.catalog import discover
@@ -78,3 +80,42 @@ def test_a_run_with_nothing_to_do_starts_no_dask_worker_and_imports_no_engine(pr
     assert sorted(engines & set(seen["modules"])) == []
     # A driver is asked for GPUs (`nvidia-smi`); no worker, scheduler or server is started.
     assert [words for words in seen["started"] if "nvidia-smi" not in words[0]] == []
+
+
+def test_without_a_server_a_run_with_nothing_to_do_starts_none_and_imports_no_prefect(
+    done: tuple[Path, Path], tmp_path: Path
+) -> None:
+    clips, url = done
+    # Not even one that someone else runs on the usual port is looked for.
+    code = "import flows.server.lifetime as lifetime\nlifetime.USUAL_URL = ''\n" + _WATCHED
+    environment = running.environment({"PREFECT_HOME": str(tmp_path)})
+    environment.pop("PREFECT_API_URL", None)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "features", "--videos", clips, "--store", url, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    summary, seen = (json.loads(line) for line in ended.stdout.splitlines()[-2:])
+    assert (seen["status"], summary["outcome"], summary["clips"]) == (0, "nothing to do", _CLIPS)
+    assert summary["rows"] == {"pending": 0, "ready": _CLIPS, "failed": 0, "gone": 0}
+    assert [words for words in seen["started"] if "nvidia-smi" not in words[0]] == []
+    assert not {"prefect", "distributed", "keras"} & set(seen["modules"])
+
+
+def test_any_doubt_is_left_to_the_flow(done: tuple[Path, Path], tmp_path: Path) -> None:
+    clips, url = done
+    settings = FeaturesSettings(videos=str(clips), store=str(url))
+    summary = run_idle(settings)
+    assert summary is not None
+    assert summary.headline() == f"nothing to do: all {_CLIPS} clips are in {url}"
+    assert run_idle(replace(settings, store=str(tmp_path / "new.zarr"))) is None
+    assert run_idle(replace(settings, dry_run=True)) is None
+    with store.Writer.acquire(str(url), owner="another run"):
+        assert run_idle(settings) is None
+    first = clips / "Jump" / "v_Jump_g01_c0000.mp4"
+    for change in (os.utime, Path.unlink):
+        change(first)
+        assert run_idle(settings) is None
