@@ -113,7 +113,7 @@ def workers(pid: int) -> list[psutil.Process]:
 
 def assert_gone(processes: Iterable[psutil.Process]) -> None:
     """All of these end by themselves, now that what they lived for has ended."""
-    _, alive = psutil.wait_procs(list(processes), timeout=30)
+    _, alive = psutil.wait_procs(list(processes), timeout=120)
     assert not [words for words in map(command_line, alive) if words]
 
 
