@@ -56,6 +56,10 @@ freeze: $(VENV)/.ready ## set clips apart as a test set   STORE= NAME=   then TE
 	$(call run,freeze)
 relabel: $(VENV)/.ready ## other labels, splits, groups, without pixels   STORE= LABELS=manifest.csv DRY_RUN=1
 	$(call run,relabel)
+pack: $(VENV)/.ready ## a store as one file with a datasheet   STORE= OUT=clips.zarr.zip LICENSE= SOURCE=
+	$(call run,pack)
+unpack: $(VENV)/.ready ## a packed store as a folder again   STORE=clips.zarr.zip OUT=
+	$(call run,unpack)
 ui: $(VENV)/.ready ## the Prefect server with its UI; runs started meanwhile report to it   PORT=4200 HOST= DATABASE=
 	$(call run,ui)
 serve: $(VENV)/.ready ## features (or FLOW=refresh) on a schedule   VIDEOS= STORE= CRON="0 2 * * *" or INTERVAL=3600
@@ -112,4 +116,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: relabel bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help
+.PHONY: pack unpack relabel bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help

@@ -13,6 +13,7 @@ from store.errors import (
     StoreError,
     StoreMismatch,
     StoreNotFound,
+    StorePacked,
     StoreTooNew,
     StoreUnwritable,
     StoreWarning,
@@ -30,6 +31,7 @@ from store.layout import (
 )
 from store.lease import holder
 from store.liveness import Holder
+from store.packing import pack, read_datasheet, unpack
 from store.previews import read_previews, write_previews
 from store.reader import Store
 from store.reader import open_store as open
@@ -59,6 +61,7 @@ __all__ = [
     "StoreError",
     "StoreMismatch",
     "StoreNotFound",
+    "StorePacked",
     "StoreTooNew",
     "StoreUnwritable",
     "StoreWarning",
@@ -68,10 +71,13 @@ __all__ = [
     "exists",
     "holder",
     "open",
+    "pack",
     "read_batch",
+    "read_datasheet",
     "read_previews",
     "repair",
     "row_digests",
+    "unpack",
     "verify",
     "write_batch",
     "write_previews",

@@ -108,7 +108,7 @@ def write_batch(
 
 def _open(place: Place, *, read_only: bool) -> zarr.Array[Any]:
     store = place.zarr(read_only=read_only)
-    if place.local is not None and not (place.local / "features" / "zarr.json").is_file():
+    if place.local is not None and not place.has("features/zarr.json"):
         raise StoreUnwritable(
             f"the store {place.url} has vanished: bring it back, or make a new store"
         )

@@ -55,6 +55,10 @@ class StoreUnwritable(StoreError, OSError):
     exit_status = 4
 
 
+class StorePacked(StoreError, ValueError):
+    """The store is one file, which is only read."""
+
+
 class LeaseLost(StoreError, RuntimeError):
     """The lease is no longer ours: another run took over, or it was removed."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.storage import FsspecStore, LocalStore
 
 from store.errors import service_code
+from store.packed import Archive, PackedStore, refusal
+
+PACKED_ENDING = ".zip"
 
 _memory_lock = threading.Lock()
 
@@ -43,24 +48,62 @@ class Place:
         defaults = _DEFAULTS.get(text.split("://")[0], {})
         self.options = {**defaults, **(storage_options or {})}
         self.local: Path | None = None
+        self._packed = False
         if "://" in text or "::" in text:
             self.url = text.rstrip("/")
             self._fs, self._root = fsspec.core.url_to_fs(self.url, **self.options)
+            self._packed = self._root.partition("?")[0].lower().endswith(PACKED_ENDING)
         else:
             self.local = Path(os.path.abspath(os.path.expanduser(text)))
             self.url = str(self.local)
+            self._packed = self.local.is_file() and (
+                self.local.name.lower().endswith(PACKED_ENDING) or zipfile.is_zipfile(self.local)
+            )
 
     def __repr__(self) -> str:
         return f"Place({self.url})"
 
     def zarr(self, *, read_only: bool) -> ZarrStore:
         """The place as a Zarr store."""
+        if self._packed:
+            if not read_only:
+                raise refusal(self.url)
+            return PackedStore(self.archive)
         if self.local is not None:
             return LocalStore(self.local, read_only=read_only)
         return FsspecStore.from_url(self.url, storage_options=self.options, read_only=read_only)
 
+    @cached_property
+    def archive(self) -> Archive:
+        """The members of a packed store. Raises `StoreDamaged` for what is no archive of ours."""
+        if self.local is not None:
+            return Archive(self.url, local=self.local)
+        return Archive(self.url, local=None, fs=self._fs, path=self._root)
+
+    @property
+    def packed(self) -> bool:
+        """Whether the store is one file."""
+        return self._packed
+
+    def object_names(self) -> Iterator[str]:
+        """The names of all objects but those of a run in progress, sorted."""
+        if self._packed:
+            names = list(self.archive.names)
+        elif self.local is not None:
+            files = (path for path in self.local.rglob("*") if path.is_file())
+            names = [path.relative_to(self.local).as_posix() for path in files]
+        else:
+            names = [name.removeprefix(f"{self._root}/") for name in self._fs.find(self._root)]
+        yield from (
+            name
+            for name in sorted(names)
+            if not name.startswith("status/.lease/") and not name.endswith(".partial")
+        )
+
     def span(self, key: str) -> tuple[Path, int, int] | None:
         """Where the bytes of an object lie on this machine: (file, offset, length); None elsewhere."""
+        if self._packed:
+            return self.archive.span(key)
         if self.local is None:
             return None
         try:
@@ -71,6 +114,8 @@ class Place:
     def read(self, key: str) -> bytes | None:
         """The bytes of one object, or None where there is none."""
         try:
+            if self._packed:
+                return self.archive.read(key)
             if self.local is not None:
                 return (self.local / key).read_bytes()
             return bytes(self._fs.cat_file(f"{self._root}/{key}"))
@@ -79,12 +124,14 @@ class Place:
 
     def has(self, key: str) -> bool:
         """Whether the object is there (asked of the place, not of a cache)."""
-        if self.local is not None:
+        if self.local is not None and not self._packed:
             return (self.local / key).is_file()
         return self.read(key) is not None
 
     def put(self, key: str, data: bytes) -> None:
         """Write one small object; a reader sees the old bytes or the new, never half."""
+        if self._packed:
+            raise refusal(self.url)
         if self.local is None:
             self._fs.pipe_file(f"{self._root}/{key}", data)
             return
@@ -109,6 +156,8 @@ class Place:
 
     def _create(self, key: str, data: bytes) -> bool:
         """Ask for an object to be created; False where the place says that there is one."""
+        if self._packed:
+            raise refusal(self.url)
         if self.local is None:
             try:
                 with _memory_lock if self.url.startswith("memory:") else nullcontext():
@@ -133,6 +182,8 @@ class Place:
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects directly in `folder`; empty where there is no such folder."""
+        if self._packed:
+            return []  # who writes to it, say
         try:
             if self.local is not None:
                 return os.listdir(self.local / folder)

@@ -1,0 +1,46 @@
+"""`pixels-once pack`: a store as one file with a datasheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.cli.terminal import print_json, suggest
+from flows.settings.field import setting
+
+EXAMPLES = """
+pixels-once pack --store clips.zarr --out clips.zarr.zip
+pixels-once pack --store clips.zarr --out clips.zarr.zip --license CC-BY-4.0 --source 'UCF101, top 5'
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One file of a store, to send: a ZIP archive, not compressed, with a datasheet in it.
+
+    Every command that reads takes it as a store, from a disk or a URL. Nothing in it names a folder of
+    this host.
+    """
+
+    store: str = setting("features.zarr", "the store", metavar="PATH")
+    out: str = setting("", "the file to write (default: STORE.zip)", metavar="FILE")
+    license: str = setting("", "the licence that others get it under", metavar="TEXT")
+    source: str = setting("", "where the clips are from", metavar="TEXT")
+
+
+def run(settings: Settings, *, json: bool) -> int:
+    """Pack, read the file back, and say how large it is."""
+    import store
+    from flows.exchange.datasheet import datasheet_of, readme_of
+
+    base = settings.store.rstrip("/").rsplit("/", 1)[-1]
+    out = settings.out or (f"{base}.zip" if "://" in settings.store else f"{settings.store}.zip")
+    source = store.open(settings.store)
+    sheet = datasheet_of(source, Path(out).name, license=settings.license, origin=settings.source)
+    size = store.pack(settings.store, out, readme=readme_of(sheet), datasheet=sheet)
+    if json:
+        print_json({"store": settings.store, "out": out, "bytes": size, "datasheet": sheet})
+        return 0
+    print(f"{out}: {len(source):,} rows in {size / 2**20:,.1f} MiB, every ready row read back")
+    suggest("show", "--store", out)
+    return 0

@@ -1,0 +1,200 @@
+"""One file of a store, to send to others, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from store.arrays import chunk_key, open_arrays, open_group
+from store.durable import sync_files
+from store.errors import StoreBusy, StoreDamaged, StoreMismatch, translated
+from store.lease import holder
+from store.place import Place
+from store.verify import verify
+
+SHEET, README = "datasheet.json", "README.md"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same store makes the same file
+_LOCAL_ATTRIBUTES = ("clips", "first_stage", "last_run")
+"""Attributes that say where things are on the host that made the store; none leaves it."""
+
+
+def pack(
+    url: str,
+    out: str | os.PathLike[str],
+    *,
+    readme: str,
+    datasheet: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None = None,
+) -> int:
+    """Write the store as one ZIP archive without compression; returns its bytes.
+
+    readme, datasheet: what stands beside the arrays, for readers. Ids that are no relative paths are
+    made relative to the folder that they share. The archive is read back before it has its name.
+
+    Raises `StoreBusy` while a run writes, `StoreMismatch` where `out` is there, and `StoreDamaged`
+    where rows are damaged.
+    """
+    place, target = Place(url, storage_options), Path(out).expanduser().absolute()
+    if target.exists():
+        raise StoreMismatch(f"{target} is there already: name another file, or remove it")
+    if not target.parent.is_dir():
+        raise StoreMismatch(f"{target.parent} is not a folder: make it, or name another place")
+    with translated(place.url):
+        writing = holder(url, storage_options=storage_options)
+        if writing is not None:
+            raise StoreBusy(
+                f"the store {place.url} is being written by {writing}: pack it when that has ended",
+                writing,
+            )
+        # With the ending that says what it is: it is read back as a packed store.
+        making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial.zip")
+        try:
+            with zipfile.ZipFile(making, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
+                _put(archive, README, readme.encode())
+                _put(archive, SHEET, json.dumps(datasheet, indent=1, ensure_ascii=False).encode())
+                with tempfile.TemporaryDirectory() as folder:
+                    changed = _changed(place, Path(folder))
+                    for key in place.object_names():
+                        if key not in (README, SHEET):
+                            data = changed.get(key)
+                            _put(archive, key, place.read(key) or b"" if data is None else data)
+            _require_sound(making, place.url)
+            sync_files([making])
+            os.link(making, target)
+        finally:
+            with suppress(FileNotFoundError):
+                making.unlink()
+        sync_files([target])
+    return target.stat().st_size
+
+
+def unpack(
+    url: str, out: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> int:
+    """Make a packed store a folder that runs can write to; returns how many files it has.
+
+    Every member's checksum is compared. Raises `StoreMismatch` where `out` holds something, or where
+    `url` is no packed store, and `StoreDamaged` for a member that is damaged.
+    """
+    place, target = Place(url, storage_options), Path(out).expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise StoreMismatch(f"{target} is there already: name an empty or a new folder")
+    with translated(place.url):
+        if not place.packed:
+            raise StoreMismatch(
+                f"{place.url} is no packed store: name a file that `pack` has written"
+            )
+        open_group(place)
+        making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            written = 0
+            for key in place.object_names():
+                if key in (README, SHEET):
+                    continue
+                path = making / _inside(key, place.url)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(place.archive.read(key, check=True) or b"")
+                written += 1
+            sync_files(path for path in making.rglob("*") if path.is_file())
+            if target.exists():
+                target.rmdir()
+            os.rename(making, target)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+        sync_files([target])
+    return written
+
+
+def read_datasheet(url: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `pack` wrote beside the arrays; empty where there is none."""
+    place = Place(url, storage_options)
+    with translated(place.url):
+        return dict(json.loads(place.read(SHEET) or b"{}"))
+
+
+def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    member = zipfile.ZipInfo(name, _EPOCH)
+    member.external_attr = 0o644 << 16
+    archive.writestr(member, data)
+
+
+def _inside(key: str, url: str) -> str:
+    parts = key.split("/")
+    if key.startswith("/") or "\\" in key or any(part in ("", ".", "..") for part in parts):
+        raise StoreDamaged(
+            f"{url} has a member {key!r}, which is no path inside a store: refuse it"
+        )
+    return key
+
+
+def _changed(place: Place, folder: Path) -> dict[str, bytes]:
+    """The objects in which the archive differs from the store: what names places on this host."""
+    group = open_group(place)
+    document = json.loads(place.read("zarr.json") or b"{}")
+    attributes = document["attributes"]
+    for name in _LOCAL_ATTRIBUTES:
+        attributes.pop(name, None)
+    array = open_arrays(group, ("video_id",))["video_id"]
+    ids = [str(name) for name in np.asarray(array[:]).tolist()]
+    relative = dict(zip(ids, relative_ids(ids), strict=True))
+    for values in attributes.get("test_sets", {}).values():
+        values["video_ids"] = [relative.get(name, name) for name in values.get("video_ids", [])]
+    changed = {"zarr.json": json.dumps(document, ensure_ascii=False).encode()}
+    if list(relative) == list(relative.values()):
+        return changed
+    (folder / "video_id").mkdir()
+    (folder / "video_id" / "zarr.json").write_bytes(place.read("video_id/zarr.json") or b"")
+    copy = zarr.open_array(folder / "video_id", mode="r+")
+    copy[:] = np.array([relative[name] for name in ids], dtype=np.dtypes.StringDType())
+    for chunk in range(-(-len(ids) // copy.chunks[0])):
+        key = chunk_key("video_id", chunk, array)
+        changed[key] = (folder / key).read_bytes()
+    return changed
+
+
+def relative_ids(ids: list[str]) -> list[str]:
+    """The ids, those that are no relative paths made so, each still its own.
+
+    >>> relative_ids(["a/b.mp4", "/data/x/c.mp4", "/data/x/y/d.mp4", "../e.mp4"])
+    ['a/b.mp4', 'c.mp4', 'y/d.mp4', 'e.mp4']
+    """
+    outside = [n for n in ids if n.startswith(("/", "../")) or "://" in n or "/../" in n]
+    if not outside:
+        return ids
+    plain = {n: posixpath.normpath(n.partition("://")[2] or n).lstrip("/") for n in outside}
+    plain = {n: "/".join(p for p in path.split("/") if p != "..") for n, path in plain.items()}
+    shared = posixpath.commonpath([posixpath.dirname(path) for path in plain.values()])
+    cut = len(shared) + 1 if shared else 0
+    taken = set(ids) - set(outside)
+    renamed = {}
+    for name, path in plain.items():
+        short = path[cut:]
+        if short in taken:
+            short = f"{hashlib.sha256(name.encode()).hexdigest()[:12]}/{short}"
+        taken.add(short)
+        renamed[name] = short
+    return [renamed.get(name, name) for name in ids]
+
+
+def _require_sound(archive: Path, url: str) -> None:
+    report = verify(str(archive))
+    if not report.ok:
+        what = [f"{len(report.damaged)} rows"] * bool(len(report.damaged))
+        what += [f"the column {name}" for name in report.columns] + report.problems
+        raise StoreDamaged(
+            f"{url} cannot be packed, {what[0]} of it are damaged: run `pixels-once verify --repair` "
+            "and `features`, then pack it"
+        )
