@@ -22,12 +22,12 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]
     """(x − mean) · scale where the mask is true, 0 in padding; always computed in float32.
 
     The numbers are constants of the layer, not weights: they travel in the saved configuration
-    and do not count as parameters. Whatever stands in padding, NaN too, is replaced by 0.
+    and do not count as parameters. Any value in padding, NaN too, is replaced by 0.
     """
 
     def __init__(self, mean: Sequence[float], scale: Sequence[float], **options: Any) -> None:
         options["dtype"] = "float32"
-        # Keras would refuse float16 features of 7e-4 with a lossy cast; ours is the only cast.
+        # Keras would lose float16 features of 7e-4 in a lossy cast; `call` has the only cast.
         super().__init__(**options, autocast=False)
         self.mean = np.asarray(mean, dtype=np.float32)
         self.scale = np.asarray(scale, dtype=np.float32)
@@ -49,14 +49,34 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]
 
 
 class _MaskAware(keras.layers.Layer):  # type: ignore[misc]
-    """Takes its mask as an argument; one that Keras attached ends here, without a warning."""
+    """Takes its mask as an argument; a mask that Keras attached is dropped, without a warning."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.supports_masking = True
 
     def compute_mask(self, *inputs: Any, **masks: Any) -> None:
-        """Nothing: every layer of a head is given the mask by hand."""
+        """None: every layer of a head is passed the mask explicitly."""
+
+
+class _Pooling(_MaskAware):
+    """Makes one step of all real ones."""
+
+    def compute_output_spec(self, x: Any, mask: Any) -> Any:
+        """The shape of `x` without its steps."""
+        return keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=x.dtype)
+
+
+class _Seeded(_MaskAware):
+    """Has start weights of a seed that its configuration keeps."""
+
+    def __init__(self, seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.seed = seed
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration with the start weights' seed."""
+        return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -73,7 +93,7 @@ class ZeroPadding(_MaskAware):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class MaskedMean(_MaskAware):
+class MaskedMean(_Pooling):
     """The mean over the real steps."""
 
     def call(self, x: Any, mask: Any) -> Any:
@@ -82,13 +102,9 @@ class MaskedMean(_MaskAware):
         count = ops.maximum(ops.sum(weights, axis=1), ops.cast(1, x.dtype))
         return ops.sum(ops.where(weights > 0, x, ops.zeros_like(x)), axis=1) / count
 
-    def compute_output_spec(self, x: Any, mask: Any) -> Any:
-        """The shape of `x` without its steps."""
-        return keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=x.dtype)
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class MaskedMax(_MaskAware):
+class MaskedMax(_Pooling):
     """The maximum over the real steps; 0 where there is none."""
 
     def call(self, x: Any, mask: Any) -> Any:
@@ -97,22 +113,10 @@ class MaskedMax(_MaskAware):
         top = ops.max(ops.where(real, x, ops.full_like(x, -1e4)), axis=1)
         return ops.where(ops.any(real, axis=1), top, ops.zeros_like(top))
 
-    def compute_output_spec(self, x: Any, mask: Any) -> Any:
-        """The shape of `x` without its steps."""
-        return keras.KerasTensor((x.shape[0], *x.shape[2:]), dtype=x.dtype)
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Positions(_MaskAware):
+class Positions(_Seeded):
     """A learned vector for every place in the sequence, added."""
-
-    def __init__(self, seed: int = 0, **options: Any) -> None:
-        super().__init__(**options)
-        self.seed = seed
-
-    def get_config(self) -> dict[str, Any]:
-        """The configuration with the start weights' seed."""
-        return {**super().get_config(), "seed": self.seed}
 
     def build(self, x_shape: Any) -> None:
         """One weight `places` (steps, width)."""
@@ -132,16 +136,8 @@ class Positions(_MaskAware):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class AttentionPool(_MaskAware):
+class AttentionPool(_Seeded, _Pooling):
     """The steps' mean under weights that softmax makes of a learned score of each step."""
-
-    def __init__(self, seed: int = 0, **options: Any) -> None:
-        super().__init__(**options)
-        self.seed = seed
-
-    def get_config(self) -> dict[str, Any]:
-        """The configuration with the start weights' seed."""
-        return {**super().get_config(), "seed": self.seed}
 
     def build(self, x_shape: Any) -> None:
         """One weight `score` (width, 1)."""
@@ -157,10 +153,6 @@ class AttentionPool(_MaskAware):
         scores = ops.where(mask, ops.cast(scores, "float32"), -1e9)
         weights = ops.cast(ops.softmax(scores, axis=-1), x.dtype)
         return ops.sum(x * ops.expand_dims(weights, -1), axis=1)
-
-    def compute_output_spec(self, x: Any, mask: Any) -> Any:
-        """The shape of `x` without its steps."""
-        return keras.KerasTensor((x.shape[0], x.shape[2]), dtype=x.dtype)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

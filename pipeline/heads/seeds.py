@@ -50,6 +50,12 @@ class SeededLayers:
                 options[parameter] = seeded_initialiser(start, seed)
         return kind(*arguments, **options)
 
+    def probabilities(self, classes: int) -> Any:
+        """The last layer of a head: softmax over the classes, in float32 whatever the policy."""
+        return self(
+            keras.layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
+        )
+
     def _next_name(self, kind: type[Any]) -> str:
         stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind.__name__).lower()
         number = self._made[stem]

@@ -29,9 +29,7 @@ def build(x: Any, mask: Any, classes: int, config: AttentionConfig, seeded: Seed
     x = layers.LayerNormalization()(layers.Add()([x, y]))
     x = seeded(layers.AttentionPool)(x, mask)
     x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

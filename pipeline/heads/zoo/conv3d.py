@@ -33,9 +33,7 @@ def build(x: Any, mask: Any, classes: int, config: Conv3dConfig, seeded: SeededL
     x = layers.MaskedMean()(x, mask)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)
     x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

@@ -38,9 +38,7 @@ def build(x: Any, mask: Any, classes: int, config: ConvlstmConfig, seeded: Seede
         if level + 1 < len(config.filters):
             x = seeded(layers.Dropout, config.dropout)(x)
     x = layers.Flatten()(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

@@ -29,9 +29,7 @@ def build(x: Any, mask: Any, classes: int, config: EarlyFusionConfig, seeded: Se
         x = seeded(layers.Dense, config.units, activation="relu")(x)
     x = layers.MaskedMean()(x, mask)
     x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 def _pixels(x: Any, mask: Any, config: EarlyFusionConfig, seeded: SeededLayers) -> Any:

@@ -25,9 +25,7 @@ def build(x: Any, mask: Any, classes: int, config: GruConfig, seeded: SeededLaye
     x = seeded(layers.GRU, config.second_units)(x, mask=mask)
     x = seeded(layers.Dropout, config.dropout)(x)
     x = seeded(layers.Dense, config.dense, activation="relu")(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

@@ -25,9 +25,7 @@ def build(x: Any, mask: Any, classes: int, config: LateFusionConfig, seeded: See
     x = layers.Flatten()(layers.ZeroPadding()(x, mask))
     x = seeded(layers.Dense, config.fusion, activation="relu", name="fusion")(x)
     x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

@@ -32,9 +32,7 @@ def build(x: Any, mask: Any, classes: int, config: LrcnConfig, seeded: SeededLay
             x = seeded(layers.Dropout, config.dropout)(x)
     x = layers.Reshape((x.shape[1], x.shape[2] * x.shape[3] * x.shape[4]))(x)
     x = seeded(layers.LSTM, config.units)(x, mask=mask)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

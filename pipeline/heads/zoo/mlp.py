@@ -24,9 +24,7 @@ def build(x: Any, mask: Any, classes: int, config: MlpConfig, seeded: SeededLaye
     for units in (config.units, config.second_units):
         x = seeded(layers.Dense, units, activation="relu")(x)
         x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

@@ -35,9 +35,7 @@ def build(x: Any, mask: Any, classes: int, config: TcnConfig, seeded: SeededLaye
         x = layers.Add()([x, seeded(layers.Dropout, config.dropout)(y)])
     x = layers.MaskedMean()(layers.LayerNormalization()(x), mask)
     x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 HEAD = HeadKind(

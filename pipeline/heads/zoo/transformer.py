@@ -30,9 +30,7 @@ def build(x: Any, mask: Any, classes: int, config: TransformerConfig, seeded: Se
     x = layers.LayerNormalization()(x)
     x = layers.MaskedMax()(x, mask)
     x = seeded(layers.Dropout, config.dropout)(x)
-    return seeded(
-        layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-    )(x)
+    return seeded.probabilities(classes)(x)
 
 
 def _block(x: Any, keys: Any, config: TransformerConfig, seeded: SeededLayers) -> Any:
