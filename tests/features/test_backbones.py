@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +39,43 @@ needs_openvino = pytest.mark.skipif(
 )
 
 
-def random_spec(seed: int = 0, precision: Precision = "float32") -> tuple[Spec, Weights]:
-    weights = resolve_weights(f"random:{seed}", "inception_v3")
-    return Spec(size=SIZE, weights=weights.hash, precision=precision), weights
+def random_spec(
+    seed: int = 0, precision: Precision = "float32", name: str = "mobilenet"
+) -> tuple[Spec, Weights]:
+    weights = resolve_weights(f"random:{seed}", name)
+    shape = (KERAS_MODELS[name].channels,)
+    spec = Spec(backbone=name, size=SIZE, shape=shape, weights=weights.hash, precision=precision)
+    return spec, weights
 
 
 def noise(count: int, size: int = SIZE) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
+@pytest.fixture(
+    scope="module", params=["mobilenet", pytest.param("inception_v3", marks=pytest.mark.long)]
+)
+def name(request: pytest.FixtureRequest) -> str:
+    """A backbone: a small one, and in the long run the default too."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that two processes filled at once, from nothing."""
     folder = tmp_path_factory.mktemp("cache")
     code = (
         "import sys, tests.features.test_backbones as t;"
         "from pathlib import Path; from pipeline.features.backbones.openvino_cache import *;"
-        "print(cached_model(*t.random_spec(), Path(sys.argv[1])), 'tensorflow' in sys.modules)"
+        "spec = t.random_spec(name=sys.argv[2]);"
+        "print(cached_model(*spec, Path(sys.argv[1])), 'tensorflow' in sys.modules)"
     )
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(folder), name],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -71,18 +88,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["keras", "openvino"])
-def loaded(request: pytest.FixtureRequest, cache: Path) -> backbones.Backbone:
+def loaded(request: pytest.FixtureRequest, name: str, cache: Path) -> backbones.Backbone:
     if request.param == "openvino" and not keras_family.available():
         pytest.skip("openvino is not installed")
-    return load(*random_spec(), engine=request.param, cache=cache)
+    return load(*random_spec(name=name), engine=request.param, cache=cache)
 
 
-def test_frames_in_features_out(loaded: backbones.Backbone) -> None:
+def test_frames_in_features_out(loaded: backbones.Backbone, name: str) -> None:
     features = loaded(noise(3))
-    assert features.shape == (3, *loaded.shape) == (3, 2048)
+    assert features.shape == (3, *loaded.shape) == (3, KERAS_MODELS[name].channels)
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
-    assert "inception_v3" in repr(loaded)
+    assert name in repr(loaded)
     assert loaded.software["keras"]
 
 
@@ -122,10 +139,10 @@ def test_what_is_no_batch_of_frames_is_refused(loaded: backbones.Backbone) -> No
 
 @needs_openvino
 @pytest.mark.parametrize("precision", engine.precisions())
-def test_batch_size_and_streams_change_no_bit(cache: Path, precision: Precision) -> None:
+def test_batch_size_and_streams_change_no_bit(name: str, cache: Path, precision: Precision) -> None:
     if precision == "float16":
         pytest.skip("no precision of a CPU")
-    spec, weights = random_spec(precision=precision)
+    spec, weights = random_spec(precision=precision, name=name)
     frames = noise(20)
     reference = None
     for batch in (1, 8, 16, 20):
@@ -138,12 +155,13 @@ def test_batch_size_and_streams_change_no_bit(cache: Path, precision: Precision)
 
 
 @needs_openvino
-def test_the_binding_is_set_up_before_threads_can_meet_in_it(cache: Path) -> None:
+def test_the_binding_is_set_up_before_threads_can_meet_in_it(name: str, cache: Path) -> None:
     # Two first calls at once hang for ever in OpenVINO's binding, so loading makes the first one.
     code = (
         "import sys, threading, numpy as np, tests.features.test_backbones as t;"
         "from pathlib import Path; from pipeline.features.backbones.openvino_engine import *;"
-        "b = load_openvino(*t.random_spec(), LoadOptions(cache=Path(sys.argv[1])));"
+        "spec = t.random_spec(name=sys.argv[2]);"
+        "b = load_openvino(*spec, LoadOptions(cache=Path(sys.argv[1])));"
         "print(hasattr(b._mine, 'request'));"
         "go = threading.Barrier(4);"
         "call = lambda: (go.wait(), b(t.noise(2)));"
@@ -151,7 +169,7 @@ def test_the_binding_is_set_up_before_threads_can_meet_in_it(cache: Path) -> Non
         "[x.start() for x in threads]; [x.join() for x in threads]"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code, str(cache)],
+        [sys.executable, "-c", code, str(cache), name],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -162,10 +180,10 @@ def test_the_binding_is_set_up_before_threads_can_meet_in_it(cache: Path) -> Non
 
 
 @needs_openvino
-def test_the_engines_agree(cache: Path) -> None:
+def test_the_engines_agree(name: str, cache: Path) -> None:
     frames = noise(8)
-    keras = load(*random_spec(), engine="keras", cache=cache)(frames)
-    openvino = load(*random_spec(), engine="openvino", cache=cache)(frames)
+    keras = load(*random_spec(name=name), engine="keras", cache=cache)(frames)
+    openvino = load(*random_spec(name=name), engine="openvino", cache=cache)(frames)
     np.testing.assert_allclose(openvino, keras, rtol=1e-3, atol=1e-3)
 
 
@@ -183,6 +201,9 @@ def test_random_weights_follow_the_seed_in_every_process() -> None:
     assert elsewhere.stdout.strip() == weights_digest(0) != weights_digest(1)
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param("inception_v3", marks=pytest.mark.long)], indirect=True
+)
 def test_random_features_survive_float16(loaded: backbones.Backbone) -> None:
     features = loaded(noise(4))
     stored = features.astype(np.float16)
@@ -192,8 +213,9 @@ def test_random_features_survive_float16(loaded: backbones.Backbone) -> None:
 
 
 @needs_openvino
-def test_a_damaged_cache_entry_is_made_anew(cache: Path, tmp_path: Path) -> None:
-    spec, weights = random_spec()
+@pytest.mark.long
+def test_a_damaged_cache_entry_is_made_anew(name: str, cache: Path, tmp_path: Path) -> None:
+    spec, weights = random_spec(name=name)
     xml = cached_model(spec, weights, cache)
     entry = tmp_path / xml.parent.name
     entry.mkdir()
@@ -241,10 +263,10 @@ def test_a_weights_file_of_another_model_is_one_sentence(tmp_path: Path) -> None
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     path = tmp_path / "other.weights.h5"
     model.save_weights(path)
-    weights = resolve_weights(str(path), "inception_v3")
-    spec = Spec(size=SIZE, weights=weights.hash)
+    weights = resolve_weights(str(path), "mobilenet")
+    spec = replace(random_spec()[0], weights=weights.hash)
     for engine_name in ("keras", "openvino"):
-        with pytest.raises(ConfigError, match="does not fit inception_v3") as caught:
+        with pytest.raises(ConfigError, match="does not fit mobilenet") as caught:
             load(spec, weights, engine=engine_name, cache=tmp_path / "cache")
         assert "\n" not in str(caught.value)
 
@@ -339,13 +361,21 @@ def test_describe_needs_no_keras_and_suggests_the_nearest_name() -> None:
         describe("inceptionv3")
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "mobilenet_v3_small", "densenet121", "vgg16"])
-def test_the_table_of_models_is_what_keras_builds(name: str) -> None:
+@pytest.mark.parametrize(
+    "each",
+    [
+        "mobilenet",
+        "mobilenet_v3_small",
+        pytest.param("densenet121", marks=pytest.mark.long),
+        "vgg16",
+    ],
+)
+def test_the_table_of_models_is_what_keras_builds(each: str) -> None:
     import keras
 
-    row = KERAS_MODELS[name]
-    weights = resolve_weights("random", name)
-    model = build_model(name, size=64, weights=weights, precision="float32")
+    row = KERAS_MODELS[each]
+    weights = resolve_weights("random", each)
+    model = build_model(each, size=64, weights=weights, precision="float32")
     assert model.output_shape == (None, row.channels)
     frames = noise(1, 64)
     body = next(layer for layer in model.layers if isinstance(layer, keras.Model))

@@ -110,7 +110,7 @@ def feature_store(url: Path) -> None:
         writer.flush()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

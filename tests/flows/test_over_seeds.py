@@ -104,7 +104,7 @@ def test_the_same_name_with_other_settings_is_refused_before_any_training(
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import train_runs
+    from flows.train import runs
 
     def ctrl_c(report: Any) -> None:
         if report.epoch == 1:
@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
 
     shutil.rmtree(tmp_path / "runs" / "mlp-s-seed=1")
     with monkeypatch.context() as pressed:
-        pressed.setattr(train_runs, "print_epoch", ctrl_c)
+        pressed.setattr(runs, "print_epoch", ctrl_c)
         stopped = command("train", *WORDS, "--seeds", "3", "--resume", "--epochs", "1", "--json")
     assert stopped.status == 130, stopped.err
     assert [one["stopped"] for one in stopped.json["runs"]] == [False, True]

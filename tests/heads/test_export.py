@@ -37,6 +37,7 @@ def run_of(head: str, reads: str = "features", precision: str = "float32") -> Ru
 def test_what_is_exported_is_the_head_without_anything_of_training(head, reads):
     run = run_of(head, reads)
     twin = for_inference(run.model)
+    run.model.run_eagerly = twin.run_eagerly = True  # compiling both takes longer than all else
     rates = ("rate", "dropout", "recurrent_dropout")
     assert not [
         (layer.name, rate)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads import epochs, evaluation
+from pipeline.heads import epochs, evaluation, plots, training
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks
@@ -52,9 +52,11 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
     reports = []
     config = TrainConfig(head="gru", epochs=30)
-    metrics = train(
-        source, config, folder, on_epoch=reports.append, first_stage={"weights": "random:0"}
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "draw_plots", plots.draw_plots)  # the one run that is drawn
+        metrics = train(
+            source, config, folder, on_epoch=reports.append, first_stage={"weights": "random:0"}
+        )
     return source, folder, metrics, reports
 
 

@@ -24,7 +24,11 @@ def s3(s3_bucket: str) -> str:
     return f"{s3_bucket}/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+EVERYWHERE = ("local", "memory", "s3")
+"""For `parametrize("url", EVERYWHERE, indirect=True)`: a bucket too in every run."""
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.long)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a new store can be made."""
     if request.param == "local":

@@ -7,13 +7,13 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import zarr
@@ -74,22 +74,17 @@ def put_batch(writer: store.Writer, batch: int, version: int = 0) -> None:
 
 
 def filled(url: str, rows: int = 10) -> str:
-    """A store of ready rows. On this machine's disk it is a copy of one that was made before."""
-    if "://" not in url and not Path(url).exists():
-        shutil.copytree(_template(rows), url)
-        return url
-    return _made(url, rows)
+    """A store of ready rows: a copy of one that was made before."""
+    files, path = fsspec.url_to_fs(url)
+    files.put(f"{_template(rows)}/", path, recursive=True)
+    return url
 
 
 @functools.cache
 def _template(rows: int) -> str:
     folder = tempfile.TemporaryDirectory(prefix="filled-")
     atexit.register(folder.cleanup)
-    return _made(f"{folder.name}/clips.zarr", rows)
-
-
-def _made(url: str, rows: int) -> str:
-    create(url)
+    url = create(f"{folder.name}/clips.zarr")
     with store.Writer.acquire(url, owner="test") as writer:
         writer.append(clips(rows))
         for batch in range(-(-rows // LAYOUT.batch)):

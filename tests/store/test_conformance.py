@@ -11,6 +11,7 @@ import xarray
 import zarr
 
 import store
+from tests.store.conftest import EVERYWHERE
 from tests.store.stores import (
     FINGERPRINT,
     LAYOUT,
@@ -25,6 +26,7 @@ from tests.store.stores import (
 )
 
 
+@pytest.mark.parametrize("url", EVERYWHERE, indirect=True)
 def test_what_is_committed_is_what_is_loaded(url):
     filled(url)
     snapshot = store.open(url)
@@ -200,6 +202,7 @@ def test_unmade_rows_are_pending_before_they_lose_their_digest(url):
     assert store.verify(url).ok
 
 
+@pytest.mark.parametrize("url", EVERYWHERE, indirect=True)
 def test_nothing_there_and_something_else_there_are_told_apart(url):
     assert not store.exists(url)
     for call in (store.open, store.verify):

@@ -77,9 +77,12 @@ def whole(tmp_path_factory) -> dict:
 @pytest.mark.parametrize(
     ("where", "count"),
     [
-        *(("resize", n) for n in (0, 9, 19)),  # the last: before status grows
-        *(("write", n) for n in (0, 7, 15, 17, 24)),
-        *(("status", n) for n in (0, 1)),
+        ("resize", 19),  # before status grows
+        ("write", 15),
+        ("status", 0),
+        *(pytest.param("resize", n, marks=pytest.mark.long) for n in (0, 9)),
+        *(pytest.param("write", n, marks=pytest.mark.long) for n in (0, 7, 17, 24)),
+        pytest.param("status", 1, marks=pytest.mark.long),
     ],
 )
 def test_a_run_killed_anywhere_is_finished_by_the_next(local, whole, where, count):

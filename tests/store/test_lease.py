@@ -22,6 +22,7 @@ from store.heartbeat import Heartbeat
 from store.lease import FOLDER, Lease, current
 from store.liveness import Holder, Watch
 from store.place import Place
+from tests.store.conftest import EVERYWHERE
 from tests.store.stores import LAYOUT, child, clips, create, features_of, filled, put_batch
 
 HOLD = """
@@ -171,6 +172,7 @@ def test_batches_in_flight_stay_recorded_until_they_are_checked(url):
         assert not writer.took_over
 
 
+@pytest.mark.parametrize("url", EVERYWHERE, indirect=True)
 def test_a_writer_that_was_replaced_stops_and_writes_nothing(url):
     filled(url)
     with store.Writer.acquire(url, owner="slow") as slow:
