@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ from pipeline.heads.training import train
 from pipeline.heads.views import with_views
 from tests.heads.sources import rising_or_falling
 
-QUICK = TrainConfig(head="gru", epochs=3, baselines=False)
+MLP = {"units": 8, "second_units": 8}
+QUICK = TrainConfig(head="mlp", options=MLP, epochs=3, baselines=False)
+"""A recurrent head takes seconds to compile: where order in time is not the point, an MLP will do."""
 WRITTEN = {
     "classes.csv",
     "clips.csv",
@@ -43,6 +46,9 @@ WRITTEN = {
     "model.png",
     "predictions.csv",
 }
+
+
+DRAWS = False
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +139,7 @@ def test_equal_seeds_give_equal_heads_and_one_load_serves_many_trainings(tmp_pat
 
 def test_an_interrupted_training_keeps_its_best_model_and_goes_on_exactly(tmp_path):
     source = rising_or_falling()
-    config = TrainConfig(head="gru", epochs=6, baselines=False)
+    config = replace(QUICK, epochs=6)
     whole = train(source, config, tmp_path / "whole")
     stop = threading.Event()
 
@@ -164,7 +170,9 @@ def test_ctrl_c_keeps_the_best_model_too(tmp_path):
     assert load_run(tmp_path / "run").metrics["stopped"]
 
 
-@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "signal", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.long)]
+)
 def test_a_stop_while_the_frame_average_trains_keeps_the_head_and_is_said(
     signal, tmp_path, monkeypatch
 ):
@@ -200,7 +208,7 @@ def test_early_stopping_goes_by_validation_and_keeps_the_best_epoch(tmp_path):
     rng = np.random.default_rng(0)
     # Labels that nothing explains: validation can only get worse.
     source.frame["label"] = rng.permutation(source.frame["label"])
-    config = TrainConfig(head="gru", epochs=60, patience=3, lr=0.02, baselines=False)
+    config = replace(QUICK, epochs=60, patience=3, lr=0.02)
     metrics = train(source, config, tmp_path / "run")
     assert metrics["epochs"] == metrics["best_epoch"] + 3 < 60
     history = pd.read_csv(tmp_path / "run" / "history.csv")
@@ -209,7 +217,7 @@ def test_early_stopping_goes_by_validation_and_keeps_the_best_epoch(tmp_path):
 
 def test_folds_are_averaged_and_one_head_is_fitted_on_all_clips(tmp_path):
     source = rising_or_falling()
-    config = TrainConfig(head="gru", epochs=4, split="kfold", folds=3, baselines=False)
+    config = replace(QUICK, epochs=4, split="kfold", folds=3)
     metrics = train(source, config, tmp_path / "run")
     folds = [fold["top1"] for fold in metrics["folds"]]
     assert metrics["test"]["top1"] == pytest.approx(np.mean(folds))
@@ -250,6 +258,7 @@ def test_a_store_without_ready_or_labelled_clips_is_refused():
         load_clips(source)
 
 
+@pytest.mark.long
 def test_a_streamed_source_trains_like_a_loaded_one(tmp_path):
     source = rising_or_falling()
     loaded, streamed = load_clips(source), load_clips(source, stream=True)
@@ -341,7 +350,7 @@ def test_tensorboard_gets_the_epochs_of_every_fold(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    config = TrainConfig(head="gru", epochs=3, split="kfold", folds=2, baselines=False)
+    config = replace(QUICK, split="kfold", folds=2)
     seen = []
     log = log_epochs(tmp_path / "log")
 
@@ -361,6 +370,7 @@ def test_tensorboard_gets_the_epochs_of_every_fold(tmp_path):
         assert found == pytest.approx(told)
 
 
+@pytest.mark.long
 def test_pixel_heads_train_from_stored_frames(tmp_path):
     source = rising_or_falling(clips=24, steps=4, groups=6)
     pixels = np.clip(source.features[..., :1, None, None] * 80, 0, 255).astype(np.uint8)
