@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +138,7 @@ def test_equal_seeds_give_equal_heads_and_one_load_serves_many_trainings(tmp_pat
 
 def test_an_interrupted_training_keeps_its_best_model_and_goes_on_exactly(tmp_path):
     source = rising_or_falling()
-    config = replace(QUICK, epochs=6)
+    config = dataclasses.replace(QUICK, epochs=6)
     whole = train(source, config, tmp_path / "whole")
     stop = threading.Event()
 
@@ -170,9 +169,7 @@ def test_ctrl_c_keeps_the_best_model_too(tmp_path):
     assert load_run(tmp_path / "run").metrics["stopped"]
 
 
-@pytest.mark.parametrize(
-    "signal", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("signal", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_stop_while_the_frame_average_trains_keeps_the_head_and_is_said(
     signal, tmp_path, monkeypatch
 ):
@@ -208,7 +205,7 @@ def test_early_stopping_goes_by_validation_and_keeps_the_best_epoch(tmp_path):
     rng = np.random.default_rng(0)
     # Labels that nothing explains: validation can only get worse.
     source.frame["label"] = rng.permutation(source.frame["label"])
-    config = replace(QUICK, epochs=60, patience=3, lr=0.02)
+    config = dataclasses.replace(QUICK, epochs=60, patience=3, lr=0.02)
     metrics = train(source, config, tmp_path / "run")
     assert metrics["epochs"] == metrics["best_epoch"] + 3 < 60
     history = pd.read_csv(tmp_path / "run" / "history.csv")
@@ -217,7 +214,7 @@ def test_early_stopping_goes_by_validation_and_keeps_the_best_epoch(tmp_path):
 
 def test_folds_are_averaged_and_one_head_is_fitted_on_all_clips(tmp_path):
     source = rising_or_falling()
-    config = replace(QUICK, epochs=4, split="kfold", folds=3)
+    config = dataclasses.replace(QUICK, epochs=4, split="kfold", folds=3)
     metrics = train(source, config, tmp_path / "run")
     folds = [fold["top1"] for fold in metrics["folds"]]
     assert metrics["test"]["top1"] == pytest.approx(np.mean(folds))
@@ -350,7 +347,7 @@ def test_tensorboard_gets_the_epochs_of_every_fold(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    config = replace(QUICK, split="kfold", folds=2)
+    config = dataclasses.replace(QUICK, split="kfold", folds=2)
     seen = []
     log = log_epochs(tmp_path / "log")
 
