@@ -39,6 +39,17 @@ def commands_in(text: str, *, marked: bool = True) -> list[str]:
 ALL = sorted({(page.name, line) for page in PAGES for line in commands_in(page.read_text())})
 
 
+def test_every_module_that_the_pages_on_the_code_name_is_there() -> None:
+    paths = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("*/**/*.py")]
+    for page in ("architecture", "contributing"):
+        text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+        named = set(re.findall(r"`([\w/]+\.py)`", text))
+        assert named
+        assert [
+            name for name in named if not any(path.endswith(f"/{name}") for path in paths)
+        ] == []
+
+
 @pytest.mark.parametrize(("page", "line"), ALL)
 def test_every_command_in_the_docs_exists_with_all_its_flags(page: str, line: str) -> None:
     _, *words = shlex.split(line)
