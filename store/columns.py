@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from store.errors import StoreDamaged
-from store.layout import COLUMNS, FILLS, STATUS_NAMES
+from store.layout import COLUMNS, FILLS, GONE, READY, STATUS_NAMES
 
 Columns = dict[str, NDArray[Any]]
 
@@ -79,6 +79,11 @@ def cast(name: str, values: Any, rows: int) -> NDArray[Any]:
         out[:] = ["" if missing else str(value) for value, missing in pairs]
         return out
     return np.broadcast_to(np.asarray(values).astype(dtype), (rows,)).copy()
+
+
+def holds_features(status: NDArray[Any], digest: NDArray[Any]) -> NDArray[np.bool_]:
+    """Rows whose features count: ready ones, and gone ones whose clip may return."""
+    return np.asarray((status == READY) | ((status == GONE) & (digest != 0)))
 
 
 def frame(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> pd.DataFrame:

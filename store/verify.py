@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from store.arrays import open_arrays, open_group
 from store.chunks import decode, row_digests
-from store.columns import fill_column
+from store.columns import fill_column, holds_features
 from store.errors import StoreDamaged, translated
 from store.layout import (
     COLUMNS,
     FAILED,
     FILLS,
-    GONE,
-    READY,
     STATUS_NAMES,
     STEP_COLUMNS,
 )
@@ -158,12 +156,6 @@ def _spans(array: zarr.Array[Any], rows: int) -> Iterator[tuple[int, int, int]]:
         yield chunk, start, min(start + size, stop)
 
 
-def _kept(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Rows that hold features: ready ones, and gone ones that may come back."""
-    gone = (columns["status"] == GONE) & (columns["digest"] != 0)
-    return np.asarray((columns["status"] == READY) | gone)
-
-
 def _check_table(columns: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
     ids, status = columns["video_id"], columns["status"]
     named = ids != ""
@@ -185,7 +177,7 @@ def _check_steps(
     bad = {chunk for name in STEP_COLUMNS for chunk in chunks.get(name, ())}
     if not all(name in arrays for name in STEP_COLUMNS):
         return
-    kept = _kept(columns)
+    kept = holds_features(columns["status"], columns["digest"])
     for chunk, start, stop in _spans(arrays["mask"], len(columns["status"])):
         ready = np.flatnonzero(kept[start:stop])
         if chunk in bad or not len(ready):
@@ -210,7 +202,7 @@ def _check_features(
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Finding]:
     features = arrays["features"]
-    ready = np.flatnonzero(_kept(columns))
+    ready = np.flatnonzero(holds_features(columns["status"], columns["digest"]))
     # Rows whose digest cannot be read are the column's damage, not the features'.
     ready = ready[~np.isin(ready // arrays["digest"].chunks[0], chunks.get("digest", []))]
     size = features.chunks[0]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -16,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import layout_of, level, open_group
 from store.chunks import matching
-from store.columns import cast, fill_column, frame, read_columns
+from store.columns import cast, fill_column, frame, holds_features, read_columns
 from store.commit import DirtyChunks, StepColumns, commit_columns, commit_steps
 from store.durable import sweep_partials
 from store.erasing import erase
 from store.errors import StoreDamaged, translated
 from store.heartbeat import Heartbeat
-from store.layout import COLUMNS, GONE, PENDING, PREVIEW, READY, STEP_COLUMNS, STEP_FILLS
+from store.layout import COLUMNS, GONE, PENDING, PREVIEW, STEP_COLUMNS, STEP_FILLS
 from store.lease import Lease
 from store.liveness import Holder
 from store.place import Place
@@ -272,8 +271,8 @@ class Writer:
         """
         bad: list[int] = []
         asked = sorted(set(batches))
-        status, digest = self._columns["status"], self._columns["digest"]
-        kept = (status == READY) | ((status == GONE) & (digest != 0))
+        digest = self._columns["digest"]
+        kept = holds_features(self._columns["status"], digest)
         for batch in asked:
             rows = np.array(self.rows_of(batch), dtype=np.int64)
             rows = rows[kept[rows]]
@@ -299,12 +298,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def _index(self, rows: ArrayLike) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ import os
 import queue
 import threading
 from concurrent.futures import CancelledError, Future
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from pipeline.errors import UnreadableClip
@@ -121,12 +120,7 @@ class DecoderPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

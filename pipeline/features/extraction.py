@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 import numpy as np
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.backbones.protocol import Backbone
-from pipeline.features.decoding.values import ClipFrames
+from pipeline.features.decoding.values import ClipFrames, ClipSource, Decoders
 from pipeline.features.filling import CnnThreads, Job
 from pipeline.features.previews import preview_pictures
 from pipeline.features.sequences import ClipResult, empty_result, ready_result
@@ -30,22 +29,6 @@ __all__ = ["ClipResult", "ClipSource", "Decoders", "Extractor", "StageSeconds"]
 
 _STOP_CHECK_S = 0.2
 _NO_FRAMES = np.empty((0, 0, 0, 3), np.uint8)
-
-
-class Decoders(Protocol):
-    """What the extractor asks of a decoder pool."""
-
-    def submit(self, path: str, size_bytes: int) -> Future[ClipFrames]:
-        """Begin to read a clip; the future raises `UnreadableClip` where that fails."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipSource:
-    """A clip to read: the path that a decoder opens, and the file's size (−1 where unknown)."""
-
-    path: str
-    size_bytes: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +114,7 @@ class Extractor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _more_expected(self) -> bool:

@@ -11,8 +11,7 @@ import tempfile
 import threading
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.catalog.remote import (
@@ -24,7 +23,7 @@ from pipeline.features.catalog.remote import (
     without_query,
     without_secrets,
 )
-from pipeline.features.decoding.values import ClipFrames
+from pipeline.features.decoding.values import ClipFrames, Decoders
 from pipeline.features.files import sha256
 
 SCRATCH_VARIABLE = "PIXELS_ONCE_SCRATCH"
@@ -32,10 +31,6 @@ _PREFIX = "pixels-once-clips-"
 _SCRATCH_BYTES = 2 << 30
 _UNKNOWN_BYTES = 64 << 20
 _FETCHES = 8
-
-
-class _Decoders(Protocol):
-    def submit(self, path: str, size_bytes: int) -> Future[ClipFrames]: ...
 
 
 class FetchingDecoders:
@@ -47,7 +42,7 @@ class FetchingDecoders:
     only while clips are; what a killed process left is removed by the next one.
     """
 
-    def __init__(self, decoders: _Decoders, *, scratch_bytes: int = _SCRATCH_BYTES) -> None:
+    def __init__(self, decoders: Decoders, *, scratch_bytes: int = _SCRATCH_BYTES) -> None:
         self._decoders = decoders
         self._limit = scratch_bytes
         self._held = 0
@@ -92,12 +87,7 @@ class FetchingDecoders:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _fetch(self, url: str, size_bytes: int, future: Future[ClipFrames]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.decoding.video import Frame, Picture, Video
+from pipeline.features.decoding.video import Frame, Video
 
 _METHODS = {
     "area": cv2.INTER_AREA,

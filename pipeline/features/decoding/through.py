@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.decoding.fit import fitted
+from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.decoding.video import Frame, Picture, Video
+from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import (
     Moments,
     needs_length,

@@ -1,11 +1,12 @@
-"""What goes into reading a clip (`FramePlan`) and what comes out (`ClipFrames`)."""
+"""What goes into reading a clip (`ClipSource`, `FramePlan`) and what comes out (`ClipFrames`)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,3 +143,19 @@ class ClipFrames(DecoderFacts):
             f" at {self.fps:.4g} fps, decoded {self.frames_decoded} of {self.frames_declared}"
             f" by {self.decoder}{', ' + self.reason if self.reason else ''})"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipSource:
+    """A clip to read: the path that a decoder opens, and the file's size (−1 where unknown)."""
+
+    path: str
+    size_bytes: int = -1
+
+
+class Decoders(Protocol):
+    """Whatever reads clips: a pool of decoder processes, alone or behind a fetcher of remote clips."""
+
+    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
+        """Begin to read a clip; the future raises `UnreadableClip` where that fails."""
+        ...
