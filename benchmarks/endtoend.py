@@ -29,13 +29,13 @@ import store
 from benchmarks.alternating import compare, rates, ratio, save, serve, table
 from pipeline import engine
 from pipeline.features import backbones
+from pipeline.features.backbones import Weights, resolve_weights
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import FramePlan, read_clip
 from pipeline.features.demo import write_demo_clips
 from pipeline.features.extraction import ClipSource, Extractor
 from pipeline.features.sampling import sample_indices
-from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import Precision, Spec
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "clips"

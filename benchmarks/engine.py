@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.alternating import compare, rates, ratio, save, serve, table
 from pipeline import engine
 from pipeline.features import backbones
+from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.features.backbones.openvino_cache import cached_model
-from pipeline.features.weights import resolve_weights
 from pipeline.spec import Precision, Spec
 
 SIZE = 299

@@ -10,12 +10,12 @@ import numpy as np
 import store
 from pipeline import engine
 from pipeline.features import backbones
+from pipeline.features.backbones import resolve_weights
 from pipeline.features.catalog import discover
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import FramePlan
 from pipeline.features.demo import write_demo_clips
 from pipeline.features.extraction import ClipSource, Extractor
-from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 from store import READY
 

@@ -28,8 +28,8 @@ def say(part: str, what: str, **figures: Any) -> None:
 def cnn(arguments: argparse.Namespace) -> None:
     """The backbone with copies by callers, and on the device alone; as built and with folding."""
     from pipeline.features import backbones
+    from pipeline.features.backbones import resolve_weights
     from pipeline.features.backbones.callers import rate
-    from pipeline.features.weights import resolve_weights
     from pipeline.spec import Precision, Spec
 
     name = _backbone(arguments)

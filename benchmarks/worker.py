@@ -28,10 +28,10 @@ import pandas as pd
 
 from benchmarks.alternating import save
 from pipeline import engine
+from pipeline.features.backbones import resolve_weights
 from pipeline.features.decoding.values import ClipFrames, FramePlan
 from pipeline.features.previews import preview_pictures
 from pipeline.features.stage import Stage
-from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 
 ROWS = 64

@@ -168,7 +168,7 @@ def _codecs() -> Iterator[Line]:
 
 
 def _weights(setting: str, backbone: str) -> Iterator[Line]:
-    from pipeline.features.weights import resolve_weights
+    from pipeline.features.backbones import resolve_weights
 
     try:
         weights = resolve_weights(setting, backbone, download=False)

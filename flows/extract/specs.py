@@ -7,9 +7,8 @@ from typing import Any
 from flows.settings import FeaturesSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
-from pipeline.features.backbones import DEFAULT_BACKBONE, describe
+from pipeline.features.backbones import DEFAULT_BACKBONE, Weights, describe, resolve_weights
 from pipeline.features.stage import Stage, remembered_weights
-from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import NUMBERS, RULES, Sampling, Spec
 
 

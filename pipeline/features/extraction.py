@@ -80,7 +80,7 @@ class Extractor:
         self,
         clips: Sequence[ClipSource],
         *,
-        on_clip: Callable[[ClipResult], None] | None = None,
+        on_clip: Callable[[ClipResult], None] = lambda result: None,
         stop: threading.Event | None = None,
     ) -> list[ClipResult]:
         """The results of a batch of clips, in the clips' order.
@@ -95,7 +95,7 @@ class Extractor:
             self._calls.append(call)
         self._cnn.changed()
         try:
-            return call.run(on_clip or _ignore, stop or threading.Event())
+            return call.run(on_clip, stop or threading.Event())
         finally:
             call.abandon()
             with self._news:
@@ -300,7 +300,3 @@ def _result(spec: Spec, clip: _Clip, error: UnreadableClip | None) -> ClipResult
     assert clip.job is not None
     assert clip.job.features is not None
     return ready_result(spec, clip.index, clip.frames, clip.job.features, clip.previews)
-
-
-def _ignore(result: ClipResult) -> None:
-    """The `on_clip` of a caller that has none."""

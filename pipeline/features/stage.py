@@ -9,12 +9,12 @@ from typing import Any, Self
 from pipeline import engine
 from pipeline.errors import SpecMismatch
 from pipeline.features import backbones
+from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.protocol import Backbone
 from pipeline.features.decoders import DecoderPool, Limits
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import Extractor
 from pipeline.features.fetching import FetchingDecoders
-from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 
 

@@ -20,12 +20,18 @@ from flows.settings import FeaturesSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features import backbones
-from pipeline.features.backbones import Family, describe, keras_family, load
+from pipeline.features.backbones import (
+    Family,
+    Weights,
+    describe,
+    keras_family,
+    load,
+    resolve_weights,
+)
 from pipeline.features.backbones.family import BackboneKind, LoadOptions
 from pipeline.features.backbones.keras_model import _load, _scaled, build_model, fill_random
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.features.backbones.openvino_cache import cached_model
-from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import Precision, Spec
 
 ROOT = Path(__file__).parents[2]

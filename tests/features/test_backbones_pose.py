@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, WeightsNotFound
-from pipeline.features.backbones import describe, load
+from pipeline.features.backbones import describe, load, resolve_weights
 from pipeline.features.backbones.pose_regions import Region, best_person, region_of
 from pipeline.features.decoding import FramePlan, read_clip
-from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 
 SHARED = Path(__file__).parents[2].parent / "shared"

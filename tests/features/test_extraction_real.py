@@ -17,10 +17,10 @@ import pytest
 
 from pipeline import engine
 from pipeline.features import backbones
+from pipeline.features.backbones import Weights, resolve_weights
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import ClipResult, ClipSource, Extractor
-from pipeline.features.weights import Weights, resolve_weights
 from pipeline.spec import Precision, Spec
 
 SHARED = Path(__file__).parents[2].parent / "shared"

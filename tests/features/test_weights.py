@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import imagenet as module
+from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.features.stage import stored_stage
-from pipeline.features.weights import resolve_weights
 from pipeline.spec import Spec
 
 HDF5 = b"\x89HDF\r\n\x1a\n" + b"weights of a kind"

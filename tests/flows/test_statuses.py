@@ -12,8 +12,7 @@ from flows.data.web import fetch
 from flows.extract import cluster
 from flows.server.lifetime import find_server
 from pipeline.errors import exit_status
-from pipeline.features import weights
-from pipeline.features.backbones import imagenet
+from pipeline.features.backbones import imagenet, resolve_weights
 from pipeline.features.catalog import discover
 
 NOWHERE = "http://127.0.0.1:9"
@@ -31,7 +30,7 @@ ASKED: dict[str, tuple[Callable[[Path], object], int]] = {
         4,
     ),
     "a page with a video": (lambda folder: fetch(f"{NOWHERE}/page", folder), 4),
-    "ImageNet's weights": (lambda folder: weights.resolve_weights("imagenet", "inception_v3"), 4),
+    "ImageNet's weights": (lambda folder: resolve_weights("imagenet", "inception_v3"), 4),
 }
 
 

@@ -24,10 +24,12 @@ __all__ = [
     "Backbone",
     "BackboneKind",
     "Family",
+    "Weights",
     "backbone_names",
     "describe",
     "family_of",
     "load",
+    "resolve_weights",
 ]
 
 DEFAULT_BACKBONE = "inception_v3"
@@ -52,6 +54,21 @@ def backbone_names() -> list[str]:
     """Every known name: the default first, the others sorted."""
     names = {name for family in FAMILIES for name in family.kinds}
     return [DEFAULT_BACKBONE, *sorted(names - {DEFAULT_BACKBONE})]
+
+
+def resolve_weights(weights: str, backbone: str, *, download: bool = True) -> Weights:
+    """Find the weights that a setting names, and hash them. Imports no Keras.
+
+    weights: "imagenet" (the file that Keras caches under `KERAS_HOME` or `~/.keras`, fetched there if
+        it is missing), the path of a no-top `.h5` or `.weights.h5` file, "random" or "random:SEED".
+        A backbone without weights takes any of these and uses none; `pose` takes the folder that
+        holds its two files and nothing else.
+    download: whether a missing file may be fetched.
+
+    Raises `WeightsNotFound`, which names both ways out, and `ConfigError` for a file that cannot
+    be a Keras weights file or a seed that is no whole number.
+    """
+    return family_of(backbone).find_weights(describe(backbone), weights, download)
 
 
 def load(

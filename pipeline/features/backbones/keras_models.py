@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal, cast
+from typing import Any, Literal
 
 Scaling = Literal["tf", "caffe", "torch", "none"]
 
@@ -43,21 +43,11 @@ class KerasModel:
 
 def _read() -> dict[str, KerasModel]:
     text = files(__package__).joinpath("keras_models.csv").read_text(encoding="utf-8")
-    return {row["name"]: _model(row) for row in csv.DictReader(text.splitlines())}
-
-
-def _model(row: dict[str, str]) -> KerasModel:
-    return KerasModel(
-        name=row["name"],
-        function=row["function"],
-        module=row["module"],
-        size=int(row["size"]),
-        channels=int(row["channels"]),
-        scaling=cast("Scaling", row["scaling"]),
-        file=row["file"],
-        checksum=row["checksum"],
-        cached_as=row["cached_as"],
-    )
+    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+    numbers = ({name: int(row[name]) for name in ("size", "channels")} for row in rows)
+    return {
+        row["name"]: KerasModel(**{**row, **ints}) for row, ints in zip(rows, numbers, strict=True)
+    }
 
 
 KERAS_MODELS = _read()

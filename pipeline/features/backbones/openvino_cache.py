@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,20 +56,17 @@ def forget_model(xml: Path) -> None:
 
 
 def _key(spec: Spec, weights: Weights) -> str:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     facts = {
         "backbone": spec.backbone,
         "size": spec.size,
         "weights": weights.hash,
         # The Python too: what one can export another may not, and a model in the cache would hide it.
-        "software": engine.software() | openvino_software() | {"python": _python()},
+        "software": engine.software() | openvino_software() | {"python": python},
         "graph": _GRAPH_VERSION,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{spec.backbone}-{digest[:16]}"
-
-
-def _python() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def openvino_software() -> dict[str, str]:
@@ -109,10 +107,7 @@ def _export(spec: Spec, weights: Weights, entry: Path) -> None:
     order = {
         "backbone": spec.backbone,
         "size": spec.size,
-        "kind": weights.kind,
-        "hash": weights.hash,
-        "path": str(weights.path or ""),
-        "seed": weights.seed,
+        "weights": {**asdict(weights), "path": weights.path and str(weights.path)},
         "xml": str(temporary / _XML),
     }
     command = [sys.executable, "-m", "pipeline.features.backbones.openvino_export"]

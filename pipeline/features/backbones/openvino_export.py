@@ -18,12 +18,7 @@ from pipeline.openvino_runtime import write_openvino
 def export(order: str) -> None:
     """Build the model that `order` (JSON) names in float32 and write it to its `xml` path."""
     wanted = json.loads(order)
-    weights = Weights(
-        kind=wanted["kind"],
-        hash=wanted["hash"],
-        path=Path(wanted["path"]) if wanted["path"] else None,
-        seed=wanted["seed"],
-    )
+    weights = Weights(**wanted["weights"])
     model = build_model(
         wanted["backbone"], size=wanted["size"], weights=weights, precision="float32"
     )

@@ -138,18 +138,7 @@ def list_one(path: str) -> pd.DataFrame:
         raise ConfigError(f"{path!r} cannot be a clip: {error.strerror}") from None
     except OSError as error:
         raise ConfigError(f"{path!r} cannot be read: {error.strerror}") from None
-    name = os.path.basename(path)
-    return make_catalog(
-        {
-            "video_id": [name],
-            "path": [path],
-            "label": [""],
-            "split": [""],
-            "group": [ucf_group(name)],
-            "size_bytes": [state.st_size],
-            "mtime_ns": [state.st_mtime_ns],
-        }
-    )
+    return by_folders([Found(os.path.basename(path), path, state.st_size, state.st_mtime_ns)])
 
 
 def is_clip_name(name: str) -> bool:
