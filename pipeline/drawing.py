@@ -1,4 +1,4 @@
-"""matplotlib figures without a display or global state, in which every text stands as it is."""
+"""matplotlib figures without a display or global state, in which text is never parsed as a formula."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def new_figure(width: float, height: float, **options: Any) -> Any:
 
 
 def save_figure(figure: Any, to: Path | IO[bytes], *, dpi: float) -> None:
-    """Draw the figure as PNG. Texts come from data: two `$` in one are no formula."""
+    """Draw the figure as PNG. Text comes from data, so a `$` in it starts no formula."""
     from matplotlib.text import Text
 
     for axes in figure.axes:
-        # Labels of ticks come into being only when they are asked for.
+        # Tick labels are created only when they are read.
         axes.get_xticklabels()
         axes.get_yticklabels()
     for text in figure.findobj(Text):

@@ -41,9 +41,8 @@ def prepare(threads: int = 0) -> None:
     """Set the backend up, once per process and before any layer is built.
 
     Quiet logs; GPU memory that grows with need (TensorFlow takes all of it otherwise, and building
-    an LSTM layer is enough to trigger that); `threads` threads for one operation (0: one per core
-    this process may use). The first call decides: calling it again, or after the backend has begun
-    to work, changes nothing and is no error.
+    an LSTM layer is enough to trigger that); `threads` threads per operation (0: one per core this
+    process may use). Only the first call has an effect, and only before the backend has started.
     """
     quiet()
     if _prepared:
@@ -79,7 +78,7 @@ def require_backend() -> None:
 
 
 def quiet() -> None:
-    """Silence the backends' start-up chatter. Acts only before they are imported."""
+    """Silence the backends' start-up logs. Acts only before they are imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -99,7 +98,7 @@ def _prepare_tensorflow(threads: int) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
     except RuntimeError:
-        # TensorFlow has begun already; its settings can no longer change.
+        # TensorFlow has started already; its settings can no longer change.
         return
 
 
@@ -168,7 +167,7 @@ def device() -> Device:
 
 
 def device_hint() -> Device:
-    """ "gpu" where an NVIDIA driver answers and offers this process a device, else "cpu"."""
+    """ "gpu" where an NVIDIA driver offers this process a device, else "cpu"."""
     return "gpu" if gpu_capability() else "cpu"
 
 
@@ -176,8 +175,8 @@ def device_hint() -> Device:
 def _ask_driver() -> float:
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return min(float(line) for line in answer.stdout.split() if line)
+        reply = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return min(float(line) for line in reply.stdout.split() if line)
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0.0
 
@@ -191,7 +190,7 @@ def gpu_capability() -> float:
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """The CPU's features by their Linux names; empty where the system does not tell."""
+    """The CPU's features by their Linux names; empty where the system does not list them."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -222,15 +221,15 @@ def auto_precision() -> Precision:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a backend says by this error that the device's memory is full."""
-    said = f"{type(error).__name__}: {error}".lower()
+    """Whether this error of a backend means that the device's memory is full."""
+    message = f"{type(error).__name__}: {error}".lower()
     return any(
-        words in said for words in ("resource_exhausted", "resourceexhausted", "out of memory")
+        words in message for words in ("resource_exhausted", "resourceexhausted", "out of memory")
     )
 
 
 def device_name() -> str:
-    """The device that Keras' backend computes on, as its driver names it; for caches and records."""
+    """The device that Keras' backend computes on, as its driver names it."""
     if device() == "cpu":
         return "cpu"
     if backend_name() == "jax":

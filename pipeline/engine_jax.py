@@ -15,14 +15,13 @@ import numpy as np
 from pipeline.homes import cache_folder
 
 LEAST_COMPILE_S = 0.1
-"""What compiles faster than this is not kept."""
+"""Functions that compile faster than this are not cached."""
 
 
 def prepare() -> None:
-    """Keep what JAX compiles in our cache folder, unless the user has named another.
+    """Cache what JAX compiles in our cache folder, unless the user has named another.
 
-    JAX has no setting for threads after its start, and takes GPU memory as told by
-    XLA_PYTHON_CLIENT_PREALLOCATE, which `pipeline.engine.quiet` sets.
+    JAX cannot change its threads after its start; `pipeline.engine.quiet` sets how it takes GPU memory.
     """
     import jax
 

@@ -11,18 +11,18 @@ from collections.abc import Iterable
 
 
 class PixelsError(Exception):
-    """Anything that a user can mend: the command line prints it without a traceback."""
+    """Anything that a user can correct: the command line prints it without a traceback."""
 
     exit_status = 1
 
 
 class ConfigError(PixelsError, ValueError):
-    """A setting, a folder or a file is not what it must be."""
+    """A setting, folder or file is invalid."""
 
 
 class ServiceUnavailable(PixelsError, ConnectionError):
-    """A server, scheduler or site that a command needs does not answer, or refuses: not a mistake in a
-    setting, as far as can be told, so that whoever runs the command may try again later.
+    """A server, scheduler or site that a command needs does not answer, or refuses. As far as can be
+    seen no setting is wrong, so the command may succeed later.
     """
 
     exit_status = 4
@@ -43,17 +43,17 @@ class WeightsUnavailable(WeightsNotFound):
 
 
 class SpecMismatch(ConfigError):
-    """Two things that must have one spec have two: a store and a run, a head and its source."""
+    """Two specs differ that must be equal: a store's and a run's, a head's and its source's."""
 
 
 class RunWarning(UserWarning):
-    """A run is complete in all that counts, and this is not."""
+    """Something beside the results of a run is missing; the results are complete."""
 
 
 class UnreadableClip(PixelsError, ValueError):
     """A clip gives no frames. `reason` is one of `pipeline.features.reasons`.
 
-    sha256: of the file as it was read; empty where that is not known.
+    sha256: of the file as it was read; empty where it is not known.
     """
 
     def __init__(self, reason: str, detail: str = "", *, sha256: str = "") -> None:

@@ -1,7 +1,7 @@
-"""Where this user's caches are kept, on machines without a home folder or with one that is read-only.
+"""Where this user's caches are kept, also without a home folder or with one that is read-only.
 
-A container started under a number that nobody has a name for has neither `HOME` nor an entry in the
-password file; a batch system may mount homes read-only. Neither may stop a run.
+A container that runs under an unknown user id has neither `HOME` nor an entry in the password file; a
+batch system may mount homes read-only. Neither may stop a run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cache_folder() -> Path:
     """The folder of exported models and vectors, made if missing.
 
     `PIXELS_ONCE_CACHE`, else `XDG_CACHE_HOME/pixels-once`, else `~/.cache/pixels-once`. Only the last
-    gives way to the temporary folder where it cannot be written: what a user names is not replaced.
+    is replaced by the temporary folder where it cannot be written; a folder that a user names is not.
     """
     if named := os.environ.get("PIXELS_ONCE_CACHE"):
         return Path(named).expanduser()

@@ -1,7 +1,7 @@
 """OpenVINO without its telemetry, and a Keras model written in its format.
 
-The only file that imports OpenVINO: whoever imports it elsewhere would let its converter report
-to Google Analytics and write a client id into the home folder.
+The only file that imports OpenVINO: imported anywhere else, its converter would report to Google
+Analytics and write a client id into the home folder.
 """
 
 from __future__ import annotations

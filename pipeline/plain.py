@@ -41,7 +41,7 @@ def escaped(cell: Any) -> Any:
 
 
 def unescaped(cell: Any) -> Any:
-    """What `escaped` was given."""
+    """The text before `escaped`."""
     known = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
     return cell[1:] if known else cell
 
@@ -53,9 +53,9 @@ def write_table(frame: pd.DataFrame, path: Path, *, index: bool = False) -> None
     """
     frame = frame.rename(columns=escaped, index=escaped)
     texts = [str(name) for name in (*frame.columns, *(frame.index if index else ()))]
-    for place in _texts(frame):
-        frame.isetitem(place, list(frame.iloc[:, place].map(escaped)))
-        texts += frame.iloc[:, place].astype(str).tolist()
+    for position in _texts(frame):
+        frame.isetitem(position, list(frame.iloc[:, position].map(escaped)))
+        texts += frame.iloc[:, position].astype(str).tolist()
     # pandas leaves a lone carriage return unquoted, and readers end the line there.
     odd = any("\r" in text for text in texts)
     options: dict[str, Any] = {"quoting": csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL}
@@ -74,16 +74,16 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
     """What `write_table` wrote; `options` are those of `pandas.read_csv`. `NA` stays a name."""
     frame: Any = pd.read_csv(path, **({"keep_default_na": False} | options))
     frame = frame.rename(columns=unescaped, index=unescaped)
-    for place in _texts(frame):
-        frame.isetitem(place, list(frame.iloc[:, place].map(unescaped)))
+    for position in _texts(frame):
+        frame.isetitem(position, list(frame.iloc[:, position].map(unescaped)))
     return frame  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end; on an error it goes.
+    """A temporary file beside `path` that replaces it at the end; on an error it is removed.
 
-    A link stays one, and what is no file (a pipe, `/dev/stdout`) is written to as it is.
+    A link stays one, and a path that is no file (a pipe, `/dev/stdout`) is written to directly.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -99,9 +99,9 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _texts(frame: pd.DataFrame) -> list[int]:
-    """The places of the columns that may hold text."""
+    """The positions of the columns that may hold text."""
     kinds = enumerate(frame.dtypes)
-    return [place for place, kind in kinds if not pd.api.types.is_numeric_dtype(kind)]
+    return [position for position, kind in kinds if not pd.api.types.is_numeric_dtype(kind)]
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Everything that decides a feature's value, its canonical JSON, and its fingerprint.
 
 Two stores with one fingerprint hold interchangeable features. Who computed them (TensorFlow, JAX,
-OpenVINO), in which batches and on which machine is recorded elsewhere and is no part of this.
+OpenVINO), in which batches and on which machine, is recorded elsewhere and not part of the spec.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The group and its arrays: opened, checked, levelled.
+"""The group and its arrays: opened, checked, brought to one length.
 
 Chunks are named `c.12.0.0`, all of an array in one folder: one file and one folder to sync, and
 no three levels of folders per chunk.
@@ -79,7 +79,7 @@ def open_group(place: Place, *, read_only: bool = True) -> zarr.Group:
     if attributes.get("format") != FORMAT:
         raise StoreMismatch(
             f"{place.url} is a Zarr group but no feature store "
-            f"(format {attributes.get('format')!r}): name another place"
+            f"(format {attributes.get('format')!r}): name another location"
         )
     version = attributes.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -96,7 +96,7 @@ def open_arrays(group: zarr.Group, names: tuple[str, ...]) -> dict[str, zarr.Arr
     Raises `StoreDamaged` for an array whose metadata cannot be read.
     """
 
-    def one(name: str) -> zarr.Array[Any] | None:
+    def open_one(name: str) -> zarr.Array[Any] | None:
         try:
             return group[name]
         except KeyError:
@@ -108,15 +108,14 @@ def open_arrays(group: zarr.Group, names: tuple[str, ...]) -> dict[str, zarr.Arr
             ) from error
 
     with ThreadPoolExecutor(8) as threads:
-        found = threads.map(one, names)
-    return {name: array for name, array in zip(names, found, strict=True) if array is not None}
+        arrays = threads.map(open_one, names)
+    return {name: array for name, array in zip(names, arrays, strict=True) if array is not None}
 
 
 def level(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
-    """All arrays, as long as `status`: what a run that died while growing them left is mended.
+    """All arrays by name, resized to the length of `status` if a run died while it grew them.
 
-    A missing column (of a store from before that column) is added, filled as unknown. Returns
-    the arrays by name.
+    A missing column (of a store that is older than the column) is added, filled as unknown.
     """
     arrays = open_arrays(group, ("features", PREVIEW, *STEP_COLUMNS, *COLUMNS))
     for name in ("features", "status", "video_id"):
@@ -136,7 +135,7 @@ def level(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
             array.resize((rows, *array.shape[1:]))
         start = rows - rows % array.chunks[0]
         if longer and name not in ("features", PREVIEW) and start < rows:
-            # Values past the end stay in the last chunk and would come back when it grows.
+            # Values past the end stay in the last chunk and would reappear when it grows.
             array[start:rows] = array[start:rows]
     return arrays
 

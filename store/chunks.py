@@ -1,4 +1,4 @@
-"""One batch of features: one chunk, read whole and written whole. What a worker calls."""
+"""One batch of features is one chunk, read and written whole; workers call this."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def matching(
 ) -> NDArray[np.bool_]:
     """Whether these rows of a chunk, counted from its first, match their digests: (n,) bool.
 
-    None does in a chunk that cannot be decoded.
+    All false for a chunk that cannot be decoded.
     """
     try:
         features = read_batch(url, batch, storage_options=storage_options)
@@ -81,10 +81,11 @@ def write_batch(
 ) -> NDArray[np.uint32]:
     """Write one whole chunk and return the digests of its rows, (n,) uint32.
 
-    `features` are all rows of the chunk that exist, (n, steps, *shape), made and kept alike. The
-    lease is read again just before writing (unless `token` is None: a run without a lease);
-    `LeaseLost` means that the work is to be dropped. On a local disk file and folder are synced
-    before this returns. Raises `StoreUnwritable` on a full, forbidden or vanished place.
+    features: all existing rows of the chunk, (n, steps, *shape), new and kept ones alike.
+    token: of the lease, which is read again just before writing; None for a run without a lease.
+    On a local disk file and folder are synced before this returns.
+    Raises `LeaseLost` if another run holds the lease: discard the work. Raises `StoreUnwritable` if
+    the location is full, forbidden or gone.
     """
     place = Place(url, storage_options)
     with translated(place.url):

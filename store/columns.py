@@ -59,7 +59,7 @@ def read_columns(
 
 
 def fill_column(name: str, rows: int) -> NDArray[Any]:
-    """A column of rows of which nothing is known."""
+    """A column filled with its unknown value."""
     dtype, fill = FILLS[name]
     return np.full(rows, fill, dtype=object if dtype == "string" else dtype)
 
@@ -79,6 +79,20 @@ def cast(name: str, values: Any, rows: int) -> NDArray[Any]:
         out[:] = ["" if missing else str(value) for value, missing in pairs]
         return out
     return np.broadcast_to(np.asarray(values).astype(dtype), (rows,)).copy()
+
+
+def named_rows(columns: Columns, url: str) -> int:
+    """How many rows exist: those up to the last with an id. Raises `StoreDamaged` if one lost its id."""
+    ids = columns["video_id"]
+    named = np.flatnonzero(ids != "")
+    rows = int(named[-1]) + 1 if len(named) else 0
+    lost = np.flatnonzero((ids == "") & ((columns["status"] != 0) | (np.arange(len(ids)) < rows)))
+    if len(lost):
+        raise StoreDamaged(
+            f"row {lost[0]} of {url} has lost its video_id: restore the folder video_id from "
+            "a copy of the store, or make a new store"
+        )
+    return rows
 
 
 def holds_features(status: NDArray[Any], digest: NDArray[Any]) -> NDArray[np.bool_]:

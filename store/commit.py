@@ -1,4 +1,4 @@
-"""Changes of the small columns: which chunks are dirty, and how they reach the store."""
+"""Changes of the small columns: which chunks are dirty, and how they are written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from store.arrays import chunk_key
 from store.durable import sync_files
-from store.layout import FILLS, STEP_COLUMNS, STEP_FILLS
+from store.layout import COLUMNS, FILLS, STEP_COLUMNS, STEP_FILLS
 from store.place import Place
 
 Arrays = Mapping[str, zarr.Array[Any]]
@@ -20,7 +20,7 @@ _CHUNKS_PER_WRITE = 64  # bounds what one write of a million new rows holds twic
 
 
 class DirtyChunks:
-    """Which chunks of which column hold values that the store does not have yet."""
+    """Which chunks of which column hold values that are not written yet."""
 
     def __init__(self) -> None:
         self._chunks: dict[str, set[int]] = {}
@@ -45,7 +45,7 @@ class DirtyChunks:
                 yield range(int(part[0]), int(part[-1]) + 1)
 
     def clear(self) -> None:
-        """All is stored."""
+        """Everything has been written."""
         self._chunks.clear()
 
 
@@ -81,7 +81,7 @@ class StepColumns:
             held[rows[here] - start] = values[here]
 
     def clear(self) -> None:
-        """All is stored."""
+        """Everything has been written."""
         for chunks in self.changed.values():
             chunks.clear()
 
@@ -118,6 +118,25 @@ def commit_columns(
             array[run.start * size : run.start * size + len(part)] = part
         keys += [chunk_key(name, chunk, array) for chunk in dirty.of(name)]
     _sync(place, keys)
+
+
+def commit_growth(
+    place: Place, arrays: Arrays, columns: Mapping[str, NDArray[Any]], old: int
+) -> None:
+    """Lengthen all arrays to the columns' length and write the rows from `old` on.
+
+    `status`, by whose length a reader goes, grows last, when the new rows have their ids.
+    """
+    new = len(columns["status"])
+    for name, array in arrays.items():
+        if name != "status":
+            array.resize((new, *array.shape[1:]))
+    dirty = DirtyChunks()
+    for name in COLUMNS:
+        size = arrays[name].chunks[0]
+        dirty.add(name, range(old // size, (new - 1) // size + 1))
+    commit_columns(place, arrays, columns, dirty, COLUMNS[:-1])
+    arrays["status"].resize((new,))
 
 
 def _sync(place: Place, keys: list[str]) -> None:

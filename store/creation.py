@@ -1,4 +1,4 @@
-"""Making an empty store: whole or not at all, and once where several begin at the same time."""
+"""Creating an empty store: whole or not at all, and only once if several start at the same time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from store.layout import COLUMNS, FORMAT, FORMAT_VERSION, STEP_COLUMNS, Layout
 from store.lease import Lease
 from store.place import Place
 
-_OTHERS_S = 60.0  # another that makes the same store is done by then, or dead
+_OTHERS_S = 60.0  # another process that creates the same store has finished by then, or died
 
 
 def create(
@@ -44,12 +44,12 @@ def create(
     lease: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make an empty store. All or nothing: a store that was made halfway is not a store.
+    """Create an empty store, whole or not at all.
 
-    Asking again for the store that is already there does nothing; asking for another one raises
-    `StoreMismatch`. On an object store it is made under the lease (unless `lease` is false): of two
-    that make it at once, the second would empty the arrays that the first has begun to fill. Raises
-    `StoreUnwritable` where the place does not take it, `StoreBusy` where another is making it.
+    Does nothing if the same store exists; raises `StoreMismatch` if another one does. On an object
+    store it is created under the lease (unless `lease` is false): of two that create it at once, the
+    second would empty the arrays that the first has begun to fill. Raises `StoreUnwritable` if the
+    location cannot be written, `StoreBusy` while another process creates it.
     """
     place = Place(url, storage_options)
     attributes = {
@@ -98,26 +98,28 @@ def _create_folder(place: Place, layout: Layout, attributes: dict[str, Any]) -> 
             f"{target} is there already and is no feature store: name an empty or a new folder"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
-        _create_members(making, layout, attributes)
-        sync_files(making.rglob("zarr.json"))
+        _create_members(partial, layout, attributes)
+        sync_files(partial.rglob("zarr.json"))
         try:
-            os.rename(making, target)
+            os.rename(partial, target)
         except OSError:
             if not exists(target):
                 raise
             _check_same(place, layout, str(attributes["fingerprint"]))  # made by another, just now
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     sync_files([Path(target)])
 
 
 def _refuse_others(place: Place) -> None:
-    """An object store has no folders to look into: any group with attributes is someone else's."""
+    """On an object store, which has no folders, any other group with attributes is someone else's."""
     data = place.read("zarr.json")
     if data is not None and json.loads(data).get("attributes"):
-        raise StoreMismatch(f"{place.url} is a Zarr group but no feature store: name another place")
+        raise StoreMismatch(
+            f"{place.url} is a Zarr group but no feature store: name another location"
+        )
 
 
 def _upload_alone(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
@@ -139,16 +141,16 @@ def _upload_alone(place: Place, layout: Layout, attributes: dict[str, Any]) -> N
         else:
             _upload(place, layout, attributes)
     finally:
-        with suppress(Exception):  # it holds nobody off on this machine, and elsewhere for a minute
+        with suppress(Exception):  # a lease that stays blocks other hosts for a minute, no longer
             held.release(before.batches if before else ())
 
 
 def _upload(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
-    """Made on the local disk, then copied: one request per array instead of nine."""
+    """Create it on the local disk, then copy it: one request per array instead of nine."""
     with tempfile.TemporaryDirectory() as folder:
         _create_members(Path(folder), layout, attributes)
-        made = sorted(Path(folder).rglob("zarr.json"), key=lambda p: len(p.parts), reverse=True)
-        for path in made:  # the group last: it makes it a store
+        files = sorted(Path(folder).rglob("zarr.json"), key=lambda p: len(p.parts), reverse=True)
+        for path in files:  # the group last: with it the store exists
             place.put(path.relative_to(folder).as_posix(), path.read_bytes())
 
 

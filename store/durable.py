@@ -1,4 +1,4 @@
-"""Local disks only: bytes that must outlast a power cut are synced, leftovers are swept."""
+"""Local disks only: syncing bytes that must survive a power cut, removing temporary files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def sync_files(paths: Iterable[Path]) -> None:
-    """Flush these files and then their folders to the disk; missing files are fine.
+    """Flush these files and then their folders to the disk.
 
-    (An all-fill chunk is not stored, so a file may be absent by design; its folder is synced.)
+    A file may be missing (Zarr stores no chunk of fill values alone); its folder is synced.
     """
     files = list(paths)
     folders = sorted({path.parent for path in files})
     if len(files) > 2:
-        # The file system joins concurrent syncs into one journal commit.
+        # The file system merges concurrent syncs into one journal commit.
         with ThreadPoolExecutor(min(8, len(files))) as threads:
             list(threads.map(_sync, files))
             list(threads.map(_sync, folders))
@@ -29,8 +29,8 @@ def sync_files(paths: Iterable[Path]) -> None:
 def sweep_partials(root: Path) -> int:
     """Remove temporary files that a killed writer left in the store; returns how many.
 
-    Zarr writes a chunk as `NAME.<hex>.partial` and renames it. Only the holder of the lease may
-    sweep: nobody else is then writing.
+    Zarr writes a chunk as `NAME.<hex>.partial` and renames it. Only for the holder of the lease:
+    no other process is writing then.
     """
     swept = 0
     for folder in (root, *(p for p in root.iterdir() if p.is_dir()), root / "status" / ".lease"):

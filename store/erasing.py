@@ -1,4 +1,4 @@
-"""Zeroing features for good, chunk by chunk."""
+"""Deleting features, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def erase(
 ) -> None:
     """Set the features and previews of these rows to zero. They must be committed as not ready.
 
-    A chunk that cannot be decoded is zeroed whole: its other rows are damage already.
+    A chunk that cannot be decoded is zeroed whole: its other rows are damaged already.
     """
     features = open_arrays(open_group(Place(url, storage_options)), ("features",))["features"]
     size = layout_of(features).batch
@@ -36,5 +36,5 @@ def erase(
             values = np.zeros((count, *features.shape[1:]), features.dtype)
         values[rows[rows // size == batch] - batch * size] = 0
         write_batch(url, batch, values, token=token, storage_options=storage_options)
-    none: dict[int, list[bytes]] = {row: [] for row in rows.tolist()}
-    write_previews(url, none, token=token, storage_options=storage_options)
+    empty: dict[int, list[bytes]] = {row: [] for row in rows.tolist()}
+    write_previews(url, empty, token=token, storage_options=storage_options)

@@ -1,4 +1,4 @@
-"""What can go wrong with a store; every error is one sentence: the fact, the value, the remedy."""
+"""The errors of a store; each message is one sentence: the fact, the value, the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StoreError(Exception):
-    """Anything that the store refuses; each subclass is also the natural builtin."""
+    """Base of all errors of a store; each subclass is also the natural builtin."""
 
     exit_status = 1
 
@@ -23,11 +23,11 @@ class StoreError(Exception):
 
 
 class StoreNotFound(StoreError, FileNotFoundError):
-    """There is no store at this place."""
+    """There is no store at this location."""
 
 
 class StoreMismatch(StoreError, ValueError):
-    """The store that is there is another one than was asked for."""
+    """The existing store is not the one that was asked for."""
 
 
 class StoreBusy(StoreError, RuntimeError):
@@ -46,11 +46,11 @@ class StoreTooNew(StoreError, ValueError):
 
 
 class StoreDamaged(StoreError, ValueError):
-    """Bytes of the store do not mean what they must."""
+    """Bytes of the store cannot be decoded or do not match."""
 
 
 class StoreUnwritable(StoreError, OSError):
-    """The place does not take the bytes: full, read-only, forbidden, or gone."""
+    """The location cannot be written: full, read-only, forbidden, or gone."""
 
     exit_status = 4
 
@@ -72,7 +72,7 @@ class StoreWarning(UserWarning):
 _REMEDIES = {
     errno.ENOSPC: ("is full", "free some space and run again, the run goes on where it stood"),
     errno.EDQUOT: ("is over its quota", "free some space and run again"),
-    errno.EROFS: ("is read-only", "mount it writable or name another place"),
+    errno.EROFS: ("is read-only", "mount it writable or name another location"),
     errno.EACCES: ("may not be written or read", "check its permissions and owner"),
     errno.EPERM: ("may not be written or read", "check its permissions and owner"),
     errno.ENOENT: ("has vanished", "bring it back, or make a new store"),
@@ -81,7 +81,7 @@ _REMEDIES = {
 }
 
 
-# What object stores say by the code of their answer, where it tells more than Python's error does.
+# Error codes of object stores that say more than Python's error does.
 _CODES = {
     "NoSuchBucket": ("lies in a bucket that does not exist", "make the bucket, or check its name"),
     "ExpiredToken": ("was refused: the credentials have expired", "sign in again and run again"),
@@ -137,16 +137,16 @@ _CODES |= {
 
 
 def service_code(error: BaseException) -> str:
-    """The code of the object store's answer that led to an error (`NoSuchBucket`); empty without one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        response = getattr(seen, "response", None)
+    """The error code of the object store's response (`NoSuchBucket`); empty without one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
         if isinstance(response, Mapping):
             code = str(response.get("Error", {}).get("Code", ""))
             return code or str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-        if _redirected(seen):
+        if _redirected(cause):
             return "PermanentRedirect"
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return ""
 
 
@@ -168,9 +168,9 @@ def translated(url: str) -> Iterator[None]:
 
 
 def _redirected(error: BaseException) -> bool:
-    """Whether this is what aiobotocore makes of a service that redirects each of its requests.
+    """Whether this is aiobotocore's error for a service that redirects each of its requests.
 
-    It asks where the bucket is, is redirected, asks where the bucket is, … until the stack ends.
+    It asks where the bucket is, is redirected, asks again, … until the stack ends.
     """
     if not isinstance(error, RecursionError):
         return False
@@ -179,20 +179,20 @@ def _redirected(error: BaseException) -> bool:
 
 
 def _sentence(url: str, error: Exception) -> str:
-    told = _CODES.get(service_code(error))
-    if told is None and not isinstance(error, OSError):
+    sentence = _CODES.get(service_code(error))
+    if sentence is None and not isinstance(error, OSError):
         return (
             f"the store {url} cannot be reached ({type(error).__name__}): "
             "check its address, the network and the credentials"
         )
-    if told is None:
+    if sentence is None:
         assert isinstance(error, OSError)
         code = error.errno
         if code is None:
             known = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
             code = known.get(type(error), 0)
-        told = _REMEDIES.get(
+        sentence = _REMEDIES.get(
             code, (f"failed ({error})", "mend the cause and run again, nothing ready is lost")
         )
-    fact, remedy = told
+    fact, remedy = sentence
     return f"the store {url} {fact}: {remedy}"

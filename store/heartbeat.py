@@ -1,4 +1,4 @@
-"""Keeps a lease alive from a thread of its own, and remembers when it was lost."""
+"""Refreshes a lease from a thread of its own, and remembers when it was lost."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Heartbeat:
         self._lost: LeaseLost | None = None
         self._stopped = threading.Event()
         if lease is not None:
-            # A daemon: a process that ends without releasing must end all the same.
+            # A daemon, so that a process can end without releasing.
             threading.Thread(target=self._run, name="store-lease", daemon=True).start()
 
     def check(self) -> None:
-        """Prove just now that we may write; raises `LeaseLost` or `StoreUnwritable`."""
+        """Read the lease again; raises `LeaseLost` or `StoreUnwritable`."""
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
         if self._stopped.is_set():
@@ -71,5 +71,5 @@ class Heartbeat:
             except LeaseLost as lost:
                 self._lost = lost
                 return
-            except Exception as error:  # a place that does not answer now may answer later
+            except Exception as error:  # a location that does not answer now may answer later
                 log.warning("the lease of %s could not be refreshed: %s", self._place.url, error)

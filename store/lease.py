@@ -1,8 +1,8 @@
 """The lease: one run at a time writes to a store.
 
 Each acquisition is a file of its own, `status/.lease/NNNNNN.json`, made by exclusive creation; the
-highest number holds. A takeover makes the next number, so a writer that was thought dead and wakes
-up can only refresh its own, lower file and finds itself replaced. (The files lie inside the folder
+highest number is the holder. A takeover creates the next number, so a writer that was taken for dead
+can only refresh its own, lower file and sees that it was replaced. (The files lie inside the folder
 of `status`, because Zarr warns of every unknown name directly in a group.)
 """
 
@@ -28,11 +28,11 @@ FOLDER = "status/.lease"
 BEAT_S = 10.0
 _LOOK_S = 1.0
 _ROUNDS = 20
-_chance = random.SystemRandom()  # without a state that others share or a fork copies
+_random = random.SystemRandom()  # without a state that threads share or a fork copies
 
 
 class Lease:
-    """A held lease. `acquire` makes one; `beat` keeps it; `check` proves it; `release` ends it."""
+    """A held lease: `acquire` it, `beat` to refresh it, `check` it before writing, `release` it."""
 
     def __init__(self, place: Place, number: int, holder: Holder) -> None:
         self._place = place
@@ -47,26 +47,26 @@ class Lease:
     ) -> tuple[Lease, Holder | None]:
         """Take the lease; returns it and the dead holder it was taken from, if any.
 
-        A holder on another machine is watched for a sign of life, for a minute at most, whatever
-        `wait_s` is. Raises `StoreBusy` where another holds it still after `wait_s` seconds, and
-        `StoreUnwritable` where the place cannot create exclusively.
+        A holder on another host is watched for a new beat, for a minute at most, whatever `wait_s`
+        is. Raises `StoreBusy` if another still holds it after `wait_s` seconds, and `StoreUnwritable`
+        if the location cannot create exclusively.
         """
         until = time.monotonic() + wait_s
-        watch, told = Watch(), False
+        watch, warned = Watch(), False
         while True:
             taken = cls._try(place, owner, watch)
             if not isinstance(taken, Holder):
                 return taken
             alive = watch.alive(taken)
-            if alive is False:  # its minute has just ended
+            if alive is False:  # its minute is over
                 continue
             unsure = alive is None
-            if unsure and not told:
+            if unsure and not warned:
                 log.warning(
                     "the store %s has a lease of %s: waiting up to %.0f s for a sign of life",
                     *(place.url, taken, liveness.DEAD_AFTER_S),
                 )
-                told = True
+                warned = True
             if not unsure and time.monotonic() >= until:
                 raise StoreBusy(
                     f"the store {place.url} is being written by {taken}: wait for it, stop it, "
@@ -81,7 +81,7 @@ class Lease:
         for _ in range(_ROUNDS):
             seen = _look(place)
             watch.look(seen.values())
-            alive = [found for found in seen.values() if watch.alive(found) is not False]
+            alive = [other for other in seen.values() if watch.alive(other) is not False]
             if alive:
                 return alive[-1]
             before = seen[max(seen)] if seen else None
@@ -90,19 +90,19 @@ class Lease:
                 me = replace(me, batches=before.batches)  # until they are checked, they are suspect
             number = max(seen, default=0) + 1
             try:
-                made = cls._create(place, number, me, seen)
+                ours = cls._create(place, number, me, seen)
             except BaseException:
-                # What was made may be there although its answer was lost: it holds nobody off.
+                # The file may exist although the response was lost: it must not block others.
                 me.give_up()
                 with suppress(Exception):
                     _delete_own(place, number, me)
                 raise
-            if made:
+            if ours:
                 for old in seen:
                     with suppress(Exception):  # dead and lower: the next run removes it
                         place.delete(_key(old))
                 return cls(place, number, me), before
-            time.sleep(_chance.uniform(0.01, 0.1))
+            time.sleep(_random.uniform(0.01, 0.1))
         raise StoreUnwritable(
             f"the lease of the store {place.url} could not be made in {_ROUNDS} tries, each met "
             "another run's or the service's conflict: run again"
@@ -110,14 +110,14 @@ class Lease:
 
     @staticmethod
     def _create(place: Place, number: int, me: Holder, seen: Mapping[int, Holder]) -> bool:
-        """Whether the lease of this number is ours now; False: look again."""
+        """Whether the lease of this number is ours now; False: try again."""
         data = me.to_json()
         if not place.put_new(_key(number), data):
-            return False  # another was quicker
+            return False  # another was first
         now = _look(place)
         mine = now.pop(number, None)
-        if mine == me and all(seen.get(n) == found for n, found in now.items()):
-            # Whoever creates a number after this look sees ours and steps back.
+        if mine == me and all(seen.get(n) == other for n, other in now.items()):
+            # Any process that creates a number from now on sees ours and steps back.
             if not place.creates_exclusively(_key(number), data):
                 raise StoreUnwritable(
                     f"the store {place.url} is on a service without exclusive creation, so "
@@ -132,11 +132,11 @@ class Lease:
         return False
 
     def check(self) -> None:
-        """Prove that the lease is ours; raises `LeaseLost`."""
+        """Raise `LeaseLost` unless the lease is still ours."""
         check_token(self._place, self.holder.token)
 
     def beat(self, batches: Iterable[int] | None = None) -> None:
-        """Prove and refresh the lease, and record the batches in flight where given."""
+        """Check and refresh the lease, and record the batches in flight where given."""
         with self._lock:
             if self._released:
                 return
@@ -146,40 +146,40 @@ class Lease:
             self._place.put(_key(self._number), self.holder.to_json())
 
     def release(self, suspects: Iterable[int] = ()) -> None:
-        """Give the lease back (only our own file is ever touched).
+        """Release the lease; only our own file is ever touched.
 
-        Batches that may still be written to are left behind in a lease that nobody holds, so that
-        the next writer knows to check them.
+        Batches that may still be written to stay recorded in a lease without a holder, so that the next
+        writer checks them.
         """
         left = tuple(sorted(set(suspects)))
         with self._lock:
             self._released = True
             self.holder.give_up()
-            found = _look(self._place)
-            if self._number not in found or found[self._number].token != self.holder.token:
+            seen = _look(self._place)
+            if self._number not in seen or seen[self._number].token != self.holder.token:
                 return  # another took over, and has removed our file
-            if left and self._number == max(found):
-                nobody = replace(self.holder, machine="", token="", beat=0.0, batches=left)
-                self._place.put(_key(self._number), nobody.to_json())
+            if left and self._number == max(seen):
+                unheld = replace(self.holder, machine="", token="", beat=0.0, batches=left)
+                self._place.put(_key(self._number), unheld.to_json())
             else:
                 self._place.delete(_key(self._number))
 
 
 def holder(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Holder | None:
-    """Who is writing to a store now; None where nobody is, or only a process known to be dead.
+    """Who is writing to a store now; None without a holder, or if its process is known to be dead.
 
-    A holder on another machine is returned as it is found, dead or alive.
+    A holder on another host is returned without a check of its process.
     """
     place = Place(url, storage_options)
     with translated(place.url):
-        found = current(place)
-    return None if found is None or found.alive() is False else found
+        holder = current(place)
+    return None if holder is None or holder.alive() is False else holder
 
 
 def current(place: Place) -> Holder | None:
-    """Who holds the lease now, dead or alive; None where nobody does."""
-    found = _look(place)
-    return found[max(found)] if found else None
+    """Who holds the lease now, dead or alive; None without a holder."""
+    seen = _look(place)
+    return seen[max(seen)] if seen else None
 
 
 def check_token(place: Place, token: str) -> None:
@@ -202,12 +202,11 @@ def check_token(place: Place, token: str) -> None:
 
 
 def _look(place: Place) -> dict[int, Holder]:
-    """All lease files by number, in order; hardly ever more than one."""
+    """All lease files by number, in order; rarely more than one."""
     names = (name.removesuffix(".json") for name in place.names(FOLDER) if name.endswith(".json"))
-    found = (
-        (number, _read(place, number)) for number in sorted(int(n) for n in names if n.isdigit())
-    )
-    return {number: holder for number, holder in found if holder is not None}
+    numbers = sorted(int(name) for name in names if name.isdigit())
+    holders = ((number, _read(place, number)) for number in numbers)
+    return {number: holder for number, holder in holders if holder is not None}
 
 
 def _read(place: Place, number: int) -> Holder | None:
@@ -216,8 +215,8 @@ def _read(place: Place, number: int) -> Holder | None:
 
 
 def _delete_own(place: Place, number: int, holder: Holder) -> None:
-    found = _read(place, number)
-    if found is not None and found.token == holder.token:
+    there = _read(place, number)
+    if there is not None and there.token == holder.token:
         place.delete(_key(number))
 
 

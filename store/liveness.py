@@ -1,6 +1,6 @@
-"""Who holds a lease, and whether that process still lives.
+"""Who holds a lease, and whether that process is still alive.
 
-No clock is held against another's, nor against itself at another time: clocks are set.
+Wall clocks are never compared, neither with another host's nor over time: they can be set.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _given_up: set[str] = set()  # tokens of this process's own leases that it no lo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who writes to a store: written at each beat, read by whoever wants to write next.
+    """Who writes to a store: written at each beat, read by the next process that wants to write.
 
     `since`, `beat` and `started` are seconds since the epoch on the holder's clock, for people (a
-    beat is compared for being another one, never for its value); `machine` is one boot of one host
-    (and one container: process numbers mean something only inside it), empty where nobody holds;
+    beat is only compared for equality); `machine` is one boot of one host and one container (process
+    numbers are valid only inside it), empty without a holder;
     `ticks` is when the process started in the kernel's clock ticks since boot (0: not known);
     `batches` are the chunks that may be written to at any moment.
     """
@@ -62,20 +62,20 @@ class Holder:
 
     @classmethod
     def from_json(cls, data: bytes) -> Holder:
-        """A holder as this version or an older one wrote it; unreadable, it holds nobody off."""
+        """A holder as this version or an older one wrote it; an unreadable one counts as none."""
         try:
             values = json.loads(data)
             known = {name: values[name] for name in cls.__slots__ if name in values}
             return cls(**{**known, "batches": tuple(known["batches"])})
         except (ValueError, KeyError, TypeError):
-            return _NOBODY
+            return _NO_HOLDER
 
     def to_json(self) -> bytes:
-        """The holder as it lies in the store."""
+        """The holder as it is stored."""
         return json.dumps(asdict(self), indent=1).encode()
 
     def alive(self) -> bool | None:
-        """Whether the process lives; None where that cannot be seen from here (`Watch` finds out).
+        """Whether the process is alive; None where that cannot be seen from here (`Watch` decides).
 
         On this machine the process table decides, at once: process numbers are reused, so the start
         is compared too, in ticks since boot, which no correction of the clock moves.
@@ -102,18 +102,20 @@ class Holder:
         return f"{self.owner} (process {self.pid} on {self.host}, since {since})"
 
 
-_NOBODY = Holder(owner="", host="", machine="", pid=0, started=0.0, token="", since=0.0, beat=0.0)
+_NO_HOLDER = Holder(
+    owner="", host="", machine="", pid=0, started=0.0, token="", since=0.0, beat=0.0
+)
 
 
 class Watch:
-    """Whether holders elsewhere live: a beat that moves while one watches is a sign of life.
+    """Whether holders on other hosts are alive: one whose beat changes between two looks is.
 
-    So is a holder that was not there at the first look. A minute of one's own monotonic clock without a
-    sign of life is death.
+    So is a holder that appears after the first look. A minute of our own monotonic clock without a new
+    beat counts as dead.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[float, float]] = {}  # token → beat, since when it stands still
+        self._seen: dict[str, tuple[float, float]] = {}  # token → beat, since when it is unchanged
         self._moved: set[str] = set()
         self._looked = False
 
@@ -129,7 +131,7 @@ class Watch:
         self._looked = True
 
     def alive(self, holder: Holder) -> bool | None:
-        """Whether a holder that was looked at lives; None while that is open."""
+        """Whether a holder that was looked at is alive; None while that is undecided."""
         alive = holder.alive()
         if alive is not None:
             return alive

@@ -1,7 +1,7 @@
 """Where a store is: a local folder, `memory://`, or any URL that fsspec opens.
 
 Zarr moves the chunks; this module moves the few small objects that are not Zarr's (the lease) and
-says whether the place offers exclusive creation.
+checks whether the location offers exclusive creation.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ PACKED_ENDING = ".zip"
 
 _memory_lock = threading.Lock()
 
-# What S3 answers where the object is there, or where another request for it is under way.
+# S3's codes if the object exists, or if another request for it is in progress.
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    # Else s3fs asks for each object's size before it reads it; our chunks fit one request anyway.
+    # Otherwise s3fs requests each object's size before reading it; our chunks fit one request anyway.
     "s3": {"max_concurrency": 1},
 }
 
@@ -123,7 +123,7 @@ class Place:
             return None
 
     def has(self, key: str) -> bool:
-        """Whether the object is there (asked of the place, not of a cache)."""
+        """Whether the object exists, without any cache."""
         if self.local is not None and not self._packed:
             return (self.local / key).is_file()
         return self.read(key) is not None
@@ -139,23 +139,23 @@ class Place:
         temporary.replace(self.local / key)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write one small object only where there is none; False where there is another's.
+        """Write one small object only if there is none; False if another process's exists.
 
         Exclusive on local disks (a hard link), in memory, and on object stores with a conditional
-        PUT. Whether a store honours the condition is asked by `creates_exclusively`.
+        PUT. `creates_exclusively` tests whether a service honours the condition.
 
-        `data` must be the caller's alone (hold a token): a client that lost the answer to its own
-        creation tries again and is refused, so after a refusal the object is read, and `data` found
-        there is our own doing. (NFS can do the same to a link.)
+        `data` must be unique to the caller (hold a token): a client that lost the response to its own
+        creation tries again and is refused, so after a refusal the object is read, and if it holds
+        `data` it is ours. (NFS can do the same to a link.)
         """
         return self._create(key, data) or self.read(key) == data
 
     def creates_exclusively(self, key: str, data: bytes) -> bool:
-        """Whether a second creation of `key` (which is there, with `data`) is refused."""
+        """Whether a second creation of `key` (which exists, with `data`) is refused."""
         return self.local is not None or not self._create(key, data)
 
     def _create(self, key: str, data: bytes) -> bool:
-        """Ask for an object to be created; False where the place says that there is one."""
+        """Request exclusive creation; False if the object exists."""
         if self._packed:
             raise refusal(self.url)
         if self.local is None:
@@ -165,8 +165,8 @@ class Place:
             except FileExistsError:
                 return False
             except OSError as error:
-                said = str(error).lower()
-                if service_code(error) in _REFUSED or "precondition" in said or "conflict" in said:
+                text = str(error).lower()
+                if service_code(error) in _REFUSED or "precondition" in text or "conflict" in text:
                     return False
                 raise
             return True
@@ -188,10 +188,10 @@ class Place:
             if self.local is not None:
                 return os.listdir(self.local / folder)
             self._fs.invalidate_cache()
-            found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+            paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
+        return [name.rstrip("/").rsplit("/", 1)[-1] for name in paths]
 
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens where there is none."""

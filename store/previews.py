@@ -2,7 +2,7 @@
 
 `preview` (video, picture, byte) uint8: three JPEG files a clip, each padded with zeros, zeros alone
 where there is none. One chunk per batch, written by the worker that writes the batch's features.
-They are an ornament: a store without them, or with damaged ones, is a whole store.
+They are optional: a store without them, or with damaged ones, is complete.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def write_previews(
     """
     place = Place(url, storage_options)
     with translated(place.url):
-        found = open_arrays(open_group(place, read_only=False), (PREVIEW,))
-        if PREVIEW not in found:
+        arrays = open_arrays(open_group(place, read_only=False), (PREVIEW,))
+        if PREVIEW not in arrays:
             return
-        array = found[PREVIEW]
+        array = arrays[PREVIEW]
         size, rows = array.chunks[0], np.array(sorted(pictures), dtype=np.int64)
         rows = rows[rows < array.shape[0]]
         for chunk in np.unique(rows // size).tolist():
@@ -85,10 +85,10 @@ def read_previews(
     pictures: list[list[bytes]] = [[] for _ in index]
     place = Place(url, storage_options)
     with translated(place.url):
-        found = open_arrays(open_group(place), (PREVIEW,))
-        if PREVIEW not in found:
+        arrays = open_arrays(open_group(place), (PREVIEW,))
+        if PREVIEW not in arrays:
             return pictures
-        array = found[PREVIEW]
+        array = arrays[PREVIEW]
         size, length = array.chunks[0], array.shape[0]
         for chunk in np.unique(index // size).tolist():
             start = chunk * size

@@ -1,4 +1,4 @@
-"""Reading a store: a snapshot of its table, and features that are proven to belong to it."""
+"""Reading a store: a snapshot of its table, and features that match the snapshot's digests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_store(
 ) -> Store:
     """Open a store for reading, as it is now.
 
-    frozen: rows that are made anew later are left out, never taken as they are by then.
+    frozen: rows that are rewritten later are left out instead of returned in their new version.
 
     Raises `StoreNotFound`, `StoreMismatch` (something else is there), `StoreTooNew`.
 
@@ -46,9 +46,9 @@ class Store:
     """A snapshot of a store. Status and digests are read at once, other columns when asked for.
 
     While a run writes, `load` and `batches` return only rows whose features match the snapshot's
-    digests; rows that were made anew since are taken as they are now if they are ready again (not
-    where the snapshot is `frozen`), else they are left out with a `StoreWarning`. `refresh` gives a
-    new snapshot.
+    digests; rows that were rewritten since are returned in their new version if they are ready again (not
+    from a `frozen` snapshot), else they are left out with a `StoreWarning`. `refresh` returns a new
+    snapshot.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """How many rows are in each state."""
-        found = np.bincount(self._status, minlength=len(STATUS_NAMES))
-        return {state: int(found[i]) for i, state in enumerate(STATUS_NAMES)}
+        counts = np.bincount(self._status, minlength=len(STATUS_NAMES))
+        return {state: int(counts[i]) for i, state in enumerate(STATUS_NAMES)}
 
     def load(self, rows: ArrayLike | None = None) -> Sequences:
         """Features and masks of these rows, in their order; of all ready rows where None.
@@ -147,8 +147,6 @@ class Store:
         """The store as it is now."""
         return Store(self.url, storage_options=self._place.options, frozen=self._frozen)
 
-    # — inside ——————————————————————————————————————————————————————————————————————————————————
-
     @cached_property
     def _columns(self) -> dict[str, NDArray[Any]]:
         with translated(self.url):
@@ -187,8 +185,8 @@ class Store:
 
     def _load(self, index: NDArray[np.int64]) -> Sequences:
         with translated(self.url):
-            # The mask before the features: features that still match the snapshot's digest prove
-            # that what was read before them is of the same version.
+            # The mask before the features: if the features still match the snapshot's digest, the mask
+            # read before them is of the same version.
             mask = self._steps("mask", index)
             features, sound = self._features(index, self._digest)
             if sound.all():

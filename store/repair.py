@@ -1,4 +1,4 @@
-"""Sending damage back to the start: damaged rows become pending, the next run makes them anew."""
+"""Repairing damage: damaged rows become pending, and the next run recomputes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from store.verify import Report
 from store.writer import Writer
 
 FROM_CATALOG = frozenset({"label", "split", "group", "size_bytes", "mtime_ns"})
-"""Columns that every run fills in from its catalog; the others need the clip to be read again."""
+"""Columns that every run fills in from its catalog; for the others the clip must be read again."""
 
 
 def repair(
@@ -28,10 +28,10 @@ def repair(
     lease: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Make a store whole after `verify`; returns how many rows are to be made anew.
+    """Repair a store after `verify`; returns how many rows are to be recomputed.
 
-    Damaged rows become pending; rows whose clip is gone stay gone, and lose what would make them
-    ready again when it comes back. A chunk of a small column that cannot be decoded is reset to
+    Damaged rows become pending; rows whose clip is gone stay gone, and do not count as ready when it
+    returns (`Writer.unmake`). A chunk of a small column that cannot be decoded is reset to
     "unknown"; where a run cannot fill the column in from its catalog alone, the chunk's rows
     become pending. `video_id` cannot be rebuilt: that is refused with `StoreDamaged`, and nothing
     is changed. Raises `StoreBusy` while a run writes.

@@ -1,4 +1,4 @@
-"""What a reader hands out, and in which order: pure values and pure functions."""
+"""What a reader returns, and in which order: pure values and functions."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ Finding = tuple[int, str]  # row, what is wrong with it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What `verify` found.
+    """The result of `verify`.
 
     `damaged` is a frame of `row`, `video_id` and `what`, one line per damaged row (its first
     fault); `checked` counts rows, `sound` those without a fault; `columns` names small columns of
@@ -49,7 +49,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing at all was found."""
+        """Whether there is no damage at all."""
         return not (len(self.damaged) or self.columns or self.problems)
 
 
@@ -59,10 +59,10 @@ def verify(
     on_progress: Callable[[int, int], None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Read every byte of a store and compare it with what it must be. Changes nothing.
+    """Read every byte of a store and check it. Changes nothing.
 
-    `on_progress` is called with (rows of features read, rows to read). Rows that a run made anew
-    meanwhile are not called damaged. Raises `StoreNotFound`, `StoreTooNew`, `StoreDamaged` (not
+    on_progress: called with (rows of features read, rows to read). Rows that a run rewrites meanwhile
+    do not count as damaged. Raises `StoreNotFound`, `StoreTooNew`, `StoreDamaged` (not
     even its metadata can be read).
     """
     place = Place(url, storage_options)
@@ -75,12 +75,12 @@ def verify(
         columns = {name: _tolerant(arrays, name, rows, chunks) for name in COLUMNS}
         for name in STEP_COLUMNS:
             _probe(arrays, name, rows, chunks)
-        found = list(_check_table(columns))
-        found += _check_steps(arrays, columns, chunks)
-        found += _check_features(arrays, columns, chunks, on_progress)
-        found = _still_so(place, found, columns)
+        findings = list(_check_table(columns))
+        findings += _check_steps(arrays, columns, chunks)
+        findings += _check_features(arrays, columns, chunks, on_progress)
+        findings = _unchanged_since(place, findings, columns)
     damaged = (
-        pd.DataFrame(found, columns=["row", "what"])
+        pd.DataFrame(findings, columns=["row", "what"])
         .drop_duplicates("row")
         .sort_values("row", ignore_index=True)
     )
@@ -239,17 +239,17 @@ def _check_features(
     return found
 
 
-def _still_so(
-    place: Place, found: list[Finding], columns: Mapping[str, NDArray[Any]]
+def _unchanged_since(
+    place: Place, findings: list[Finding], columns: Mapping[str, NDArray[Any]]
 ) -> list[Finding]:
     """Only findings on rows that no run has touched since they were read."""
-    if not found:
-        return found
+    if not findings:
+        return findings
     arrays = open_arrays(open_group(place), ("status", "digest"))
     now = {name: _tolerant(arrays, name, arrays["status"].shape[0], {}) for name in arrays}
     return [
         (row, what)
-        for row, what in found
+        for row, what in findings
         if row < len(now["status"])
         and all(now[name][row] == columns[name][row] for name in ("status", "digest"))
     ]

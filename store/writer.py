@@ -13,13 +13,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from store.arrays import layout_of, level, open_group
+from store.arrays import level, open_group
 from store.chunks import matching
-from store.columns import cast, fill_column, frame, holds_features, read_columns
-from store.commit import DirtyChunks, StepColumns, commit_columns, commit_steps
+from store.columns import cast, fill_column, frame, holds_features, named_rows, read_columns
+from store.commit import (
+    DirtyChunks,
+    StepColumns,
+    commit_columns,
+    commit_growth,
+    commit_steps,
+)
 from store.durable import sweep_partials
 from store.erasing import erase
-from store.errors import StoreDamaged, translated
+from store.errors import translated
 from store.heartbeat import Heartbeat
 from store.layout import COLUMNS, GONE, PENDING, PREVIEW, STEP_COLUMNS, STEP_FILLS
 from store.lease import Lease
@@ -29,7 +35,7 @@ from store.previews import create_previews
 
 
 class Writer:
-    """The store, held for writing. A context manager; leaving it gives the lease back.
+    """A store that is held for writing. A context manager; leaving it releases the lease.
 
     `token` goes to the workers (None without a lease). `took_over` says that a dead run's lease
     was taken; `suspects` are the batches it had in flight: check them with `check_batches`, since
@@ -39,6 +45,7 @@ class Writer:
     def __init__(self, place: Place, lease: Lease | None, before: Holder | None) -> None:
         """Use `acquire`. `before` is the dead holder that the lease was taken from."""
         self._place = place
+        self.url = place.url
         self._lock = threading.RLock()
         self.token = lease.holder.token if lease else None
         self.took_over = before is not None
@@ -48,6 +55,7 @@ class Writer:
         if place.local is not None:
             sweep_partials(place.local)
         self._arrays = level(self._group)
+        self._batch = self._arrays["features"].chunks[0]
         self._columns = read_columns(self._arrays, self._arrays["status"].shape[0])
         self._drop_nameless()
         self._steps = StepColumns(self._arrays)
@@ -65,15 +73,14 @@ class Writer:
         wait_s: float = 0.0,
         storage_options: Mapping[str, Any] | None = None,
     ) -> Writer:
-        """Take the lease of an existing store and make it ready for writing.
+        """Take the lease of an existing store, and remove what a killed run left.
 
-        Levels the arrays' lengths and sweeps the leftovers of a killed run. Raises `StoreBusy`
-        (another still holds it after `wait_s` seconds), `StoreNotFound`, `StoreTooNew`,
-        `StoreDamaged`, `StoreUnwritable`.
+        Raises `StoreBusy` (another still holds it after `wait_s` seconds), `StoreNotFound`,
+        `StoreTooNew`, `StoreDamaged`, `StoreUnwritable`.
         """
         place = Place(url, storage_options)
         with translated(place.url):
-            open_group(place)  # a wrong place is told as such, before anything is written there
+            open_group(place)  # raises for a wrong location before anything is written there
             if not lease:
                 return cls(place, None, None)
             held, before = Lease.acquire(place, owner, wait_s=wait_s)
@@ -84,21 +91,15 @@ class Writer:
                 raise
 
     @property
-    def url(self) -> str:
-        """The store's address, absolute."""
-        return self._place.url
-
-    @property
     def attributes(self) -> dict[str, Any]:
         """The group's attributes: spec, fingerprint, classes, batch, software, …"""
         return dict(self._group.attrs)
 
     @property
     def table(self) -> pd.DataFrame:
-        """All per-clip columns as they are now in memory, as `Store.table()` shows them.
+        """All per-clip columns as they are now in memory, like `Store.table()`.
 
-        Made anew after a change (about a second for a million rows), so read it once per step of
-        work; `column` is cheaper for one column.
+        Built again after a change (about a second for a million rows); `column` is cheaper for one.
         """
         with self._lock:
             if self._table is None:
@@ -148,8 +149,7 @@ class Writer:
     def append(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """Add rows, all pending, and return their numbers. Committed when it returns.
 
-        Needs the column `video_id`; other per-clip columns are taken where given. All arrays grow
-        once; `status`, by whose length a reader goes, grows last, when the new rows have their ids.
+        rows: the column `video_id`, and other per-clip columns where known.
         Raises `ValueError` on an id that is empty, given twice, or there already.
         """
         ids = pd.Index(cast("video_id", rows["video_id"].to_numpy(), len(rows)))
@@ -160,8 +160,8 @@ class Writer:
                 "an id that no other row has"
             )
         self.flush()
-        old, new = len(self), len(self) + len(rows)
-        if old == new:
+        old = len(self)
+        if not len(rows):
             return np.arange(0)
         fresh = {name: fill_column(name, len(rows)) for name in COLUMNS}
         for name in set(rows.columns) & set(COLUMNS) - {"status", "digest"}:
@@ -169,18 +169,9 @@ class Writer:
         with self._lock, translated(self.url):
             self._heart.check()
             grown = {n: np.concatenate([v, fresh[n]]) for n, v in self._columns.items()}
-            for name, array in self._arrays.items():
-                if name != "status":
-                    array.resize((new, *array.shape[1:]))
-            added = np.arange(old, new)
-            dirty = DirtyChunks()
-            for name in COLUMNS:
-                size = self._arrays[name].chunks[0]
-                dirty.add(name, range(old // size, (new - 1) // size + 1))
-            commit_columns(self._place, self._arrays, grown, dirty, COLUMNS[:-1])
-            self._arrays["status"].resize((new,))
+            commit_growth(self._place, self._arrays, grown, old)
             self._columns, self._table = grown, None
-        return added
+        return np.arange(old, len(self))
 
     def set_attributes(self, **attributes: Any) -> None:
         """Change attributes of the group at once; `classes` are kept sorted."""
@@ -193,9 +184,9 @@ class Writer:
                 self._group = self._group.update_attributes(attributes)
 
     def flush(self) -> None:
-        """Commit all changes: one write per column and changed chunks, `status` last.
+        """Commit all changes, `status` last: on a local disk everything else is synced before it.
 
-        On a local disk everything else is synced before `status` is written. Raises `LeaseLost`
+        Raises `LeaseLost`
         (nothing was written) and `StoreUnwritable` (the changes stay in memory: flush again).
         """
         with self._lock, translated(self.url):
@@ -223,10 +214,9 @@ class Writer:
         return np.asarray(index[pending])
 
     def forget(self, rows: ArrayLike) -> None:
-        """Remove these rows' features for good.
+        """Remove these rows' features for good; the rows themselves stay, as `unmake` leaves them.
 
-        The rows stay (row order never changes): gone rows stay gone, others become pending, and
-        nothing is left by which the same bytes could count as ready again.
+        Size, time and hash of their clips are cleared too: the same bytes do not count as ready again.
         """
         index = self._index(rows)
         if not len(index):
@@ -242,25 +232,20 @@ class Writer:
         with self._lock, translated(self.url):
             if PREVIEW not in self._arrays:
                 self._heart.check()
-                size = layout_of(self._arrays["features"]).batch
-                self._arrays[PREVIEW] = create_previews(self._group, len(self), size)
+                self._arrays[PREVIEW] = create_previews(self._group, len(self), self._batch)
 
     def rows_of(self, batch: int) -> range:
         """The rows of one batch (the last may be short)."""
-        size = layout_of(self._arrays["features"]).batch
-        return range(batch * size, min((batch + 1) * size, len(self)))
+        return range(batch * self._batch, min((batch + 1) * self._batch, len(self)))
 
     def in_flight(self, batches: Iterable[int]) -> None:
-        """Record in the lease which batches may be written to from now on.
-
-        The batches of a dead run stay recorded until `check_batches` has seen them.
-        """
+        """Record in the lease which batches may be written to from now on, besides the `suspects`."""
         with self._lock, translated(self.url):
             self._in_flight = tuple(batches)
             self._heart.record({*self._in_flight, *self.suspects})
 
     def suspect(self, batch: int) -> None:
-        """Remember that a late writer may come to a batch: it stays recorded until it is checked."""
+        """Record that a late worker may still write a batch, until `check_batches` has seen it."""
         with self._lock:
             self.suspects = sorted({*self.suspects, batch})
 
@@ -274,13 +259,11 @@ class Writer:
         digest = self._columns["digest"]
         kept = holds_features(self._columns["status"], digest)
         for batch in asked:
-            rows = np.array(self.rows_of(batch), dtype=np.int64)
-            rows = rows[kept[rows]]
+            span = self.rows_of(batch)
+            rows = span.start + np.flatnonzero(kept[span.start : span.stop])
             if len(rows):
-                sound = matching(
-                    *(self.url, batch, rows - self.rows_of(batch).start, digest[rows]),
-                    storage_options=self._place.options,
-                )
+                wanted = rows - span.start, digest[rows]
+                sound = matching(self.url, batch, *wanted, storage_options=self._place.options)
                 bad += rows[~sound].tolist()
         left = [batch for batch in self.suspects if batch not in asked]
         if left != self.suspects:
@@ -289,7 +272,7 @@ class Writer:
         return np.array(bad, dtype=np.int64)
 
     def release(self) -> None:
-        """Stop beating and give the lease back. Never raises: the lease would expire anyway.
+        """Stop the heartbeat and release the lease. Never raises: the lease would expire anyway.
 
         Batches still in flight (and suspects not yet checked) stay recorded for the next writer.
         """
@@ -308,16 +291,8 @@ class Writer:
         return index
 
     def _drop_nameless(self) -> None:
-        """A row without an id does not exist: at the end it is cut off, elsewhere it is damage."""
-        named = np.flatnonzero(self._columns["video_id"] != "")
-        rows = int(named[-1]) + 1 if len(named) else 0
-        lost = np.flatnonzero((self._columns["video_id"] == "") & (self._columns["status"] != 0))
-        if len(lost) or len(named) != rows:
-            row = int(lost[0]) if len(lost) else int(np.setdiff1d(np.arange(rows), named)[0])
-            raise StoreDamaged(
-                f"row {row} of {self.url} has lost its video_id: restore the folder video_id from "
-                "a copy of the store, or make a new store"
-            )
+        """Cut off rows without an id at the end; elsewhere they are damage (`StoreDamaged`)."""
+        rows = named_rows(self._columns, self.url)
         if rows < len(self):
             self._arrays["status"].resize((rows,))
             self._arrays = level(self._group)

@@ -110,7 +110,7 @@ def extract_batch(batch: Batch) -> BatchResult:
     chunk cannot be written. What is wrong with a clip is in its entry of the result.
     """
     machine = first_stage(batch.stage)
-    before = machine.seconds()
+    before = machine.extractor.seconds()
     tell = _teller(batch)
     results = machine.extractor.extract(
         [_source(clip) for clip in batch.clips],
@@ -151,7 +151,7 @@ def extract_batch(batch: Batch) -> BatchResult:
         digests=digests,
         damaged=damaged,
         worker=_worker_name(),
-        worker_seconds=(before, machine.seconds()),
+        worker_seconds=(before, machine.extractor.seconds()),
         write_s=time.perf_counter() - extracted,
         software=dict(machine.backbone.software) | {"engine": machine.backbone.engine},
     )

@@ -1,4 +1,4 @@
-"""`DecoderPool`: clips are decoded in child processes, so that a bad one costs only itself.
+"""`DecoderPool`: clips are decoded in child processes, so that a broken clip fails alone.
 
 Frames come back through a bounded number of shared slots, everything else as JSON; nothing is
 pickled. Children die with this process at once. They are started with `subprocess`, because the
@@ -129,8 +129,8 @@ class DecoderPool:
     def _serve(self, number: int) -> None:
         """One thread per child: a free slot first, then the next clip.
 
-        In this order the earliest clips hold the slots, so whoever waits for futures in the order
-        of submission always gets the next one.
+        In this order the earliest clips hold the slots, so waiting for futures in the order of
+        submission never blocks.
         """
         while (slot := self._slots.lend()) is not None:
             job = self._jobs.get()
@@ -141,7 +141,7 @@ class DecoderPool:
                 continue
             try:
                 clip = self._child(number).read(job.path, job.size_bytes, slot)
-            except BaseException as error:  # handed to whoever waits for the clip, never swallowed
+            except BaseException as error:  # set on the clip's future
                 self._slots.take_back(slot)
                 self._drop_unusable(number)
                 job.future.set_exception(CancelledError() if self._closed else error)
@@ -171,7 +171,9 @@ class DecoderPool:
                 self._children[number] = child
                 if self._closed:
                     child.kill()
-        raise UnreadableClip("decoder_crashed", "every decoder process died before it was asked")
+        raise UnreadableClip(
+            "decoder_crashed", "every decoder process died before it read the clip"
+        )
 
     def _drop_unusable(self, number: int) -> None:
         """Reap the child if it is dead; kill it too if the pool is closed."""

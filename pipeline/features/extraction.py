@@ -25,24 +25,10 @@ from pipeline.features.previews import preview_pictures
 from pipeline.features.sequences import ClipResult, empty_result, ready_result
 from pipeline.spec import Spec
 
-__all__ = ["ClipResult", "ClipSource", "Decoders", "Extractor", "StageSeconds"]
+__all__ = ["ClipResult", "ClipSource", "Decoders", "Extractor"]
 
 _STOP_CHECK_S = 0.2
 _NO_FRAMES = np.empty((0, 0, 0, 3), np.uint8)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSeconds:
-    """Where the time went since the extractor was made.
-
-    decode: CPU seconds of the decoders. cnn: seconds that the CNN's threads spent in the engine.
-    waiting: seconds that they waited for frames while there was work. The last two are sums over
-    the threads: divide by the backbone's `concurrency` for wall time.
-    """
-
-    decode: float
-    cnn: float
-    waiting: float
 
 
 class Extractor:
@@ -68,6 +54,7 @@ class Extractor:
         least = backbone.batch * (backbone.concurrency + 1) * frame_bytes + 2 * self._clip_bytes
         self._ahead_limit = max(ahead_bytes, least)
         self._ahead_bytes = 0
+        self._concurrency = backbone.concurrency
         self._spec = spec
         self._pool = pool
         self._previews = previews
@@ -86,9 +73,9 @@ class Extractor:
         """The results of a batch of clips, in the clips' order.
 
         `on_clip` is called in this thread with every result as soon as it is known, in any order.
-        Once `stop` is set, clips of which no frame has reached the CNN come back "stopped", the
-        others are finished. What is wrong with one clip is its result; an error of the engine or
-        of the decoder pool itself ends the call as that error.
+        Once `stop` is set, clips of which no frame has reached the CNN are returned as "stopped", the
+        others are finished. A clip's own error is its result; an error of the engine or of the decoder
+        pool is raised.
         """
         call = _Call(self, clips)
         with self._news:
@@ -103,9 +90,14 @@ class Extractor:
                 self._news.notify_all()
             self._cnn.changed()
 
-    def seconds(self) -> StageSeconds:
-        """Where the time went so far."""
-        return StageSeconds(decode=self._decode_s, cnn=self._cnn.busy_s, waiting=self._cnn.idle_s)
+    def seconds(self) -> dict[str, float]:
+        """Seconds so far by stage: decode (CPU time of the decoders), cnn and waiting (wall time).
+
+        waiting: for frames, while some are expected. The last two are averages over the CNN's threads.
+        """
+        wall = {"cnn": self._cnn.busy_s, "waiting": self._cnn.idle_s}
+        mean = {name: seconds / self._concurrency for name, seconds in wall.items()}
+        return {"decode": self._decode_s, **mean}
 
     def close(self) -> None:
         """End the CNN's threads. No `extract` may be running."""
@@ -129,7 +121,7 @@ class Extractor:
 
 @dataclass(slots=True, eq=False)
 class _Clip:
-    """One clip of a call on its way. `state` is guarded by the extractor's condition."""
+    """One clip of a call. `state` is guarded by the extractor's condition."""
 
     index: int
     source: ClipSource
@@ -141,7 +133,7 @@ class _Clip:
 
 
 class _Call:
-    """One `extract` at work: hands clips out, and gathers what becomes of them.
+    """One running `extract`: hands clips out and gathers their results.
 
     Locks: the extractor's condition may be held while the CNN's is taken, never the other way
     round, and never while the pool is called (its threads call back into `_read`).

@@ -34,12 +34,12 @@ _FETCHES = 8
 
 
 class FetchingDecoders:
-    """Decoders that also take URLs. Paths of this machine go straight to the decoders.
+    """Decoders that also take URLs. Local paths go straight to the decoders.
 
     A remote clip is copied to `folder` (default: a new one under `$PIXELS_ONCE_SCRATCH` or the
     system's temporary folder), decoded there and removed. At most `scratch_bytes` are there at a
     time (a larger clip goes alone), in at most eight copies at once. The folder is there
-    only while clips are; what a killed process left is removed by the next one.
+    only while clips are; a killed process's folder is removed by the next process.
     """
 
     def __init__(self, decoders: Decoders, *, scratch_bytes: int = _SCRATCH_BYTES) -> None:
@@ -75,7 +75,7 @@ class FetchingDecoders:
         return self._held
 
     def close(self) -> None:
-        """Give up what is being fetched and remove the scratch folder."""
+        """Cancel what is being fetched and remove the scratch folder."""
         with self._room:
             self._closed = True
             self._room.notify_all()
@@ -151,7 +151,7 @@ class FetchingDecoders:
         above.mkdir(parents=True, exist_ok=True)
         for old in above.glob(f"{_PREFIX}*"):
             with contextlib.suppress(OSError), open(old / ".lock", "rb") as lock:
-                # Whoever is alive holds the lock: only a dead process's folder can be locked here.
+                # A live process holds its lock: only a dead process's folder can be locked here.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old, ignore_errors=True)
         while True:
@@ -170,17 +170,17 @@ def _copy(url: str, to: str) -> None:
         fs, path = filesystem(url)
         fs.get_file(path, to)
     except FileNotFoundError as error:
-        if not os.path.exists(to):  # what is gone is our own file, not the clip
+        if not os.path.exists(to):  # our own file is gone, not the clip
             raise OSError(errno.ENOENT, "the scratch folder was removed", to) from None
         reason = "missing" if is_absent(error) else "unreachable"
         raise UnreadableClip(reason, without_secrets(url)) from None
     except Exception as error:  # each service raises its own kinds
-        said = f"{type(error).__name__}: {cause_of(error, url)}"
-        raise UnreadableClip("unreachable", f"{without_secrets(url)}: {said}"[:400]) from None
+        cause = f"{type(error).__name__}: {cause_of(error, url)}"
+        raise UnreadableClip("unreachable", f"{without_secrets(url)}: {cause}"[:400]) from None
 
 
 def _hand_on(inner: Future[ClipFrames], outer: Future[ClipFrames]) -> None:
-    """Give the outcome of one future to another; frames that nobody wants are released."""
+    """Copy the outcome of one future to another; frames of a cancelled one are released."""
     wanted = outer.set_running_or_notify_cancel()
     try:
         frames = inner.result()

@@ -1,8 +1,8 @@
-"""Touches of files that may not answer: each has a time limit, and only regular files are opened.
+"""File access with time limits; only regular files are opened.
 
 A network mount whose server is gone blocks `stat`, `open` and `read` inside the kernel, and opening
-a FIFO waits for a writer that may never come. So every touch runs in a thread of its own, which is
-left behind when it blocks; until it returns, other touches of the same folder fail at once.
+a FIFO waits for a writer that may never come. So every access runs in a thread of its own, which is
+abandoned when it blocks; until it returns, other accesses to the same folder fail at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NotRegular(OSError):
 def answered(path: str, touch: Callable[[], _T], *, limit_s: float = LIMIT_S) -> _T:
     """What `touch()` returns or raises; raises `NoAnswer` if that takes over `limit_s` seconds.
 
-    path: what is touched; its folder is taken to be unreachable until the blocked call returns.
+    path: the file that is accessed; its folder counts as unreachable until the blocked call returns.
     """
     folder = os.path.dirname(path)
     if _is_blocked(folder):
@@ -73,10 +73,12 @@ def stat_all(
 
     One thread walks along the paths, since a thread for each would cost more than the calls.
     """
-    found: list[os.stat_result | OSError | ValueError] = [NoAnswer(path, limit_s) for path in paths]
+    states: list[os.stat_result | OSError | ValueError] = [
+        NoAnswer(path, limit_s) for path in paths
+    ]
     begin = 0
     while begin < len(paths):
-        walk = _Walk(paths, found, begin)
+        walk = _Walk(paths, states, begin)
         while walk.thread.is_alive():
             before = walk.at
             walk.thread.join(limit_s)
@@ -86,7 +88,7 @@ def stat_all(
         if walk.at < len(paths):
             _blocked[os.path.dirname(paths[walk.at])] = walk.thread
         begin = walk.at + 1
-    return found
+    return states
 
 
 def read_start(path: str, size: int = 1, *, limit_s: float = LIMIT_S) -> bytes:
@@ -123,7 +125,7 @@ def sha256(
 
 
 def sha256_if_readable(path: str, *, on_read: Callable[[], None] = lambda: None) -> str:
-    """As `sha256`, "" where the file cannot be read: whoever reads it next says why."""
+    """As `sha256`, "" where the file cannot be read: decoding it gives the reason."""
     try:
         return sha256(path, on_read=on_read)
     except (OSError, ValueError):
@@ -140,15 +142,15 @@ def is_reachable(path: str, *, limit_s: float = LIMIT_S) -> bool:
 
 
 class _Walk:
-    """A thread that fills `found` with the states of `paths` from `begin` on; `at` is its place."""
+    """A thread that fills `states` with the results for `paths` from `begin` on; `at` is its position."""
 
     def __init__(
         self,
         paths: Sequence[str],
-        found: list[os.stat_result | OSError | ValueError],
+        states: list[os.stat_result | OSError | ValueError],
         begin: int,
     ) -> None:
-        self._paths, self._found = paths, found
+        self._paths, self._states = paths, states
         self.at = begin
         self.given_up = False
         self.thread = threading.Thread(target=self._run, name="stat", daemon=True)
@@ -163,8 +165,8 @@ class _Walk:
                 except (OSError, ValueError) as error:  # ValueError: a NUL in the name
                     state = error
                 if self.given_up:
-                    return  # somebody else has gone on from here
-                self._found[self.at] = state
+                    return  # another thread has gone on from here
+                self._states[self.at] = state
             self.at += 1
 
 

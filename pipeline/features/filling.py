@@ -1,4 +1,4 @@
-"""Frames of many clips on their way through the CNN: batches are filled across clips and callers.
+"""CNN batches that are filled across clips and callers.
 
 A few threads (as many as the backbone wants) take frames in order of arrival, whichever clip or
 call they come from. A batch leaves full; a partial one only when no more frames are to be expected.
@@ -23,7 +23,7 @@ _PATIENCE_S = 2.0
 
 
 class Job:
-    """One clip's frames on their way through the CNN.
+    """One clip's frames in the queue of the CNN.
 
     `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called; `features`
     (n, *shape) are whole once `on_done` has been called with None. It may be called more than once
@@ -65,7 +65,7 @@ class CnnThreads:
     """The threads that run a backbone over whatever jobs are put in; a context manager.
 
     `more_expected` says whether further frames are on their way; it must not block, and `changed`
-    is to be called when its answer may be another. Seconds: `busy_s` inside the engine, `idle_s`
+    is to be called when its answer may have changed. Seconds: `busy_s` inside the engine, `idle_s`
     waiting while frames were there or expected, both summed over the threads.
     """
 
@@ -77,7 +77,7 @@ class CnnThreads:
         self._waiting: deque[Job] = deque()
         self._frames = 0
         self._closed = False
-        self._off_duty = 0
+        self._idle = 0
         self._news = threading.Condition()
         self._threads = [
             threading.Thread(target=self._run, name=f"cnn-{i}", daemon=True)
@@ -110,7 +110,7 @@ class CnnThreads:
             self._wake()
 
     def close(self) -> None:
-        """End the threads once their present batch is done. Jobs still queued stay unfinished."""
+        """End the threads after their current batch. Queued jobs stay unfinished."""
         with self._news:
             self._closed = True
             self._news.notify_all()
@@ -126,7 +126,7 @@ class CnnThreads:
     def _wake(self) -> None:
         # Only for a batch, or for threads that now have something to wait for: each clip changes
         # something, and threads that wake in vain take the interpreter from those at work.
-        if self._off_duty or self._due(self._more_expected(), 0.0):
+        if self._idle or self._due(self._more_expected(), 0.0):
             self._news.notify_all()
 
     def _run(self) -> None:
@@ -143,7 +143,7 @@ class CnnThreads:
             self._deliver(pieces, features, error, time.perf_counter() - started)
 
     def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> int:
-        """Copy the pieces' frames into the batch, one after the other; how many they are."""
+        """Copy the pieces' frames into the batch, one after the other; returns their number."""
         count = 0
         for piece in pieces:
             assert piece.job.frames is not None
@@ -161,11 +161,11 @@ class CnnThreads:
                 expected = self._more_expected()
                 if self._due(expected, now - began):
                     return self._cut()
-                # A thread with nothing in sight is not waiting, it is off duty.
+                # A thread without frames to expect is idle, which does not count as waiting.
                 if not expected and not self._frames:
-                    self._off_duty += 1
+                    self._idle += 1
                     self._news.wait()
-                    self._off_duty -= 1
+                    self._idle -= 1
                     began = time.perf_counter()
                 else:
                     self._news.wait(_PATIENCE_S)

@@ -10,7 +10,7 @@ SIDE = 128
 
 PICTURES = 3
 LARGEST_BYTES = 6144
-"""A picture of more bytes is encoded again at a lower quality: noise compresses badly."""
+"""A larger picture is encoded again at a lower quality: noise compresses badly."""
 
 _QUALITIES = (80, 65, 50, 35, 20, 8)
 
@@ -21,8 +21,8 @@ def preview_pictures(frames: NDArray[np.uint8]) -> tuple[bytes, ...]:
     frames: (n, size, size, 3) uint8 RGB. Of fewer than three frames each is shown once.
     """
     count = min(PICTURES, len(frames))
-    places = [(2 * i + 1) * len(frames) // (2 * count) for i in range(count)]
-    return tuple(jpeg(frames[place]) for place in places)
+    indices = [(2 * i + 1) * len(frames) // (2 * count) for i in range(count)]
+    return tuple(jpeg(frames[index]) for index in indices)
 
 
 def jpeg(frame: NDArray[np.uint8]) -> bytes:

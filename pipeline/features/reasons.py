@@ -1,4 +1,4 @@
-"""The stable codes that say why a clip failed, or what is odd about a ready one.
+"""The stable codes for why a clip failed, or what is wrong with a ready one.
 
 A code is data: it is stored in the row's `reason` column and is never renamed.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pipeline import engine
@@ -114,13 +114,6 @@ class FirstStage:
         return cls(
             backbone, pool, fetching, Extractor(spec, backbone, fetching, previews=stage.previews)
         )
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds so far by stage: decode, cnn, waiting; the CNN's are wall time."""
-        spent = asdict(self.extractor.seconds())
-        for name in ("cnn", "waiting"):
-            spent[name] /= self.backbone.concurrency
-        return spent
 
     def take_hash(self, path: str) -> str:
         """The SHA-256 of a remote clip as it was read, else nothing; asked once."""

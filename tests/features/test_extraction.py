@@ -269,9 +269,9 @@ def test_seconds_add_up_over_calls(pool: ThreadDecoders) -> None:
         extractor.extract(clips("1/6", "bad/unreadable"))
         extractor.extract(clips("2/6"))
         seconds = extractor.seconds()
-    assert seconds.decode == 1.0
-    assert seconds.cnn > 0
-    assert seconds.waiting >= 0
+    assert seconds["decode"] == 1.0
+    assert seconds["cnn"] > 0
+    assert seconds["waiting"] >= 0
 
 
 def test_a_result_shows_shapes_and_not_data(pool: ThreadDecoders) -> None:

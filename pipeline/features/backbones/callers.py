@@ -28,10 +28,10 @@ ENOUGH = 1.04
 def best_callers(backbone: Backbone, *, precision: str, cache: Path | None = None) -> int:
     """The smallest number of callers, 1 to 4, that nothing larger beats by 4 %.
 
-    Kept by model, precision, batch, device and versions in `cache` (None: the user's cache), so a
-    run measures once. A file that cannot be read or written is no reason to fail.
+    Cached by model, precision, batch, device and versions in `cache` (None: the user's cache), so it is
+    measured once. A cache file that cannot be read or written is ignored.
     """
-    what = {
+    facts = {
         "backbone": backbone.name,
         "size": backbone.size,
         "batch": backbone.batch,
@@ -39,7 +39,7 @@ def best_callers(backbone: Backbone, *, precision: str, cache: Path | None = Non
         "device": engine.device_name(),
         "software": backbone.software,
     }
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     file = (cache or cache_folder()) / "callers" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         callers = int(json.loads(file.read_text())["callers"])
@@ -48,7 +48,7 @@ def best_callers(backbone: Backbone, *, precision: str, cache: Path | None = Non
     rate(backbone, MOST)  # the first calls find cold memory
     rates = {callers: rate(backbone, callers) for callers in range(1, MOST + 1)}
     best = chosen(rates)
-    kept: dict[str, Any] = {**what, "callers": best, "frames_per_second": rates}
+    kept: dict[str, Any] = {**facts, "callers": best, "frames_per_second": rates}
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, kept)

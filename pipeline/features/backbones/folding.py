@@ -17,7 +17,7 @@ _FOLDS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
 
 def folded(model: Any) -> tuple[Any, int]:
-    """The model with every normalisation folded that follows a convolution alone, and how many.
+    """The model with every normalisation folded that directly follows a convolution, and how many.
 
     A convolution whose output is also used elsewhere, or that has an activation of its own, keeps
     its normalisation, and so does a normalisation with no convolution before it (ResNetV2,

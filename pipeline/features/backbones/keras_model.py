@@ -79,7 +79,7 @@ def _scaled(keras: Any, frames: Any, scaling: Scaling) -> Any:
 
 
 def _load(body: Any, name: str, weights: Weights) -> None:
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with _named_for_keras(Path(str(weights.path))) as path:
@@ -87,8 +87,8 @@ def _load(body: Any, name: str, weights: Weights) -> None:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = str(error).strip().partition("\n")[0]
         else:
-            # Keras only warns where a file lacks some layers, and leaves those as they began.
-            why = next((str(w.message) for w in said if "freshly-init" in str(w.message)), "")
+            # Keras only warns where a file lacks some layers, and leaves those at their initial values.
+            why = next((str(w.message) for w in caught if "freshly-init" in str(w.message)), "")
     if why:
         raise ConfigError(
             f"the weights file {str(weights.path)!r} does not fit {name} without its top "

@@ -76,7 +76,7 @@ def openvino_software() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
-    """Let one process export while the others wait; false where the system has no file locks."""
+    """Hold the lock of an entry; yields False where the system has no file locks."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / f".{name}.lock").open("w")
@@ -96,7 +96,7 @@ def _one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
 
 
 def _sweep(entry: Path) -> None:
-    """Remove what exports that were killed have left."""
+    """Remove the temporary folders of killed exports."""
     for leftover in entry.parent.glob(f".{entry.name}.*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -114,7 +114,7 @@ def _export(spec: Spec, weights: Weights, entry: Path) -> None:
     # The path lets a source tree find itself.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        answer = subprocess.run(
+        ended = subprocess.run(
             [*command, json.dumps(order)],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -122,8 +122,8 @@ def _export(spec: Spec, weights: Weights, entry: Path) -> None:
             text=True,
             errors="replace",
         )
-        if answer.returncode:
-            raise ConfigError(_last_line(answer.stderr) or f"exit status {answer.returncode}")
+        if ended.returncode:
+            raise ConfigError(_last_line(ended.stderr) or f"exit status {ended.returncode}")
         with contextlib.suppress(OSError):
             os.rename(temporary, entry)
     finally:

@@ -23,8 +23,8 @@ from pipeline.spec import Precision, Spec
 _BATCH = 8
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
-# OpenVINO's Python binding sets itself up inside the first inference of a process. Two threads whose
-# first calls meet there wait for each other for ever (seen with 2026.4: one holds the interpreter's
+# OpenVINO's Python binding initialises itself inside the first inference of a process. Two threads whose
+# first calls overlap deadlock (seen with 2026.4: one holds the interpreter's
 # lock, the other the binding's), so `load_openvino` makes the first call, one thread at a time.
 _FIRST_CALL = threading.Lock()
 

@@ -1,7 +1,7 @@
 """The `pose` backbone: 33 landmarks of the most visible person per frame, by BlazePose.
 
-The detector looks at a clip's first frame; from then on each frame's region comes from the landmarks
-of the one before, and the detector is asked again only where the person was lost. Needs LiteRT
+The detector runs on a clip's first frame; from then on each frame's region comes from the landmarks
+of the one before, and the detector runs again only where the person was lost. Needs LiteRT
 (extra `pose`) and the two model files; MediaPipe itself is not needed.
 """
 
@@ -38,7 +38,7 @@ class PoseBackbone:
 
     One step is (33, 4) float32: x, y as shares of the fitted frame (0..1 inside it), z on the
     scale of x with the hips near 0, negative towards the camera, and visibility 0..1. A frame in
-    which nobody is found is all zeros. Values are per frame, not smoothed over time.
+    which no person is detected is all zeros. Values are per frame, not smoothed over time.
     """
 
     name = "pose"

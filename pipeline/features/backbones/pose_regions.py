@@ -75,7 +75,7 @@ def region_of(hips: Points, edge: Points) -> Region | None:
 
 
 def best_person(boxes: Points, scores: Points, size: int) -> Region | None:
-    """The region of the most certain person that the detector saw.
+    """The region of the person that the detector is most certain of.
 
     boxes: (2254, 12), offsets to the anchors in the detector's pixels: centre, size, then four
     points of which the first two are hips and edge. scores: (2254,) before the sigmoid. size: the

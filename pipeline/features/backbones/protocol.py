@@ -1,4 +1,4 @@
-"""The one interface that every first stage has once it is loaded."""
+"""The interface of every loaded backbone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 class Backbone(Protocol):
-    """A loaded first stage: frames in, one vector (or small array) per frame out.
+    """A loaded backbone: frames in, one vector (or small array) per frame out.
 
-    `concurrency` threads may call it at once, and that many keep the machine busy. Every call runs
+    `concurrency` threads may call it at once, and that many keep the device busy. Every call runs
     one fixed batch shape of `batch` frames and pads itself, and a frame's result does not
     depend, to the bit, on its place in the batch, on its neighbours or on the caller's thread.
     Where `whole_clips` is true a call must hold all frames of one clip, in order, and no others.

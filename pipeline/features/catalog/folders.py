@@ -1,4 +1,4 @@
-"""Clips in folders: the walk, and what the folders' names say."""
+"""Clips in folders: the walk, and labels and splits from the folders' names."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class LeftOut(UserWarning):
 
 
 class Unplaced(UserWarning):
-    """Clips whose folders say neither label nor split."""
+    """Clips whose folders give neither label nor split."""
 
 
-class Found(NamedTuple):
+class Listed(NamedTuple):
     """A clip as a listing gives it."""
 
     video_id: str
@@ -59,45 +59,45 @@ def list_folder(root: str) -> pd.DataFrame:
 
     The first folder below the root is the label; where they are named as splits, they are the split
     and the second is the label. Hidden files and folders and stores (`*.zarr`) are passed over,
-    links are followed but never in a circle. Files whose endings are not those of clips are left
+    links are followed, but no cycle of them. Files whose endings are not those of clips are left
     out, and one warning names the endings.
     Raises `ConfigError` where there is no clip or a folder may not be listed.
     """
     left_out: Counter[str] = Counter()
-    found = sorted(_walk(root, left_out))
+    clips = sorted(_walk(root, left_out))
     if left_out:
         warnings.warn(_left_out(left_out, root), LeftOut, stacklevel=2)
-    if not found:
+    if not clips:
         endings = " ".join(sorted(CLIP_ENDINGS))
         raise ConfigError(
             f"there is no clip under {root!r}: a clip's name ends in one of {endings}"
         )
-    return by_folders(found)
+    return by_folders(clips)
 
 
-def by_folders(found: Sequence[Found]) -> pd.DataFrame:
+def by_folders(clips: Sequence[Listed]) -> pd.DataFrame:
     """The catalog of listed clips, with labels and splits from the folders of their ids."""
-    parts = [f.video_id.split("/")[:-1] for f in found]
+    parts = [f.video_id.split("/")[:-1] for f in clips]
     labels = [folders[0].strip() if folders else "" for folders in parts]
-    splits = [""] * len(found)
+    splits = [""] * len(clips)
     if _has_splits(parts):
         named = [SPLIT_NAMES.get(folders[0].lower(), "") if folders else "" for folders in parts]
-        # What lies beside the splits is in none of them, and its folder is no class of theirs.
+        # A clip beside the split folders has no split, and its folder is not a class.
         labels = [
             folders[1].strip() if split and len(folders) > 1 else ""
             for folders, split in zip(parts, named, strict=True)
         ]
         splits = named
-        _warn_of_strays([f.video_id for f, split in zip(found, named, strict=True) if not split])
+        _warn_of_strays([f.video_id for f, split in zip(clips, named, strict=True) if not split])
     return make_catalog(
         {
-            "video_id": [f.video_id for f in found],
-            "path": [f.path for f in found],
+            "video_id": [f.video_id for f in clips],
+            "path": [f.path for f in clips],
             "label": labels,
             "split": splits,
-            "group": [ucf_group(f.video_id) for f in found],
-            "size_bytes": [f.size_bytes for f in found],
-            "mtime_ns": [f.mtime_ns for f in found],
+            "group": [ucf_group(f.video_id) for f in clips],
+            "size_bytes": [f.size_bytes for f in clips],
+            "mtime_ns": [f.mtime_ns for f in clips],
         }
     )
 
@@ -138,7 +138,7 @@ def list_one(path: str) -> pd.DataFrame:
         raise ConfigError(f"{path!r} cannot be a clip: {error.strerror}") from None
     except OSError as error:
         raise ConfigError(f"{path!r} cannot be read: {error.strerror}") from None
-    return by_folders([Found(os.path.basename(path), path, state.st_size, state.st_mtime_ns)])
+    return by_folders([Listed(os.path.basename(path), path, state.st_size, state.st_mtime_ns)])
 
 
 def is_clip_name(name: str) -> bool:
@@ -170,7 +170,7 @@ def _left_out(endings: Counter[str], root: str) -> str:
     )
 
 
-def _walk(root: str, left_out: Counter[str]) -> Iterator[Found]:
+def _walk(root: str, left_out: Counter[str]) -> Iterator[Listed]:
     """The clips of a folder and of those below it, in no order; counts the other files' endings."""
     pending = [_Folder(root, "", frozenset())]
     visits: Counter[tuple[int, int]] = Counter()
@@ -178,7 +178,7 @@ def _walk(root: str, left_out: Counter[str]) -> Iterator[Found]:
         folder = pending.pop()
         here, entries = _list(folder.path)
         if here in folder.above:
-            continue  # a link back to where we come from
+            continue  # a link back to a parent
         visits[here] += 1
         if visits[here] > MOST_WAYS:
             raise ConfigError(
@@ -198,7 +198,7 @@ def _walk(root: str, left_out: Counter[str]) -> Iterator[Found]:
             elif entry.state is None:
                 continue
             elif is_clip_name(entry.name):
-                yield Found(folder.prefix + entry.name, path, *entry.state)
+                yield Listed(folder.prefix + entry.name, path, *entry.state)
             elif entry.state != ABSENT:
                 left_out[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
 
@@ -237,7 +237,7 @@ def _list(folder: str) -> tuple[tuple[int, int], list[_Entry]]:
 
 
 def _look(entry: os.DirEntry[str]) -> _Entry:
-    """An entry's name and state; `ABSENT` for a link that dangles or leads round in a circle."""
+    """An entry's name and state; `ABSENT` for a link that dangles or forms a cycle."""
     try:
         state = entry.stat()
     except PermissionError:

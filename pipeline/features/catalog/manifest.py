@@ -85,8 +85,8 @@ def list_manifest(manifest: str) -> pd.DataFrame:
 def _read(manifest: str) -> pd.DataFrame:
     """The known columns of the file as text; a row for each that is not blank.
 
-    A row may end in commas behind its last value; any other surplus value means that a comma stands
-    unquoted somewhere before it, so that every value behind that comma is in the wrong column.
+    A row may end in surplus commas; a surplus value means an unquoted comma somewhere before it, so that
+    every value behind that comma is in the wrong column.
     """
     tab = manifest.lower().endswith(".tsv")
     rows = csv.reader(
@@ -135,8 +135,8 @@ def _text(manifest: str) -> str:
             data = read_start(manifest, -1)
     except Exception as error:  # each service raises its own kinds
         detail = getattr(error, "strerror", None) or without_secrets(str(error))
-        kind = service_error(error) if is_remote(manifest) else ConfigError
-        raise kind(f"{without_secrets(manifest)} cannot be read: {detail}") from None
+        error_class = service_error(error) if is_remote(manifest) else ConfigError
+        raise error_class(f"{without_secrets(manifest)} cannot be read: {detail}") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -203,7 +203,7 @@ def _groups(given: Sequence[str], ids: Sequence[str]) -> list[str]:
 def _sizes(
     table: pd.DataFrame, paths: Sequence[str], manifest: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sizes and times as the manifest says, or the file where it does not say both."""
+    """Sizes and times from the manifest, or from the file where the manifest lacks either."""
     sizes = _numbers(table, "size_bytes", manifest)
     times = _numbers(table, "mtime_ns", manifest)
     ask = np.flatnonzero((sizes < 0) | (times < 0)).tolist()

@@ -1,4 +1,4 @@
-"""A choice among the clips, by class and by number."""
+"""Choosing clips by class and by number."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def narrow(
         if name not in known:
             hint = did_you_mean(name, known, most=20)
             raise ConfigError(f"no clip has the class {name!r}: {hint}")
-    for what, number in (("limit", limit), ("per_class", per_class)):
+    for name, number in (("limit", limit), ("per_class", per_class)):
         if number < 0:
-            raise ConfigError(f"{what} is {number}: give 0 for all, or a number of clips")
+            raise ConfigError(f"{name} is {number}: give 0 for all, or a number of clips")
     chosen = labels.isin(list(classes)).to_numpy() if classes else np.ones(len(catalog), bool)
     place = labels[chosen].groupby(labels[chosen]).cumcount().to_numpy()
     positions = np.flatnonzero(chosen)

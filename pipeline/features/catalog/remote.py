@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote
 import pandas as pd
 
 from pipeline.errors import ConfigError, PixelsError, ServiceUnavailable
-from pipeline.features.catalog.folders import Found, by_folders, is_clip_name
+from pipeline.features.catalog.folders import Listed, by_folders, is_clip_name
 from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.files import NoAnswer, answered
 
@@ -32,7 +32,7 @@ _TIMES = (
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
 _ASKED_AT_ONCE = 16
 _CONNECT_S, _BETWEEN_BYTES_S = 10.0, 20.0
-_SAID_AFTER_S = 5.0
+_WARN_AFTER_S = 5.0
 _GIVEN_UP_AFTER = 4  # clips of one host in a row
 _SHORTEST = 6  # shorter values are no secrets, and may be a part of any word
 _USER = re.compile(r"://[^/?#\s]*@")  # in every link of a chain, simplecache::https://me:pw@host/…
@@ -64,10 +64,10 @@ def without_query(url: str) -> str:
 
 
 def without_secrets(text: str, url: str = "") -> str:
-    """A message with what URLs carry beside the address taken out: queries, users, passwords.
+    """A message without the secrets of the URLs in it: queries, users, passwords.
 
-    url: the one that the message is about, if it may have a query: a service that repeats the query,
-    or a value of it, in its own words is not repeated.
+    url: the URL that the message is about, if it may have a query: a service may repeat the query, or
+    a value of it, in its own words.
     """
     query = url.partition("#")[0].partition("?")[2]  # urlsplit raises on what is no URL
     values = {value for _, value in parse_qsl(query, keep_blank_values=True)}
@@ -81,22 +81,22 @@ def without_secrets(text: str, url: str = "") -> str:
 
 
 def cause_of(error: BaseException, url: str) -> str:
-    """What a service's error says, without what `url` carries beside the address."""
+    """The message of a service's error, without the secrets of `url`."""
     if isinstance(error, RecursionError) or "PermanentRedirect" in str(error):
-        # What aiobotocore makes of a bucket that is elsewhere: it asks where, is redirected, asks, …
-        # until Python's stack ends, or whoever counts the redirects does.
+        # aiobotocore with a bucket in another region: it asks where, is redirected, asks again, …
+        # until Python's stack or the limit of redirects is reached.
         return "redirected again and again; AWS_DEFAULT_REGION names the bucket's region"
     return without_secrets(str(error), url) or type(error).__name__
 
 
 def service_error(error: Exception) -> type[PixelsError]:
-    """What a failed request to a service is: a mistake in the address, or the service's own state."""
+    """The error class of a failed request: a mistake in the address, or a service that fails."""
     mistake = is_absent(error) or isinstance(error, ImportError | ValueError)
     return ConfigError if mistake else ServiceUnavailable
 
 
 def is_absent(error: Exception) -> bool:
-    """Whether a service has said that there is no such thing.
+    """Whether a service answered that the object does not exist.
 
     fsspec raises `FileNotFoundError` for every failure over HTTP, no answer at all among them.
     """
@@ -123,8 +123,8 @@ def refuse_credentials(url: str) -> None:
 def refuse_protocol(url: str, where: str) -> None:
     """Raise `ConfigError` for a URL that fsspec would open by other means than a storage service.
 
-    A manifest may come from elsewhere, and fsspec's chains (`reference::`, `zip::`, `dir::`) read local
-    files, write caches, or take their instructions from what they open.
+    A manifest may come from someone else, and fsspec's chains (`reference::`, `zip::`, `dir::`) read
+    local files, write caches, or follow instructions in what they open.
     """
     protocol = url.split("://")[0]
     if protocol not in SERVICES:
@@ -150,19 +150,19 @@ def list_remote_folder(url: str) -> pd.DataFrame:
             f"{without_secrets(url)} cannot be listed ({cause_of(error, url)}): check the "
             "address, the credentials in the environment, and that fsspec's package for it is there"
         ) from None
-    found = []
+    clips = []
     for path, info in listing.items():
         inside = path.removeprefix(root).lstrip("/")
         folders = inside.split("/")[:-1]
         hidden = any(name.startswith(".") or name.endswith(".zarr") for name in folders)
         if is_clip_name(inside.rsplit("/", 1)[-1]) and not hidden:
-            found.append(Found(inside, fs.unstrip_protocol(path), *size_and_time(info)))
-    if not found:
+            clips.append(Listed(inside, fs.unstrip_protocol(path), *size_and_time(info)))
+    if not clips:
         raise ConfigError(
             f"there is no clip under {without_secrets(url)}: look at the address; a CSV manifest "
             "with a column path can list clips anywhere"
         )
-    return by_folders(sorted(found))
+    return by_folders(sorted(clips))
 
 
 def list_remote_clip(url: str) -> pd.DataFrame:
@@ -172,28 +172,27 @@ def list_remote_clip(url: str) -> pd.DataFrame:
     if (size, time) == ABSENT:
         raise ConfigError(f"there is no clip at {without_secrets(url)}: look at the address")
     name = without_query(url).rsplit("/", 1)[-1]
-    return by_folders([Found(name, url, size, time)])
+    return by_folders([Listed(name, url, size, time)])
 
 
 def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:
-    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none, `UNKNOWN` where nobody
-    says; several at once.
+    """(size_bytes, mtime_ns) of clips at URLs, `ABSENT` where there is none, `UNKNOWN` without an answer.
 
-    Each has a time limit. After some clips of a host in a row gave no answer, the others of it are
-    unknown without being asked. What takes long is said (`SlowListing`).
+    Sixteen are asked at once, each with a time limit. After several clips of a host in a row gave no
+    answer, its others are unknown without being asked. Warns `SlowListing` when it takes long.
     """
     for url in urls:
         refuse_credentials(url)
     silent: Counter[str] = Counter()
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
         futures = [threads.submit(_state_of, url, silent) for url in urls]
-        done, pending = wait(futures, timeout=_SAID_AFTER_S)
+        done, pending = wait(futures, timeout=_WARN_AFTER_S)
         if pending:
             first = next(
                 url for url, future in zip(urls, futures, strict=True) if future in pending
             )
             warnings.warn(
-                f"{len(done)} of {len(urls)} clips at URLs have answered in {_SAID_AFTER_S:g} s: "
+                f"{len(done)} of {len(urls)} clips at URLs have answered in {_WARN_AFTER_S:g} s: "
                 f"waiting, for {_host_of(first)} first",
                 SlowListing,
                 stacklevel=2,
@@ -202,7 +201,7 @@ def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it; http gives up on a server that is silent."""
+    """The fsspec file system of a URL, and the path in it. HTTP requests have time limits."""
     import fsspec
 
     options: dict[str, Any] = {}
@@ -213,10 +212,10 @@ def filesystem(url: str) -> tuple[Any, str]:
         limit = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_S, sock_read=_BETWEEN_BYTES_S
         )
-        theirs = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
-        options["client_kwargs"] = {"timeout": limit, **theirs}
-    found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
-    return found
+        configured = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+        options["client_kwargs"] = {"timeout": limit, **configured}
+    resolved: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+    return resolved
 
 
 def size_and_time(info: Mapping[str, Any]) -> tuple[int, int]:
@@ -258,7 +257,7 @@ def _host_of(url: str) -> str:
 
 
 def _is_silence(error: BaseException) -> bool:
-    """Whether no answer came at all: a refusal, or an error of the server, is one."""
+    """Whether there was no answer at all; a refusal or a server's error is an answer."""
     cause = error.__cause__ or error
     if isinstance(cause, NoAnswer | TimeoutError | ConnectionError):
         return True

@@ -28,7 +28,7 @@ ABSENT = (-1, 0)
 """(size_bytes, mtime_ns) of a file that is not there."""
 
 UNKNOWN = (-1, -1)
-"""(size_bytes, mtime_ns) of a clip whose service or mount did not say what it is."""
+"""(size_bytes, mtime_ns) of a clip whose service or mount did not answer."""
 
 
 def make_catalog(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What UCF's names and lists say: groups from file names, splits from the official text files."""
+"""UCF's names and lists: groups from file names, splits from the official text files."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ def _which_list(where: str) -> tuple[Path, str]:
     folder, colon, wish = where.rpartition(":")
     if not colon or not wish.isdecimal() or Path(where).is_dir():
         folder, wish = where, ""
-    found = {
+    lists = {
         m[2] for p in Path(folder).glob("*list*.txt") if (m := _LIST.fullmatch(p.name)) is not None
     }
-    if not found:
+    if not lists:
         raise ConfigError(f"there is no trainlistNN.txt in {folder!r}: give UCF's folder of lists")
-    numbers = {int(text): text for text in found}
+    numbers = {int(text): text for text in lists}
     number = int(wish) if wish else min(numbers)
     if number not in numbers:
         raise ConfigError(
-            f"there is no list {number} in {folder!r}: it has {', '.join(sorted(found))}"
+            f"there is no list {number} in {folder!r}: it has {', '.join(sorted(lists))}"
         )
     return Path(folder), numbers[number]
 

@@ -1,7 +1,7 @@
 """The decoder process: reads clips one at a time, on one thread, for `decoding.process`.
 
-A line of JSON comes in for every clip and one goes out; frames go into the shared slot. It dies
-at once when its parent does, whatever it is doing.
+It reads one line of JSON per clip and writes one; frames go into the shared slot. It dies at once
+when its parent does, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 LARGEST_LOG = 1 << 20
-"""Bytes that the decoders' chatter about one clip may fill."""
+"""Most bytes that the decoders may log about one clip."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     from pipeline.features.decoding.values import FramePlan
     from pipeline.features.files import sha256_if_readable
 
-    # What FFmpeg has to say goes to standard error, the log of this process, not through Python.
+    # FFmpeg logs to standard error, the log of this process, not through Python.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)
     cv2.setNumThreads(1)
@@ -67,12 +67,12 @@ def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> di
     import cv2
 
     from pipeline.errors import UnreadableClip
-    from pipeline.features.decoding.faults import misbehave_as_told
+    from pipeline.features.decoding.faults import act_out_fault
     from pipeline.features.decoding.reading import read_clip
     from pipeline.features.previews import preview_pictures
 
     try:
-        misbehave_as_told(path)
+        act_out_fault(path)
         clip = read_clip(path, plan, out=out, on_progress=count)
         pictures = preview_pictures(clip.frames) if previews else ()
     except UnreadableClip as error:
@@ -107,7 +107,7 @@ def die_with_parent(lifeline_fd: int) -> None:
     fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
     poll = select.poll()
     poll.register(lifeline_fd, select.POLLHUP)
-    if poll.poll(0):  # the parent died before the line was armed
+    if poll.poll(0):  # the parent died before the signal was set up
         os._exit(1)
 
 

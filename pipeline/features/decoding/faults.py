@@ -17,7 +17,7 @@ import numpy as np
 VARIABLE = "PIXELS_ONCE_FAULTS"
 
 
-def misbehave_as_told(path: str) -> None:
+def act_out_fault(path: str) -> None:
     """Act out the fault that is set for this clip's file name, if any."""
     text = os.environ.get(VARIABLE)
     if not text:
@@ -42,7 +42,7 @@ def _spin_gil() -> None:
 
 
 def _eat_memory() -> None:
-    # The limit is on what is asked for: pages that are never touched count, and cost no time.
+    # The limit counts allocations: pages that are never touched count too, and cost no time.
     eaten = []
     while True:
         eaten.append(np.empty(16 << 20, np.uint8))

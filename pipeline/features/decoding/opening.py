@@ -1,7 +1,7 @@
 """Opening a file: only what holds video, only this file, and the one stream that is the clip.
 
-FFmpeg's demuxer, asked through PyAV, is the account of record. Whoever looks at a clip (the reader,
-seeking, the timeline, `scan`) opens it here, so all of them see the same stream.
+FFmpeg's demuxer, through PyAV, is the account of record. The reader, seeking, the timeline and `scan`
+all open a clip here, so they see the same stream.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a packet tells without being decoded: whether it is whole, and whether decoding may begin.
+"""What a packet shows without being decoded: whether it is whole, and whether decoding can start at it.
 
 The keyframe flag is not enough: encoders set it at the recovery points of intra-refresh and of open
 GOPs too, from which some pictures come out wrong.
@@ -15,7 +15,7 @@ _HEVC_IRAP, _HEVC_PICTURES = set(range(16, 24)), range(32)
 
 @dataclass(frozen=True, slots=True)
 class Packets:
-    """How the packets of one stream are looked at.
+    """How the packets of one stream are parsed.
 
     codec: its decoder's name. prefix: bytes of the length before each NAL unit (H.264 and HEVC in
     MP4 and Matroska), 0 where the units are not length-prefixed.
@@ -34,7 +34,7 @@ class Packets:
         return cls(context.name, (extra[at] & 3) + 1)
 
     def whole(self, packet: Any) -> bool:
-        """Whether the packet's outline is intact: its units' lengths add up to its size."""
+        """Whether the packet is intact: the lengths of its NAL units add up to its size."""
         if self.codec not in ("h264", "hevc"):
             return bool(packet.size)
         return self._kinds(packet) is not None

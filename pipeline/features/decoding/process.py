@@ -1,4 +1,4 @@
-"""A decoder process as its parent sees it: start, ask, wait with a limit, kill."""
+"""A decoder process as its parent sees it: start, request, wait with a limit, kill."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ChildProcess:
     def read(self, path: str, size_bytes: int, slot: int) -> ClipFrames:
         """The clip's frames, in the slot's memory. Raises `UnreadableClip`.
 
-        Afterwards ask `usable`: a process that crashed or was killed reads no other clip.
+        Check `usable` afterwards: a process that crashed or was killed reads no other clip.
         """
         request = json.dumps({"path": path, "offset": self._slots.offset(slot)})
         try:
@@ -138,7 +138,7 @@ class ChildProcess:
             ) from None
         if "clip" not in reply:
             if reply["reason"] == "out_of_memory":
-                self._end()  # a heap that once was full is not to be trusted
+                self._end()  # a heap that has been full cannot be trusted
             words = self._last_words() if reply["reason"] != "missing" else ""
             detail = "; ".join(filter(None, [reply["detail"], words]))
             raise UnreadableClip(reply["reason"], detail, sha256=reply["sha256"])
@@ -146,7 +146,7 @@ class ChildProcess:
 
     @property
     def usable(self) -> bool:
-        """Whether it runs and may be asked again."""
+        """Whether it runs and can read another clip."""
         return not self._ended and self._process.poll() is None
 
     def kill(self) -> None:
@@ -154,7 +154,7 @@ class ChildProcess:
         self._process.kill()
 
     def close(self) -> None:
-        """Kill, reap, and close what was open for it."""
+        """Kill and reap the process, and close its descriptors."""
         self._end()
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):
@@ -242,7 +242,7 @@ def _clip_frames(reply: dict[str, Any], slots: FrameSlots, slot: int) -> ClipFra
     lent = [slot]
 
     def release() -> None:
-        while lent:  # a second call finds nothing to give back
+        while lent:  # a second call does nothing
             slots.take_back(lent.pop())
 
     return ClipFrames(

@@ -57,9 +57,9 @@ class PacketTimes:
 def read_by_seeking(
     video: Video, plan: FramePlan, room: NDArray[np.uint8], on_progress: OnProgress
 ) -> tuple[Kept, NDArray[np.int64]] | None:
-    """What was kept of a long clip and the wanted indices; see `through.read_through`.
+    """The wanted frames of a long clip and their indices; see `through.read_through`.
 
-    None where only reading through is sure and quick; the video is then used up.
+    None where seeking is not exact or not faster; the video cannot be read again then.
     """
     if _near_the_start(plan, video):
         return None
@@ -101,7 +101,7 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
         return None
     if context.name not in _CODECS or context.pix_fmt not in _EIGHT_BIT:
         return None
-    looks = Packets.of(context)
+    parser = Packets.of(context)
     shown: list[int] = []
     keys: list[int] = []
     decode_times: list[int] = []
@@ -112,10 +112,10 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
             on_progress()
             if packet.is_discard:
                 continue
-            if packet.pts is None or packet.is_corrupt or not looks.whole(packet):
+            if packet.pts is None or packet.is_corrupt or not parser.whole(packet):
                 return None
             shown.append(packet.pts)
-            if packet.is_keyframe and looks.clean(packet):
+            if packet.is_keyframe and parser.clean(packet):
                 keys.append(packet.pts)
             if not keys:
                 return None
@@ -125,7 +125,7 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
         return None
     order = np.argsort(shown, kind="stable")
     times = np.array(shown, dtype=np.int64)[order]
-    # The first packet is shown first, or frames before it would hang on what is not there.
+    # The first packet is shown first, or frames before it would depend on missing ones.
     sane = len(times) > 0 and times[0] == shown[0] and bool(np.all(np.diff(times) > 0))
     moved = np.abs(order - np.arange(len(order))).max(initial=0)
     if not sane or moved > MOST_REORDERED or any(b < a for a, b in pairwise(decode_times)):

@@ -26,7 +26,7 @@ OnProgress = Callable[[], None]
 
 @dataclass(slots=True)
 class Kept:
-    """What reading has gathered so far.
+    """The frames that were kept so far.
 
     pictures: fitted RGB by frame index; the first `len(room)` of them lie in `room`, in the order
     in which they came. times: seconds of every frame that was read. ended: the clip's end was
@@ -52,9 +52,9 @@ def read_through(
     room: NDArray[np.uint8],
     on_progress: OnProgress,
 ) -> tuple[Kept, NDArray[np.int64]]:
-    """What was kept of an open clip, and the wanted indices, ascending.
+    """The wanted frames of an open clip and their indices, ascending.
 
-    What a header says only decides which frames the first pass keeps. The rule is then applied to
+    A header's count only decides which frames the first pass keeps. The rule is then applied to
     the frames that came, and a second pass fetches those that it asks for and the first did not
     keep. Where the rule does not depend on the clip's length, reading stops at the last wanted
     frame.
@@ -67,8 +67,8 @@ def read_through(
         _keep_by_time(video, moments, plan, kept, on_progress, stop_early=stop_early)
     else:
         guess = _ENDLESS if stop_early else video.expected()
-        wishes = sample_indices(plan.sampling, guess or plan.sampling.steps)
-        _keep_by_index(video, wishes, plan, kept, on_progress, stop_early=stop_early)
+        guessed = sample_indices(plan.sampling, guess or plan.sampling.steps)
+        _keep_by_index(video, guessed, plan, kept, on_progress, stop_early=stop_early)
     wanted = wanted_of(plan, kept.times, video)
     absent = [index for index in wanted.tolist() if index not in kept.pictures]
     if absent:
@@ -99,12 +99,12 @@ def _keep_by_index(
     *,
     stop_early: bool,
 ) -> None:
-    wishes = set(indices.tolist())
-    last = max(wishes, default=-1)
+    wanted = set(indices.tolist())
+    last = max(wanted, default=-1)
     for frame in video:
         on_progress()
         kept.times.append(frame.time_s)
-        if frame.index in wishes:
+        if frame.index in wanted:
             kept.keep(video, frame, plan)
         if stop_early and frame.index >= last:
             return

@@ -113,7 +113,7 @@ class ClipFrames(DecoderFacts):
 
     frames: (n, size, size, 3) uint8 RGB, upright and fitted, n ≤ steps. They may live in shared
         memory that is lent: call `release` when done, and do not read them afterwards.
-    frame_index: (n,) int32, the place of each in the clip.
+    frame_index: (n,) int32, the index of each in the clip.
     timestamp: (n,) float32, seconds from the clip's first frame, rising.
     reason: "" or a warning of `reasons`. decode_s: CPU seconds spent.
     sha256: of the file's bytes as they were before it was read; "" where it was not taken.

@@ -1,4 +1,4 @@
-"""An open clip: what FFmpeg says of it, its frames in order with their times, and their pictures."""
+"""An open clip: FFmpeg's account of it, its frames in order with their times, and their pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DECODE_TIMES_ONLY = "avi"  # its presentation times are guesses that go astray 
 
 @dataclass(slots=True)
 class Frame:
-    """A decoded frame: its place in the clip, and seconds from the clip's first frame.
+    """A decoded frame: its index in the clip, and seconds from the clip's first frame.
 
     `raw` is FFmpeg's frame, given back to the decoder when the next one is asked for: a buffer that
     is free is used again while it is in the cache, which is worth 2 % of decoding.
@@ -46,7 +46,7 @@ class Frame:
     raw: Any
 
     def held(self) -> Frame:
-        """The same frame for longer."""
+        """The same frame, kept while the next ones are read."""
         return Frame(self.index, self.time_s, self.raw)
 
 
