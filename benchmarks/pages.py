@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def with_figures(readme: str) -> str:
-    """The README with its table made anew."""
+    """The README with its table written again."""
     from benchmarks.glance import glance
 
     table = "\n".join(glance()) + "\n"
@@ -161,14 +161,14 @@ def _section(name: str) -> list[str]:
     from benchmarks.alternating import kept
 
     module = importlib.import_module(f"benchmarks.{name}")
-    told = [
+    paragraphs = [
         part.replace("\n", " ")
         for part in (module.__doc__ or name).strip().split("\n\n")
         if not part.startswith(" ")
     ]
     figures = kept(name)
-    lines = [f"### {told[0].rstrip('.')}", ""]
-    lines += [line for part in told[1:] for line in (_cell(part), "")]
+    lines = [f"### {paragraphs[0].rstrip('.')}", ""]
+    lines += [line for part in paragraphs[1:] for line in (_cell(part), "")]
     for part in module.shown(figures).split("\n\n"):
         # What a terminal shows without a capital and a full stop is a sentence on a page.
         lines += [part if part.startswith("|") else f"{part[0].upper()}{part[1:]}.", ""]

@@ -105,10 +105,10 @@ def measure(url: str, folder: Path) -> dict[str, float]:
     out = folder / "report.html"
     started = time.monotonic()
     command = [sys.executable, "-m", "flows", "report", "--store", url, "--out", str(out), "--json"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     wall = time.monotonic() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    rows = json.loads(said)["rows"]
+    rows = json.loads(output)["rows"]
     return {
         "rows": rows,
         "seconds": round(wall, 1),

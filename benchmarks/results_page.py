@@ -4,7 +4,7 @@
 
 `CLIPS` holds a folder per data set, each with a folder per class. Every step resumes: features that
 a store holds and runs that are finished are not made again. The figures are kept in
-`benchmarks/results/heads.json`; with `--page` alone the page is written anew from them.
+`benchmarks/results/heads.json`; with `--page` alone the page is written from them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--work", default="results-work", help="where stores and runs go")
     parser.add_argument("--sets", default=",".join(one.name for one in SETS))
-    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args()
     wanted = [one for one in SETS if one.name in options.sets.split(",")]
     figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
@@ -160,13 +160,13 @@ def _section(one: DataSet, found: dict[str, Any]) -> list[str]:
     ]
     for line in found["lines"]:
         gap = line.get("against")
-        said = " – |" if held else ""
+        gap_cell = " – |" if held else ""
         if gap:
-            said = f" {gap['difference']:+.3f} ({_interval(gap)}) |"
+            gap_cell = f" {gap['difference']:+.3f} ({_interval(gap)}) |"
         spread = "–" if line["spread"] is None else f"{line['spread']:.3f}"
         lines.append(
             f"| {name_of(line)} | {line['top1']:.3f} | {spread} | {line['macro_f1']:.3f} | "
-            f"{line['validation_top1']:.3f} |{said} {line['parameters']:,} | "
+            f"{line['validation_top1']:.3f} |{gap_cell} {line['parameters']:,} | "
             f"{line['train_seconds']:.0f} |"
         )
     verdict = _verdict_of_views if one.beside else _verdict
@@ -194,24 +194,28 @@ def _verdict(lines: list[dict[str, Any]]) -> list[str]:
     best, plain = best_and_plain(lines)
     others = [line for line in lines if line.get("against")]
     gap = best["against"]
-    said = (
+    comparison = (
         f"Best other head by validation: **{name_of(best)}**, mean test top-1 {best['top1']:.3f} "
         f"beside {plain['top1']:.3f} of the frame average; over all test clips pooled the difference "
         f"is {gap['difference']:+.3f}, interval {_interval(gap)}."
     )
     if gap["low"] is None or pd.isna(gap["low"]):
-        return [said]
+        return [comparison]
     if gap["low"] > 0:
-        return [f"{said} The lead is more than chance: the order of the steps tells something."]
+        return [
+            f"{comparison} The lead is more than chance: the order of the steps tells something."
+        ]
     if gap["high"] < 0:
-        return [f"{said} The frame average is better, beyond chance."]
+        return [f"{comparison} The frame average is better, beyond chance."]
     better = sum((line["against"]["low"] or 0) > 0 for line in others)
     tail = (
         f"{better} of the {len(others)} other heads are ahead of the frame average beyond chance."
         if better
         else "No other head is ahead of the frame average beyond chance."
     )
-    return [f"{said} The interval holds 0: on these clips the two cannot be told apart. {tail}"]
+    return [
+        f"{comparison} The interval holds 0: on these clips the two cannot be told apart. {tail}"
+    ]
 
 
 def _verdict_of_views(lines: list[dict[str, Any]]) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.extract.flow import require_backbone
 from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
 from pipeline import engine
@@ -349,7 +348,7 @@ def test_a_new_family_is_one_value_in_the_list_of_families(
     spec, stage, weights = stage_of(settings, None)
     assert (spec.shape, spec.precision, stage.weights) == ((32, 32, 1), "float32", str(file))
     assert load(spec, weights, engine="keras") == "a backbone"
-    require_backbone(settings, spec)
+    backbones.family_of(spec.backbone).require(stage.engine)
     assert asked == [("grey", file, "keras"), "keras"]
     assert "grey" in backbones.backbone_names()
 
