@@ -17,7 +17,11 @@ pixels-once dataset --name ucf101-top5 --dir data/top5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Fetches a public data set, resumes, verifies, unpacks, and lays out folders and splits."""
+    """Fetches a public data set, resumes, checks, unpacks, and lays out folders and splits.
+
+    An archive is compared with the length that its server announces, and with its SHA-256 where one
+    is published (the splits of UCF101).
+    """
 
     name: str = setting(
         "", "which one", choices=("", "ucf101-top5", "ucf50", "ucf101"), metavar="NAME"

@@ -85,7 +85,7 @@ def run(settings: Settings, *, json: bool) -> int:
 
 
 def _run(settings: Settings, video: str, *, json: bool) -> int:
-    from flows.train.moved import moved_on
+    from flows.train.flow import moved_on
     from pipeline.features.catalog import discover
     from pipeline.heads.saved import load_run
     from pipeline.predict.prediction import open_predictor

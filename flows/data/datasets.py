@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.data.downloads import download
@@ -26,7 +26,11 @@ RAR_TOOLS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """One data set: archives (address → size of the download for people), and what is in it."""
+    """One data set: its archives, what is in them, and the size of the download for people.
+
+    sha256: of archives by file name, where somebody has published it. The others are compared with
+    the length that the server announces, and by their archive's own checks when they are unpacked.
+    """
 
     name: str
     clips: int
@@ -34,12 +38,13 @@ class DataSet:
     size: str
     archives: tuple[str, ...]
     page: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 _UCF = "https://www.crcv.ucf.edu/data"
 DATA_SETS = {
-    one.name: one
-    for one in (
+    data.name: data
+    for data in (
         DataSet(
             name="ucf101-top5",
             clips=818,
@@ -69,6 +74,12 @@ DATA_SETS = {
                 f"{_UCF}/UCF101/UCF101TrainTestSplits-RecognitionTask.zip",
             ),
             page=f"{_UCF}/UCF101.php",
+            # By the checksums of TensorFlow Datasets (`url_checksums/ucf101.txt`), which fetches it too.
+            sha256={
+                "UCF101TrainTestSplits-RecognitionTask.zip": (
+                    "5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27"
+                )
+            },
         ),
     )
 }
@@ -92,7 +103,7 @@ def fetch(
     keep: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fetched:
-    """Download, verify, unpack and lay out a data set; what is done already is not done again.
+    """Download, check, unpack and lay out a data set; what is done already is not done again.
 
     Clips end at `folder/clips/CLASS/NAME` (or `clips/train/CLASS/NAME` where the data set comes
     split), split files at `folder/splits`. Raises `ConfigError` (no tool for rar, an archive that
@@ -106,7 +117,12 @@ def fetch(
         for url in data.archives:
             name = url.rsplit("/", 1)[-1]
             where = f"{site.rstrip('/')}/{name}" if site else url
-            archive = download(where, folder / "archives" / name, on_progress=on_progress)
+            archive = download(
+                where,
+                folder / "archives" / name,
+                on_progress=on_progress,
+                digest=data.sha256.get(name, ""),
+            )
             unpack(archive, folder / "unpacked")
         lay_out(folder / "unpacked", folder)
         shutil.rmtree(folder / "unpacked")

@@ -1,4 +1,4 @@
-"""One large file over HTTP: goes on where it stopped, and is whole or not there."""
+"""One large file over HTTP: resumes where it stopped, and is complete or not there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import ServiceUnavailable
 from pipeline.features.catalog.remote import without_secrets
+from pipeline.features.files import sha256
 
 _BLOCK = 1 << 20
 _TRIES = 5
@@ -26,14 +27,16 @@ def download(
     path: Path,
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    digest: str = "",
     pause_s: float = 2.0,
 ) -> Path:
-    """Fetch `url` into `path`; returns it. Does nothing where the file is there.
+    """Fetch `url` into `path`; returns it. Does nothing if the file exists.
 
-    Arrives in `path.part`, and is renamed when its size is what the server said. An interrupted
-    one goes on by a range request, guarded by the server's ETag: a file that has changed meanwhile
-    begins anew. `on_progress` is called with (bytes, bytes in all). Raises `DownloadFailed` after
-    five tries without a byte of progress, or where the disk is too small.
+    It arrives in `path.part`, and is renamed when it has the length that the server announced and the
+    SHA-256 `digest`, where one is given. An interrupted download resumes by a range request, guarded by
+    the server's ETag: a file that has changed meanwhile starts over. on_progress: called with (bytes,
+    bytes in all). Raises `DownloadFailed` after five tries without a byte of progress, if the disk is
+    too small, or if the digest is another one.
     """
     if path.exists():
         return path
@@ -54,12 +57,13 @@ def download(
                     f"address, or put the file at {path} yourself"
                 ) from None
             error = f"{answer.code} {answer.reason}"
+        except DownloadFailed:
+            raise
         except (OSError, http.client.HTTPException) as caught:
-            if isinstance(caught, DownloadFailed):
-                raise
             error = str(caught) or type(caught).__name__
         else:
             if part.stat().st_size == total:
+                _require_digest(part, digest, shown)
                 part.replace(path)
                 tag.unlink(missing_ok=True)
                 return path
@@ -70,8 +74,18 @@ def download(
             time.sleep(pause_s * tries)
     raise DownloadFailed(
         f"{shown} could not be fetched ({without_secrets(error, url)}): check the network and run this "
-        f"again, it goes on from where it stopped; or put the file at {path} yourself"
+        f"again, it resumes where it stopped; or put the file at {path} yourself"
     )
+
+
+def _require_digest(part: Path, digest: str, url: str) -> None:
+    """Remove a complete file that is not the one that was published, and raise `DownloadFailed`."""
+    if digest and (found := sha256(part)) != digest:
+        part.unlink()
+        raise DownloadFailed(
+            f"{url} has the SHA-256 {found[:12]}… and not the published {digest[:12]}…: it was removed, "
+            "fetch it again, or from another --site"
+        )
 
 
 def _fetch(url: str, part: Path, tag: Path, on_progress: Callable[[int, int], None] | None) -> int:

@@ -1,8 +1,7 @@
-"""What every training of a command shares: its clips, its settings, and what it says of itself."""
+"""What all trainings of a command share: their clips, their settings, their messages and pages."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import math
 import sys
@@ -10,22 +9,28 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 import store
 from flows.names import label
+from flows.server.markdown import markdown_table, picture
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError, RunWarning
+from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import EpochReport, OnEpoch
 from pipeline.heads.holdout import Holdout
+from pipeline.heads.identity import Identity
 from pipeline.heads.splits import split_notes
 from pipeline.heads.views import with_views
 from pipeline.heads.zoo import HEADS
+
+if TYPE_CHECKING:
+    from pipeline.heads.saved import Run
 
 TRAINING = (
     "epochs",
@@ -51,10 +56,10 @@ ACCEPTED = "accepted"
 def print_notes(
     table: pd.DataFrame, holdouts: Sequence[Holdout], ways: Iterable[tuple[str, str]]
 ) -> None:
-    """Say what a user should know of how clips are split, each sentence once, on standard error.
+    """Print what a user should know of how clips are split, each sentence once, on standard error.
 
-    `ways` are the (split, test set) of one training or several. One that cannot be is passed over:
-    its training says so.
+    ways: (split, test set) of each training. One that is not possible is skipped: its training
+    raises the error.
     """
     notes: dict[str, None] = {}
     for how, test_set in dict.fromkeys(ways):
@@ -66,7 +71,7 @@ def print_notes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A store's clips, with other stores as their views, and what `predict` must know later."""
+    """A store's clips, with other stores as their views, and the first stage for a later `predict`."""
 
     clips: Clips
     first_stage: dict[str, Any]
@@ -75,8 +80,8 @@ class Loaded:
 def load_stores(stores: str) -> Loaded:
     """Read a store, or several with commas between them, which are views of the same clips.
 
-    The first store is the one that a run remembers. Raises `ConfigError` for a store without
-    usable clips and `SpecMismatch` where a view does not go with the first.
+    The first store is the one that a run remembers. Raises `ConfigError` for a store without usable
+    clips, and `SpecMismatch` if a view does not belong to the first.
     """
     urls = [url.strip() for url in stores.split(",") if url.strip()]
     if not urls:
@@ -107,7 +112,7 @@ def clip_seconds(table: pd.DataFrame) -> float:
 
 @contextlib.contextmanager
 def store_warnings() -> Iterator[None]:
-    """Say in one line each what a store or a run warns of (rows left out), on standard error."""
+    """Print warnings of stores and runs (rows left out) as one line each, on standard error."""
     ours = (store.StoreWarning, RunWarning)
     with warnings.catch_warnings(record=True) as caught:
         for category in ours:
@@ -118,6 +123,35 @@ def store_warnings() -> Iterator[None]:
             for warning in caught:
                 if issubclass(warning.category, ours):
                     print(warning.message, file=sys.stderr)
+
+
+def moved_on(run: Run) -> str:
+    """A sentence if the run's store has other features or labels now than the run saw; else empty.
+
+    A head needs no store: one that has been moved, or cannot be reached, is no problem.
+    """
+    url = str(run.config.get("store", {}).get("url", ""))
+    if not url:
+        return ""
+    try:
+        source = store.open(url)
+        if source.fingerprint != run.fingerprint:
+            return f"{url} holds another spec now than {run.folder} was trained on"
+        recorded = Identity.load(run.folder)
+        # A run of an older version recorded features and no labels.
+        changes = (
+            ClipChanges(features=tuple(run.moved_on(source)))
+            if recorded is None
+            else recorded.changes(source)
+        )
+    except (store.StoreError, ConfigError, OSError):
+        return ""
+    if not (phrases := changes.phrases()):
+        return ""
+    return (
+        f"{url} has moved on since {run.folder} was trained ({'; '.join(phrases)}): train again to "
+        "follow it"
+    )
 
 
 def run_name(settings: TrainSettings) -> str:
@@ -136,7 +170,7 @@ def run_name(settings: TrainSettings) -> str:
 
 
 def store_name(stores: str) -> str:
-    """What a run calls its (first) store: the stem of its path."""
+    """The name of a run's (first) store: the stem of its path."""
     return label(stores.split(",")[0])
 
 
@@ -186,18 +220,18 @@ def make_config(
 
 
 def epoch_hooks(settings: TrainingSettings, folder: Path, *others: OnEpoch) -> OnEpoch:
-    """What is called after each epoch: `others`, and TensorBoard's log where it is wanted."""
+    """A callback for the end of each epoch: `others`, and TensorBoard's log if it is wanted."""
     hooks = list(others)
     if settings.tensorboard:
         from pipeline.heads.tensorboard import log_epochs
 
         hooks.append(log_epochs(folder / "tensorboard"))
 
-    def tell(report: EpochReport) -> None:
+    def on_epoch(report: EpochReport) -> None:
         for hook in hooks:
             hook(report)
 
-    return tell
+    return on_epoch
 
 
 def print_epoch(report: EpochReport) -> None:
@@ -221,15 +255,11 @@ def print_epoch(report: EpochReport) -> None:
 
 def run_page(folder: Path, metrics: dict[str, Any]) -> str:
     """A run's figures and pictures as markdown, for its page in the Prefect UI."""
-    lines = [f"# {folder.name}", "", "| | top-1 | top-5 | clips |", "| --- | --- | --- | --- |"]
-    for part in ("test", "validation"):
-        values = metrics[part]
-        lines.append(
-            f"| {part} | {values['top1']:.3f} | {values['top5']:.3f} | {values['clips']} |"
-        )
+    parts = [(part, metrics[part]) for part in ("test", "validation")]
+    rows = [(part, f"{v['top1']:.3f}", f"{v['top5']:.3f}", v["clips"]) for part, v in parts]
+    lines = [f"# {folder.name}", "", *markdown_table(("", "top-1", "top-5", "clips"), rows)]
     for name in ("curves", "confusion"):
-        picture = folder / f"{name}.png"
-        if picture.exists():
-            data = base64.b64encode(picture.read_bytes()).decode()
-            lines += ["", f"![{name}](data:image/png;base64,{data})"]
+        file = folder / f"{name}.png"
+        if file.exists():
+            lines += ["", picture(name, file.read_bytes())]
     return "\n".join(lines)

@@ -33,7 +33,7 @@ from flows.train.flow import (
     store_warnings,
     train_config,
 )
-from flows.train.refreshed import Refreshed, Trained, publish
+from flows.train.result import RefreshResult, Trained, publish
 from flows.train.test_sets import refreshed_set, with_test_set
 from pipeline.heads.gate import require_unseen
 from pipeline.heads.holdout import Holdout
@@ -50,7 +50,7 @@ _REMEMBERED = "refreshed.json"
 
 
 @flow(name="refresh", flow_run_name="refresh {settings.store}", persist_result=False)
-def refresh(settings: RefreshSettings) -> Refreshed:
+def refresh(settings: RefreshSettings) -> RefreshResult:
     """Bring the store up to date, train the heads, and accept the best of them if it is not worse.
 
     The heads are judged on a test set of the store, which no head trains on; the first refresh
@@ -63,14 +63,14 @@ def refresh(settings: RefreshSettings) -> Refreshed:
         return _refresh(settings, page)
 
 
-def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
+def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
     logger = get_run_logger()
     settings = resolved(settings)
     runs = Path(settings.runs)
     heads = [name.strip() for name in settings.heads.split(",") if name.strip()]
     trainings = [train_settings(settings, name) for name in heads]
     summary = features(features_settings(settings))
-    begun = Refreshed(
+    begun = RefreshResult(
         outcome=summary.outcome,
         store=settings.store,
         extracted=summary.ready,
@@ -113,7 +113,7 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> Refreshed:
     return result
 
 
-def _ended(result: Refreshed, name: str) -> Refreshed:
+def _ended(result: RefreshResult, name: str) -> RefreshResult:
     """The flow's end in a state of this name, in which nothing was trained or promoted."""
     if result.stopped_by and is_scheduled():
         return Cancelled(message=result.headline())  # type: ignore[return-value]
@@ -185,7 +185,7 @@ def _train_all(
 
 def _judge(
     settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Trained
-) -> Refreshed:
+) -> RefreshResult:
     """Hold the best new head against the run that is accepted now, on the same unseen clips."""
     clips = loaded.clips
     rows = rows_of_test_set(clips.table, clips.holdouts, holdout.name)
@@ -226,10 +226,10 @@ def _result(
     before: Path | None,
     verdict: Verdict,
     note: str,
-) -> Refreshed:
+) -> RefreshResult:
     """What the verdict comes to; it is left in the run's folder, too."""
     config = json.loads((best.folder / "config.json").read_text(encoding="utf-8"))
-    result = Refreshed(
+    result = RefreshResult(
         outcome="promoted" if verdict.promoted else "refused",
         store=settings.store,
         run=best.folder.name,

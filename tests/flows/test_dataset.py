@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -121,6 +123,26 @@ def test_a_broken_line_is_gone_on_with_where_it_broke(site: Site, tmp_path: Path
     assert path.read_bytes() == site.files["f"]
     assert site.asked == ["", "bytes=3000-", "bytes=6000-", "bytes=9000-"]
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_file_with_another_digest_than_the_published_one_is_removed(
+    site: Site, tmp_path: Path
+) -> None:
+    site.files["f"] = b"not what was published"
+    right = hashlib.sha256(site.files["f"]).hexdigest()
+    with pytest.raises(DownloadFailed, match="and not the published 000000000000…: it was removed"):
+        download(f"{site.url}/f", tmp_path / "f", digest="0" * 64, pause_s=0)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".tag"] == []
+    assert download(f"{site.url}/f", tmp_path / "f", digest=right, pause_s=0).is_file()
+
+
+def test_a_published_digest_is_compared_wherever_the_archive_comes_from(
+    site: Site, tmp_path: Path
+) -> None:
+    site.files["UCF101TrainTestSplits-RecognitionTask.zip"] = b"other splits"
+    splits = replace(DATA_SETS["ucf101"], archives=DATA_SETS["ucf101"].archives[1:])
+    with pytest.raises(DownloadFailed, match=r"RecognitionTask\.zip has the SHA-256"):
+        fetch(splits, tmp_path / "d", site=site.url)
 
 
 def test_a_file_that_changed_meanwhile_begins_anew(site: Site, tmp_path: Path) -> None:

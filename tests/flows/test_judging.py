@@ -11,7 +11,7 @@ from flows.settings import RefreshSettings
 from flows.train import promotion
 from flows.train.flow import load_stores
 from flows.train.refresh import _judge
-from flows.train.refreshed import Trained
+from flows.train.result import Trained
 from flows.train.test_sets import refreshed_set, with_test_set
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.training import train

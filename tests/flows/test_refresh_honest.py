@@ -211,7 +211,7 @@ def test_what_was_promoted_meanwhile_is_what_a_refresh_is_judged_by(
     events = []
     monkeypatch.setattr("flows.train.refresh.print_epoch", overtaken)
     monkeypatch.setattr(
-        "flows.train.refreshed.emit_event",
+        "flows.train.result.emit_event",
         lambda **event: events.append((event["event"], (runs / "accepted").resolve().name)),
     )
     said = refresh("--threshold", "1")

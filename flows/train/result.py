@@ -1,4 +1,4 @@
-"""What a refresh came to: as a value, as a page in the UI, and as an event."""
+"""The result of a refresh: as a value, as a page in the UI, and as an event."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows.names import key
+from flows.server.markdown import markdown_table
 from flows.settings import RefreshSettings
 
 EVENT = "pixels-once.refresh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed:
-    """What a refresh came to. All figures are on the same `clips` clips of the test set.
+class RefreshResult:
+    """The result of a refresh. All figures are on the same `clips` clips of the test set.
 
     outcome: promoted · refused · unchanged (nothing new: no training) · skipped (store busy) ·
     interrupted (asked to stop, by the signal `stopped_by`: nothing trained or promoted).
-    `since` counts the clips that came, are gone or changed since the accepted run.
+    since: how many clips are new, gone or changed since the accepted run.
     """
 
     outcome: str
@@ -44,7 +45,7 @@ class Refreshed:
     stopped_by: str = ""
 
     def headline(self) -> str:
-        """One line that says which, and why."""
+        """The outcome and its reason in one line."""
         if self.outcome == "skipped":
             return f"skipped: another run holds {self.store}"
         if self.outcome == "unchanged":
@@ -61,7 +62,7 @@ class Refreshed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """One new head, with what its training and its validation clips say of it."""
+    """A new head, with the metrics of its training."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -72,27 +73,44 @@ class Trained:
         return validation["top1"], -validation["loss"]
 
 
-def publish(result: Refreshed, settings: RefreshSettings, made: list[Trained]) -> None:
-    """The difference as an artifact, and an event that automations can wait for."""
-    lines = [f"# {result.headline()}", "", "| run | validation top-1 | its own test top-1 |"]
-    lines += ["| --- | --- | --- |"]
-    for one in made:
-        validation, test = one.metrics["validation"]["top1"], one.metrics["test"]["top1"]
-        lines.append(f"| {one.folder.name} | {validation:.3f} | {test:.3f} |")
-    lines += ["", f"On {result.clips} clips of {result.groups} groups of {result.test_set}:", ""]
-    lines += [
-        "| class | clips | recall | accepted | difference |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for line in result.classes:
-        lines.append(
-            f"| {line['class']} | {line['clips']} | {line['recall']:.3f} "
-            f"| {_figure(line.get('accepted_recall'))} | {_figure(line.get('difference'), '+')} |"
+def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Trained]) -> None:
+    """Write the comparison as an artifact, and emit an event that automations can wait for."""
+    runs = [
+        (
+            head.folder.name,
+            f"{head.metrics['validation']['top1']:.3f}",
+            f"{head.metrics['test']['top1']:.3f}",
         )
-    lines.append(
-        f"| all | {result.clips} | {result.top1:.3f} | {_figure(result.accepted_top1)} "
-        f"| {_figure(result.difference, '+')} |"
-    )
+        for head in heads
+    ]
+    classes = [
+        *(
+            (
+                line["class"],
+                line["clips"],
+                f"{line['recall']:.3f}",
+                _figure(line.get("accepted_recall")),
+                _figure(line.get("difference"), "+"),
+            )
+            for line in result.classes
+        ),
+        (
+            "all",
+            result.clips,
+            f"{result.top1:.3f}",
+            _figure(result.accepted_top1),
+            _figure(result.difference, "+"),
+        ),
+    ]
+    lines = [
+        f"# {result.headline()}",
+        "",
+        *markdown_table(("run", "validation top-1", "its own test top-1"), runs),
+        "",
+        f"On {result.clips} clips of {result.groups} groups of {result.test_set}:",
+        "",
+        *markdown_table(("class", "clips", "recall", "accepted", "difference"), classes),
+    ]
     if result.low is not None and result.high is not None:
         lines += ["", f"95 % interval of the difference: {result.low:+.3f} to {result.high:+.3f}."]
     lines += ["", f"May be worse by {settings.threshold:.3f}."]
