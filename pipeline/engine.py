@@ -14,7 +14,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,7 @@ _PACKAGES = {
     "jax": ("jax",),
     "torch": ("torch",),
 }
+_KERAS_EXTRAS = ("cv2", "sklearn", "matplotlib", "torchvision")
 
 
 def prepare(threads: int = 0) -> None:
@@ -84,11 +86,29 @@ def quiet() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
+@contextmanager
+def without_extras() -> Iterator[None]:
+    """Within the block, an import of Keras does not find the libraries that it only tries for extras.
+
+    OpenCV, scikit-learn and matplotlib, for its image drawing, wrappers and plots, take a second.
+    """
+    hidden = [name for name in _KERAS_EXTRAS if name not in sys.modules]
+    for name in hidden:
+        # The import system's own way to say "not installed".
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 _prepared: list[bool] = []
 
 
 def _prepare_tensorflow(threads: int) -> None:
-    with hushed():
+    # TensorFlow's import brings Keras.
+    with hushed(), without_extras():
         import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")

@@ -1,4 +1,4 @@
-"""Which codecs this machine decodes, found out by decoding: a tiny clip of each is made and read."""
+"""Which codecs this machine decodes, by decoding: a tiny clip of each is written and read."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def codec_lines() -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (encoder, ending) in SAMPLES.items():
             path = Path(folder) / f"{encoder}{ending}"
-            with hushed(every_line=True):  # encoders write to standard error what nobody asked for
-                made = _write(path, encoder)
-            if not made:
+            with hushed(every_line=True):  # encoders write to standard error
+                is_written = _write(path, encoder)
+            if not is_written:
                 yield name, "not tried, no encoder here to make a sample", ""
                 continue
             try:

@@ -1,4 +1,4 @@
-"""Extract some ready clips once more and hold the result against what the store has."""
+"""Extract some ready clips again and compare the result with what the store has."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LEAST_COSINE = 0.99
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recheck:
-    """What came of it: `identical` of `checked` clips have the same bytes again.
+    """The result: `identical` of `checked` clips have the same bytes again.
 
     different: a frame of `row`, `video_id` and `what`, as in `store.Report.damaged` · least_cosine:
-    the worst agreement of any real step · skipped: ready rows whose clip was looked for and is not
-    there, or has changed since.
+    the worst agreement of any real step · skipped: ready rows whose clip does not exist, or
+    has changed since.
     """
 
     checked: int = 0
@@ -56,13 +56,13 @@ def recheck(
     rows, paths, skipped = _choose(source, discover(videos), count, seed)
     if not len(rows):
         return Recheck(skipped=skipped)
-    with FirstStage.load(stage) as machine:
+    with FirstStage.load(stage) as first_stage:
         sizes = source.table().loc[rows, "size_bytes"]
         clips = [
             ClipSource(path=path, size_bytes=int(size))
             for path, size in zip(paths, sizes, strict=True)
         ]
-        results = machine.extractor.extract(clips)
+        results = first_stage.extractor.extract(clips)
     return _compare(source, rows, results, skipped)
 
 
@@ -101,15 +101,15 @@ def _unchanged(clip: Any, row: Any) -> bool:
 
 def _compare(source: Store, rows: np.ndarray, results: list[ClipResult], skipped: int) -> Recheck:
     stored = source.load(rows)
-    place = {int(row): i for i, row in enumerate(stored.rows)}
+    position_of = {int(row): i for i, row in enumerate(stored.rows)}
     frames, _ = source.steps_of(rows)
     names = source.table()["video_id"]
-    found: list[tuple[int, str, str]] = []
+    different: list[tuple[int, str, str]] = []
     identical, least = 0, 1.0
     for i, (row, result) in enumerate(zip(rows.tolist(), results, strict=True)):
-        if row not in place:
+        if row not in position_of:
             continue  # damaged: the check of the digests has named it
-        before, mask = stored.features[place[row]], stored.mask[place[row]]
+        before, mask = stored.features[position_of[row]], stored.mask[position_of[row]]
         what = ""
         if result.features is None:
             what = f"the clip fails now: {result.reason}"
@@ -123,19 +123,19 @@ def _compare(source: Store, rows: np.ndarray, results: list[ClipResult], skipped
             if cosine < LEAST_COSINE:
                 what = f"features are others now (cosine {cosine:.4f})"
         if what:
-            found.append((row, str(names[row]), what))
+            different.append((row, str(names[row]), what))
     return Recheck(
         checked=len(rows),
         identical=identical,
         least_cosine=least,
         skipped=skipped,
-        different=pd.DataFrame(found, columns=["row", "video_id", "what"]),
+        different=pd.DataFrame(different, columns=["row", "video_id", "what"]),
     )
 
 
-def _cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Of each step's vectors, (steps, …) → (steps,); 1 where both are zero."""
-    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (one, other))
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (first, second))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     products: np.ndarray = np.einsum("ij,ij->i", a, b)
     return np.asarray(np.divide(products, lengths, out=np.ones_like(products), where=lengths > 0))

@@ -53,16 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 143 if "SIGTERM" in interrupt.args else 130
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`): nothing is wrong.
+        # The reader of our output has gone (`| head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # one that has no status is ours, and goes on to its traceback
+    except Exception as error:  # one without a status is a bug: its traceback is shown
         status = exit_status(error)
         if status is None or traceback:
             raise
         from pipeline.features.catalog.remote import without_secrets
 
-        # Whatever names a URL that was given, names it without a signature or a password.
+        # A URL is shown without its signature or password.
         print(f"pixels-once {command}: {without_secrets(str(error))}", file=sys.stderr)
         return status
     finally:

@@ -164,7 +164,7 @@ def _print(records: list[dict[str, Any]]) -> None:
         print_table(
             f"{only['clip']} · {only['steps']} frames" + _note(only),
             ("label", "probability"),
-            [(one["label"], f"{one['probability']:.1%}") for one in only["top"]],
+            [(label["label"], f"{label['probability']:.1%}") for label in only["top"]],
         )
         return
     print_table(

@@ -66,7 +66,7 @@ def run(settings: Settings, *, json: bool) -> int:
         return _agreement(settings, table, known, json=json)
     row = _row(settings.video, table)
     if row is not None:
-        place = known.place(row)
+        place = known.index_of(row)
         if place < 0:
             raise ConfigError(
                 f"row {row} of {settings.store} is {table.at[row, 'state']!s} and has no features: "

@@ -17,7 +17,7 @@ pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 se
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Train them all and print what became of each; status 1 only where none was trained."""
+    """Train them all and print their outcomes; status 1 only if none was trained."""
     with prefect_server(importing="flows.train.sweep") as server:
         from flows.train.sweep import sweep
         from pipeline.heads.compare import test_set_key
@@ -27,42 +27,42 @@ def run(settings: Settings, *, json: bool) -> int:
             print(f"watch: {server.page}", file=sys.stderr)
         outcomes = sweep(settings)
     failed = [outcome for outcome in outcomes if outcome.error]
-    seeds = repeats_among([Path(settings.runs) / one.name for one in outcomes if one.metrics])
+    seeds = repeats_among([Path(settings.runs) / each.name for each in outcomes if each.metrics])
     if json:
         print_json(
             {
                 "runs": settings.runs,
-                "outcomes": [asdict(one) for one in outcomes],
-                "over_seeds": [one.to_dict() for one in seeds],
+                "outcomes": [asdict(each) for each in outcomes],
+                "over_seeds": [each.to_dict() for each in seeds],
             }
         )
         return 1 if len(failed) == len(outcomes) else 0
     ranked = sorted(
-        (one for one in outcomes if one.metrics), key=lambda one: -one.metrics["test"]["top1"]
+        (each for each in outcomes if each.metrics), key=lambda each: -each.metrics["test"]["top1"]
     )
     print_table(
         f"{len(ranked)} of {len(outcomes)} heads trained in {settings.runs}/",
         ("run", "top-1", "top-5", "macro-F1", "parameters", "seconds", ""),
         [
             (
-                one.name,
-                f"{one.metrics['test']['top1']:.3f}",
-                f"{one.metrics['test']['top5']:.3f}",
-                f"{one.metrics['test']['macro_f1']:.3f}",
-                one.metrics["parameters"],
-                f"{one.metrics['seconds']:.0f}",
-                "was finished already" if one.skipped else "",
+                each.name,
+                f"{each.metrics['test']['top1']:.3f}",
+                f"{each.metrics['test']['top5']:.3f}",
+                f"{each.metrics['test']['macro_f1']:.3f}",
+                each.metrics["parameters"],
+                f"{each.metrics['seconds']:.0f}",
+                "was finished already" if each.skipped else "",
             )
-            for one in ranked
+            for each in ranked
         ],
     )
     print_over_seeds(seeds)
-    sets = len({test_set_key(Path(settings.runs) / one.name) for one in ranked})
+    sets = len({test_set_key(Path(settings.runs) / each.name) for each in ranked})
     if sets > 1:
         print(
             f"{sets} test sets: figures of different ones do not compare, `compare` ranks each apart"
         )
-    for one in failed:
-        print(f"failed: {one.name}: {one.error}")
+    for each in failed:
+        print(f"failed: {each.name}: {each.error}")
     suggest("compare", "--runs", settings.runs)
     return 1 if len(failed) == len(outcomes) else 0

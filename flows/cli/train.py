@@ -43,7 +43,7 @@ def run(settings: Settings, *, json: bool) -> int:
         if json:
             print_json(
                 {
-                    "runs": [{"run": str(one.folder), **one.metrics} for one in made],
+                    "runs": [{"run": str(each.folder), **each.metrics} for each in made],
                     "over_seeds": None if seeds is None else seeds.to_dict(),
                 }
             )
@@ -73,11 +73,11 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     print_table(str(folder), ("", "top-1", "top-5", "loss", "clips"), rows)
     print(_interval(metrics["test"]))
     baseline = metrics["baseline"]
-    said = " · ".join(
+    baselines = " · ".join(
         f"{name.replace('_', ' ')} {value['top1'] if isinstance(value, dict) else value:.3f}"
         for name, value in baseline.items()
     )
-    print(f"baselines: {said}")
+    print(f"baselines: {baselines}")
     print(
         f"{metrics['seconds']:.0f} s at {metrics['clips_per_second']:,.0f} clips/s; plots and "
         f"predictions in {folder}/"
@@ -92,15 +92,15 @@ def print_runs(made: Sequence[Made], settings: Settings) -> None:
         ("run", "top-1", "top-5", "loss", "validation top-1", "seconds", ""),
         [
             (
-                one.folder.name,
-                f"{one.metrics['test']['top1']:.3f}",
-                f"{one.metrics['test']['top5']:.3f}",
-                f"{one.metrics['test']['loss']:.3f}",
-                f"{one.metrics['validation']['top1']:.3f}",
-                f"{one.metrics['seconds']:.0f}",
-                "stopped" if one.metrics["stopped"] else "was finished already" * one.skipped,
+                each.folder.name,
+                f"{each.metrics['test']['top1']:.3f}",
+                f"{each.metrics['test']['top5']:.3f}",
+                f"{each.metrics['test']['loss']:.3f}",
+                f"{each.metrics['validation']['top1']:.3f}",
+                f"{each.metrics['seconds']:.0f}",
+                "stopped" if each.metrics["stopped"] else "was finished already" * each.skipped,
             )
-            for one in made
+            for each in made
         ],
     )
 

@@ -69,7 +69,7 @@ def run(settings: Settings, *, json: bool) -> int:
         _print(settings, report, again, repaired)
     if report.ok:
         return 0
-    # What is wrong with the store as a whole, no run makes anew.
+    # Problems of the store as a whole are repaired by no run.
     return 0 if settings.repair and not report.problems else 1
 
 

@@ -28,7 +28,7 @@ RAR_TOOLS = {
 class DataSet:
     """One data set: its archives, what is in them, and the size of the download for people.
 
-    sha256: of archives by file name, where somebody has published it. The others are compared with
+    sha256: of archives by file name, where one is published. The others are compared with
     the length that the server announces, and by their archive's own checks when they are unpacked.
     """
 
@@ -151,7 +151,7 @@ def rar_tool() -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar, zip or rar; a broken one is removed, so that the next run fetches it anew."""
+    """Unpack a tar, zip or rar; a broken one is removed, so that the next run fetches it again."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if archive.suffix == ".rar":
@@ -173,7 +173,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def lay_out(unpacked: Path, folder: Path) -> None:
-    """Move clips to clips/CLASS (clips/SPLIT/CLASS where a CSV says so), split files to splits.
+    """Move clips to clips/CLASS (clips/SPLIT/CLASS if a CSV names the split), split files to splits.
 
     Links are left behind. Raises `ConfigError` for a class that is no name of a folder.
     """

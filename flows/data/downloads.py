@@ -19,7 +19,7 @@ _TRIES = 5
 
 
 class DownloadFailed(ServiceUnavailable):
-    """A file could not be fetched; what arrived stays, and the next try goes on from there."""
+    """A file could not be fetched; what has arrived stays, and the next try resumes."""
 
 
 def download(
@@ -49,7 +49,7 @@ def download(
         try:
             total = _fetch(url, part, tag, on_progress)
         except urllib.error.HTTPError as answer:
-            if answer.code == 416:  # more is here than there: the file has changed
+            if answer.code == 416:  # we have more than the server: the file has changed
                 part.unlink(missing_ok=True)
             elif answer.code < 500:
                 raise DownloadFailed(
@@ -80,7 +80,7 @@ def download(
 
 def _require_digest(part: Path, digest: str, url: str) -> None:
     """Remove a complete file that is not the one that was published, and raise `DownloadFailed`."""
-    if digest and (found := sha256(part)) != digest:
+    if digest and (found := sha256(str(part))) != digest:
         part.unlink()
         raise DownloadFailed(
             f"{url} has the SHA-256 {found[:12]}… and not the published {digest[:12]}…: it was removed, "

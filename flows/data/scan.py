@@ -1,4 +1,4 @@
-"""A look at clips before any is extracted: headers and the first frame, not every pixel."""
+"""Scan clips before any is extracted: headers and the first frame, not every pixel."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLook:
-    """What a clip's container says, and whether its first frame decodes.
+    """A clip's container metadata, and whether its first frame decodes.
 
-    frames, duration_s: as declared, 0 where the container does not say.
+    frames, duration_s: as declared, 0 if unknown.
     """
 
     readable: bool

@@ -46,18 +46,18 @@ def fetch(url: str, folder: Path) -> Path:
     }
     try:
         with yt_dlp.YoutubeDL(options) as loader:
-            found = loader.extract_info(url, download=True)
+            info = loader.extract_info(url, download=True)
     except yt_dlp.utils.DownloadError as error:
-        said = without_secrets(str(error), url)
-        reason = said.removeprefix("ERROR: ").splitlines()[0].rstrip(".")
-        # What yt-dlp could not reach is told apart from an address that it has no use for.
+        message = without_secrets(str(error), url)
+        reason = message.removeprefix("ERROR: ").splitlines()[0].rstrip(".")
+        # An address that could not be reached, or one without a video.
         cause = error.exc_info[1] if error.exc_info else None
         away = isinstance(cause, yt_dlp.networking.exceptions.TransportError | OSError)
         kind = ServiceUnavailable if away else ConfigError
         raise kind(
             f"{without_secrets(url)} could not be fetched ({reason}): check the address"
         ) from None
-    files = [Path(one["filepath"]) for one in (found or {}).get("requested_downloads", [])]
+    files = [Path(item["filepath"]) for item in (info or {}).get("requested_downloads", [])]
     if not files or not files[0].is_file():
         raise ConfigError(
             f"{without_secrets(url)} gave no video: give the address of a clip or of its page"
@@ -66,7 +66,7 @@ def fetch(url: str, folder: Path) -> Path:
 
 
 class _Silent:
-    """yt-dlp's log: its errors come as exceptions, the rest is nobody's concern."""
+    """yt-dlp's log: its errors come as exceptions, the rest is not shown."""
 
     def debug(self, message: str) -> None: ...
 

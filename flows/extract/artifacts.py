@@ -1,6 +1,6 @@
-"""What a run's page in the Prefect UI shows: progress, failures, a summary. Keys are per store.
+"""The artifacts of a run in the Prefect UI: progress, failures, a summary. Keys are per store.
 
-None of these may hold up or fail a run: they are made by its `RunPage`.
+None of these may delay or fail a run: they are written by its `RunPage`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ProgressArtifact:
         self.update(0.0, "clips done")
 
     def update(self, fraction: float, text: str) -> None:
-        """Set the progress (0 to 1) and say in words how it stands."""
+        """Set the progress (0 to 1) and its description."""
         self._page.latest("the progress", partial(self._put, round(100 * fraction, 1), text))
 
     def _put(self, percent: float, text: str) -> None:
@@ -53,7 +53,7 @@ def publish_link(page: RunPage, store: str, client: Any) -> str:
     """Link the Dask dashboard on the run's page while the run lasts; returns its address, or ""."""
     address = str(client.dashboard_link or "")
     if address:
-        page.tell(
+        page.add(
             "the link to the Dask dashboard",
             partial(
                 create_link_artifact,
@@ -70,8 +70,8 @@ def publish_link(page: RunPage, store: str, client: Any) -> str:
 def publish_summary(page: RunPage, summary: Summary) -> None:
     """Write the run's failure table and its summary in markdown."""
     if summary.failures:
-        page.tell("the failed clips", partial(_put_failures, summary))
-    page.tell("the summary", partial(_put_summary, summary))
+        page.add("the failed clips", partial(_put_failures, summary))
+    page.add("the summary", partial(_put_summary, summary))
 
 
 def _put_failures(summary: Summary) -> None:

@@ -37,7 +37,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The clips of one chunk that must be made, and the digests of the rows that stay.
+    """The clips of one chunk to extract, and the digests of the rows that stay.
 
     run: names the run to its workers · token: of the lease, None where the run holds none.
     """
@@ -66,7 +66,7 @@ class Batch:
 
 @dataclass(slots=True, kw_only=True)
 class BatchResult:
-    """What the flow commits: one entry per extracted clip, in the order of `rows`.
+    """The values that the flow commits: one entry per extracted clip, in the order of `rows`.
 
     mask, frame_index, timestamp: (clips, steps); digests of every row of the chunk from `first_row`;
     damaged: rows that were to be kept and whose digest did not match; worker_seconds: what the
@@ -92,7 +92,7 @@ class BatchResult:
 
 
 def topic(run: str) -> str:
-    """The Dask event topic on which a run's workers tell of each finished clip."""
+    """The Dask event topic on which a run's workers report each finished clip."""
     return f"pixels-once-{run}"
 
 
@@ -109,17 +109,17 @@ def extract_batch(batch: Batch) -> BatchResult:
     Raises `store.LeaseLost` if another run has taken the store over, `store.StoreUnwritable` if the
     chunk cannot be written. What is wrong with a clip is in its entry of the result.
     """
-    machine = first_stage(batch.stage)
-    before = machine.extractor.seconds()
-    tell = _teller(batch)
-    results = machine.extractor.extract(
+    stage = first_stage(batch.stage)
+    before = stage.extractor.seconds()
+    report = _reporter(batch)
+    results = stage.extractor.extract(
         [_source(clip) for clip in batch.clips],
-        on_clip=lambda result: tell(batch.clips[result.index].row, result),
+        on_clip=lambda result: report(batch.clips[result.index].row, result),
         stop=stop_event(batch.run),
     )
     extracted = time.perf_counter()
     hashes = [
-        _hash_of(clip, result, machine.take_hash(clip.path))
+        _hash_of(clip, result, stage.take_hash(clip.path))
         for clip, result in zip(batch.clips, results, strict=True)
     ]
     damaged: list[int] = []
@@ -131,8 +131,8 @@ def extract_batch(batch: Batch) -> BatchResult:
                 chunk[clip.row - batch.first_row] = result.features
         if batch.stage.previews:
             # Before the features: a ready row has its pictures.
-            made = zip(batch.clips, results, strict=True)
-            pictures = {clip.row: result.previews for clip, result in made}
+            pairs = zip(batch.clips, results, strict=True)
+            pictures = {clip.row: result.previews for clip, result in pairs}
             store.write_previews(batch.url, pictures, token=batch.token)
         digests = store.write_batch(batch.url, batch.number, chunk, token=batch.token)
     _log(batch, results)
@@ -151,14 +151,14 @@ def extract_batch(batch: Batch) -> BatchResult:
         digests=digests,
         damaged=damaged,
         worker=_worker_name(),
-        worker_seconds=(before, machine.extractor.seconds()),
+        worker_seconds=(before, stage.extractor.seconds()),
         write_s=time.perf_counter() - extracted,
-        software=dict(machine.backbone.software) | {"engine": machine.backbone.engine},
+        software=dict(stage.backbone.software) | {"engine": stage.backbone.engine},
     )
 
 
 def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
-    """The chunk as it stands where rows of it are kept, else zeros; and the kept rows found damaged."""
+    """The stored chunk if rows of it are kept, else zeros; and the kept rows that are damaged."""
     spec = batch.stage.spec
     shape = (batch.rows, spec["sampling"]["steps"], *spec["shape"])
     fresh = np.zeros(shape, spec["dtype"])
@@ -180,14 +180,14 @@ def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
 
 
 def _log(batch: Batch, results: list[Any]) -> None:
-    """Write what came of the batch to the run's log."""
+    """Write the outcome of the batch to the run's log."""
     try:
         logger = get_run_logger()
     except MissingContextError:  # not in a run: a test calls the task's function directly
         return
     counts = Counter(result.status for result in results)
-    said = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    logger.info("%s: %s (on %s)", batch.name, said, _worker_name())
+    outcome = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    logger.info("%s: %s (on %s)", batch.name, outcome, _worker_name())
     for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
         clip = batch.clips[result.index]
         logger.warning("%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail)
@@ -200,15 +200,15 @@ def _source(clip: Clip) -> Any:
 
 
 def _hash_of(clip: Clip, result: Any, fetched: str) -> str:
-    """The SHA-256 of a clip's bytes by whoever read them: its decoder, or who fetched it."""
+    """The SHA-256 of a clip's bytes, by what read them: its decoder, or what fetched it."""
     if result.sha256 or fetched or result.status != "failed" or is_remote(clip.path):
         return str(result.sha256 or fetched)
     # Its decoder died of it, or was killed.
     return sha256_if_readable(clip.path)
 
 
-def _teller(batch: Batch) -> Any:
-    """A function that tells the flow of a finished clip, so that its bar moves per clip."""
+def _reporter(batch: Batch) -> Any:
+    """A function that reports a finished clip to the flow, so that its bar moves per clip."""
     from distributed import get_worker
 
     try:
@@ -216,7 +216,7 @@ def _teller(batch: Batch) -> Any:
     except ValueError:  # not on a worker: a test calls the task's function directly
         return lambda row, result: None
 
-    def tell(row: int, result: Any) -> None:
+    def report(row: int, result: Any) -> None:
         if result.status != "stopped":
             worker.log_event(
                 topic(batch.run),
@@ -227,7 +227,7 @@ def _teller(batch: Batch) -> Any:
                 },
             )
 
-    return tell
+    return report
 
 
 def _worker_name() -> str:

@@ -18,7 +18,7 @@ from flows.extract.request import ClusterChoice
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
-# A GPU is through with a batch in less time than Prefect needs to begin and end one: four there.
+# A GPU finishes a batch in less time than Prefect needs to begin and end one: four there.
 BATCHES_PER_WORKER = 2
 BATCHES_PER_GPU = 4
 LOOPBACK = "127.0.0.1"
@@ -47,9 +47,9 @@ def dask_cluster(choice: ClusterChoice) -> Iterator[dict[str, Any]]:
 
 
 def require_scheduler(address: str) -> None:
-    """Raise `ServiceUnavailable` where no scheduler answers at an address, by Dask's own settings of TLS.
+    """Raise `ServiceUnavailable` if no scheduler answers at an address, by Dask's own settings of TLS.
 
-    Raises `ConfigError` for what is no address.
+    Raises `ConfigError` for an invalid address.
     """
     try:
         with distributed.Client(address, timeout=_CONNECT_S, set_as_default=False):
@@ -105,9 +105,9 @@ def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
 def _options(cores: int, processes: int) -> dict[str, Any]:
     threads = max(1, cores // processes)
     return {
-        # A batch whose worker died comes back to the flow, which alone resubmits.
+        # A batch whose worker died is returned to the flow, which alone resubmits.
         "distributed.scheduler.allowed-failures": 0,
-        # Dask would leave one thread to libraries that multiply matrices.
+        # Dask would allow one thread to libraries that multiply matrices.
         "distributed.nanny.pre-spawn-environ": {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -177,14 +177,16 @@ def _signals_held() -> Iterator[None]:
 
     A terminal (or `kill` of a process group) sends them to every process. The mask is inherited by
     the threads that start workers, now and after a worker's death, and by the workers. A signal that
-    comes to us meanwhile is handled when the children stand.
+    arrives meanwhile is handled when the children have started.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     main = threading.current_thread() is threading.main_thread()
-    came: list[int] = []
+    received: list[int] = []
     handlers = {}
     if main:  # threads that exist already take no part in the mask, and Python handles it here
-        handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+        handlers = {
+            n: signal.signal(n, lambda number, frame: received.append(number)) for n in numbers
+        }
     # Else multiprocessing starts it with the first worker, and lifts the mask when it has.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
@@ -194,5 +196,5 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])

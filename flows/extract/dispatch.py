@@ -1,7 +1,7 @@
 """The batches of a run: cut from its rows, given to workers, taken back when they end or are lost.
 
-Dask keeps a task that is restricted to workers that have left for ever, whoever else is there. So each
-batch is kept with the workers that it was given to, and taken back when none of them is left.
+Dask keeps a task that is restricted to workers that have left for ever, whatever other workers there
+are. So each batch is kept with the workers that it was given to, and taken back when none is left.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Dispatch:
 
     @property
     def has_room(self) -> bool:
-        """Whether the workers can be given another batch; never while nobody takes part."""
+        """Whether the workers can be given another batch; never while no worker takes part."""
         workforce = self._workforce
         room = workforce.threads + _PREFETCH * workforce.count
         return len(self._given) < room
@@ -154,9 +154,9 @@ class Dispatch:
         return batch, future
 
     def put_back(self) -> None:
-        """The batch that `next_ended` gave has no result: its worker went before it was fetched.
+        """The batch that `next_ended` gave has no result: its worker left before it was fetched.
 
-        Dask makes it again where it may run elsewhere; else it is lost, once its workers have left.
+        Dask runs it again if another worker may; else it is lost, once its workers have left.
         """
         taken = self._taken
         self._given[taken.batch.number] = taken
@@ -177,16 +177,16 @@ class Dispatch:
 
     def _take_back(self, numbers: list[int]) -> list[Batch]:
         given = [self._given.pop(number) for number in numbers]
-        for one in given:
-            self._writer.suspect(one.batch.number)
-        futures = [one.future.wrapped_future for one in given if one.future is not None]
+        for item in given:
+            self._writer.suspect(item.batch.number)
+        futures = [item.future.wrapped_future for item in given if item.future is not None]
         if futures:
             within(_CANCEL_S, lambda: self._runner.client.cancel(futures))
-        return [one.batch for one in given]
+        return [item.batch for item in given]
 
 
 def worker_died(error: BaseException) -> bool:
-    """Whether a batch failed by its worker's end, or by that of the way to it."""
+    """Whether a batch failed because its worker, or the connection to it, has died."""
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker

@@ -46,7 +46,7 @@ def features(settings: FeaturesSettings) -> Summary:
     settings = with_store(settings)
     request = Request.of(settings)
     with RunPage() as page:
-        page.tell("the ends of earlier runs", settle_now)
+        page.add("the ends of earlier runs", settle_now)
         ended = _features(settings, request, page)
     if not isinstance(ended, Summary) or ended.outcome == "dry run":
         return ended  # type: ignore[no-any-return]  # a flow that returns a state ends in it

@@ -1,4 +1,4 @@
-"""A run that finds nothing to do, without Prefect: no server is started for it, and none is told."""
+"""A run that finds nothing to do, without Prefect: no server is started for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_idle(settings: FeaturesSettings) -> Summary | None:
     """The summary of a run that has nothing to do; None if there may be work for the flow.
 
     Only for folders of clips and stores on this machine: to list others twice may take minutes.
-    Raises what the flow raises for clips, a store or settings that do not go together.
+    Raises what the flow raises for clips, a store or settings that do not match.
     """
     request, started = Request.of(settings), time.monotonic()
     if settings.dry_run or "://" in request.url or not Path(str(request.clips)).is_dir():
@@ -36,7 +36,7 @@ def run_idle(settings: FeaturesSettings) -> Summary | None:
         return None
     with writer:
         listed = find_clips(request.clips)
-        # Clips whose time has changed count as work here: whether their bytes have, the flow looks.
+        # Clips whose time has changed count as work: the flow compares their bytes.
         plan = make_plan(listed[0], writer.table, wanted=listed[1], retry=request.retry)
         parts = (plan.new, plan.make, plan.gone, plan.returned, plan.stale, plan.unknown)
         if any(map(len, parts)) or writer.suspects:

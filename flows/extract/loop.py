@@ -91,7 +91,7 @@ class BatchLoop:
                         break
                     self._take_in()
                     exhausted = exhausted and not self._dispatch.holds
-                    if self._signals_seen and self._nobody_finishes():
+                    if self._signals_seen and self._is_stuck():
                         self._abandon()
             self._leave(self._dispatch.held())
         finally:
@@ -103,14 +103,14 @@ class BatchLoop:
             totals.stopped_by = signal.Signals(self._signals_seen[0]).name
         return totals
 
-    def _nobody_finishes(self) -> bool:
+    def _is_stuck(self) -> bool:
         """Whether the batches in hand will not end although the run was asked to stop."""
         silent_s = time.monotonic() - max(self._heard_at, self._asked_to_stop_at)
-        nobody_s = max(self._workforce.nobody_for_s, min(silent_s, self._dispatch.unmoved_for_s))
-        return nobody_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
+        idle_s = max(self._workforce.nobody_for_s, min(silent_s, self._dispatch.unmoved_for_s))
+        return idle_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
 
     def _abandon(self) -> None:
-        """Leave what is in flight to the next run; a late writer's chunk is checked by it."""
+        """Leave what is in flight to the next run, which checks the chunk of a late writer."""
         left = self._dispatch.take_back_all()
         if left:
             self._progress.note(
@@ -122,7 +122,7 @@ class BatchLoop:
         self._committer.totals.stopped += sum(len(batch.clips) for batch in batches)
 
     def _take_in(self) -> None:
-        """Wait for one batch (or a moment), commit it if it is time to, and tell the progress."""
+        """Wait for one batch (or a moment), commit if it is time to, and show the progress."""
         if self._cancelled.is_set():
             threading.Thread(target=self._stop_workers, daemon=True).start()
             raise RunCancelled("the run was cancelled through Prefect")
@@ -141,8 +141,8 @@ class BatchLoop:
             self._committer.flush(self._dispatch.numbers)
 
     def _fetch(self, batch: Batch, future: Any) -> None:
-        """Take in what a batch came to. Its worker may go before the result is here: then Dask has
-        the batch made again, or, where none of its workers is left, `take_back_lost` does.
+        """Fetch a batch's result. Its worker may leave before it has arrived: then Dask runs the batch
+        again, or `take_back_lost` returns it, if none of its workers is left.
         """
         try:
             result = future.result(timeout=_RESULT_S)
@@ -178,7 +178,7 @@ class BatchLoop:
         self._dispatch.hold(replace(batch, attempt=batch.attempt + 1))
 
     def _require_movement(self) -> None:
-        """Whatever the cause, batches that idle workers do not begin are not waited for for ever."""
+        """Whatever the cause, batches that idle workers do not start are not waited for without end."""
         unmoved_s = min(self._dispatch.unmoved_for_s, time.monotonic() - self._heard_at)
         if self._signals_seen or unmoved_s < _UNMOVED_S:
             return
@@ -221,7 +221,7 @@ class BatchLoop:
         threading.Thread(target=self._stop_workers, daemon=True).start()
 
     def _send_logs(self) -> None:
-        # A worker that has gone, or a scheduler, takes its last lines along: no reason to fail.
+        # A worker that has gone, or a scheduler, takes its last lines along: not a failure.
         client = self._runner.client
         within(_LOGS_S, lambda: client.run(send_logs, on_error="ignore"))
 

@@ -26,7 +26,7 @@ from flows.server.run_page import RunPage
 from pipeline.features.stage import Stage
 from store import PENDING, Writer
 
-_PASSES = 3  # a chunk that a late writer has damaged is made again, but not for ever
+_PASSES = 3  # a chunk that a late writer has damaged is extracted again, but not without end
 
 
 def extract(

@@ -1,5 +1,5 @@
-"""What a run has to do: the catalog held against the store's table. Pure; no file is opened but to
-hash a clip whose time changed while its size did not.
+"""The plan of a run: the catalog compared with the store's table. Pure; a file is opened only to hash
+a clip whose time changed while its size did not.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Plan:
     new: positions of clips that the store does not know · make: known rows to extract ·
     gone: rows whose clip has left · returned: gone rows whose bytes are back ·
     known: rows of all other catalog clips, at `known_positions` · stale: of those, rows whose bytes
-    have changed and that this run does not make · unknown: of those, rows of which nobody says what
-    their clip is now: they stay as they are. A clip that the catalog names and that is not there has
+    have changed and that this run does not make · unknown: of those, rows whose clip could not
+    be looked up: they stay as they are. A clip that the catalog names and that is not there has
     left, if its row is ready; the row of one that was never made is made, and fails.
     """
 
@@ -63,8 +63,8 @@ def make_plan(
 
     catalog: every clip that exists (`pipeline.features.catalog`); `wanted` is a bool per clip, where
     a run was narrowed: clips outside it are neither made nor marked gone.
-    retry: failure reasons to try again, or `all` failures; a warning's reason makes the ready clips
-    that carry it anew. Reasons that heal by themselves are always tried.
+    retry: failure reasons to try again, or `all` failures; a warning's reason extracts the ready
+    clips that carry it again. Reasons that may be temporary are always retried.
     same_bytes: (path, stored SHA-256) → whether the file still has it, None where it cannot be read;
     asked only where the size is the same (or lost to damage) and the time is not.
     """
@@ -84,7 +84,7 @@ def make_plan(
     unknown, absent = _unseen(catalog, known_positions)
     changed, unread = _changed(catalog, table, known, known_positions, same_bytes)
     unknown |= unread
-    # Features are taken only for other bytes, and nobody has seen any.
+    # Features are replaced only for other bytes, and none have been seen.
     keeps = (was == READY) | ((was == GONE) & _has_features(table, known))
     kept = (unknown | absent) & keeps
     left = absent & (was == READY) & wanted[known_positions]
@@ -146,7 +146,7 @@ def check_retry(retry: Collection[str]) -> None:
 
 
 def _unseen(catalog: pd.DataFrame, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of which clips nobody says what they are now, and which are certainly not there: bool each."""
+    """Which clips could not be looked up, and which certainly do not exist: bool each."""
     listed = catalog[["size_bytes", "mtime_ns"]].to_numpy()[positions]
     return (listed == UNKNOWN).all(axis=1), (listed == ABSENT).all(axis=1)
 
@@ -164,7 +164,7 @@ def _changed(
     positions: np.ndarray,
     same_bytes: SameBytes,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of which clips the bytes are others, and of which they cannot be read to tell: bool each."""
+    """Which clips have other bytes, and which cannot be read to compare: bool each."""
     size = catalog["size_bytes"].to_numpy()[positions]
     time = catalog["mtime_ns"].to_numpy()[positions]
     stored_size = table["size_bytes"].to_numpy()[known]

@@ -18,8 +18,8 @@ PLAIN_LINE_EVERY_S = 10.0
 class Progress:
     """Counts clips as they finish and shows them: done, failed, frames per second, time left.
 
-    `on_change(fraction, text)` is called at most every two seconds, for whoever else wants to know
-    (the Prefect run's progress artifact). Clips may finish in any thread.
+    `on_change(fraction, text)` is called at most every two seconds, for the Prefect run's progress
+    artifact. Clips may finish in any thread.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Progress:
         self._on_change = on_change
         self._rows: set[int] = set()
         self._lock = threading.Lock()
-        self._started = self._told = self._printed = time.monotonic()
+        self._started = self._reported = self._printed = time.monotonic()
         self._first: float | None = None
         self._bar: RichProgress | None = None
         self._task: Any = None
@@ -62,7 +62,7 @@ class Progress:
             self._bar.stop()
 
     def clip(self, *, row: int, status: str, frames: int) -> None:
-        """Count one finished clip. A row told twice (its batch was made again) counts once."""
+        """Count one finished clip. A row reported twice (its batch was resubmitted) counts once."""
         with self._lock:
             if row in self._rows:
                 return
@@ -84,12 +84,12 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
-        if self._on_change is not None and now - self._told >= 2:
-            self._told = now
+        if self._on_change is not None and now - self._reported >= 2:
+            self._reported = now
             self._on_change(self.done / max(1, self.total), self.text)
 
     def note(self, text: str) -> None:
-        """Say one line without disturbing the bar."""
+        """Print one line without disturbing the bar."""
         if self._bar is not None:
             self._bar.console.print(text)
         else:
@@ -102,7 +102,7 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """Failed clips, frames per second and the time left, in words."""
+        """Failed clips, frames per second and the time left, as text."""
         if self._first is None:
             return "starting the workers"
         elapsed = time.monotonic() - self._started

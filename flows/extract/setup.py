@@ -1,4 +1,4 @@
-"""The work before a run's first batch: its clips, its plan, and the store's table brought up to it."""
+"""The work before a run's first batch: listing its clips, planning, and updating the store's table."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def plan_run(request: Request, listed: Listed, table: pd.DataFrame) -> Plan:
 def prepare(
     request: Request, listed: Listed, writer: Writer, spec: Spec, stage: Stage, weights: Weights
 ) -> Prepared:
-    """Bring the store's table up to the catalog.
+    """Update the store's table to the catalog.
 
     The store remembers the weights and the clips, so that later
-    runs, `predict` and `verify` find them without being told.
+    runs, `predict` and `verify` find them.
     """
     catalog, _ = listed
     writer.set_attributes(first_stage={"weights": stage.weights}, clips=_absolute(request.clips))

@@ -44,7 +44,8 @@ class Summary:
 
     clips: in the catalog · planned: to be made · ready, failed: of those · reasons,
     warnings: of failed and of ready clips · left: not made, for the
-    next run · unknown: rows that stay as they are, since nobody says what their clip is now ·
+    next run · unknown: unchanged rows whose clip could not be
+    looked up ·
     stage_seconds: where the workers' time went.
     """
 
@@ -90,7 +91,7 @@ class Summary:
                 yield label, value
 
     def sentences(self) -> Iterator[str]:
-        """What the terminal says beside the headline."""
+        """The lines of the terminal beside the headline."""
         for item in fields(self):
             if item.metadata and (text := item.metadata["sentence"](getattr(self, item.name))):
                 yield text
@@ -133,7 +134,7 @@ def stage_rows(seconds: dict[str, float]) -> list[tuple[str, float, float]]:
 
 
 def advice(seconds: dict[str, float]) -> str:
-    """What to change, from where the time went."""
+    """The advice that follows from where the time went."""
     shares = {name: share for name, _, share in stage_rows(seconds)}
     if not shares:
         return ""
@@ -172,7 +173,7 @@ class NothingReached(RunFailed):
 
 
 def require_reached(summary: Summary) -> None:
-    """Raise `NothingReached` if every planned clip was `unreachable`, or none could be told from before.
+    """Raise `NothingReached` if every planned clip was `unreachable`, or no clip's state is known.
 
     A single clip that stays out of reach beside ready ones is its own fault, and costs only itself.
     """

@@ -21,13 +21,13 @@ from pipeline.features.files import answered, is_reachable
 
 _TRIES = 3  # a busy server may be slow to answer
 _TRIED_CLIPS, _SAMPLED_CLIPS = 16, 4
-_REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check behind, but not for ever
+_REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check on the scheduler
 
 
 def check_of(store_url: str, clips: Sequence[str]) -> Check:
-    """What every worker of a run is asked before it gets a batch.
+    """The check that every worker of a run passes before it gets a batch.
 
-    clips: paths or URLs of the run's clips; a few that this process can read are looked for.
+    clips: paths or URLs of the run's clips; some that this process can read are tried.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -39,7 +39,7 @@ def check_of(store_url: str, clips: Sequence[str]) -> Check:
 def readable_sample(clips: Sequence[str]) -> list[str]:
     """A few of the clips that this process can read, from all over the run; empty where none is.
 
-    What is missing here is the clip's fault, not a worker's: it fails as a row of its own.
+    A clip that is missing here is no worker's fault: it fails as a row.
     """
     spread = np.linspace(0, len(clips) - 1, min(len(clips), _TRIED_CLIPS)).round().astype(int)
     sample = [clips[i] for i in np.unique(spread)]
@@ -49,7 +49,7 @@ def readable_sample(clips: Sequence[str]) -> list[str]:
 
 
 class Check:
-    """What a worker is asked: `problem` gives a sentence, or nothing where all is well.
+    """What a worker is asked: `problem` returns a sentence, empty if there is none.
 
     clips: some that the flow itself can read; a worker that can read none of them lacks the mount.
     """
@@ -61,7 +61,7 @@ class Check:
         self.versions = _versions()
 
     def problem(self) -> str:
-        """The first thing that stands in this process's way, with what to do."""
+        """The first problem of this process, with its remedy; or empty."""
         for name, wanted in self.versions.items():
             here = _versions()[name]
             if here != wanted:
@@ -92,7 +92,7 @@ class WorkerCheck(distributed.WorkerPlugin):  # type: ignore[misc]
         self.until = time.time() + _REFUSES_FOR_S
 
     async def setup(self, worker: Any) -> None:
-        """Raise, and so keep the worker out, where something stands in its way."""
+        """Raise, and so refuse the worker, if it has a problem."""
         if worker.address in self.passed or time.time() > self.until:
             return
         problem = await asyncio.to_thread(self.check.problem)

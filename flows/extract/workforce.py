@@ -1,7 +1,7 @@
-"""The workers of a run as its flow sees them: who takes part, who answers, and when nobody is left.
+"""The workers of a run as its flow sees them: which take part, which answer, and whether any is left.
 
-No call here waits without a limit. A worker that does not answer (stopped, swapping, cut off) is left
-out by name until it does; when nobody is left the run says so, waits for a stated time, and ends.
+No call here waits without a limit. A worker that does not answer (stopped, swapping, cut off) is excluded
+until it does; when none is left the run prints so, waits for a stated time, and ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, PixelsError
 
 LOOK_EVERY_S = 1.0
 SILENT_S = 30.0
-"""Seconds without a heartbeat, or an answer of the scheduler, after which a silence is told."""
+"""Seconds without a heartbeat, or an answer of the scheduler, after which a silence is reported."""
 
 ANSWER_S = 30.0
 """How long the start of a run waits for workers that have not answered, once one has."""
@@ -33,7 +33,7 @@ _AT_REST = {"memory", "released", "error", "forgotten"}
 
 
 class NoWorkers(PixelsError, RuntimeError):
-    """Nobody is left who could do the work: the environment is at fault. The store is whole."""
+    """No worker is left: the environment is at fault. The store is consistent."""
 
     exit_status = 4
 
@@ -42,7 +42,7 @@ class Workforce:
     """Which workers take part in a run. A context manager; its block begins once one has answered.
 
     client: of the cluster's scheduler. check: what every worker is asked before it gets a batch.
-    wait_s: how long to wait while no worker answers. say: is told of waiting, and for whom.
+    wait_s: how long to wait while no worker answers. say: called with messages about waiting.
 
     Entering raises `ConfigError` naming every worker that answers with a problem, and `NoWorkers`
     where workers are there and none answers within `wait_s`. A queue may take its time: while no
@@ -66,7 +66,7 @@ class Workforce:
         self._refused: dict[str, str] = {}
         self._questions: dict[str, tuple[float, Future[Any]]] = {}
         self._silent: set[str] = set()
-        self._told_nobody = False
+        self._reported_nobody = False
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, name="workforce", daemon=True)
         self._plugin = f"pixels-once-check-{uuid.uuid4().hex[:12]}"
@@ -104,7 +104,7 @@ class Workforce:
 
     @property
     def nobody_for_s(self) -> float:
-        """For how long no worker that takes part has given a sign of life."""
+        """For how long no worker that takes part has been alive."""
         return time.monotonic() - self._somebody_at
 
     @property
@@ -117,11 +117,11 @@ class Workforce:
         return self._scheduler_silent() or any(name in self._workers for name in workers)
 
     def keep_up(self) -> None:
-        """Tell of workers that fall silent, admit those that answer now; call it often.
+        """Report workers that fall silent, admit those that answer now; call it often.
 
-        Raises `NoWorkers` when nobody has given a sign of life for `wait_s` seconds.
+        Raises `NoWorkers` if no worker has been alive for `wait_s` seconds.
         """
-        self._ask_around()
+        self._ask_workers()
         silent = {name for name in self._taking_part() if not self._is_alive(name)}
         for name in sorted(silent - self._silent):
             self._say(
@@ -139,8 +139,8 @@ class Workforce:
     def _require_somebody(self) -> None:
         nobody_for_s = self.nobody_for_s
         if self._scheduler_silent() or nobody_for_s > 5 * LOOK_EVERY_S:
-            if not self._told_nobody:
-                self._told_nobody = True
+            if not self._reported_nobody:
+                self._reported_nobody = True
                 self._say(f"{self._who_is_missing()}: waiting up to {self._wait_s:.0f} s")
             if nobody_for_s > self._wait_s:
                 raise NoWorkers(
@@ -148,7 +148,7 @@ class Workforce:
                     f"{self._client.scheduler.address}) and run again, the run goes on where it stood"
                 )
         else:
-            self._told_nobody = False
+            self._reported_nobody = False
 
     def _who_is_missing(self) -> str:
         scheduler = self._client.scheduler.address
@@ -165,20 +165,20 @@ class Workforce:
 
     def _open(self) -> None:
         """Return when a worker has been admitted and the others have had their time to answer."""
-        told, began = False, time.monotonic()
+        is_reported, began = False, time.monotonic()
         while not self._workers:
             if self._scheduler_silent():
                 self._require_somebody()
-            elif not told and self._looked_at - began > LOOK_EVERY_S:
+            elif not is_reported and self._looked_at - began > LOOK_EVERY_S:
                 self._say(
                     f"the scheduler {self._client.scheduler.address} has no worker yet: waiting for "
                     "the first (dask worker ADDRESS starts one)"
                 )
-                told = True
+                is_reported = True
             time.sleep(0.1)
         self._somebody_at = began = time.monotonic()
         while True:
-            self._ask_around()
+            self._ask_workers()
             if self._refused:
                 raise ConfigError(self._refusals())
             waiting = set(self._workers) - self._admitted
@@ -199,8 +199,8 @@ class Workforce:
         # It is in force for workers to come once the scheduler has it; those that are here may be slow.
         within(_PLUGIN_S, lambda: self._client.register_plugin(plugin, name=self._plugin))
 
-    def _ask_around(self) -> None:
-        """Take in the answers that have come, and ask every worker that has not given one."""
+    def _ask_workers(self) -> None:
+        """Take in the answers that have arrived, and ask every worker that has not answered."""
         now = time.monotonic()
         here = self._workers.keys()
         for name in self._admitted | self._refused.keys():
@@ -234,10 +234,10 @@ class Workforce:
         by_problem: dict[str, list[str]] = defaultdict(list)
         for worker, problem in self._refused.items():
             by_problem[problem].append(worker)
-        told = "; ".join(
+        problems = "; ".join(
             f"{', '.join(sorted(who))}: {what}" for what, who in sorted(by_problem.items())
         )
-        return f"{len(self._refused)} of {len(self._workers)} workers cannot take part: {told}"
+        return f"{len(self._refused)} of {len(self._workers)} workers cannot take part: {problems}"
 
     def _taking_part(self) -> list[str]:
         return [name for name in list(self._workers) if name in self._admitted]
@@ -254,11 +254,11 @@ class Workforce:
         return time.monotonic() - self._looked_at > SILENT_S
 
     def _look(self) -> None:
-        """Keep what the scheduler knows of its workers, in a thread: it may not answer."""
+        """Keep the scheduler's view of its workers up to date, in a thread: it may not answer."""
         while not self._over.wait(LOOK_EVERY_S if self._workers else 0.1):
             try:
                 workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
-            except Exception:  # the scheduler is away; for how long is told from `_looked_at`
+            except Exception:  # the scheduler is away; how long follows from `_looked_at`
                 continue
             now = self._looked_at = time.monotonic()
             for name, worker in workers.items():

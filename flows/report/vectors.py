@@ -1,4 +1,4 @@
-"""Every clip's mean vector, kept between commands: made once, then only for rows that changed.
+"""Every clip's mean vector, cached between commands: computed once, then only for rows that changed.
 
 Kept in the user's cache beside exported models, never in the store: it can be deleted at any time.
 """
@@ -31,8 +31,8 @@ class ClipVectors:
     def __repr__(self) -> str:
         return f"ClipVectors({self.vectors.shape} {self.vectors.dtype})"
 
-    def place(self, row: int) -> int:
-        """Where a row stands in `vectors`, or −1."""
+    def index_of(self, row: int) -> int:
+        """The index of a row in `vectors`, or −1."""
         at = int(np.searchsorted(self.rows, row))
         return at if at < len(self.rows) and self.rows[at] == row else -1
 
@@ -54,7 +54,7 @@ def clip_vectors(
         return ClipVectors(rows=rows, vectors=old[2], scaling=old[3])
     channels = int(np.prod(source.shape))
     folder.mkdir(parents=True, exist_ok=True)
-    # A file of one's own: two commands at once may both make it, and the last one's stays.
+    # A file per process: two commands at once may both write it, and the last one's stays.
     handle, name = tempfile.mkstemp(dir=folder, suffix=".npy")
     os.close(handle)
     vectors: np.ndarray = (
@@ -68,9 +68,9 @@ def clip_vectors(
         known = (old[0][at] == rows) & (old[1][at] == digests)
         vectors[known] = old[2][at[known]]
     for some, values in mean_vectors(source, rows[~known], on_progress=on_progress):
-        places = np.searchsorted(rows, some)
-        vectors[places] = np.clip(values, -65504, 65504)
-        known[places] = True
+        indices = np.searchsorted(rows, some)
+        vectors[indices] = np.clip(values, -65504, 65504)
+        known[indices] = True
     if not known.all():  # damaged rows: left out, and not remembered as known
         Path(name).unlink()
         kept = np.asarray(vectors[known])
@@ -86,7 +86,7 @@ def _folder(source: Any) -> Path:
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Scaling] | None:
-    # Whatever is wrong with a cache, the answer is to make it anew.
+    # Whatever is wrong with a cache, it is written again.
     try:
         with np.load(folder / "index.npz") as index:
             vectors = np.load(folder / str(index["vectors"]), mmap_mode="r")

@@ -1,7 +1,7 @@
-"""The loop of `serve`: takes up the runs that are due, one at a time, each in a process of its own.
+"""The loop of `serve`: starts the runs that are due, one at a time, each in its own process.
 
-Prefect's own runner starts what is due all at once, leaves its runs open when it is stopped, and ends
-after some minutes without a server.
+Prefect's own runner starts all due runs at once, leaves them open when it is stopped, and exits after
+some minutes without a server.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ class Serving:
         self._put_off: dict[UUID, float] = {}  # runs that the server did not let start, and when
 
     def run(self) -> None:
-        """Until a signal: Ctrl-C and SIGTERM stop the run in hand too, a second one at once."""
+        """Run until a signal: Ctrl-C and SIGTERM stop the current run too, a second one at once."""
         with on_signals(lambda number: self.stop(), signal.SIGINT, signal.SIGTERM):
             while not self._stopping.is_set():
                 due = self._next()
                 if due is None:
                     self._stopping.wait(_POLL_S)
                 else:
-                    self._do(due)
+                    self._start(due)
 
     def stop(self) -> None:
-        """Take nothing up any more, and end the run in hand."""
+        """Start no more runs, and end the current one."""
         self._stopping.set()
 
     def _next(self) -> Any:
-        """The run to take up now, or None. Runs that a later one has overtaken end as skipped."""
+        """The run to start now, or None. Runs that a later one has overtaken end as skipped."""
         try:
             with self._client.patient_for(0.0):
                 found = self._client.get_scheduled_flow_runs_for_deployments(
                     [self._deployment], scheduled_before=datetime.now(UTC)
                 )
-        except Exception as error:  # whatever the server does, the schedule goes on
+        except Exception as error:  # whatever the server does, the schedule continues
             if not self._away:
                 _say(f"{error}; asking every {_POLL_S:.0f} s")
             self._away = True
@@ -86,17 +86,17 @@ class Serving:
             key=lambda run: (self._put_off.get(run.id, 0.0), run.expected_start_time or now),
         )
         for run in due[:]:
-            later = [one for one in due if _overtakes(one, run)]
+            later = [other for other in due if _overtakes(other, run)]
             if later:
                 due.remove(run)
-                words = f"{later[-1].name} fell due before this could start: it does the work"
-                self._tell(run, Completed(name="Skipped", message=words))
+                message = f"{later[-1].name} fell due before this could start: it does the work"
+                self._set_final(run, Completed(name="Skipped", message=message))
         return due[0] if due else None
 
-    def _do(self, run: Any) -> None:
-        """Run it in a process of its own, and see that it has an end."""
+    def _start(self, run: Any) -> None:
+        """Run it in its own process, and make sure that it gets a final state."""
         try:
-            # So that somebody may tell its end, should this process be killed.
+            # So that its final state can be sent if this process is killed.
             self._client.update_flow_run_labels(run.id, dict(identity()))
             taken: Any = Pending(message=f"taken up ({uuid4().hex})")
             answer = self._client.set_flow_run_state(run.id, taken)
@@ -105,7 +105,7 @@ class Serving:
                 self._put_off[run.id] = time.monotonic()
                 self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
                 return
-        except Exception as error:  # it stays due, or what became of it is seen below
+        except Exception as error:  # it stays due, or its state is seen below
             _say(f"{run.name} was not taken up: {error}")
             self._stopping.wait(_POLL_S)
             return
@@ -114,13 +114,11 @@ class Serving:
         asked = self._wait(process, run.id)
         self._conclude(run, process.returncode, asked)
 
-    def _tell(self, run: Any, end: Any) -> None:
-        """Set a run's end; where the server refuses it, the schedule goes on all the same."""
+    def _set_final(self, run: Any, end: Any) -> None:
+        """Set a run's final state; if the server refuses it, the schedule continues."""
         try:
             self._client.set_flow_run_state(run.id, end, force=True)
-        except (
-            Exception
-        ) as error:  # deleted, or no answer: whoever comes after this process settles it
+        except Exception as error:  # deleted, or no answer: settled later
             _say(f"{run.name} was not given its end {end.name}: {error}")
 
     def _has(self, run_id: UUID, state: Any) -> bool:
@@ -154,7 +152,7 @@ class Serving:
         return False
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """Ask the run to end: finish what is in hand, then at once, then by force."""
+        """Ask the run to end: first in order, then at once, then by force."""
         for number, patience in (
             (signal.SIGTERM, _AT_ONCE_AFTER_S),
             (signal.SIGTERM, _KILLED_AFTER_S),
@@ -169,7 +167,7 @@ class Serving:
         process.wait()
 
     def _conclude(self, run: Any, status: int, asked: bool) -> None:
-        """Give the run an end where its process has not."""
+        """Give the run a final state if its process has not."""
         if is_owed(run.id):  # it ended, while no server answered
             with contextlib.suppress(Exception):
                 settle(self._client)
@@ -184,8 +182,8 @@ class Serving:
             end: Any = Cancelled(message="stopped: the store is whole, the next run goes on")
         else:
             end = Crashed(message=f"its process ended with status {status} and did not say how")
-        self._tell(run, end)
-        with contextlib.suppress(Exception):  # cosmetic: the next run does it
+        self._set_final(run, end)
+        with contextlib.suppress(Exception):  # the next run does it
             end_tasks(self._client, run.id, end)
 
 

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     except CancelledRun as cancelled:
         print(f"{name}: {cancelled}", file=sys.stderr)
         return 130
-    except Exception as error:  # one that has no status is ours, and goes on to its traceback
+    except Exception as error:  # one without a status is a bug: its traceback is shown
         status = exit_status(error)
         if status is None:
             raise

@@ -22,14 +22,14 @@ _ASKED = {StateType.CANCELLING, StateType.CANCELLED}
 
 
 class RunCancelled(Exception):
-    """Someone has cancelled this flow run."""
+    """This flow run was cancelled."""
 
 
 @contextlib.contextmanager
 def watched_for_cancelling() -> Iterator[threading.Event]:
     """An event that is set within seconds once someone cancels the flow run that this is in.
 
-    Prefect itself signals only runs that a worker or `serve` has started; this serves the others.
+    Prefect itself signals only runs that a worker or `serve` has started; this is for the others.
     """
     asked, over = threading.Event(), threading.Event()
     context = FlowRunContext.get()

@@ -1,4 +1,4 @@
-"""What processes that use Prefect find in their environment: its home, a database, no proxy to itself."""
+"""The environment of processes that use Prefect: its home, its database, and no proxy for this host."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def prefect_home() -> Path:
 
 
 def require_home() -> None:
-    """Raise `HomeUnwritable` where a server would fail for want of space or of a right.
+    """Raise `HomeUnwritable` if a server would fail for lack of space or permission.
 
-    To be asked before a server starts on the home: the server itself only says that it did not start.
+    To be called before a server starts: its own message is only that it did not start.
     """
     home = prefect_home()
     remedy = "or set PREFECT_HOME to a folder elsewhere"
@@ -59,8 +59,8 @@ def require_home() -> None:
 def database_environment(url: str, environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that give a server its database; a password in them is percent-encoded where it must be.
 
-    Prefect puts a password that the URL takes from the environment into the URL as it stands. One that is
-    percent-encoded already is left so. Raises `ConfigError` where the variable is not set.
+    Prefect inserts a password from the environment into the URL unchanged. One that is percent-encoded
+    already stays as it is. Raises `ConfigError` if the variable is not set.
 
     >>> database_environment("postgresql+asyncpg://me:p@ss/w@db/prefect", {})
     {'PREFECT_API_DATABASE_CONNECTION_URL': 'postgresql+asyncpg://me:p%40ss%2Fw@db/prefect'}
@@ -86,7 +86,7 @@ def database_environment(url: str, environment: Mapping[str, str]) -> dict[str, 
 def quiet_prefect() -> None:
     """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
 
-    Must run before Prefect is imported. What the user set is left alone.
+    Must run before Prefect is imported. Variables that the user has set stay.
     """
     if str(prefect_home()) != os.path.expanduser("~/.prefect"):  # no home, or a read-only one
         os.environ["PREFECT_HOME"] = str(prefect_home())
@@ -94,7 +94,7 @@ def quiet_prefect() -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_CLI_PROMPT": "false",
-        # A server that is away for a while is asked again, by Prefect's own threads too.
+        # Prefect's own threads, too, retry while a server does not answer.
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
         # Else each worker asks before its first batch, and the batch fails with the question.
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
@@ -105,9 +105,9 @@ def quiet_prefect() -> None:
 def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
     """Add this machine to `no_proxy` where a proxy is set, for this process and all that it starts.
 
-    The Prefect server of a run and its Dask dashboard listen on loopback; a proxy that were asked for
-    them would look on its own machine, or not answer for minutes. Both spellings get what either had,
-    for some libraries read the small letters first and some the capitals only.
+    The Prefect server of a run and its Dask dashboard listen on loopback; a proxy would look for them on
+    its own host, or not answer for minutes. Both spellings of the variable get what either had: some
+    libraries read the lower-case one first, some the upper-case one only.
     """
     if not any(environment.get(name) or environment.get(name.upper()) for name in _PROXIES):
         return

@@ -27,12 +27,12 @@ from flows.server.home import prefect_home, quiet_prefect, require_home
 from pipeline.errors import ServiceUnavailable
 
 USUAL_URL = "http://127.0.0.1:4200/api"
-# A first start on a cold, busy machine imports for minutes; a server that ended is known at once.
+# A first start on a cold, busy machine imports for minutes; a server that has exited is known at once.
 _START_TIMEOUT_S = 900.0
 _SHOW_WAIT_EVERY_S = 10.0
 _STOP_S = 2.0
 _PAUSES_S = (0.1, 0.4)
-_ANSWER_TIMEOUT_S = 10.0  # nobody at the port is known at once; a busy server is not nobody
+_ANSWER_TIMEOUT_S = 10.0  # an unused port is known at once; a busy server is not absent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def page(self) -> str:
-        """Address of the Prefect UI, or nothing."""
+        """Address of the Prefect UI, or empty."""
         return "" if self.temporary else self.url.removesuffix("/api")
 
 
@@ -67,12 +67,12 @@ def find_server() -> Server | None:
 
 
 def remember_ui(url: str) -> None:
-    """Leave the address of a server in the Prefect home, where the runs to come look for one."""
+    """Write the address of a server into the Prefect home, where later runs look for one."""
     _ui_file().write_text(url + "\n", encoding="utf-8")
 
 
 def forget_ui(url: str) -> None:
-    """Take the address away again, if it is still this one."""
+    """Remove the address, if it is still this one."""
     if _remembered_ui() == url:
         _ui_file().unlink(missing_ok=True)
 
@@ -86,24 +86,24 @@ def prefect_server(*, optional: bool = False, importing: str = "") -> Iterator[S
     import. A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
     """
     quiet_prefect()
-    found = find_server()
-    if found is None and optional:
+    server = find_server()
+    if server is None and optional:
         yield None
         return
     process: subprocess.Popen[bytes] | None = None
-    if found is None:
+    if server is None:
         require_home()
-        process, found = _start_temporary(importing)
+        process, server = _start_temporary(importing)
     before = os.environ.get("PREFECT_API_URL")
-    os.environ["PREFECT_API_URL"] = found.url
+    os.environ["PREFECT_API_URL"] = server.url
     try:
         # The settings that Prefect read at its import would win over the environment set above.
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         from flows.server.run_client import patient_client
 
-        with temporary_settings({PREFECT_API_URL: found.url}), patient_client(), drained():
-            yield found
+        with temporary_settings({PREFECT_API_URL: server.url}), patient_client(), drained():
+            yield server
     finally:
         if before is None:
             os.environ.pop("PREFECT_API_URL", None)
@@ -125,7 +125,7 @@ def answers(url: str) -> bool:
 
 
 def _answers_soon(url: str) -> bool:
-    """`answers`, asked again: one lost answer is no server that is not there."""
+    """`answers` with retries: one lost response does not mean that there is no server."""
     for pause in _PAUSES_S:
         if answers(url):
             return True
@@ -207,7 +207,7 @@ def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _await_answer(process: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait until the server answers, its end, or the limit; true if it answers. The wait is shown."""
+    """Wait until the server answers, exits or takes too long; True if it answers. The wait is shown."""
     begun = time.monotonic()
     shown = 0.0
     while process.poll() is None and (waited := time.monotonic() - begun) < _START_TIMEOUT_S:
@@ -221,11 +221,11 @@ def _await_answer(process: subprocess.Popen[bytes], url: str) -> bool:
 
 
 def _last_lines(log: IO[bytes]) -> str:
-    """The words "(what the server wrote last)" after a space, or nothing."""
+    """The last lines that the server wrote, in brackets after a space; or empty."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines()]
-    words = " · ".join([line for line in lines if line][-3:])
-    return f" ({words[-500:]})" if words else ""
+    text = " · ".join([line for line in lines if line][-3:])
+    return f" ({text[-500:]})" if text else ""
 
 
 def _free_port() -> int:
@@ -236,7 +236,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def drained() -> Iterator[None]:
-    """Send what Prefect has queued (logs, events) at the block's end, before a server goes away.
+    """Send what Prefect has queued (logs, events) at the block's end, before a server is stopped.
 
     A server stopped first would hold the process open for over a minute.
     """

@@ -1,4 +1,4 @@
-"""Which process a run is of, and whether that process has gone."""
+"""Which process a flow run belongs to, and whether that process still exists."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import psutil
 
 _PREFIX = "pixels-once."
 Identity = dict[str, str]
-"""Labels of a flow run: host, boot, processes (the name space of process numbers), pid, started."""
+"""Labels of a flow run: host, boot, processes (the PID namespace), pid, started."""
 
 
 def identity(pid: int | None = None) -> Identity:
-    """The labels by which a run of this process (or of `pid`) is known to be of it."""
+    """Labels that mark a flow run as one of this process (or of `pid`)."""
     number = pid or os.getpid()
     values = {**_machine(), "pid": str(number), "started": _started(number)}
     return {_PREFIX + name: value for name, value in values.items()}
@@ -26,8 +26,8 @@ def identity(pid: int | None = None) -> Identity:
 def has_gone(labels: Mapping[str, Any]) -> bool:
     """Whether the process that these labels name has certainly ended.
 
-    False for labels of another machine, of another container, or without the names, and of another
-    boot where the machine has no id: nothing is known of those from here.
+    False for labels of another host or container, for incomplete ones, and for another boot if the host
+    has no machine-id: nothing can be said about those from here.
     """
     found = {name: str(labels.get(_PREFIX + name, "")) for name in (*_machine(), "pid", "started")}
     here = _machine()
@@ -41,8 +41,8 @@ def has_gone(labels: Mapping[str, Any]) -> bool:
     return _started(int(found["pid"])) != found["started"]
 
 
-def told(labels: Mapping[str, Any]) -> str:
-    """The process in words, e.g. `process 4711 on worker-3`."""
+def describe(labels: Mapping[str, Any]) -> str:
+    """The process for a message, e.g. `process 4711 on worker-3`."""
     host = str(labels.get(f"{_PREFIX}host", "")).split("/")[0]
     return f"process {labels.get(f'{_PREFIX}pid', '?')} on {host or 'an unknown machine'}"
 

@@ -1,8 +1,8 @@
-"""A run's client of the Prefect server: it asks again for a while, and a run's end is never an error.
+"""A run's client of the Prefect server: it retries for a while, and sending the final state never fails.
 
-The server is where a run is watched, not what it needs: once a run has begun, no answer of the server,
-and no lack of one, ends it. A final state that the server does not take is left in the Prefect home, and
-`flows.server.settling` brings it there when a server answers.
+The server shows a run, it is not needed for it: once a run has begun, no response of the server, and no
+lack of one, ends it. A final state that the server does not accept is kept in the Prefect home, and
+`flows.server.settling` sends it later.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from flows.server.processes import identity
 from flows.stopping import scheduled
 
 PATIENCE_S = 60.0
-_SHORT_S = 5.0  # for answers that hardly change, and for a process that is being ended
-_SAID_AFTER_S = 3.0
+_SHORT_S = 5.0  # for responses that rarely change, and for a process that is being stopped
+_REPORTED_AFTER_S = 3.0
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
-_ANSWERS = {404, 405, 409, 410, 422}  # about the request: asking again changes nothing
+_ANSWERS = {404, 405, 409, 410, 422}  # about the request: a retry changes nothing
 
 
 _patience = contextvars.ContextVar("patience", default=float("inf"))
 
 
 class ServerUnavailable(RuntimeError):
-    """The Prefect server did not take what a run cannot begin without."""
+    """The Prefect server did not accept a request that a run cannot start without."""
 
     exit_status = 4
 
 
 class _PatientHttp(PrefectHttpxSyncClient):
-    """Sends a request until it is answered, or patience is at its end."""
+    """Retries a request until it is answered or its time is over."""
 
     patience_s: float = PATIENCE_S
 
@@ -60,7 +60,7 @@ class _PatientHttp(PrefectHttpxSyncClient):
         send_kwargs: dict[str, Any],
         **others: Any,
     ) -> httpx.Response:
-        began, tries, said = time.monotonic(), 0, False
+        began, tries, is_reported = time.monotonic(), 0, False
         while True:
             most = min(self.patience_s, _patience.get())
             try:
@@ -84,8 +84,8 @@ class _PatientHttp(PrefectHttpxSyncClient):
                 if isinstance(problem, httpx.RequestError):
                     raise problem
                 return response
-            if not said and spent >= _SAID_AFTER_S:
-                said = True
+            if not is_reported and spent >= _REPORTED_AFTER_S:
+                is_reported = True
                 # `patience` is the longest that this may take from the beginning.
                 why = problem if isinstance(problem, str) else "it does not answer"
                 _say(f"waiting up to {patience:.0f} s for the Prefect server ({why}) …")
@@ -94,14 +94,14 @@ class _PatientHttp(PrefectHttpxSyncClient):
 
 
 class RunClient(SyncPrefectClient):
-    """Prefect's client, with patience, for one run. `begun`: the flow runs that it has made."""
+    """Prefect's client with retries, for one run. `begun`: ids of the flow runs that it has created."""
 
     begun: list[str]
 
     def request(
         self, method: Any, path: Any, params: Any = None, path_params: Any = None, **kwargs: Any
     ) -> httpx.Response:
-        """As the parent's; a new flow run says whose it is, and is made once however often asked."""
+        """As the parent's; a new flow run is labelled with this process, and created only once."""
         if (method, path) == ("POST", "/flow_runs/"):
             kwargs["json"] = kwargs["json"] | {
                 "labels": kwargs["json"].get("labels", {}) | identity(),
@@ -122,7 +122,7 @@ class RunClient(SyncPrefectClient):
     def set_flow_run_state(
         self, flow_run_id: Any, state: State[Any], force: bool = False
     ) -> OrchestrationResult[Any]:
-        """As the parent's; a final state is taken as accepted whatever the server says."""
+        """As the parent's; a final state counts as accepted whatever the server answers."""
         if not state.is_final():
             return super().set_flow_run_state(flow_run_id, state, force)
         cut_off = state.is_crashed()
@@ -130,7 +130,7 @@ class RunClient(SyncPrefectClient):
         if cut_off and asked and scheduled.is_set():
             state = Cancelled(message="stopped: the store is whole, the next run goes on")
         try:
-            if cut_off:  # whoever ends this process does not wait for long
+            if cut_off:  # who stops this process does not wait for long
                 with self.patient_for(_SHORT_S):
                     return super().set_flow_run_state(flow_run_id, state, force)
             return super().set_flow_run_state(flow_run_id, state, force)
@@ -149,7 +149,7 @@ class RunClient(SyncPrefectClient):
 
     @contextlib.contextmanager
     def patient_for(self, seconds: float) -> Any:
-        """Within the block, this thread asks again for so many seconds only."""
+        """Within the block, this thread retries for at most so many seconds."""
         before = _patience.set(seconds)
         try:
             yield self
@@ -158,7 +158,7 @@ class RunClient(SyncPrefectClient):
 
     @contextlib.contextmanager
     def hurried(self, seconds: float) -> Any:
-        """While the block lasts, no thread of this client asks again for longer."""
+        """Within the block, no thread of this client retries for longer."""
         http: Any = self._client
         before, http.patience_s = http.patience_s, min(seconds, http.patience_s)
         try:
@@ -168,17 +168,17 @@ class RunClient(SyncPrefectClient):
 
     def _unavailable(self, method: str, path: str, error: Exception) -> str:
         if isinstance(error, PrefectHTTPStatusError):
-            said = f"answers {error.response.status_code} to {method} {path}"
+            problem = f"answers {error.response.status_code} to {method} {path}"
         else:
-            said = f"does not answer {method} {path} ({type(error).__name__})"
+            problem = f"does not answer {method} {path} ({type(error).__name__})"
         return (
-            f"the Prefect server at {str(self.api_url).rstrip('/')} {said}: look at its log, start it "
+            f"the Prefect server at {str(self.api_url).rstrip('/')} {problem}: look at its log, start it "
             "again, or unset PREFECT_API_URL to use a temporary one"
         )
 
 
 def made_patient(client: SyncPrefectClient, patience_s: float | None = None) -> RunClient:
-    """The same client, become a `RunClient`: Prefect makes the clients of a run itself."""
+    """The same client as a `RunClient`: Prefect makes the clients of a run itself."""
     found: Any = client
     if not isinstance(client, RunClient):
         found.__class__ = RunClient
@@ -204,7 +204,7 @@ def patient_client() -> Any:
 
 
 def own_run() -> None:
-    """To be called first in a flow: the run says which process it is of, and its client is patient.
+    """To be called first in a flow: labels the run with this process, and makes its client patient.
 
     Runs that Prefect or `serve` starts are made by the server, and so are their clients by Prefect.
     """
@@ -220,12 +220,12 @@ def own_run() -> None:
 
 
 def owed_folder() -> Path:
-    """Where final states wait that no server has taken."""
+    """The folder of final states that no server has accepted yet."""
     return prefect_home() / "pixels-once-owed"
 
 
 def is_owed(flow_run_id: Any) -> bool:
-    """Whether a final state of this run waits to be told."""
+    """Whether a final state of this run waits to be sent."""
     return (owed_folder() / f"{flow_run_id}.json").exists()
 
 
@@ -233,7 +233,7 @@ _owing = threading.Lock()
 
 
 def owe(flow_run_id: Any, state: State[Any], server: str) -> None:
-    """Leave a run's final state in the Prefect home. A home that cannot be written to owes nothing."""
+    """Keep a run's final state in the Prefect home, to be sent later; not in one that is read-only."""
     values = {
         "flow_run": str(flow_run_id),
         "server": server,

@@ -1,4 +1,4 @@
-"""What a run shows on its page, told by a thread of its own, so that no server holds up the work."""
+"""A run's artifacts and events, written by a thread of their own, so that no server delays the work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Job = Callable[[], Any]
 class RunPage:
     """Artifacts and events of a run, made one after the other in the order given. A context manager.
 
-    A job that fails, after the client's own patience, is let go with one line in the log. `latest` keeps
+    A job that fails, after the client's own retries, is dropped with one line in the log. `latest` keeps
     only the last job of a name that has not begun: a progress bar that fell behind. Leaving the block
     waits for what is left, for 15 s at most.
     """
@@ -53,12 +53,12 @@ class RunPage:
             why = f" ({'; '.join(sorted(causes))})" if causes else ""
             _log(f"the run's page lacks {', '.join(lost)}: the Prefect server did not take it{why}")
 
-    def tell(self, what: str, job: Job) -> None:
-        """Do this when its turn comes."""
+    def add(self, what: str, job: Job) -> None:
+        """Add a job to the queue."""
         self._jobs.put((what, job))
 
     def latest(self, what: str, job: Job) -> None:
-        """Do this in place of an earlier job of the same name that still waits."""
+        """Add a job in place of an earlier one of the same name that still waits."""
         with self._lock:
             waiting = what in self._latest
             self._latest[what] = job
@@ -70,8 +70,8 @@ class RunPage:
             return self._latest.pop(what)
 
     def _work(self) -> None:
-        while (given := self._jobs.get()) is not None:
-            what, job = given
+        while (item := self._jobs.get()) is not None:
+            what, job = item
             try:
                 job()
             except Exception as error:  # whatever it is, the work goes on without it
@@ -79,7 +79,7 @@ class RunPage:
 
     @contextlib.contextmanager
     def _short_of_time(self) -> Any:
-        """The jobs that are left ask a server that is away no longer than we wait for them."""
+        """The jobs that are left retry no longer than we wait for them."""
         client: Any = get_client(sync_client=True)
         hurried = getattr(client, "hurried", None)
         with hurried(_AT_THE_END_S / 3) if hurried is not None else contextlib.nullcontext():

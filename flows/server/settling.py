@@ -1,8 +1,8 @@
-"""Ends that the Prefect server never heard of: told by the next run, by `ui` and by `serve`.
+"""Final states that the Prefect server did not receive: sent by the next run, by `ui` and by `serve`.
 
-A run whose process was killed cannot say so, and one that ended while no server answered could not.
-Only runs that say themselves that they are of a process of this machine are touched
-(`flows.server.processes`), and those that this Prefect home owes a state.
+A run whose process was killed cannot send its own, nor one that ended while no server answered. Only
+runs whose labels name a process of this host (`flows.server.processes`) are changed, and those whose
+final state waits in this Prefect home.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed
 
-from flows.server.processes import has_gone, told
+from flows.server.processes import describe, has_gone
 from flows.server.run_client import owed_folder
 
 FLOWS = ("features", "refresh", "sweep", "train")
@@ -42,11 +42,11 @@ _AT_ONCE = 200
 
 
 def settle(client: Any) -> list[str]:
-    """End every run that has ended and is not said to have; returns their names.
+    """Send the final state of every run that has ended without one; returns their names.
 
     Raises what the client raises.
     """
-    settled = _pay(client) + _bury(client)
+    settled = _send_kept(client) + _end_crashed(client)
     for run, state in settled:
         end_tasks(client, run.id, state)
     _end_lost_tasks(client)
@@ -54,7 +54,7 @@ def settle(client: Any) -> list[str]:
 
 
 def settle_now() -> None:
-    """`settle` with the client at hand: a run does it for those before it."""
+    """`settle` with the current client: each run does it for earlier ones."""
     settle(get_client(sync_client=True))
 
 
@@ -92,9 +92,9 @@ def _open_tasks() -> TaskRunFilter:
     )
 
 
-def _pay(client: Any) -> list[tuple[FlowRun, State[Any]]]:
-    """Tell the final states that this Prefect home owes."""
-    paid = []
+def _send_kept(client: Any) -> list[tuple[FlowRun, State[Any]]]:
+    """Send the final states that wait in this Prefect home."""
+    sent = []
     for path in sorted(owed_folder().glob("*.json")):
         found = _owed(path)
         if found is None:
@@ -109,9 +109,9 @@ def _pay(client: Any) -> list[tuple[FlowRun, State[Any]]]:
             continue
         if run.state is None or not run.state.is_final():
             client.set_flow_run_state(run_id, state, force=True)
-            paid.append((run, state))
+            sent.append((run, state))
         path.unlink(missing_ok=True)
-    return paid
+    return sent
 
 
 def _owed(path: Path) -> tuple[UUID, State[Any], float] | None:
@@ -125,20 +125,20 @@ def _owed(path: Path) -> tuple[UUID, State[Any], float] | None:
         return None  # half a file: nothing is known from it
 
 
-def _bury(client: Any) -> list[tuple[FlowRun, State[Any]]]:
-    """Crashed (or cancelled, where that was asked) is every run whose process has gone."""
+def _end_crashed(client: Any) -> list[tuple[FlowRun, State[Any]]]:
+    """End runs whose process has gone as crashed, or as cancelled if that was asked for."""
     still = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_OPEN))))
     ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
-    buried = []
+    ended_runs = []
     for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=still, limit=_AT_ONCE):
         if not has_gone(run.labels):
             continue
-        words = f"{told(run.labels)} has gone"
+        cause = f"{describe(run.labels)} has gone"
         if run.state is not None and run.state.is_cancelling():
-            state: State[Any] = Cancelled(message=words)
+            state: State[Any] = Cancelled(message=cause)
         else:
-            state = Crashed(message=f"{words}: the run did not end by itself")
+            state = Crashed(message=f"{cause}: the run did not end by itself")
         with suppress(ObjectNotFound):
             client.set_flow_run_state(run.id, state, force=True)
-            buried.append((run, state))
-    return buried
+            ended_runs.append((run, state))
+    return ended_runs

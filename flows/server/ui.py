@@ -27,9 +27,9 @@ _PROGRAM = (sys.executable, "-m", "prefect", "server", "start")
 def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[str, int]]:
     """The UI's address and the server's process id, once it answers; it ends with the block.
 
-    host: to listen on. database: an SQLAlchemy URL, or nothing for SQLite in the Prefect home.
-    Runs find the server by the address that is left in the Prefect home (`find_server`).
-    Raises `ConfigError` where the port is taken, `ServiceUnavailable` where the server does not come up.
+    host: to listen on. database: an SQLAlchemy URL; empty: SQLite in the Prefect home.
+    Runs find the server by the address in the Prefect home (`find_server`).
+    Raises `ConfigError` if the port is taken, `ServiceUnavailable` if the server does not start.
     """
     api = f"http://{_reached_by(host)}:{port}/api"
     _require_free(host, port)
@@ -71,9 +71,9 @@ def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
 
 
 def _cause(lines: list[str]) -> str:
-    """The last error that a log ends a traceback with, else its last line."""
+    """The last error in a log that ends a traceback, else its last line."""
     errors = [line for line in lines if _ERROR.match(line)]
-    return (errors or lines or ["it said nothing"])[-1].strip()
+    return (errors or lines or ["no output"])[-1].strip()
 
 
 def _require_free(host: str, port: int) -> None:

@@ -12,7 +12,7 @@ from flows.settings.training import TrainSettings
 from pipeline.errors import ConfigError
 
 SHARED = ("videos", "store", "weights")
-"""Settings of [refresh] that may stand in [refresh.features] instead."""
+"""Settings of [refresh] that may be given in [refresh.features] instead."""
 OWN = ("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seeds")
 """Settings of a training that a refresh decides itself."""
 
@@ -60,25 +60,25 @@ class RefreshSettings:
 def resolved(settings: RefreshSettings) -> RefreshSettings:
     """The settings with `videos`, `store` and `weights` taken from [refresh.features] too.
 
-    Raises `ConfigError` where both name one of them differently, or nobody names it.
+    Raises `ConfigError` if the two differ, or if neither is given.
     """
     features = dict(settings.features)
-    found: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     for name in SHARED:
         inner, own = str(features.pop(name, "") or ""), getattr(settings, name)
         if inner and own and inner != own:
             raise ConfigError(
                 f"{name} is {own!r} in [refresh] and {inner!r} in [refresh.features]: keep one"
             )
-        found[name] = own or inner
+        shared[name] = own or inner
     for name in ("videos", "store"):
-        if not found[name]:
+        if not shared[name]:
             raise ConfigError(f"{name} is empty: set it in [refresh] of the config file")
-    return replace(settings, **found, features=features)
+    return replace(settings, **shared, features=features)
 
 
 def features_settings(settings: RefreshSettings) -> FeaturesSettings:
-    """What `features` is run with; `settings` as `resolved` gives them."""
+    """The settings of `features` in a refresh; `settings` as `resolved` returns them."""
     values = from_table(FeaturesSettings, settings.features, "[refresh.features]")
     if values.get("dry_run"):
         raise ConfigError("[refresh.features] has dry_run: run `features --dry-run` by itself")
@@ -87,10 +87,10 @@ def features_settings(settings: RefreshSettings) -> FeaturesSettings:
 
 
 def train_settings(settings: RefreshSettings, head: str) -> TrainSettings:
-    """What one head is trained with; its way to split is that of [refresh.train]."""
+    """The settings of one head's training; its split is that of [refresh.train]."""
     from pipeline.heads.zoo import head_kind
 
-    head_kind(head)  # an unknown head is said before hours of extraction
+    head_kind(head)  # an unknown head is an error before hours of extraction
     values: dict[str, Any] = {"head": head, "store": settings.store}
     for table, where in (
         (settings.train, "[refresh.train]"),

@@ -1,4 +1,4 @@
-"""The accepted run of a folder of runs: `RUNS/accepted` points to it; others are held against it."""
+"""The accepted run of a folder of runs: `RUNS/accepted` points to it; new runs are compared with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOCK = ".accepted.lock"
 def read(runs: Path) -> Path | None:
     """The folder of the accepted run, or None where there is none yet.
 
-    Raises `ConfigError` where the pointer leads nowhere, or is no pointer.
+    Raises `ConfigError` if the pointer is dangling, or is not a link.
     """
     pointer = runs / ACCEPTED
     if not os.path.lexists(pointer):
@@ -47,12 +47,12 @@ def read(runs: Path) -> Path | None:
 
 
 def promote(runs: Path, folder: Path) -> None:
-    """Point `RUNS/accepted` to this run, at once: whoever looks sees the old one or the new one.
+    """Point `RUNS/accepted` to this run, atomically: readers see the old one or the new one.
 
-    Raises `ConfigError` where something else than a pointer has that name.
+    Raises `ConfigError` if that name is not a link.
     """
     if os.path.lexists(runs / ACCEPTED) and not (runs / ACCEPTED).is_symlink():
-        read(runs)  # says so
+        read(runs)  # raises it
     temporary = runs / f".{ACCEPTED}-{uuid.uuid4().hex}"
     temporary.symlink_to(os.path.relpath(folder, runs))
     temporary.replace(runs / ACCEPTED)
@@ -60,9 +60,9 @@ def promote(runs: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(runs: Path) -> Iterator[None]:
-    """Alone among all refreshes of this folder of runs (on this machine), until it is left.
+    """Hold this folder of runs exclusively among all refreshes on this host.
 
-    The lock goes with the process that holds it, however it ends.
+    The lock ends with the process that holds it.
     """
     runs.mkdir(parents=True, exist_ok=True)
     with (runs / LOCK).open("w") as file:
@@ -76,12 +76,12 @@ def state_of(
     """A hash of which clips can be used, their features, labels and splits, and of every setting
     that heads are trained and judged by.
     """
-    asked = [
+    choices = [
         *(config.to_dict() for config in trainings),
         {"test_set": test_set, "threshold": threshold},
     ]
     hasher = hashlib.sha256(clips.fingerprint.encode())
-    hasher.update(json.dumps(asked, sort_keys=True).encode() + b"\n")
+    hasher.update(json.dumps(choices, sort_keys=True).encode() + b"\n")
     table = clips.table[["video_id", "label", "split", "group"]].astype(str)
     for values, digest in zip(table.itertuples(index=False), clips.digests, strict=True):
         hasher.update("\0".join([*values, str(digest)]).encode() + b"\n")
@@ -97,7 +97,7 @@ def tested_ids(run: Path) -> list[str]:
 
 
 def require_same_features(run: Path, clips: Clips) -> None:
-    """Raise `SpecMismatch` where a run's head reads other features than these."""
+    """Raise `SpecMismatch` if a run's head reads other features than these."""
     fingerprint = str(read_config(run)["fingerprint"])
     if fingerprint != clips.fingerprint:
         raise SpecMismatch(
@@ -113,8 +113,8 @@ def not_seen(run: Path, clips: Clips, positions: Rows, *, groups: bool) -> np.nd
 
 
 def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
-    """Which of these clips a run names rightly, (n,) bool. A class that it does not know is wrong,
-    and so is a prediction that is not a number.
+    """Which of these clips a run classifies correctly, (n,) bool. A class that it does not know is
+    wrong, and so is a prediction that is not a number.
 
     Raises `SpecMismatch` where its head reads other features than these, `ConfigError` where the
     features of a clip are damaged.

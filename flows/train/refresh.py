@@ -85,7 +85,7 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
         loaded = load_stores(settings.store)
     state = promotion.state_of(
         loaded.clips,
-        [train_config(one) for one in trainings],
+        [train_config(training) for training in trainings],
         test_set=settings.test_set,
         threshold=settings.threshold,
     )
@@ -97,18 +97,20 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
     ways = [(training.split, holdout.name) for training in trainings]
     print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
     with stopping() as stop:
-        made = _train_all(page, runs, loaded, holdout, trainings, before, stop)
+        heads_trained = _train_all(page, runs, loaded, holdout, trainings, before, stop)
     if stop.signal:
         return _ended(replace(begun, outcome="interrupted", stopped_by=stop.signal), "Interrupted")
     with promotion.locked(runs):
         # Another refresh of this folder may have promoted since: what counts is who is accepted now.
-        result = _judge(settings, loaded, holdout, runs, max(made, key=lambda one: one.merit))
+        result = _judge(
+            settings, loaded, holdout, runs, max(heads_trained, key=lambda head: head.merit)
+        )
         result = replace(result, extracted=summary.ready, failed=summary.failed)
         if result.outcome == "promoted":
             promotion.promote(runs, runs / result.run)
         # Last: a refresh that died before is done again.
         _remember(runs, settings.store, state)
-    page.tell("the comparison", partial(publish, result, settings, made))
+    page.add("the comparison", partial(publish, result, settings, heads_trained))
     logger.info(result.headline())
     return result
 
@@ -143,9 +145,9 @@ def _train_all(
     before: Path | None,
     stop: Stopping,
 ) -> list[Trained]:
-    """Train every head in a folder of its own; ends early where `stop` is asked for."""
+    """Train every head in its own folder; ends early if `stop` is set."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    made: list[Trained] = []
+    heads: list[Trained] = []
     for training in trainings:
         stem = f"{training.head}-{store_name(training.store)}"
         folder = runs / f"{stem}-{stamp}"
@@ -165,12 +167,12 @@ def _train_all(
         except KeyboardInterrupt:
             metrics = {"stopped": True}
         if metrics["stopped"]:
-            # However it was asked to stop: half a training is never judged.
+            # Whatever stopped it: an unfinished training is never judged.
             stop.event.set()
             stop.signal = stop.signal or metrics.get("stopped_by") or "SIGINT"
         if stop.event.is_set():
-            return made
-        page.tell(
+            return heads
+        page.add(
             f"the head {folder.name}",
             partial(
                 create_markdown_artifact,
@@ -179,14 +181,14 @@ def _train_all(
                 description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
             ),
         )
-        made.append(Trained(folder=folder, metrics=metrics))
-    return made
+        heads.append(Trained(folder=folder, metrics=metrics))
+    return heads
 
 
 def _judge(
     settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Trained
 ) -> RefreshResult:
-    """Hold the best new head against the run that is accepted now, on the same unseen clips."""
+    """Compare the best new head with the run that is accepted now, on the same unseen clips."""
     clips = loaded.clips
     rows = rows_of_test_set(clips.table, clips.holdouts, holdout.name)
     test = clips.positions(rows)
@@ -227,7 +229,7 @@ def _result(
     verdict: Verdict,
     note: str,
 ) -> RefreshResult:
-    """What the verdict comes to; it is left in the run's folder, too."""
+    """The result by the verdict; it is written to the run's folder, too."""
     config = json.loads((best.folder / "config.json").read_text(encoding="utf-8"))
     result = RefreshResult(
         outcome="promoted" if verdict.promoted else "refused",

@@ -1,4 +1,4 @@
-"""What `train` does: one run, or one for each of several seeds. It reports to a server if one answers."""
+"""The command `train`: one run, or one for each of several seeds, reported to a server if one answers."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ OnRun = Callable[[Made], None]
 def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[Made]:
     """Train one head from a store, or one for each seed; returns the runs, a stopped one last.
 
-    Of several seeds every folder is looked at before the first training, and with `resume` those
-    that are finished are taken as they are if they are the runs that would be made. `on_run` is
+    With several seeds every folder is checked before the first training; with `resume`, finished runs
+    are kept if they are the runs that would be trained. `on_run` is
     called after each. Raises `ConfigError` as `train` does; runs that were finished before remain.
     """
     engine.require_backend()
     todo = seeded(settings)
-    done = {one.name for one in todo if settings.seeds > 1 and _is_done(one)}
-    for one in todo:
-        if one.name not in done:
-            claim_folder(_folder(one), overwrite=one.overwrite, resume=one.resume)
+    done = {each.name for each in todo if settings.seeds > 1 and _is_done(each)}
+    for each in todo:
+        if each.name not in done:
+            claim_folder(_folder(each), overwrite=each.overwrite, resume=each.resume)
     with store_warnings():
         loaded = load_stores(settings.store)
         print_notes(
             loaded.clips.table, loaded.clips.holdouts, [(settings.split, settings.test_set)]
         )
-        for one in todo:
-            if one.name in done:
-                require_same_run(_folder(one), loaded.clips, train_config(one))
+        for each in todo:
+            if each.name in done:
+                require_same_run(_folder(each), loaded.clips, train_config(each))
         made: list[Made] = []
         with _counting(made, len(todo)):
-            for one in todo:
-                made.append(_found(one) if one.name in done else _trained(one, loaded))
+            for each in todo:
+                made.append(_finished(each) if each.name in done else _trained(each, loaded))
                 if on_run is not None:
                     on_run(made[-1])
                 if made[-1].metrics["stopped"]:
@@ -95,8 +95,8 @@ def seeded(settings: TrainSettings) -> list[TrainSettings]:
 
 def over_seeds(made: Sequence[Made]) -> Repeats | None:
     """Mean and spread of the finished runs among these; None where fewer than two are finished."""
-    found = repeats_among([one.folder for one in made])
-    return found[0] if found else None
+    repeats = repeats_among([run.folder for run in made])
+    return repeats[0] if repeats else None
 
 
 def run_training_flow(settings: TrainSettings) -> list[Made]:
@@ -117,10 +117,10 @@ def run_training_flow(settings: TrainSettings) -> list[Made]:
 
         own_run()
         with RunPage() as page:
-            page.tell("the ends of earlier runs", settle_now)
+            page.add("the ends of earlier runs", settle_now)
 
-            def tell(made: Made) -> None:
-                page.tell(
+            def on_run(made: Made) -> None:
+                page.add(
                     f"the head {made.folder.name}",
                     partial(
                         create_markdown_artifact,
@@ -130,7 +130,7 @@ def run_training_flow(settings: TrainSettings) -> list[Made]:
                     ),
                 )
 
-            return run_trainings(settings, tell)
+            return run_trainings(settings, on_run)
 
     return train_flow(settings)
 
@@ -140,13 +140,13 @@ def _folder(settings: TrainSettings) -> Path:
 
 
 def _is_done(settings: TrainSettings) -> bool:
-    """Whether a run is to be gone on with that is finished."""
+    """Whether a run to resume is finished already."""
     return settings.resume and not settings.overwrite and is_finished(_folder(settings))
 
 
 @contextlib.contextmanager
 def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
-    """Say, where it ends early with an error or Ctrl-C, how many of several runs are finished."""
+    """Print how many of several runs are finished, if the block ends with an error or Ctrl-C."""
     try:
         yield
     except BaseException:
@@ -155,7 +155,7 @@ def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
         raise
 
 
-def _found(settings: TrainSettings) -> Made:
+def _finished(settings: TrainSettings) -> Made:
     folder = _folder(settings)
     print(f"{folder} is finished already", file=sys.stderr)
     return Made(folder=folder, metrics=read_metrics(folder), skipped=True)

@@ -53,7 +53,7 @@ _loaded: dict[str, Loaded] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a trial: its metrics, or the error in a sentence; `skipped` had been done."""
+    """A trial's metrics, or its error in a sentence; `skipped`: it was finished before."""
 
     name: str
     head: str
@@ -69,7 +69,7 @@ class Outcome:
     validate_parameters=True,
 )
 def sweep(settings: SweepSettings) -> list[Outcome]:
-    """Train every trial; returns what became of each, in the trials' order."""
+    """Train every trial; returns their outcomes, in the trials' order."""
     from prefect_dask import DaskTaskRunner
 
     own_run()
@@ -86,8 +86,8 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
         futures = [runner.submit(train_trial, {"trial": t, "settings": settings}) for t in todo]
         outcomes = [_outcome(trial, future) for trial, future in zip(todo, futures, strict=True)]
     with RunPage() as page:
-        page.tell("the ends of earlier runs", settle_now)
-        page.tell("the leaderboard", partial(_publish, settings, outcomes))
+        page.add("the ends of earlier runs", settle_now)
+        page.add("the leaderboard", partial(_publish, settings, outcomes))
     return outcomes
 
 
@@ -113,7 +113,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
 
 
 def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
-    """Train one head in this process, go on with it, or find that it was done.
+    """Train one head in this process, resume it, or keep it if it is finished.
 
     A run of this name is taken over only if it has the identity of the trial: the same clips with
     the same features and labels, split, head and settings. Raises `ConfigError`, which names every
@@ -207,10 +207,10 @@ def _way(settings: SweepSettings, trial: Trial) -> tuple[str, str]:
 
 
 def _outcome(trial: Trial, future: Any) -> Outcome:
-    """The trial's outcome; whatever went wrong with it is its own."""
+    """The trial's outcome; an error of one trial fails no other."""
     try:
         result: Outcome = future.result()
-    except Exception as error:  # any head may fail in any way, and the others must go on
+    except Exception as error:  # any head may fail in any way, and the others continue
         text = str(error) if isinstance(error, PixelsError) else f"{type(error).__name__}: {error}"
         return Outcome(name=trial.name, head=trial.head, error=text)
     return result

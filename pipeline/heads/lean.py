@@ -9,24 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-EXTRAS = ("cv2", "sklearn", "matplotlib", "torchvision")
-
-
-@contextmanager
-def _without(names: tuple[str, ...]) -> Iterator[None]:
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        # The import system's own way to say "not installed".
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 class _Keras:
@@ -42,12 +25,12 @@ class _Keras:
     def _module(self) -> Any:
         with self._importing:
             if "keras" not in sys.modules:
-                from pipeline.engine import quiet, require_backend
+                from pipeline.engine import quiet, require_backend, without_extras
                 from pipeline.hushing import hushed
 
                 quiet()
                 require_backend()
-                with hushed(), _without(EXTRAS):
+                with hushed(), without_extras():
                     import keras
             import keras
 
