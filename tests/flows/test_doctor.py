@@ -73,10 +73,10 @@ def test_openvino_absent_is_said_with_what_it_costs(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("quick")
 def test_packages_that_fight_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = doctor._version
+    real = doctor.version
     fake = {"opencv-python": "4.12", "tensorflow": "2.21", "tensorflow-cpu": "2.21",
             "fastapi": "0.152.0", "prefect": "3.8.8"}  # fmt: skip
-    monkeypatch.setattr(doctor, "_version", lambda name: fake.get(name) or real(name))
+    monkeypatch.setattr(doctor, "version", lambda name: fake.get(name) or real(name))
     red = [line for line in lines(weights="random") if line.state == "bad"]
     assert len(red) == 3
     assert any("pip uninstall -y opencv-python " in line.remedy for line in red)
