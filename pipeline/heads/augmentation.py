@@ -11,10 +11,10 @@ import numpy.typing as npt
 def jitter_steps(
     features: npt.NDArray[Any], mask: npt.NDArray[np.bool_], reach: int, rng: np.random.Generator
 ) -> npt.NDArray[Any]:
-    """Every real step replaced by one at most `reach` places away; the order of time stays.
+    """Every real step replaced by one at most `reach` steps away; the order of time is kept.
 
     Each step i of a clip with n real steps becomes sorted(clip(i + U{−reach…reach}, 0, n − 1))[i].
-    `features` (n, steps, *shape); padding and mask keep their places.
+    `features` (n, steps, *shape); padding and mask are unchanged.
     """
     clips, steps = mask.shape
     lengths = mask.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Which clips came, went or changed between two runs: as lists to record, and in words."""
+"""Which clips were added, removed or changed between two runs: to record, and as phrases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Renamed = tuple[tuple[str, str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipChanges:
-    """Ids of clips that `came`, are `gone`, or have other `features`; and what was renamed."""
+    """Ids of clips that were added (`came`), are `gone`, or have other `features`; and the renamed."""
 
     came: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
@@ -47,14 +47,14 @@ class ClipChanges:
         return {name: [*value] for name, value in asdict(self).items() if value}
 
     def phrases(self, *, came: bool = True) -> list[str]:
-        """A phrase for each kind of change, with the first clip's id; `came`: those too."""
-        found = []
+        """A phrase for each kind of change, with the first clip's id; `came`: added clips too."""
+        phrases = []
         if self.gone:
-            found.append(
+            phrases.append(
                 f"{_clips(self.gone, 'is', 'are')} gone ({self.gone[0]}{_more(self.gone)})"
             )
         if self.features:
-            found.append(
+            phrases.append(
                 f"{_clips(self.features, 'has', 'have')} other features "
                 f"({self.features[0]}{_more(self.features)})"
             )
@@ -62,13 +62,15 @@ class ClipChanges:
             renamed: Renamed = getattr(self, name)
             if renamed:
                 clip, old, new = renamed[0]
-                found.append(
+                phrases.append(
                     f"{_clips(renamed, 'has', 'have')} another {name} "
                     f"({clip}{_more(renamed)}: {old or 'none'}, now {new or 'none'})"
                 )
         if came and self.came:
-            found.append(f"{_clips(self.came, 'is', 'are')} new ({self.came[0]}{_more(self.came)})")
-        return found
+            phrases.append(
+                f"{_clips(self.came, 'is', 'are')} new ({self.came[0]}{_more(self.came)})"
+            )
+        return phrases
 
 
 def _renamed(old: pd.Series[Any], new: pd.Series[Any]) -> Renamed:
@@ -77,8 +79,10 @@ def _renamed(old: pd.Series[Any], new: pd.Series[Any]) -> Renamed:
     return tuple(zip(ids, old[other].tolist(), new[other].tolist(), strict=True))
 
 
-def _clips(some: Sequence[Any], one: str, several: str) -> str:
-    return f"{len(some)} clip{'' if len(some) == 1 else 's'} {one if len(some) == 1 else several}"
+def _clips(some: Sequence[Any], singular: str, plural: str) -> str:
+    return (
+        f"{len(some)} clip{'' if len(some) == 1 else 's'} {singular if len(some) == 1 else plural}"
+    )
 
 
 def _more(some: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that an interrupted one goes on exactly where it stood.
+"""The state of a training on disk, so that an interrupted one resumes exactly.
 
 One `.npz` (no pickles) and one JSON file, each written to a temporary name and renamed. Writing
 costs at most a tenth of the training's time: the next save waits ten times as long as the last
@@ -29,7 +29,7 @@ COST = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class State:
-    """A training at the end of an epoch: every variable, the best weights, and what led there."""
+    """A training at the end of an epoch: every variable, the best weights, and the history."""
 
     variables: list[npt.NDArray[Any]]
     best_weights: list[npt.NDArray[Any]]
@@ -37,7 +37,7 @@ class State:
 
     @classmethod
     def of(cls, model: Any, progress: Progress) -> Self:
-        """A copy of a model's and its optimizer's variables, which training goes on changing."""
+        """A copy of a model's and its optimizer's variables, which training changes further."""
         return cls(
             variables=[np.array(np.asarray(v)) for v in _variables(model)],
             best_weights=list(progress.best_weights),
@@ -53,7 +53,7 @@ class State:
 class Checkpoint:
     """The state of the last whole epoch: in memory, and in `folder` within the time budget above.
 
-    `identity` is of the run that it belongs to: the state of another is never taken over.
+    identity: of the run that it belongs to; the state of another run is refused
     """
 
     def __init__(self, folder: Path, identity: str = "") -> None:
@@ -74,7 +74,7 @@ class Checkpoint:
             self.save()
 
     def save(self) -> None:
-        """Write the state of the last whole epoch, if there is one that was not written."""
+        """Write the state of the last whole epoch, unless it is written already."""
         state, started = self._held, time.monotonic()
         if state is None:
             return
@@ -85,7 +85,7 @@ class Checkpoint:
         with (self.folder / f".{name}").open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(self.folder / f".{name}", self.folder / name)
-        # The JSON names its arrays: whoever reads it sees one moment, even after a kill.
+        # The JSON names its arrays: both are of one epoch, even after a kill.
         values = {"identity": self.identity, "state": name, **state.values}
         write_json(self.folder / "progress.json", values, indent=None)
         for old in self.folder.glob("*state-*.npz"):
@@ -127,7 +127,7 @@ class Checkpoint:
 
 
 def _with_nan(report: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch's figures as they were: JSON holds null for what is not a number."""
+    """An epoch's figures with null, which JSON has for NaN, as NaN."""
     return {name: float("nan") if value is None else value for name, value in report.items()}
 
 

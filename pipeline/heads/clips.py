@@ -29,14 +29,14 @@ Batch = tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Clips:
-    """Usable clips with what a training asks of them; rows are in ascending order.
+    """The usable clips of a source; rows are in ascending order.
 
     `features` (n, steps, *shape) as stored, or None where they are streamed; `mask` likewise;
     `labels` (n,) int64 index into `classes`; `rows` (n,) int64; `table` the source's columns of
     these rows; `digests` (n,) uint32; `views` other sources of the same clips, each with the
     positions (n,) of these clips in it; `holdouts` the named test sets that the source keeps;
     `stored` (n,) int64 where the source has them, if that is in other rows now than when a run
-    began. Several trainings may share one: nothing writes to it.
+    began. Never written to, so several trainings may share it.
     """
 
     source: SequenceSource
@@ -73,7 +73,7 @@ class Clips:
         )
 
     def positions(self, rows: Sequence[int] | Rows) -> Rows:
-        """Where these row numbers stand in the arrays; `ConfigError` on one that is absent."""
+        """The positions of these row numbers in the arrays; raises `ConfigError` if one is absent."""
         wanted = np.asarray(rows, dtype=np.int64)
         at = np.minimum(np.searchsorted(self.rows, wanted), max(len(self.rows) - 1, 0))
         if len(wanted) and (not len(self.rows) or (self.rows[at] != wanted).any()):
@@ -108,7 +108,7 @@ class Clips:
     def training_batches(
         self, positions: Rows, size: int, seed: int, epoch: int
     ) -> Iterator[Batch]:
-        """Shuffled batches of one epoch; each clip by one of its views, drawn anew each epoch."""
+        """Shuffled batches of one epoch; each clip from one of its views, drawn again each epoch."""
         rng = np.random.default_rng((seed, epoch, 2))
         for features, mask, at in self.batches(positions, size, order_seed=(seed, epoch)):
             if self.views:
@@ -180,7 +180,7 @@ def load_clips(
     if stream is None:
         stream = _bytes(source, rows) > MEMORY_SHARE * _free_bytes()
     if stream:
-        rows, lost = _looked_at(source, rows, table)
+        rows, lost = _usable_rows(source, rows, table)
     else:
         features, mask, rows, lost = _read(source, rows)
         _refuse_non_finite(features, mask, table, rows)
@@ -188,10 +188,10 @@ def load_clips(
     chosen = table.loc[rows].assign(digest=digests)
     names = tuple(classes) if classes else tuple(sorted(set(chosen["label"].astype(str))))
     index = {name: i for i, name in enumerate(names)}
-    strange = sorted(set(chosen["label"].astype(str)) - set(names))
-    if strange:
+    unknown = sorted(set(chosen["label"].astype(str)) - set(names))
+    if unknown:
         raise ConfigError(
-            f"the label {strange[0]!r} is not among the {len(names)} classes: name it in classes"
+            f"the label {unknown[0]!r} is not among the {len(names)} classes: name it in classes"
         )
     return Clips(
         source=source,
@@ -225,19 +225,20 @@ def _read(
     return features, mask, got, lost
 
 
-def _looked_at(
+def _usable_rows(
     source: SequenceSource, rows: Rows, table: pd.DataFrame
 ) -> tuple[Rows, dict[str, int]]:
-    """The rows that can be used, each read once: a stream has the clips that memory would have."""
-    got: list[Rows] = []
+    """The rows that can be used, each read once: the same as of a source that is loaded."""
+    rows_by_batch: list[Rows] = []
     seen = 0
     for read in source.batches(rows, 64):
         mask, numbers = np.asarray(read.mask, dtype=bool), np.asarray(read.rows, dtype=np.int64)
         _refuse_non_finite(np.asarray(read.features), mask, table, numbers)
         seen += len(numbers)
-        got.append(numbers[mask.any(axis=1)])
-    kept = np.sort(np.concatenate(got)) if got else rows[:0]
-    return kept, {"damaged": len(rows) - seen, "without_steps": seen - len(kept)}
+        rows_by_batch.append(numbers[mask.any(axis=1)])
+    usable_rows = np.sort(np.concatenate([rows[:0], *rows_by_batch]))
+    lost = {"damaged": len(rows) - seen, "without_steps": seen - len(usable_rows)}
+    return usable_rows, lost
 
 
 def _bytes(source: SequenceSource, rows: Rows) -> int:

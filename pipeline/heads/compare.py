@@ -60,11 +60,11 @@ def leaderboards(runs: Path | str) -> list[Leaderboard]:
     Runs of different test clips, labels, folds or specs are never ranked in one list: their figures
     do not compare. Unfinished runs are left out. Raises `ConfigError` where no run is finished.
     """
-    found = finished_runs(Path(runs))
-    if not found:
+    folders = finished_runs(Path(runs))
+    if not folders:
         raise ConfigError(f"{runs} holds no finished run: train a head first")
     sets: dict[str, list[dict[str, Any]]] = {}
-    for folder in found:
+    for folder in folders:
         sets.setdefault(test_set_key(folder), []).append(_line(folder, read_config(folder)))
     boards = [
         Leaderboard(
@@ -81,13 +81,13 @@ def leaderboards(runs: Path | str) -> list[Leaderboard]:
 def finished_runs(runs: Path) -> list[Path]:
     """The folders of finished runs under `runs`, each once: a link to one (`accepted`) is not another.
 
-    Hidden folders, in which a run is made that is to replace another, do not count.
+    Hidden folders, which hold a run that is to replace another, do not count.
     """
-    found: dict[Path, Path] = {}
+    runs_by_path: dict[Path, Path] = {}
     for folder in sorted(runs.glob("*"), key=lambda folder: (folder.is_symlink(), folder.name)):
         if not folder.name.startswith(".") and (folder / DONE).exists():
-            found.setdefault(folder.resolve(), folder)
-    return sorted(found.values())
+            runs_by_path.setdefault(folder.resolve(), folder)
+    return sorted(runs_by_path.values())
 
 
 def test_set_key(run: Path) -> str:

@@ -23,8 +23,7 @@ NAMES = {
     "test": "test",
     "testing": "test",
 }
-"""What the `split` column may say (blanks around it and its case do not count), and which part it
-means."""
+"""Names in the `split` column (blanks around them and case do not count) → the part they mean."""
 
 
 def by_groups(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
@@ -46,7 +45,7 @@ def stratified(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
 
 
 def inner_validation(training: pd.DataFrame, share: float, seed: int) -> Rows:
-    """0 (train) or 1 (validation) for each clip, by whole groups where there are enough."""
+    """0 (train) or 1 (validation) for each clip, by whole groups if there are enough."""
     _, sizes = np.unique(group_names(training).astype(str), return_counts=True)
     if len(sizes) >= 4 and sizes.max() <= len(training) / 2:
         return by_groups(training, (1 - share, share), seed)
@@ -59,23 +58,23 @@ def given_parts(clips: pd.DataFrame) -> list[str]:
     A column in which no name is known (`fold1`, `a`) gives no parts. Raises `ConfigError` where
     some are: a misspelt name would leave its clips out.
     """
-    said = clips["split"].astype(str).str.strip().str.lower()
-    parts = said.map(NAMES).fillna("").astype(str)
-    strange = said[(parts == "") & (said != "")].value_counts()
-    if len(strange) and (parts != "").any():
-        named_so = ", ".join(f"{name!r} on {count}" for name, count in strange.items())
+    names = clips["split"].astype(str).str.strip().str.lower()
+    parts = names.map(NAMES).fillna("").astype(str)
+    unknown = names[(parts == "") & (names != "")].value_counts()
+    if len(unknown) and (parts != "").any():
+        shown = ", ".join(f"{name!r} on {count}" for name, count in unknown.items())
         raise ConfigError(
-            f"the split column has names that are not known ({named_so} of {len(clips)} clips): "
+            f"the split column has names that are not known ({shown} of {len(clips)} clips): "
             f"use {', '.join(dict.fromkeys(NAMES.values()))}, or leave it empty"
         )
     return list(parts)
 
 
 def given_split(clips: pd.DataFrame, seed: int, share: float, *, test: bool) -> Rows:
-    """0 (train), 1 (validation), 2 (test) or −1 for each clip, as the `split` column says.
+    """0 (train), 1 (validation), 2 (test) or −1 for each clip, by the `split` column.
 
-    Where it names no validation clips, a `share` of the training clips becomes that. `test`: whether
-    test clips are asked of it.
+    If it names no validation clips, a `share` of the training clips becomes validation.
+    test: whether it must name test clips
     """
     parts = given_parts(clips)
     wanted = ("train", "test") if test else ("train",)

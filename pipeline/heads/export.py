@@ -1,4 +1,4 @@
-"""A trained head in a format that others serve, proven to say the same."""
+"""A trained head in a format for serving, compared with the Keras model before it is kept."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 from pipeline.heads.initialisers import PACKAGE
-from pipeline.heads.inscription import inscribe
 from pipeline.heads.lean import keras
+from pipeline.heads.metadata import write_metadata
 from pipeline.heads.saved import Run
 from pipeline.openvino_runtime import openvino, write_openvino
 from pipeline.plain import write_json
@@ -27,13 +27,13 @@ TOLERANCE = 1e-4
 SIDECAR = "pixels_once.json"
 RUNTIMES = {"saved_model": "TensorFlow", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 OPTIONS = {"openvino": {"INFERENCE_PRECISION_HINT": "f32"}}
-"""What a runtime must be told to compute in float32: OpenVINO's own choice on some CPUs is bfloat16."""
+"""What makes a runtime compute in float32: OpenVINO's default on some CPUs is bfloat16."""
 NEEDS = {"saved_model": (), "onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """How an export was held against its head, and what came of it."""
+    """How an export was compared with its head, and the result."""
 
     runtime: str
     options: Mapping[str, str]
@@ -56,13 +56,13 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     Inputs are `features` (n, steps, *shape) float32 and `mask` (n, steps) bool, the output
     (n, classes) probabilities; normalisation is inside. The export is read back and compared with
     the Keras model on random sequences of several lengths (tolerance 1e-4 in probability; bfloat16
-    heads are exported as float32, and compared as such). The JSON file beside it holds what whoever
-    serves it must know: labels, spec and preprocessing, and with which options it was compared;
-    ONNX and OpenVINO files carry the same within (`pipeline.heads.inscription`).
-    Nothing is left under `path` unless all of it went well.
+    heads are exported as float32, and compared as such). The JSON file beside it holds what is needed to
+    serve it: labels, spec and preprocessing, and with which options it was compared;
+    ONNX and OpenVINO files carry the same within (`pipeline.heads.metadata`).
+    Nothing is left under `path` unless all of it succeeded.
 
     Raises `ConfigError` for a format that is unknown, or whose package is not installed, or into
-    which this head cannot be brought, or whose export does not say the same.
+    which this head cannot be converted, or whose export predicts something else.
     """
     path = Path(path)
     _require(format, path)
@@ -72,15 +72,17 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     wanted = np.asarray(model.predict_on_batch({"features": features, "mask": mask}))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as making:
-        made = Path(making) / path.name
+        export = Path(making) / path.name
         try:
-            _WRITERS[format](model, made)
-            inscribe(made, format, _description(run) | {"runtime_options": OPTIONS.get(format, {})})
-            got = _READERS[format](made, features, mask)
+            _WRITERS[format](model, export)
+            write_metadata(
+                export, format, _description(run) | {"runtime_options": OPTIONS.get(format, {})}
+            )
+            got = _READERS[format](export, features, mask)
         except Exception as error:  # every converter has errors of its own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise ConfigError(
-                f"{run.folder.name} cannot be exported as {format} ({reason}): use another format"
+                f"{run.folder.name} cannot be exported as {format} "
+                f"({first_line(error, most=160)}): use another format"
             ) from error
         difference = float(np.abs(got - wanted).max())
         if not difference <= TOLERANCE:
@@ -99,9 +101,9 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
             Path(making) / beside.relative_to(path.parent),
             _description(run) | {"compared": asdict(compared)},
         )
-        # The model's own file comes last: who finds it finds what belongs to it.
-        for one in sorted(Path(making).iterdir(), key=lambda entry: entry.name == path.name):
-            one.rename(path.parent / one.name)
+        # The model's own file is moved last: where it is, all that belongs to it is too.
+        for entry in sorted(Path(making).iterdir(), key=lambda entry: entry.name == path.name):
+            entry.rename(path.parent / entry.name)
     return {
         "path": str(path),
         "format": format,
@@ -234,8 +236,7 @@ def _read_onnx(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
 
 def _read_openvino(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
     # Float32 on purpose: some CPUs' default is bfloat16, which is not this comparison.
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino().Core().compile_model(str(path), "CPU", settings)
+    model = openvino().Core().compile_model(str(path), "CPU", OPTIONS["openvino"])
     by_rank = {len(entry.partial_shape): entry for entry in model.inputs}
     result = model({by_rank[features.ndim]: features, by_rank[2]: mask})
     return np.asarray(result[model.outputs[0]])

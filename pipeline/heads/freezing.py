@@ -39,7 +39,7 @@ def cut_holdout(
     else:
         tested = cuts.by_groups(free, (1 - fraction, fraction), seed) == 1
     groups = group_names(free)
-    # Groups on both sides are the user's own wish here: the data's split, or a stratified one.
+    # Groups on both sides were asked for here: the data's split, or a stratified one.
     apart = not set(groups[tested]) & set(groups[~tested])
     return _holdout(name, free, tested, whole_groups=apart)
 
@@ -60,16 +60,16 @@ def _holdout(name: str, clips: pd.DataFrame, tested: Marks, *, whole_groups: boo
     """The set, if every class of it has clips left to train on."""
     if not tested.any():
         raise ConfigError(f"the test set {name} would have no clip: name some, or add clips")
-    found = Holdout.of(name, clips[tested], whole_groups=whole_groups)
-    if whole_groups and _lacking(clips, found):
-        found = Holdout.of(name, clips[tested], whole_groups=False)
-    lacking = _lacking(clips, found)
+    holdout = Holdout.of(name, clips[tested], whole_groups=whole_groups)
+    if whole_groups and _lacking(clips, holdout):
+        holdout = Holdout.of(name, clips[tested], whole_groups=False)
+    lacking = _lacking(clips, holdout)
     if lacking:
         raise ConfigError(
             f"the test set {name} would leave no clip of {lacking[0]} to train on: add clips of "
             "other groups, or name other clips"
         )
-    return found
+    return holdout
 
 
 def _lacking(clips: pd.DataFrame, holdout: Holdout) -> list[str]:

@@ -1,7 +1,7 @@
-"""The one gate: no training, and no judgement of a head, has a test clip on both sides.
+"""The check that every training and every evaluation of a saved head passes: no leak of test clips.
 
-Every fit passes `require_apart`, every judgement of a saved head `require_unseen`; both refuse in
-one sentence with the ids. Held: no clip, no bytes of a clip, and no group (where the split keeps
+Every fit passes `require_apart`, every evaluation of a saved head `require_unseen`; both refuse in
+one sentence with the ids. Checked: no clip, no bytes of a clip, and no group (where the split keeps
 groups whole) of a test or validation clip is also in training, and nothing that one of the store's
 test sets keeps out is trained on.
 """
@@ -28,16 +28,16 @@ class LeakError(ConfigError):
 
 
 def require_apart(clips: Clips, split: Split) -> None:
-    """Raise `LeakError` where a part of the split holds what another must not know.
+    """Raise `LeakError` if a part of the split has clips that another must not have.
 
-    Rows and bytes are never in two parts. Groups are not where the split keeps them whole, or its
-    named test set does. Only the test holds what one of the test sets keeps out.
+    Rows and bytes are never in two parts. Groups are not if the split keeps them whole, or its
+    named test set does. What one of the test sets keeps out is in the test only.
     """
     at = {name: clips.positions(getattr(split, name)) for name in ("train", "validation", "test")}
     numbers = np.arange(len(clips)).astype(str).astype(object)
     known, groups = contents(clips.table), texts(clips.table, "group")
     for judged, other in PAIRS:
-        place = {"train": "training"}.get(other, other)
+        place = "training" if other == "train" else other
         pair = at[judged], at[other]
         _refuse(clips, split, *pair, numbers, f"{judged} clips are also in {place}")
         what = f"{judged} clips have the bytes of clips in {place}"
@@ -52,12 +52,12 @@ def require_apart(clips: Clips, split: Split) -> None:
             if len(wrong):
                 raise LeakError(
                     f"{len(wrong)} {name} clips are kept out of every training by the test set "
-                    f"{holdout.name} ({_shown(_ids(clips)[wrong])}): train anew"
+                    f"{holdout.name} ({_shown(_ids(clips)[wrong])}): train again"
                 )
 
 
 def straddling(clips: Clips, split: Split) -> pd.DataFrame:
-    """Test clips whose group is also trained on, by the user's own wish (given, stratified).
+    """Test clips whose group is also trained on, as the user asked for (given, stratified).
 
     Columns test, other, part, similarity (NaN: not measured): a line per clip, with the first training
     clip of its group. Empty for a split that keeps groups whole.
@@ -94,12 +94,12 @@ def unseen(
 def require_unseen(
     name: str, clips: Clips, positions: Rows, trained: pd.DataFrame, *, groups: bool
 ) -> None:
-    """Raise `LeakError` where a head is to be judged by clips that it has seen."""
+    """Raise `LeakError` if a head is to be evaluated on clips that it has seen."""
     seen = ~unseen(clips, positions, trained, groups=groups)
     if seen.any():
         ids = _ids(clips)[positions[seen]]
         raise LeakError(
-            f"{name} cannot be judged by these clips, it was trained on {len(ids)} of "
+            f"{name} cannot be evaluated on these clips, it was trained on {len(ids)} of "
             f"{len(positions)} of them, their groups or their bytes ({_shown(ids)}): train it again "
             "without them"
         )
@@ -119,7 +119,9 @@ def _refuse(clips: Clips, split: Split, judged: Rows, other: Rows, keys: Names, 
     ids = _ids(clips)
     twin = _first(keys[other], ids[other])
     pairs = [f"{ids[i]} with {twin[keys[i]]}" for i in wrong[:SHOWN]]
-    remedy = "mend the split column, or use split=grouped" if split.how == "given" else "train anew"
+    remedy = (
+        "correct the split column, or use split=grouped" if split.how == "given" else "train again"
+    )
     raise LeakError(
         f"{len(wrong)} of {len(judged)} {what} ({', '.join(pairs)}{', …' * (len(wrong) > SHOWN)}), "
         f"so this {split.how} split is refused: {remedy}"
@@ -127,16 +129,16 @@ def _refuse(clips: Clips, split: Split, judged: Rows, other: Rows, keys: Names, 
 
 
 def _shared(mine: Names, theirs: Names) -> npt.NDArray[np.bool_]:
-    """Which of `mine` are among `theirs`; an empty one is not."""
-    found = pd.Series(mine, dtype=object).isin(set(theirs) - {""})
-    return np.asarray(found.to_numpy(dtype=bool))
+    """Which of `mine` are among `theirs`; empty ones are not."""
+    shared = pd.Series(mine, dtype=object).isin(set(theirs) - {""})
+    return np.asarray(shared.to_numpy(dtype=bool))
 
 
 def _first(keys: Names, ids: Names) -> dict[str, str]:
     """The first id of every key that is not empty."""
-    found = dict(zip(keys[::-1], ids[::-1], strict=True))
-    found.pop("", None)
-    return found
+    first = dict(zip(keys[::-1], ids[::-1], strict=True))
+    first.pop("", None)
+    return first
 
 
 def _ids(clips: Clips) -> Names:

@@ -1,9 +1,9 @@
 """Whole groups shared out so that every part gets its share of every class.
 
 This is a balanced partition problem, so it is solved the usual way: largest groups first, each
-where it helps most, from several seeded orders, then single moves while one still helps. Where
-several of the splits so found are as near the wanted shares, the one with more groups in the
-parts that judge is taken: groups are the unit of chance, so a test of many says more than one of few.
+where it helps most, from several seeded orders, then single moves while one still helps. If
+several of these splits are as near the wanted shares, the one with more groups in test and
+validation is taken: groups are the unit of chance, so a test of many tells more than one of few.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def assign_groups(
     target = np.outer(shares / shares.sum(), weighed.sum(axis=0))
     rng = np.random.default_rng(seed)
     tries, fine = (TRIES, FINE) if len(counts) <= 5000 else (1, 1)
-    found = []
+    candidates = []
     for number in range(tries + fine):
         start = _greedy if number < tries else _fine
         parts = start(weighed, target, rng)
-        found.append((_improve(parts, weighed, target, rng), parts))
-    nearest = min(cost for cost, _ in found) + NEAR**2 * target.size
-    near = [(cost, parts) for cost, parts in found if cost <= nearest]
+        candidates.append((_improve(parts, weighed, target, rng), parts))
+    nearest = min(cost for cost, _ in candidates) + NEAR**2 * target.size
+    near = [(cost, parts) for cost, parts in candidates if cost <= nearest]
     size = target.sum(axis=1)
     # All but a largest part, which trains; of equal parts (folds) each is a test.
     judged = np.flatnonzero((size > 0) & ((size < size.max()) | (size.min() == size.max())))
     # The part with the fewest first; among equals the nearest, and of those the first found.
-    _, best = max(near, key=lambda one: (_groups_of(one[1], judged), -one[0]))
+    _, best = max(near, key=lambda pair: (_groups_of(pair[1], judged), -pair[0]))
     return best[of_clip]
 
 

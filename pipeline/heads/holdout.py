@@ -1,4 +1,4 @@
-"""Named test sets: clips that a store has set apart for good, so that no training sees them."""
+"""Named test sets: clips that a store keeps apart for good, so that no training sees them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Holdout:
 
     `groups` are theirs, `contents` what their bytes are known by (`units.contents`): a clip of one
     of these groups or bytes, whenever it comes, is never trained on. `whole_groups` is false where
-    groups were on both sides by the user's own wish (a stratified split, a given one): then only
+    groups were on both sides as the user asked for (a stratified split, a given one): then only
     the clips themselves and equal bytes stay out.
     """
 
@@ -47,7 +47,7 @@ class Holdout:
 
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote; raises `ConfigError` where it is something else."""
+        """Read what `to_dict` wrote; raises `ConfigError` if it is something else."""
         try:
             ids, groups, known = (
                 frozenset(map(str, values[part])) for part in ("video_ids", "groups", "contents")
@@ -89,12 +89,12 @@ class Holdout:
 
 def holdouts_of(source: Any) -> tuple[Holdout, ...]:
     """The named test sets of a source; none where it knows of none."""
-    found: Mapping[str, Any] = getattr(source, "test_sets", None) or {}
-    return tuple(Holdout.from_dict(name, values) for name, values in sorted(found.items()))
+    test_sets: Mapping[str, Any] = getattr(source, "test_sets", None) or {}
+    return tuple(Holdout.from_dict(name, values) for name, values in sorted(test_sets.items()))
 
 
 def named(holdouts: Sequence[Holdout], name: str) -> Holdout:
-    """The set of this name; raises `ConfigError` where there is none."""
+    """The set of this name; raises `ConfigError` if there is none."""
     for holdout in holdouts:
         if holdout.name == name:
             return holdout

@@ -1,8 +1,8 @@
-"""A run's identity: everything that decides which head comes out of a training, as one value.
+"""A run's identity: everything that decides the result of a training, as one value.
 
-Whoever would take something over from an earlier run (a resumed training its weights and its split,
-a sweep a finished run, a comparison the clips that were tested) asks here, and nowhere else, whether
-it belongs. `identity.json` holds it, written before anything else of a run.
+Whatever reuses an earlier run (a resumed training its weights and split, a sweep a finished run, a
+comparison its tested clips) checks here, and only here, that the run is the same. `identity.json`
+holds it, written before anything else of a run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PARTS = {"train": "t", "validation": "v", "test": "s"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Identity:
-    """What a run was, or would be, made of.
+    """What a run was, or would be, trained from.
 
     `clips` has a line per usable clip, indexed by `video_id`: row, digest, label, group, split (as
     the data gives it) and one `view_N` per further view, the digest of the clip there. `parts` has a
@@ -91,7 +91,7 @@ class Identity:
 
     @property
     def made_of(self) -> str:
-        """SHA-256 of what a training is made of: the features, the clips, their labels and classes."""
+        """SHA-256 of what a training reads: the features, the clips, their labels and classes."""
         table = self.clips.drop(columns="row").iloc[self._by_id()]
         names = ("spec", "fingerprint", "views", "backend", "classes")
         values = {name: value for name, value in self._values().items() if name in names}
@@ -122,7 +122,7 @@ class Identity:
                 "update pixels-once"
             )
         columns = values["clips"]
-        found = cls(
+        identity = cls(
             spec=values["spec"],
             fingerprint=values["fingerprint"],
             views=tuple(values["views"]),
@@ -133,15 +133,15 @@ class Identity:
             clips=pd.DataFrame(columns).set_index("video_id"),
             parts=tuple(values["parts"]),
         )
-        if found.hash != values["hash"]:
+        if identity.hash != values["hash"]:
             raise ConfigError(f"{folder / FILE} was changed by hand: train again with --overwrite")
-        return found
+        return identity
 
     def align(self, clips: Clips, run: str) -> Clips:
         """These clips as the run that recorded this identity had them: by id, in its rows.
 
-        Clips that came since are left out; the store may hold the others in other rows. Raises
-        `ConfigError` where one is gone, or has other features, another label, group or split.
+        Clips that were added since are left out; the store may hold the others in other rows.
+        Raises `ConfigError` if a clip is gone, or has other features, another label, group or split.
         """
         problems = _features(self, clips.fingerprint, clips.spec, _views(clips))
         changes = ClipChanges.between(self.clips, _clips_table(clips))
@@ -155,32 +155,32 @@ class Identity:
         return _taken(clips, at, rows, self.classes)
 
     def differences(self, now: Identity) -> list[str]:
-        """What a training would have otherwise now, a phrase each, named; empty where nothing."""
-        found = _features(self, now.fingerprint, now.spec, now.views)
+        """What differs in a training `now`, a phrase each; empty if nothing does."""
+        differences = _features(self, now.fingerprint, now.spec, now.views)
         if self.backend != now.backend:
-            found.append(f"Keras' backend {self.backend}, now {now.backend}")
+            differences.append(f"Keras' backend {self.backend}, now {now.backend}")
         if self.head["name"] != now.head["name"]:
-            found.append(f"head {self.head['name']}, now {now.head['name']}")
+            differences.append(f"head {self.head['name']}, now {now.head['name']}")
         else:
             options = head_kind(self.head["name"]).options()
-            found += _changed_values(self.head["config"], now.head["config"], options)
-        found += _changed_values(self.settings, now.settings, DEFAULTS.to_dict())
-        found += ClipChanges.between(self.clips, now.clips).phrases()
-        if not found and self.classes != now.classes:
-            found.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")
-        return found or self._other_parts(now)
+            differences += _changed_values(self.head["config"], now.head["config"], options)
+        differences += _changed_values(self.settings, now.settings, DEFAULTS.to_dict())
+        differences += ClipChanges.between(self.clips, now.clips).phrases()
+        if not differences and self.classes != now.classes:
+            differences.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")
+        return differences or self._other_parts(now)
 
     def require(self, now: Identity, run: str) -> None:
         """Raise `ConfigError`, which names every difference, unless `now` is this identity."""
         self._refuse(self.differences(now), run)
 
     def require_no_more(self, clips: Clips, run: str) -> None:
-        """Raise `ConfigError` if there are clips that came since."""
+        """Raise `ConfigError` if clips were added since."""
         changes = ClipChanges.between(self.clips, _clips_table(clips))
         self._refuse(replace(ClipChanges(), came=changes.came).phrases(), run)
 
     def changes(self, source: SequenceSource) -> ClipChanges:
-        """Which clips of the run its first store holds otherwise now; not which came to it."""
+        """Which clips of the run differ in its first store now; added clips are not listed."""
         table = usable(normalised(source.table()))
         table = table[table["video_id"].isin(self.clips.index)]
         rows = table.index.to_numpy(dtype=np.int64)
@@ -250,12 +250,14 @@ def _views(clips: Clips) -> tuple[str, ...]:
 def _features(
     before: Identity, fingerprint: str, spec: Mapping[str, Any], views: tuple[str, ...]
 ) -> list[str]:
-    found = []
+    differences = []
     if before.fingerprint != fingerprint:
-        found += _changed_values(flat(before.spec), flat(spec)) or ["another spec of features"]
+        differences += _changed_values(flat(before.spec), flat(spec)) or [
+            "another spec of features"
+        ]
     if before.views != views:
-        found.append(f"{len(before.views)} further views, now {len(views)} or others")
-    return found
+        differences.append(f"{len(before.views)} further views, now {len(views)} or others")
+    return differences
 
 
 def _changed_values(

@@ -19,14 +19,14 @@ class FastOrthogonal(keras.initializers.Initializer):  # type: ignore[misc]
     for an LSTM of 4,096 units, at every build and every load. Here randomly chosen unit vectors
     pass twice through random signs and a discrete cosine transform, which keeps them orthonormal
     and makes their entries all but Gaussian (as in N. Ailon and B. Chazelle, 2006). Equal seeds give
-    equal matrices; without one every call gives another.
+    equal matrices; without one every call returns another.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
 
     def get_config(self) -> dict[str, Any]:
-        """The seed that was given."""
+        """The seed."""
         return {"seed": self.seed}
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:

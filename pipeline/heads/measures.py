@@ -42,7 +42,7 @@ def measure(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
 def predicted_classes(probabilities: Probabilities) -> Labels:
     """The likeliest class of each clip (n,), of equal ones the first; −1 where one is not a number.
 
-    The one rule of every figure and of `predict`: top-1, confusion and ranks go by it.
+    Used by every figure and by `predict`: top-1, confusion and ranks.
     """
     finite = np.isfinite(probabilities).all(axis=1)
     first: Labels = np.where(finite, probabilities.argmax(axis=1), -1).astype(np.int64)
@@ -121,11 +121,11 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile interval of the mean of `values` (n,) when whole groups are drawn anew.
+    """The percentile interval of the mean of `values` (n,) when whole groups are resampled.
 
     Clips of one source video are not independent, so groups (n,) are the unit of chance. Give the
     difference of two heads' hits for a paired comparison. (NaN, NaN) below `LEAST_GROUPS` groups:
-    so few drawn anew say nothing of the groups that were not seen.
+    resampling so few tells nothing about groups that were not seen.
     """
     names, of = np.unique(groups, return_inverse=True)
     if len(names) < LEAST_GROUPS:
@@ -149,5 +149,5 @@ def interval_record(values: npt.NDArray[Any], groups: npt.NDArray[Any]) -> dict[
 
 
 def majority_baseline(training: Labels, labels: Labels) -> float:
-    """The accuracy of always saying the commonest training class."""
+    """The accuracy of always predicting the commonest training class."""
     return float((labels == np.bincount(training).argmax()).mean()) if len(labels) else 0.0

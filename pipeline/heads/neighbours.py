@@ -33,7 +33,7 @@ def mean_vectors(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[Rows, npt.NDArray[np.float32]]]:
-    """Yield (rows (n,), vectors (n, channels) float32) until each of `rows` has come once.
+    """Yield (rows (n,), vectors (n, channels) float32) until each of `rows` was yielded once.
 
     Rows whose features are damaged are left out by the source. `on_progress` is called with (rows
     done, rows to do).
@@ -62,7 +62,7 @@ class Scaling:
 
     @classmethod
     def of(cls, vectors: Vectors) -> Scaling:
-        """The scaling of these vectors (n, channels); channels that never vary count nothing."""
+        """The scaling of these vectors (n, channels); constant channels are ignored."""
         count = max(len(vectors), 1)
         blocks = range(0, len(vectors), _BLOCK)
         total = np.zeros(vectors.shape[1])
@@ -88,10 +88,11 @@ class Scaling:
 def nearest(
     vectors: Vectors, query: Vectors, *, count: int, scaling: Scaling, leave_out: int = -1
 ) -> tuple[Rows, npt.NDArray[np.float32]]:
-    """The places in `vectors` (n, channels) that are most like `query` (channels,), and how much.
+    """The positions in `vectors` (n, channels) most similar to `query` (channels,), and the similarities.
 
     Exact: every vector is compared. Similarities are cosines, −1 to 1, the largest first; ties go
-    to the lower place. `leave_out` is a place that does not count (the query's own).
+    to the lower position.
+    leave_out: a position that does not count (the query's own)
     """
     target = scaling.unit(query[None])[0]
     cosines = np.empty(len(vectors), np.float32)
@@ -118,11 +119,11 @@ def same_class_share(
     count: int = 5,
     groups: npt.ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """How often a clip's `count` nearest have its label, beside what chance would give.
+    """How often a clip's `count` nearest have its label, and how often by chance.
 
     With `groups`, only clips of other groups are looked at: one scene looks like itself whatever is
     done in it. Clips without a label are left out. Chance is the share of same-labelled clips among
-    those that were looked at.
+    those that were compared.
     """
     names = np.asarray(labels)
     known = names != ""
@@ -157,16 +158,16 @@ def same_class_share(
 
 
 def look_alikes(vectors: Vectors, *, near: float = 0.98, most: int = 200) -> pd.DataFrame:
-    """Pairs of places whose vectors are all but the same: columns first, second, similarity.
+    """Pairs of positions with near-identical vectors: columns first, second, similarity.
 
-    The most alike first, at most `most`. Every pair is compared: 10,000 clips take seconds.
+    The most similar first, at most `most`. Every pair is compared: 10,000 clips take seconds.
     """
     unit = Scaling.of(vectors).unit(vectors)
-    found = []
+    pairs_by_block = []
     for start in range(0, len(unit), _BLOCK):
         cosines = unit[start : start + _BLOCK] @ unit[start:].T
         first, second = np.nonzero(np.triu(cosines >= near, k=1))
-        found.append(
+        pairs_by_block.append(
             pd.DataFrame(
                 {
                     "first": first + start,
@@ -175,10 +176,10 @@ def look_alikes(vectors: Vectors, *, near: float = 0.98, most: int = 200) -> pd.
                 }
             )
         )
-    if not found:
+    if not pairs_by_block:
         none = np.zeros(0, np.int64)
         return pd.DataFrame({"first": none, "second": none, "similarity": np.zeros(0, np.float32)})
-    pairs = pd.concat(found, ignore_index=True)
+    pairs = pd.concat(pairs_by_block, ignore_index=True)
     return pairs.sort_values("similarity", ascending=False, ignore_index=True).head(most)
 
 
@@ -188,6 +189,6 @@ def project(vectors: Vectors, *, seed: int = 0) -> tuple[npt.NDArray[np.float32]
         return np.zeros((len(vectors), 2), np.float32), [0.0, 0.0]
     from sklearn.decomposition import PCA
 
-    found = PCA(2, svd_solver="randomized", random_state=seed)
-    points = found.fit_transform(Scaling.of(vectors).unit(vectors))
-    return points.astype(np.float32), [float(share) for share in found.explained_variance_ratio_]
+    pca = PCA(2, svd_solver="randomized", random_state=seed)
+    points = pca.fit_transform(Scaling.of(vectors).unit(vectors))
+    return points.astype(np.float32), [float(share) for share in pca.explained_variance_ratio_]

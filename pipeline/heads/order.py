@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.heads.source import Rows
 
 BLOCK = 64
-"""Neighbouring rows that stay in one window: those of a chunk in a store of the default batch."""
+"""Neighbouring rows that share one window: those of a chunk in a store of the default batch."""
 WINDOW_BYTES = 1 << 31
 """Sequences in a window, counted in float32: 1 GiB of float16 features, 3,276 clips of InceptionV3."""
 
@@ -45,11 +45,11 @@ def shuffled(
 def pieces(ends: list[int], size: int, most: int) -> list[tuple[int, int]]:
     """Spans of an order to read at a time: up to a window's end or `most` clips, in whole batches."""
     most = max(size, most // size * size)
-    found, start = [], 0
+    spans, start = [], 0
     for end in ends:
         end = min(-(-end // size) * size, ends[-1])
         while start < end:
             stop = min(start + most, end)
-            found.append((start, stop))
+            spans.append((start, stop))
             start = stop
-    return found
+    return spans

@@ -1,4 +1,4 @@
-"""What a training would do, before it does anything: clips, splits, settings and its identity."""
+"""What a training will do, settled before it starts: clips, splits, settings and its identity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WIDE = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """A training that may begin. `asked` are the settings as given, `settings` as they are used."""
+    """A training that may start. `asked` are the settings as given, `settings` as they are used."""
 
     clips: Clips
     splits: tuple[Split, ...]
@@ -48,11 +48,11 @@ class Plan:
 
 
 def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None) -> Plan:
-    """Split the clips and settle every setting; `resumed` is the folder of a run that goes on.
+    """Split the clips and resolve every setting; `resumed` is the folder of a run to resume.
 
-    A resumed run keeps to the clips and the split that it began with, by id, whichever rows they
-    have now. Raises `ConfigError`, which names every difference, where they or the settings are not
-    what the run recorded, and where it recorded too little to tell.
+    A resumed run keeps the clips and the split that it began with, by id, whichever rows they
+    have now. Raises `ConfigError`, which names every difference, if they or the settings are not
+    what the run recorded, or if it recorded too little to tell.
     """
     recorded = None
     if resumed is not None and (resumed / "config.json").exists():
@@ -131,7 +131,7 @@ def auto_batch(training_clips: int, *, wide: bool) -> int:
 def require_same_run(folder: Path, clips: Clips, config: TrainConfig) -> None:
     """Raise `ConfigError`, which names every difference, unless a training would make this run.
 
-    Stricter than resuming: clips that came since are a difference too.
+    Stricter than resuming: clips that were added since are a difference too.
     """
     recorded = Identity.load(folder)
     if recorded is None and not _has_state(folder):
@@ -151,8 +151,8 @@ def run_config(
 ) -> dict[str, Any]:
     """Everything that decided a run, as plain JSON values: what `config.json` holds.
 
-    `before` is the identity of the run that this one replaces: `since` says which clips came, went
-    or changed.
+    `before` is the identity of the run that this one replaces: `since` lists the clips that were added,
+    removed or changed.
     """
     versions = {name: engine.version(name) for name in ("keras", "numpy", "pixels-once")}
     clips, splits = plan.clips, plan.splits
@@ -202,7 +202,7 @@ def _require_apart(clips: Clips, splits: Sequence[Split]) -> None:
 
 
 def _has_state(folder: Path) -> bool:
-    """Whether a run holds anything that a later one would take over."""
+    """Whether a run holds anything that a later one would reuse."""
     return (
         (folder / DONE).exists()
         or any((folder / CHECKPOINT).glob("*.json"))

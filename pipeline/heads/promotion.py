@@ -1,4 +1,4 @@
-"""Whether a new head may take the place of the accepted one: paired, over groups, class by class."""
+"""Whether a new head may replace the accepted one: paired, over groups, class by class."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Verdict:
 def judge_by_baselines(
     hits: Hits, labels: Names, groups: Names, baselines: Mapping[str, float], threshold: float
 ) -> Verdict:
-    """Hold a new head against its own baselines, where the accepted one has seen the test clips.
+    """Compare a new head with its own baselines, if the accepted one has seen the test clips.
 
-    `baselines` are their top-1 on the same clips. Promoted where the head is not worse than the best
-    of them by more than `threshold`: it is no successor that is found by chance, or by a mean of frames.
+    `baselines` are their top-1 on the same clips. Promoted if the head is not worse than the best
+    of them by more than `threshold`.
     """
     top1 = float(hits.mean())
-    name = max(baselines, key=lambda one: baselines[one])
+    name = max(baselines, key=lambda name: baselines[name])
     difference = top1 - baselines[name]
     promoted = difference >= -threshold - 1e-9
     return Verdict(
@@ -63,9 +63,9 @@ def judge_by_baselines(
 def judge(
     hits: Hits, rival: Hits | None, labels: Names, groups: Names, threshold: float
 ) -> Verdict:
-    """Hold a new head's hits against the accepted one's (`rival`) on the same clips.
+    """Compare a new head's hits with the accepted one's (`rival`) on the same clips.
 
-    Promoted where it is not worse by more than `threshold`, as surely as the clips can tell: the
+    Promoted if it is not worse by more than `threshold`, as surely as the clips can tell: the
     low end of the paired interval over `groups` (n,) is not below −`threshold`. With fewer than
     five groups there is no interval, and the difference itself decides.
     """

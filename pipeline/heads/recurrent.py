@@ -24,7 +24,7 @@ WIDE = 1024
 
 
 class _Projected:
-    """What both layers share: when to take over from Keras, and how inputs and masks are laid."""
+    """What both layers share: when to replace Keras' code, and how inputs and masks are laid out."""
 
     @staticmethod
     def start_weights(units: int) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class _Projected:
         real = ops.expand_dims(ops.transpose(ops.cast(mask, "float32"), (1, 0)), -1)
         steps, channels = int(x.shape[1]), int(x.shape[2])
         units = int(layer.cell.kernel.shape[1])
-        # The narrower side is turned to steps first: it is a copy, and 2048 channels are many.
+        # The narrower side is transposed to steps first: it is a copy, and 2048 channels are many.
         if channels < units:
             x = ops.transpose(x, (1, 0, 2))
         flat = ops.matmul(ops.reshape(x, (-1, channels)), _as(layer.cell.kernel, dtype))

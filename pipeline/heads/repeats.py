@@ -55,11 +55,11 @@ class Repeats:
 
     def line(self) -> tuple[str | int, ...]:
         """A line of a table under `COLUMNS`: mean ± spread (low to high)."""
-        test = [self._said("test", name) for name in ("top1", "top5", "macro_f1", "loss")]
+        test = [self._text("test", name) for name in ("top1", "top5", "macro_f1", "loss")]
         where = "the same clips" if self.same_test else "other clips for each seed"
-        return self.name, len(self.seeds), *test, self._said("validation", "top1"), where
+        return self.name, len(self.seeds), *test, self._text("validation", "top1"), where
 
-    def _said(self, part: str, name: str) -> str:
+    def _text(self, part: str, name: str) -> str:
         value = self.figures.get(part, {}).get(name)
         if value is None:
             return ""
@@ -91,33 +91,33 @@ def seeded_name(name: str, seed: int) -> str:
 
 def _repeats(runs: Mapping[int, Path]) -> Repeats:
     ordered = dict(sorted(runs.items()))
-    found = [read_metrics(run) for run in ordered.values()]
+    metrics = [read_metrics(run) for run in ordered.values()]
     return Repeats(
         name=_common_name([run.name for run in ordered.values()]),
-        head=str(found[0]["head"]),
+        head=str(metrics[0]["head"]),
         runs=tuple(run.name for run in ordered.values()),
         seeds=tuple(ordered),
         same_test=len({test_set_key(run) for run in ordered.values()}) == 1,
         figures={
-            part: _spreads([one[part] for one in found]) for part in PARTS if part in found[0]
+            part: _spreads([run[part] for run in metrics]) for part in PARTS if part in metrics[0]
         },
     )
 
 
 def _spreads(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Of every number that all of these have."""
-    found = {}
+    spreads = {}
     for name in figures[0]:
-        values = [one.get(name) for one in figures]
+        values = [figure.get(name) for figure in figures]
         if name not in NO_MEASURES and all(isinstance(value, int | float) for value in values):
             numbers = np.array(values, dtype=np.float64)
-            found[name] = {
+            spreads[name] = {
                 "mean": float(numbers.mean()),
                 "spread": float(numbers.std(ddof=1)),
                 "low": float(numbers.min()),
                 "high": float(numbers.max()),
             }
-    return found
+    return spreads
 
 
 def _recipe(folder: Path) -> str | None:

@@ -48,7 +48,7 @@ class Run:
     ) -> npt.NDArray[np.float32]:
         """(n, classes) probabilities of `features` (n, steps, *shape) under `mask` (n, steps).
 
-        What stands in padding does not matter. Raises `ConfigError` on another shape, a mask with
+        Values in padding do not matter. Raises `ConfigError` on another shape, a mask with
         gaps or padding on the left, and a sequence without a single real step.
         """
         features, mask = np.asarray(features), np.asarray(mask, dtype=bool)
@@ -110,8 +110,8 @@ class Run:
 def load_run(folder: Path | str) -> Run:
     """Read a finished run. The model is loaded in Keras' safe mode: nothing is unpickled.
 
-    Raises `ConfigError` where the folder is no finished run or of a newer format, and where its
-    files do not belong together: the model is damaged, its outputs are not the classes, or classes
+    Raises `ConfigError` if the folder is no finished run or of a newer format, and if its files
+    do not belong together: the model is damaged, its outputs are not the classes, or classes
     or weights are not those of the digest in `metrics.json` (runs made before have none).
     """
     folder = Path(folder)
@@ -132,7 +132,7 @@ def load_run(folder: Path | str) -> Run:
             "restore the file or train again"
         ) from None
     metrics = read_metrics(folder) if (folder / DONE).exists() else {}
-    _hold_to_its_claims(folder, model, config, metrics)
+    _require_consistent(folder, model, config, metrics)
     return Run(
         folder=folder,
         model=model,
@@ -147,10 +147,10 @@ def load_run(folder: Path | str) -> Run:
     )
 
 
-def _hold_to_its_claims(
+def _require_consistent(
     folder: Path, model: Any, config: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> None:
-    """Raises `ConfigError` where the model is not the one that the folder's files speak of."""
+    """Raises `ConfigError` if the model is not the one that the folder's files describe."""
     classes, outputs = config["classes"], int(model.output_shape[-1])
     if len(classes) != outputs or len(set(classes)) != outputs:
         raise ConfigError(
@@ -161,7 +161,7 @@ def _hold_to_its_claims(
     reads = next((tuple(x.shape[1:]) for x in model.inputs if x.name == "features"), ())
     if reads != wanted:
         raise ConfigError(
-            f"{folder} says that its head reads sequences of shape {wanted}, and its model reads "
+            f"{folder} records that its head reads sequences of shape {wanted}, and its model reads "
             f"{reads}: restore config.json and model.keras of one training, or train again"
         )
     claimed = metrics.get("digest")

@@ -1,7 +1,7 @@
-"""Seeds as values: every random choice of a run has one of its own, derived from the run's by name.
+"""Seeds as values: every random choice of a run has a seed of its own, derived from the run's by name.
 
 Keras draws a seed that is left out from Python's process-wide generator, which other threads
-(Prefect's websocket, Dask's `sizeof`) draw from too. So nothing here leaves one out.
+(Prefect's websocket, Dask's `sizeof`) draw from too. So every seed is given.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BITS = 31
 
 
 def derived_seed(seed: int, *names: str) -> int:
-    """The seed of what these names say, under a run's `seed`: 0 to 2³¹ − 1, from their SHA-256."""
+    """The seed of these names under a run's `seed`: 0 to 2³¹ − 1, from their SHA-256."""
     words = "\0".join([str(int(seed)), *names])
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> (32 - BITS)
 
@@ -64,7 +64,7 @@ class SeededLayers:
 
 
 def seeded_initialiser(initialiser: Any, seed: int) -> Any:
-    """The same initialiser (a name or an instance) with this seed; as it is where it draws nothing."""
+    """The same initialiser (a name or an instance) with this seed; unchanged if it draws nothing."""
     if isinstance(initialiser, str):
         # Not `initializers.get`: it makes an instance first, whose seed comes from Python's generator.
         kind = getattr(keras.initializers, "".join(initialiser.title().split("_")))
@@ -76,10 +76,10 @@ def seeded_initialiser(initialiser: Any, seed: int) -> Any:
 
 
 def _parameters(kind: type[Any]) -> dict[str, Any]:
-    """Name → default of everything that a layer's constructor takes, those it hands on included."""
+    """Name → default of all parameters of a layer's constructor and its parents'."""
     parameters: dict[str, Any] = {}
     for parent in reversed(kind.__mro__):
         if "__init__" in vars(parent):
             signature = inspect.signature(vars(parent)["__init__"]).parameters.values()
-            parameters |= {one.name: one.default for one in signature}
+            parameters |= {parameter.name: parameter.default for parameter in signature}
     return parameters

@@ -1,6 +1,6 @@
-"""Where a training's sequences come from: a protocol.
+"""The protocol of what a training reads its sequences from.
 
-The store's reader satisfies `SequenceSource` without knowing of it; so does anything in memory.
+The store's reader satisfies `SequenceSource` without importing it; so does anything in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SequenceSource(Protocol):
     """Anything that serves masked sequences with a table of their clips.
 
     `table()` is indexed by row number and has at least `video_id`, `label`, `split`, `group` and
-    `status`. `load` may leave rows out (damaged ones): the caller goes by `Sequences.rows`.
+    `status`. `load` may leave rows out (damaged ones): the caller uses `Sequences.rows`.
     """
 
     @property

@@ -1,7 +1,7 @@
 """Who trains, who decides when to stop, and who tests: pure functions of a table and a seed.
 
 A group (clips cut from one source video) never straddles a split, except where the data's own
-split or `stratified` says so; clips of equal bytes never do (`pipeline.heads.gate` holds both).
+split or `stratified` does; clips of equal bytes never do (`pipeline.heads.gate` checks both).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def make_split(
     `holdouts` keeps out take no part, except those of the one named `test_set`, which are the test.
     Equal tables and seeds give equal splits.
 
-    Raises `ConfigError` where there are too few classes, clips or groups for it.
+    Raises `ConfigError` if there are too few classes, clips or groups for it.
     """
     resolved = resolve_way(table, how)
     clips = _checked(table, fractions)
@@ -165,7 +165,7 @@ def resolve_way(table: pd.DataFrame, how: str) -> str:
 def rows_of_test_set(clips: pd.DataFrame, holdouts: Sequence[Holdout], test_set: str) -> Rows:
     """The rows of the clips in the test set of this name, ascending; none for an empty name.
 
-    Raises `ConfigError` where there is no such set, or none of its clips can be used.
+    Raises `ConfigError` if there is no such set, or none of its clips can be used.
     """
     if not test_set:
         return np.zeros(0, dtype=np.int64)
@@ -182,7 +182,7 @@ def rows_of_test_set(clips: pd.DataFrame, holdouts: Sequence[Holdout], test_set:
 def split_notes(
     table: pd.DataFrame, how: str, holdouts: Sequence[Holdout] = (), test_set: str = ""
 ) -> list[str]:
-    """What a user should know of this way to split these clips, a sentence each."""
+    """Notes for the user on this way to split these clips, a sentence each."""
     clips = usable(normalised(table))
     notes = []
     alone = int(clips["group"].eq("").sum())
@@ -238,7 +238,7 @@ def _require_groups(clips: pd.DataFrame, parts: int) -> None:
 
 
 def _as_split(clips: pd.DataFrame, split: Split) -> Split:
-    """The split, if every part has clips and every class that is asked of a head is trained."""
+    """The split; raises `ConfigError` if a part has no clips, or a tested class is not trained on."""
     labels = clips["label"].astype(str)
     sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
     for name, size in sizes.items():
@@ -248,11 +248,11 @@ def _as_split(clips: pd.DataFrame, split: Split) -> Split:
                 "add clips or choose another split"
             )
     trained = set(labels[clips.index.isin(split.train)])
-    asked = {
+    untrained = {
         name: set(labels[clips.index.isin(getattr(split, name))]) - trained
         for name in ("test", "validation")
     }
-    for name, absent in asked.items():
+    for name, absent in untrained.items():
         if absent:
             label = min(absent)
             raise ConfigError(_untrained(split, name, label, clips[labels == label]))

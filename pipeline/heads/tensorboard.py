@@ -1,4 +1,4 @@
-"""A training's epochs as TensorBoard sees them. Needs the extra `tensorboard`, and no TensorFlow."""
+"""A training's epochs as TensorBoard logs. Needs the extra `tensorboard`, and no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.heads.epochs import EpochReport, OnEpoch
 
 
 def log_epochs(folder: Path) -> OnEpoch:
-    """A function that writes each epoch's figures under `folder`, every fold in one of its own
+    """A callback that writes each epoch's figures under `folder`, every fold in a folder of its own
     (`fold1`, …; the last fit on all clips in `all`).
 
-    Raises `ConfigError` where TensorBoard is not installed.
+    Raises `ConfigError` if TensorBoard is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(

@@ -9,7 +9,7 @@ from pipeline.heads.source import Names, texts
 
 
 def contents(clips: pd.DataFrame) -> Names:
-    """What each clip's bytes are known by, (clips,) text: equal texts, equal bytes; "" if unknown.
+    """A key of each clip's bytes, (clips,) text: equal keys, equal bytes; "" if unknown.
 
     `sha256:<hex>` of the file where the table has it, else `digest:<number>` of the features. A clip
     without a hash takes the hash of a clip with the same features, so one text serves for both.
@@ -17,17 +17,17 @@ def contents(clips: pd.DataFrame) -> Names:
     nothing = np.full(len(clips), "", dtype=object)
     hashes = texts(clips, "sha256") if "sha256" in clips else nothing
     digests = digest_keys(clips)
-    found = np.where(hashes != "", "sha256:" + hashes, digests)
+    keys = np.where(hashes != "", "sha256:" + hashes, digests)
     alone = (hashes == "") & (digests != "")
     if alone.any() and (hashes != "").any():
         hashed = (hashes != "") & (digests != "")
-        known = dict(zip(digests[hashed][::-1], found[hashed][::-1], strict=True))
-        found[alone] = [known.get(digest, digest) for digest in digests[alone]]
-    return np.asarray(found, dtype=object)
+        known = dict(zip(digests[hashed][::-1], keys[hashed][::-1], strict=True))
+        keys[alone] = [known.get(digest, digest) for digest in digests[alone]]
+    return np.asarray(keys, dtype=object)
 
 
 def digest_keys(clips: pd.DataFrame) -> Names:
-    """`digest:<number>` of each clip's features, (clips,) text; "" where it is not known (0)."""
+    """`digest:<number>` of each clip's features, (clips,) text; "" if it is not known (0)."""
     if "digest" not in clips:
         return np.full(len(clips), "", dtype=object)
     numbers = clips["digest"].to_numpy()

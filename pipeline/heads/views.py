@@ -1,4 +1,4 @@
-"""Several stores as views of the same clips: what must be the same in them, and what may differ."""
+"""Several stores as views of the same clips: what must be equal in them, and what may differ."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.heads.source import Rows, texts
 from pipeline.spec import differing
 
 MAY_DIFFER = frozenset({"view", "fit", "interpolation", "precision", "sampling.offset"})
-"""What one view of a clip may have other than another: how its frames are looked at, and which
-frame of a segment: the same rule takes as many steps over the same span, each at most a segment earlier
+"""What may differ between two views of a clip: how its frames are fitted, and which frame of a
+segment: the same rule takes as many steps over the same span, each at most a segment earlier
 or later. What a number of a step means (backbone, weights, rule, dtype) may not."""
 
 
@@ -68,21 +68,21 @@ def _require_same_meaning(clips: Clips, other: Clips, name: str) -> None:
 
 
 def _places(clips: Clips, other: Clips, name: str) -> Rows:
-    """Where the clips stand in the view, (n,) int64, if they are the same clips there."""
+    """The clips' positions in the view, (n,) int64; raises `SpecMismatch` if they are not the same."""
     ids = texts(clips.table, "video_id")
-    place = {str(v): i for i, v in enumerate(other.table["video_id"])}
-    found = np.array([place.get(str(v), -1) for v in ids], dtype=np.int64)
-    _refuse(ids, found < 0, f"{name} lacks", "run `features` for it on the same clips")
+    position = {str(v): i for i, v in enumerate(other.table["video_id"])}
+    places = np.array([position.get(str(v), -1) for v in ids], dtype=np.int64)
+    _refuse(ids, places < 0, f"{name} lacks", "run `features` for it on the same clips")
     for column, what, remedy in (
         ("label", "has other labels for", "run `features` for both on the same clips"),
         ("sha256", "was made from other bytes of", "run `features` for both on the same clips"),
     ):
         if column in clips.table and column in other.table:
             mine = texts(clips.table, column)
-            theirs = texts(other.table, column)[found]
+            theirs = texts(other.table, column)[places]
             known = (mine != "") & (theirs != "")
             _refuse(ids, known & (mine != theirs), f"{name} {what}", remedy)
-    return found
+    return places
 
 
 def _refuse(ids: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], what: str, remedy: str) -> None:

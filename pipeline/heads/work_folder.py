@@ -1,7 +1,7 @@
-"""Where a run is written until it is finished, and how it takes the place of the run before.
+"""Where a run is written until it is finished, and how it replaces an earlier run.
 
 A new run is written in its own folder. One that replaces another is written beside it, in a hidden
-folder on the same file system, and takes its place when it is finished: whatever kills the process,
+folder on the same file system, and replaces it when it is finished: whatever kills the process,
 the folder holds the old run or the new one.
 """
 
@@ -27,7 +27,7 @@ class RunState(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkFolder:
-    """`path` is where the run is written, `out` where it is to be found; `resumed`: it goes on."""
+    """Where a run is written (`path`) and where it will be (`out`); `resumed`: an unfinished one."""
 
     out: Path
     path: Path
@@ -35,17 +35,17 @@ class WorkFolder:
 
     @property
     def replaces(self) -> bool:
-        """Whether a run stands at `out` until this one is finished."""
+        """Whether `out` holds another run until this one is finished."""
         return self.path != self.out
 
     def begin(self) -> None:
-        """Make the folder, empty unless it is resumed, and mark it unfinished."""
+        """Create the folder, empty unless it is resumed, and mark it unfinished."""
         if not self.replaces or not self.resumed:
             shutil.rmtree(_beside(self.out), ignore_errors=True)
         (self.path / CHECKPOINT).mkdir(parents=True, exist_ok=True)
 
     def finish(self) -> None:
-        """The run is complete: drop its checkpoint, and let it take the old one's place."""
+        """The run is complete: remove its checkpoint and replace the old run."""
         shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
         if self.replaces:
             self.out.rename(_old(self.out))
@@ -53,15 +53,15 @@ class WorkFolder:
             shutil.rmtree(_old(self.out), ignore_errors=True)
 
     def give_up(self) -> None:
-        """The run cannot be made: where it was to replace another, nothing of it is left."""
+        """The run failed: if it was to replace another, remove what was written."""
         if self.replaces and not self.resumed:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def claim_folder(out: Path, *, overwrite: bool = False, resume: bool = False) -> WorkFolder:
-    """Where a training that is to end in `out` is written; nothing is made yet.
+    """Where a training whose run will be `out` is written; creates nothing yet.
 
-    With `resume` an unfinished run goes on: a replacement that was begun beside `out` first. Raises
+    With `resume` an unfinished run is resumed: first a replacement that was begun beside `out`. Raises
     `ConfigError` for a folder in use unless `overwrite` or `resume`, and for one that is no run.
     """
     settle(out)
@@ -76,7 +76,7 @@ def claim_folder(out: Path, *, overwrite: bool = False, resume: bool = False) ->
     if not overwrite:
         if state is RunState.UNFINISHED:
             raise ConfigError(
-                f"the run {out} holds an unfinished training: --resume goes on with it, "
+                f"the run {out} holds an unfinished training: --resume resumes it, "
                 "--overwrite replaces it"
             )
         raise ConfigError(f"the run {out} exists: choose another name or pass --overwrite")
@@ -97,7 +97,7 @@ def run_state(folder: Path) -> RunState:
 
 
 def is_finished(out: Path) -> bool:
-    """Whether a run is finished here and no other is on its way to take its place."""
+    """Whether a run is finished here and no replacement for it is unfinished."""
     settle(out)
     replaced = run_state(_beside(out)) is RunState.UNFINISHED
     return run_state(out) is RunState.FINISHED and not replaced

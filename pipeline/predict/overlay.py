@@ -1,7 +1,7 @@
-"""A video with what a head says of it drawn below the picture, and the same as a small animation.
+"""A video with a head's predictions drawn below the picture, and the same as a small animation.
 
 The picture is never covered: a band below it names the likeliest labels, and a strip shows the
-video's stretches of one label with the present moment on it.
+video's segments of one label with the present moment on it.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class Painter:
         image = Image.new("RGB", (self.width, self.height), _PAPER)
         draw = ImageDraw.Draw(image)
         font = ImageFont.load_default(size=self._line * 0.62)
-        said = self.timeline.at(time_s)
+        probabilities = self.timeline.at(time_s)
         edge = self._line // 3
-        for row, index in enumerate(np.argsort(-said, kind="stable")[: self.top]):
+        for row, index in enumerate(np.argsort(-probabilities, kind="stable")[: self.top]):
             y = row * self._line + self._line * 0.12
-            bar = (self.width - 2 * edge) * float(said[index])
+            bar = (self.width - 2 * edge) * float(probabilities[index])
             box = (edge, y, edge + max(bar, 1), y + self._line * 0.8)
             draw.rectangle(box, fill=self._colour(int(index), 0.55))
-            text = f"{self.timeline.classes[index]}  {said[index]:.0%}"
+            text = f"{self.timeline.classes[index]}  {probabilities[index]:.0%}"
             ink = _INK if row == 0 else (200, 200, 205)
             draw.text((edge * 2, y + self._line * 0.02), text, fill=ink, font=font)
-        strip = self._stretches()
+        strip = self._segments()
         image.paste(Image.fromarray(strip), (0, self.height - len(strip)))
         x = time_s / max(self.timeline.duration_s, 1e-9) * self.width
         draw.line((x, self.height - len(strip) - 2, x, self.height), fill=_INK, width=2)
@@ -75,7 +75,7 @@ class Painter:
     def _line(self) -> int:
         return max(14, self.width // 24)
 
-    def _stretches(self) -> Picture:
+    def _segments(self) -> Picture:
         if self._strip is None:
             strip = np.full((self._line * 3 // 4, self.width, 3), _QUIET, np.uint8)
             scale = self.width / max(self.timeline.duration_s, 1e-9)

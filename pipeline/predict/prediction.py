@@ -1,4 +1,4 @@
-"""Both stages on new clips: frames, features and a saved head's say, without any store."""
+"""Both stages on new clips: frames, features and a saved head's predictions, without any store."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _GROUP = 16  # clips per call of the extractor: results appear as they come, the
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a head says of one clip: labels by falling probability, or why it says nothing.
+    """A head's prediction for one clip: labels by falling probability, or why there is none.
 
-    steps: real frames that were seen · reason: of a failure, or a warning's · detail: its cause.
+    steps: real frames that were seen
+    reason: code of a failure or a warning
+    detail: its cause
     """
 
     path: str
@@ -38,10 +40,10 @@ def open_predictor(
     engine_name: str = "auto",
     threads: int = 0,
 ) -> tuple[FirstStage, list[str]]:
-    """Load the first stage that a run was trained on; returns it with what to tell the user.
+    """Load the first stage that a run was trained on; returns it with notes for the user.
 
     weights: only where the file that the run remembers has moved or changed. Where this machine
-    lacks the run's precision float32 is used, and said. Raises `WeightsNotFound`, or
+    lacks the run's precision float32 is used, and a note says so. Raises `WeightsNotFound`, or
     `SpecMismatch` where the weights have another hash than the run's.
     """
     stored = stored_stage(
@@ -59,7 +61,7 @@ def predict_clips(
 ) -> Iterator[Prediction]:
     """Yield one `Prediction` per clip, in order.
 
-    A clip that cannot be read, or of which the head gives no numbers, has a reason and no labels.
+    A clip that cannot be read, or whose probabilities are not finite, has a reason and no labels.
     """
     for start in range(0, len(clips), _GROUP):
         group = clips[start : start + _GROUP]
@@ -67,10 +69,10 @@ def predict_clips(
         usable = {i: r.features for i, r in enumerate(results) if r.features is not None}
         probabilities = {}
         if usable:
-            said = run.predict(
+            predicted = run.predict(
                 np.stack(list(usable.values())), np.stack([results[i].mask for i in usable])
             )
-            probabilities = dict(zip(usable, said, strict=True))
+            probabilities = dict(zip(usable, predicted, strict=True))
         for i, (clip, result) in enumerate(zip(group, results, strict=True)):
             if i not in probabilities:
                 yield Prediction(path=clip.path, reason=result.reason, detail=result.detail)

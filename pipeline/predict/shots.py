@@ -1,7 +1,7 @@
 """Where a video cuts: steps whose features jump, while those around them do not.
 
 A window across a cut would show the head the end of one scene and the start of the next as one
-movement, which no clip of its training did.
+movement, unlike any clip of its training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-_AROUND = 12  # jumps on either side that one is held against
+_AROUND = 12  # jumps on either side that a jump is compared with
 _USUAL = 0.85  # their quantile: where pictures are shown three times over, two of three are 0
 _TIMES = 3.0  # how many times larger than that it must be
 _LEAST = 0.01  # and at least this cosine distance: noise over nothing is no jump
@@ -21,11 +21,13 @@ _BLOCK = 4096  # steps that are turned into float32 at once
 
 
 def shots(features: NDArray[np.generic], least_steps: int) -> list[tuple[int, int]]:
-    """The stretches between cuts, as (first step, step after the last), from 0 to the end.
+    """The shots between cuts, as (first step, step after the last), from 0 to the end.
 
-    features: (steps, *shape), one video in its order. least_steps: of the shortest stretch; of cuts
-    closer together the larger one stays. What moves all steps about alike (walking, panning), single
-    frames (a flash) and repeated ones make no cut.
+    features: (steps, *shape), one video in its order
+    least_steps: of the shortest shot; of cuts closer together the larger one is kept
+
+    What moves all steps about alike (walking, panning), single frames (a flash) and repeated ones
+    make no cut.
     """
     flat = features.reshape(len(features), -1)
     jump = _distances(flat)
@@ -43,7 +45,7 @@ def shots(features: NDArray[np.generic], least_steps: int) -> list[tuple[int, in
 
 
 def _usual(jump: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What jumps measure around each one, itself left out."""
+    """The usual size of the jumps around each one, itself left out."""
     if len(jump) < 2:
         return np.zeros(len(jump))
     padded = np.pad(jump, _AROUND, constant_values=np.nan)

@@ -106,14 +106,14 @@ def make_timeline(
     hop = hop or max(1, pace.steps // 8)
     starts, widths = zip(*(_windows(span, reach, hop) for span in spans), strict=True)
     start, width = np.concatenate(starts), np.concatenate(widths)
-    said = _said(run, features, start, width)
+    probabilities = _window_probabilities(run, features, start, width)
     middles = (begins[start] + ends[start + width - 1]) / 2
-    _require_finite(run, said, middles)
-    borders = np.cumsum([len(one) for one in starts])[:-1]
+    _require_finite(run, probabilities, middles)
+    borders = np.cumsum([len(of_shot) for of_shot in starts])[:-1]
     return Timeline(
         times=middles,
         probabilities=np.concatenate(
-            [rolling_average(part, smooth) for part in np.split(said, borders)]
+            [rolling_average(part, smooth) for part in np.split(probabilities, borders)]
         ),
         classes=tuple(run.classes),
         window_s=min(pace.steps, len(features)) * pace.gap / fps,
@@ -229,11 +229,11 @@ def _computed(
     return np.concatenate(parts) if parts else np.zeros((0, *spec.shape), spec.dtype)
 
 
-def _said(
+def _window_probabilities(
     run: Run, features: NDArray[Any], starts: NDArray[np.int64], widths: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """(windows, classes): what the head says of each window, padded to its steps."""
-    said = []
+    """(windows, classes) probabilities of each window, padded to the head's steps."""
+    probabilities = []
     for at in range(0, len(starts), _WINDOWS_AT_ONCE):
         some = slice(at, at + _WINDOWS_AT_ONCE)
         windows = np.zeros((len(starts[some]), run.steps, *run.shape), features.dtype)
@@ -241,5 +241,5 @@ def _said(
         for i, (start, width) in enumerate(zip(starts[some], widths[some], strict=True)):
             windows[i, :width] = features[start : start + width]
             mask[i, :width] = True
-        said.append(run.predict(windows, mask))
-    return np.concatenate(said)
+        probabilities.append(run.predict(windows, mask))
+    return np.concatenate(probabilities)

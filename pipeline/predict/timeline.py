@@ -1,4 +1,4 @@
-"""What happens when in a video: probabilities through time, and the stretches that they make."""
+"""What happens when in a video: probabilities through time, and segments of one label."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from pipeline.plain import write_rows
 class Timeline:
     """Probabilities through a video.
 
-    times: (windows,) seconds of the windows' middles · probabilities: (windows, classes), smoothed,
-    finite
-    · window_s: the span of one window · duration_s: of the video · frames: how many were computed
-    · decoded: how many the video has · cuts: seconds at which a shot ends and the next begins;
-    between two of them stands at least one window's middle.
+    times: (windows,) seconds of the windows' middles
+    probabilities: (windows, classes), smoothed, finite
+    window_s: the span of one window
+    duration_s: of the video
+    frames: how many were computed
+    decoded: how many the video has
+    cuts: seconds at which a shot ends and the next begins; between two of them is at least one
+        window's middle
     """
 
     times: NDArray[np.float64]
@@ -46,18 +49,20 @@ class Timeline:
         shot = bisect.bisect_right(self.cuts, time_s)
         edges = [-np.inf, *self.cuts, np.inf]
         first, last = np.searchsorted(self.times, edges[shot : shot + 2])
-        times, said = self.times[first:last], self.probabilities[first:last]
+        times, probabilities = self.times[first:last], self.probabilities[first:last]
         right = int(np.clip(np.searchsorted(times, time_s), 0, len(times) - 1))
         left = max(right - 1, 0)
         span = times[right] - times[left]
         share = np.clip((time_s - times[left]) / span, 0, 1) if span > 0 else 1.0
-        between: NDArray[np.float32] = said[left] * (1 - share) + said[right] * share
+        between: NDArray[np.float32] = (
+            probabilities[left] * (1 - share) + probabilities[right] * share
+        )
         return between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A stretch of the video with one label; `probability` is its mean there."""
+    """A span of the video with one label; `probability` is its mean there."""
 
     start_s: float
     end_s: float
@@ -76,17 +81,17 @@ def rolling_average(values: NDArray[np.float32], width: int) -> NDArray[np.float
 
 
 def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
-    """The video as consecutive stretches of one label, from 0 to its end.
+    """The video as consecutive segments of one label, from 0 to its end.
 
-    A stretch begins halfway between the windows where the likeliest label changes, or at the cut
-    between them. One shorter
-    than `least_s` (0: half a window) goes to its longer neighbour, the shortest first.
+    A segment begins halfway between the windows where the likeliest label changes, or at the cut
+    between them. One shorter than `least_s` (0: half a window) is merged into its longer neighbour,
+    the shortest first.
     """
     least_s = least_s or timeline.window_s / 2
-    said = predicted_classes(timeline.probabilities)
-    changes = np.flatnonzero(np.diff(said)) + 1
+    classes = predicted_classes(timeline.probabilities)
+    changes = np.flatnonzero(np.diff(classes)) + 1
     borders = [0.0, *(_border(timeline, int(i)) for i in changes), timeline.duration_s]
-    labels = [int(said[i]) for i in (0, *changes)]
+    labels = [int(classes[i]) for i in (0, *changes)]
     while len(labels) > 1:
         spans = np.diff(borders)
         shortest = int(spans.argmin())
@@ -109,21 +114,21 @@ def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
     ]
 
 
-def overlap(found: Sequence[Segment], true: Sequence[Segment]) -> dict[str, float]:
-    """Intersection over union of the time that each label has in two accounts of one video.
+def overlap(predicted: Sequence[Segment], true: Sequence[Segment]) -> dict[str, float]:
+    """Intersection over union of the time that each label has in two segmentations of one video.
 
-    >>> one = [Segment(start_s=0, end_s=4, label="a", probability=1)]
-    >>> overlap(one, [Segment(start_s=2, end_s=4, label="a", probability=1)])
+    >>> predicted = [Segment(start_s=0, end_s=4, label="a", probability=1)]
+    >>> overlap(predicted, [Segment(start_s=2, end_s=4, label="a", probability=1)])
     {'a': 0.5}
     """
-    edges = sorted({edge for part in (*found, *true) for edge in (part.start_s, part.end_s)})
+    edges = sorted({edge for part in (*predicted, *true) for edge in (part.start_s, part.end_s)})
     shared: dict[str, float] = {}
     either: dict[str, float] = {}
     for start, end in itertools.pairwise(edges):
         middle = (start + end) / 2
         labels = [
-            {part.label for part in account if part.start_s <= middle < part.end_s}
-            for account in (found, true)
+            {part.label for part in parts if part.start_s <= middle < part.end_s}
+            for parts in (predicted, true)
         ]
         for label in labels[0] | labels[1]:
             either[label] = either.get(label, 0.0) + end - start
@@ -133,7 +138,7 @@ def overlap(found: Sequence[Segment], true: Sequence[Segment]) -> dict[str, floa
 
 
 def write_segments(path: Path, parts: Sequence[Segment]) -> None:
-    """One line per stretch: start_s, end_s, label, probability."""
+    """One line per segment: start_s, end_s, label, probability."""
     lines = [
         [f"{part.start_s:.3f}", f"{part.end_s:.3f}", part.label, f"{part.probability:.4f}"]
         for part in parts

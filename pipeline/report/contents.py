@@ -1,4 +1,4 @@
-"""What a report is made of: plain frames, arrays and JPEG bytes, gathered by whoever has a store."""
+"""What a report shows: plain frames, arrays and JPEG bytes, gathered by the caller."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class ClipCard:
 class FeatureMap:
     """All ready clips in the plane: points (n, 2), and for some of them a picture to hover on.
 
-    pictures: place → JPEG. shares: of the variance, one per axis.
+    pictures: position → JPEG
+    shares: of the variance, one per axis
     """
 
     points: npt.NDArray[np.float32]
@@ -43,7 +44,7 @@ class FeatureMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """Two clips that look all but the same. suspect: why that matters ("" where it does not)."""
+    """Two near-identical clips. suspect: why that matters ("" if it does not)."""
 
     first: ClipCard
     second: ClipCard
@@ -55,7 +56,9 @@ class Pair:
 class RunView:
     """One trained head: its figures, and the files of its folder as frames.
 
-    metrics: as in metrics.json. history: one line per epoch. confusion: true label × said label.
+    metrics: as in metrics.json
+    history: one line per epoch
+    confusion: true label × predicted label
     """
 
     name: str
@@ -72,10 +75,14 @@ class RunView:
 class Contents:
     """A store and the runs that were trained from it.
 
-    name, made: of the page. facts: (what, value) lines about the store. table: one row per clip as
-    `Store.table()` has it. remedies: reason → (meaning, remedy). boards: one leaderboard per test
-    set. over_seeds: head and lines of a table of trainings that differ in their seed alone. pairs_note,
-    map_note: what was looked at. warnings: sentences that nobody may miss.
+    name, made: title and date of the page
+    facts: (what, value) lines about the store
+    table: one row per clip, as `Store.table()` returns it
+    remedies: reason → (meaning, remedy)
+    boards: one leaderboard per test set
+    over_seeds: head and lines of a table of trainings that differ in their seed alone
+    pairs_note, map_note: what was compared
+    warnings: sentences at the top of the page
     """
 
     name: str

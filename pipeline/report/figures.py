@@ -54,7 +54,7 @@ def class_chart(table: pd.DataFrame) -> go.Figure:
 
 
 def histogram(values: pd.Series, *, unit: str) -> go.Figure:
-    """How one number is spread over the clips."""
+    """The distribution of one number over the clips."""
     known = values.to_numpy(dtype=float)
     counts, edges = np.histogram(known[np.isfinite(known)], bins=30)
     figure = go.Figure(
@@ -71,9 +71,9 @@ def histogram(values: pd.Series, *, unit: str) -> go.Figure:
     return finished(figure, height=230)
 
 
-def map_chart(found: FeatureMap) -> go.Figure:
-    """Every clip at its place; a colour and a shape for each label."""
-    labels = np.asarray([label or "(no label)" for label in found.labels])
+def map_chart(feature_map: FeatureMap) -> go.Figure:
+    """Every clip as a point; a colour and a shape for each label."""
+    labels = np.asarray([label or "(no label)" for label in feature_map.labels])
     names = sorted(set(labels.tolist()))
     many = len(labels) > 3000  # more points than an SVG draws smoothly
     Scatter: Any = go.Scattergl if many else go.Scatter
@@ -82,8 +82,8 @@ def map_chart(found: FeatureMap) -> go.Figure:
         at = np.flatnonzero(labels == name)
         figure.add_trace(
             Scatter(
-                x=found.points[at, 0],
-                y=found.points[at, 1],
+                x=feature_map.points[at, 0],
+                y=feature_map.points[at, 1],
                 mode="markers",
                 name=_escaped(name),
                 marker={
@@ -93,11 +93,11 @@ def map_chart(found: FeatureMap) -> go.Figure:
                     "opacity": 0.75,
                 },
                 customdata=at,
-                text=[_escaped(found.video_ids[place]) for place in at.tolist()],
+                text=[_escaped(feature_map.video_ids[place]) for place in at.tolist()],
                 hovertemplate="%{text}<extra>" + _escaped(name) + "</extra>",
             )
         )
-    first, second = found.shares
+    first, second = feature_map.shares
     figure.update_layout(
         xaxis={"title": f"first component ({first:.0%})", "zeroline": False},
         yaxis={"title": f"second component ({second:.0%})", "zeroline": False},
@@ -108,7 +108,7 @@ def map_chart(found: FeatureMap) -> go.Figure:
 
 
 def curves_chart(history: pd.DataFrame) -> go.Figure:
-    """Accuracy in training and validation, epoch by epoch (the first fold's, where there are some)."""
+    """Accuracy in training and validation, epoch by epoch (of the first fold, if there are several)."""
     if "fold" in history and len(history):
         history = history[history["fold"] == history["fold"].iloc[0]]
     figure = go.Figure()
@@ -134,7 +134,7 @@ def curves_chart(history: pd.DataFrame) -> go.Figure:
 
 
 def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
-    """What was said (across) of clips of each class (down), as shares of the class."""
+    """The predicted class (across) of clips of each class (down), as shares of the class."""
     counts = confusion.to_numpy(dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [str(name) for name in confusion.index]
@@ -155,7 +155,7 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
     )
     figure.update_layout(
         xaxis={
-            "title": "said",
+            "title": "predicted",
             "type": "category",
             "automargin": True,
             "showticklabels": len(names) <= MOST_CLASSES,
@@ -202,7 +202,7 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
 
 
 def finished(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
-    """The figure with the page's manners: no template, tight margins, nothing to zoom by mistake."""
+    """The figure in the page's style: no template, tight margins, no zoom by accident."""
     figure.update_layout(
         template="none",
         height=height,

@@ -1,4 +1,4 @@
-"""One HTML page that says what is in a store and how good its heads are: no network, one file."""
+"""One HTML page about what is in a store and how good its heads are: no network, one file."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ class _Figures:
     """The page's figures by id, embedded once as JSON."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+        self._figures: dict[str, Any] = {}
 
     def add(self, figure: Any, words: str) -> _Chart:
-        """Keep a figure; `words` say in a sentence what it shows, for who cannot see it."""
-        name = f"f{len(self._made)}"
-        self._made[name] = json.loads(figure.to_json())
+        """Keep a figure; `words`: a sentence for who cannot see it."""
+        name = f"f{len(self._figures)}"
+        self._figures[name] = json.loads(figure.to_json())
         return _Chart(id=name, words=words, height=int(figure.layout.height))
 
     def json(self) -> Markup:
-        return _embedded(self._made)
+        return _embedded(self._figures)
 
 
 def render(contents: Contents) -> str:
     """The whole page as text. It holds Plotly's script once (4.8 MB) and all pictures."""
-    made = _Figures()
-    found = contents.feature_map
+    charts = _Figures()
+    feature_map = contents.feature_map
     hovers = {
         str(place): base64.b64encode(data).decode("ascii")
-        for place, data in (found.pictures.items() if found else ())
+        for place, data in (feature_map.pictures.items() if feature_map else ())
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.report"),
@@ -82,25 +82,26 @@ def render(contents: Contents) -> str:
         "pictures": lambda card: [data_url(data) for data in card.pictures],
         "pictured": any(card.pictures for card in contents.wall),
         "tiles": _tiles(table),
-        "classes": made.add(figures.class_chart(table), _class_words(table)),
+        "classes": charts.add(figures.class_chart(table), _class_words(table)),
         "class_rows": _class_rows(table),
-        "spreads": _spreads(table, made),
+        "spreads": _spreads(table, charts),
         "reasons": _reasons(contents),
-        "map": made.add(
-            figures.map_chart(found), f"A map of {len(found.points)} clips by their mean features."
+        "map": charts.add(
+            figures.map_chart(feature_map),
+            f"A map of {len(feature_map.points)} clips by their mean features.",
         )
-        if found is not None
+        if feature_map is not None
         else None,
         "pair_groups": _pair_groups(contents),
-        "boards": [_board(board, number, made) for number, board in enumerate(contents.boards)],
-        "runs": [_run(run, made) for run in contents.runs],
+        "boards": [_board(board, number, charts) for number, board in enumerate(contents.boards)],
+        "runs": [_run(run, charts) for run in contents.runs],
         "hovers": _embedded(hovers),
-        # These are ours or Plotly's, never a user's words.
+        # These are ours or Plotly's, never a user's text.
         "style": Markup(source.get_source(environment, "page.css")[0]),
         "script": Markup(source.get_source(environment, "page.js")[0]),
         "plotly": Markup(plotly.offline.get_plotlyjs().replace("</script", "<\\/script")),
     }
-    return environment.get_template("page.html").render(values | {"figures": made.json()})
+    return environment.get_template("page.html").render(values | {"figures": charts.json()})
 
 
 def _embedded(values: Any) -> Markup:
@@ -167,7 +168,7 @@ def _class_rows(table: pd.DataFrame) -> list[tuple[str, int, int, int]]:
     return rows
 
 
-def _spreads(table: pd.DataFrame, made: _Figures) -> list[tuple[str, _Chart]]:
+def _spreads(table: pd.DataFrame, charts: _Figures) -> list[tuple[str, _Chart]]:
     ready = table[table["state"] == "ready"]
     numbers = {
         "Duration": (_durations(ready), "seconds"),
@@ -183,7 +184,7 @@ def _spreads(table: pd.DataFrame, made: _Figures) -> list[tuple[str, _Chart]]:
                 f"{title} of the clips: from {known.min():.4g} to {known.max():.4g} {unit}, "
                 f"the middle one {known.median():.4g}."
             )
-            shown.append((title, made.add(figures.histogram(known, unit=unit), words)))
+            shown.append((title, charts.add(figures.histogram(known, unit=unit), words)))
     return shown
 
 
@@ -202,7 +203,7 @@ def _pair_groups(contents: Contents) -> list[tuple[str, list[Any]]]:
     return [(title, pairs) for title, pairs in groups if pairs]
 
 
-def _board(board: pd.DataFrame, number: int, made: _Figures) -> dict[str, Any]:
+def _board(board: pd.DataFrame, number: int, charts: _Figures) -> dict[str, Any]:
     names = [name for name in _BOARD if name in board and not board[name].isna().all()]
     best = board.iloc[0]
     words = (
@@ -211,7 +212,7 @@ def _board(board: pd.DataFrame, number: int, made: _Figures) -> dict[str, Any]:
     clips = int(best["clips"])
     return {
         "title": f"Leaderboard{f' {number + 1}' if number else ''}: tested on the same {clips:,} clips",
-        "figure": made.add(figures.board_chart(board), words),
+        "figure": charts.add(figures.board_chart(board), words),
         "head": [_BOARD[name] for name in names],
         "rows": [[_cell(name, row[name]) for name in names] for _, row in board.iterrows()],
     }
@@ -227,7 +228,7 @@ def _cell(name: str, value: Any) -> Any:
     return f"{value:.1f}" if name == "train_seconds" else f"{value:.3f}"
 
 
-def _run(run: RunView, made: _Figures) -> dict[str, Any]:
+def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
     test = run.metrics["test"]
     words = f"top-1 {test['top1']:.1%}"
     if interval := test.get("top1_interval"):
@@ -237,11 +238,11 @@ def _run(run: RunView, made: _Figures) -> dict[str, Any]:
     base = run.metrics.get("baseline", {})
     if "frame_average" in base:
         words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"
-    curves = made.add(
+    curves = charts.add(
         figures.curves_chart(run.history),
         f"Accuracy of {run.name} over {len(run.history)} epochs, in training and validation.",
     )
-    confusion = made.add(
+    confusion = charts.add(
         figures.confusion_chart(run.confusion),
         f"Which classes {run.name} confuses on its test clips: {_worst(run.confusion)}",
     )
@@ -260,6 +261,8 @@ def _worst(confusion: pd.DataFrame) -> str:
     np.fill_diagonal(wrong, 0)
     if not wrong.any():
         return "none."
-    true, said = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    true, predicted = np.unravel_index(int(wrong.argmax()), wrong.shape)
     names = confusion.index
-    return f"most often {names[int(true)]} called {names[int(said)]} ({int(wrong.max())} clips)."
+    return (
+        f"most often {names[int(true)]} called {names[int(predicted)]} ({int(wrong.max())} clips)."
+    )

@@ -1,4 +1,4 @@
-"""Previews as pictures: in a page, and as one grid in a file."""
+"""Previews as images: in a page, and as one grid in a file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pipeline.report.contents import ClipCard
 
 
 def data_url(jpeg: bytes) -> str:
-    """A JPEG file as an address that needs no network."""
+    """A JPEG file as a `data:` URL."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def middle(pictures: Sequence[bytes]) -> bytes:
-    """The picture that stands for a clip, or b"" where there is none."""
+    """The middle picture of a clip, or b"" if there is none."""
     return pictures[len(pictures) // 2] if pictures else b""
 
 
 def save_grid(cards: Sequence[ClipCard], path: Path, *, title: str = "", columns: int = 4) -> None:
-    """Draw the cards as one picture file: a strip of each clip's previews, its words below."""
+    """Draw the cards as one PNG: a strip of each clip's previews, with its label and note."""
     import matplotlib.image
 
     columns = max(1, min(columns, len(cards)))

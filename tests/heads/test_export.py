@@ -13,8 +13,8 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.heads import export
 from pipeline.heads.export import export_run, for_inference
-from pipeline.heads.inscription import read_inscription
 from pipeline.heads.lean import keras
+from pipeline.heads.metadata import read_metadata
 from pipeline.heads.saved import Run
 from pipeline.heads.zoo import build_head
 from tests.heads.test_zoo import CASES, SHAPES, SMALL, clips
@@ -82,7 +82,7 @@ def test_an_export_carries_what_must_be_known_to_serve_it(head, reads, format, t
     assert told["compared"]["largest_difference"] <= 1e-4
     assert told["compared"]["options"] == export.OPTIONS.get(format, {})
     if format != "saved_model":
-        inside = read_inscription(path)
+        inside = read_metadata(path)
         beside = {name: value for name, value in told.items() if name != "compared"}
         assert inside == beside | {"runtime_options": export.OPTIONS.get(format, {})}
         assert {"labels", "spec", "first_stage", "preprocessing", "digest"} <= set(inside)

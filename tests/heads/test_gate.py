@@ -104,7 +104,7 @@ def test_bytes_never_straddle_a_given_split(tmp_path):
     hashes = [f"{i:064x}" for i in range(96)]
     hashes[0] = hashes[3]
     source = source_with(split=np.where(np.arange(96) % 4 < 3, "train", "test"), sha256=hashes)
-    with pytest.raises(LeakError, match=r"clip_003\.mp4 with .*clip_000\.mp4.*mend the split"):
+    with pytest.raises(LeakError, match=r"clip_003\.mp4 with .*clip_000\.mp4.*correct the split"):
         train(source, QUICK, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
 
@@ -250,7 +250,7 @@ def test_a_head_is_not_judged_by_clips_that_it_has_seen(tmp_path):
     test = clips.positions(took.loc[took["part"] == "test", "row"].to_numpy())
     require_unseen("run", clips, test, trained, groups=True)
     everything = np.arange(len(clips))
-    with pytest.raises(LeakError, match=r"run cannot be judged .* trained on \d+ of 96"):
+    with pytest.raises(LeakError, match=r"run cannot be evaluated .* trained on \d+ of 96"):
         require_unseen("run", clips, everything, trained, groups=True)
     assert set(everything[unseen(clips, everything, trained, groups=True)]) == set(test)
     # The same of a run that was made before clips.csv.
