@@ -32,7 +32,7 @@ compare: $(VENV)/.ready ## runs side by side           RUNS=runs
 	$(call run,compare)
 predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=file, folder, manifest or URL   TIMELINE=1
 	$(call run,predict)
-export: $(VENV)/.ready ## a head for serving          RUN=runs/NAME FORMAT=saved_model|onnx|openvino
+export: $(VENV)/.ready ## a head for serving, or a store's features   RUN=runs/NAME FORMAT=onnx, or STORE= FORMAT=npz OUT=
 	$(call run,export)
 heads: $(VENV)/.ready ## the zoo                     HEAD=one of them, with its options
 	$(call run,heads)
@@ -56,6 +56,8 @@ freeze: $(VENV)/.ready ## set clips apart as a test set   STORE= NAME=   then TE
 	$(call run,freeze)
 relabel: $(VENV)/.ready ## other labels, splits, groups, without pixels   STORE= LABELS=manifest.csv DRY_RUN=1
 	$(call run,relabel)
+import: $(VENV)/.ready ## features that others computed → store   FROM=folder STORE= LABELS= LONG=cut|split TRANSPOSE=1
+	$(call run,import)
 pack: $(VENV)/.ready ## a store as one file with a datasheet   STORE= OUT=clips.zarr.zip LICENSE= SOURCE=
 	$(call run,pack)
 unpack: $(VENV)/.ready ## a packed store as a folder again   STORE=clips.zarr.zip OUT=
@@ -116,4 +118,4 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),s3,dev]"
 	@touch $@
 
-.PHONY: pack unpack relabel bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help
+.PHONY: import pack unpack relabel bench bench-gpu test-fresh docs doctor report similar scan dataset ui serve freeze refresh features train sweep compare predict export heads show verify forget demo test faults frames fuzz zoo-test results test-all format venv help

@@ -48,7 +48,7 @@ def write_pages() -> None:
 
 NAVIGATION = {
     "Begin": ("index", "quickstart", "faq"),
-    "Use": ("cli", "heads", "results", "resume", "operations", "scale", "performance"),
+    "Use": ("cli", "heads", "interop", "results", "resume", "operations", "scale", "performance"),
     "Understand": ("architecture", "decoding", "frames", "format", "dependencies"),
 }
 
@@ -93,7 +93,7 @@ def cli_page() -> str:
             help_text = str(item.metadata["help"])
             if choices := [choice for choice in item.metadata.get("choices", ()) if choice]:
                 help_text += f" ({', '.join(choices)})"
-            flag = f"`--{item.name.replace('_', '-')}`"
+            flag = f"`--{item.name.removesuffix('_').replace('_', '-')}`"
             if item.metadata.get("file_only"):
                 flag = f"`{item.name}` (file only)"
             lines.append(f"| {flag} | {_default(item.default)} | {_cell(help_text)} |")

@@ -20,6 +20,9 @@ RULES: tuple[str, ...] = get_args(Rule)
 NUMBERS = ("stride", "fps")
 """Rules that read the field of their own name; the others ignore both."""
 
+IMPORTED = "imported"
+"""The backbone, and the rule, of features that others computed: nothing here can compute them again."""
+
 Fit = Literal["crop", "squash", "pad"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["float16", "float32", "uint8"]
@@ -34,17 +37,18 @@ class Sampling:
     `steps` is the length of every sequence. `stride` counts frames (for the rule `stride`), `fps`
     frames per second (for the rule `fps`); both are 0 where the rule does not read them.
     `offset` moves the pick inside its segment (uniform) or the start (the others), as a share of a
-    segment or stride, so that a second view of a clip sees other frames; 0.5 is the middle.
+    segment or stride, so that a second view of a clip sees other frames; 0.5 is the middle. The rule
+    `imported` says that others sampled, and not how.
     """
 
-    rule: Rule = "uniform"
+    rule: Rule | Literal["imported"] = "uniform"
     steps: int = 40
     stride: int = 0
     fps: float = 0.0
     offset: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
+        if self.rule not in (*RULES, IMPORTED):
             raise ConfigError(f"sampling {self.rule!r} is not known: use one of {', '.join(RULES)}")
         if self.steps < 1:
             raise ConfigError(f"frames is {self.steps}: a sequence needs at least one step")
@@ -64,7 +68,8 @@ class Spec:
     that has none. `size` is the side in pixels of the square that frames are fitted to, and
     `shape` the shape of one step: (2048,) for InceptionV3, (64, 64, 3) for `frames`. `aspect`
     "display" stretches pixels that are not square to the shape in which they are shown, before the
-    fit; "stored", as stores made before it existed hold them, takes every pixel for square.
+    fit; "stored", as stores made before it existed hold them, takes every pixel for square. Imported
+    features have the backbone `imported` and a `source`: the name of what computed them.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -78,6 +83,7 @@ class Spec:
     dtype: Dtype = "float16"
     shape: tuple[int, ...] = (2048,)
     aspect: Aspect = "stored"
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.aspect not in ("stored", "display"):
@@ -107,6 +113,11 @@ class Spec:
         return cls(**plain)
 
     @property
+    def imported(self) -> bool:
+        """Whether others computed the features."""
+        return self.backbone == IMPORTED
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one clip's features in a store."""
         item = {"float16": 2, "float32": 4, "uint8": 1}[self.dtype]
@@ -132,7 +143,7 @@ class Spec:
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
 
-_LATER = {"aspect": "stored"}
+_LATER = {"aspect": "stored", "source": ""}
 _NEVER = object()
 
 

@@ -17,13 +17,14 @@ from flows.settings.resolve import resolve as _resolve
 _NAMES = (
     *("features", "train", "sweep", "compare", "predict", "export", "heads", "show", "report"),
     *("similar", "doctor", "scan", "dataset", "verify", "forget", "freeze", "refresh", "serve"),
-    *("ui", "demo", "relabel", "pack", "unpack"),
+    *("ui", "demo", "relabel", "pack", "unpack", "import"),
 )
 
 
 def module_of(command: str) -> ModuleType:
     """The module of a command."""
-    return importlib.import_module(f"flows.cli.{command}")
+    # `import` is a keyword, which no module may be named.
+    return importlib.import_module(f"flows.cli.{'import_' if command == 'import' else command}")
 
 
 class _Settings(Mapping[str, type[Any]]):

@@ -20,7 +20,7 @@ class Settings:
 def run(settings: Settings, *, json: bool) -> int:
     """Print the spec, rows by status, labels, reasons and size."""
     import store
-    from pipeline.spec import Spec
+    from pipeline.spec import IMPORTED, Spec
 
     source = store.open(settings.store)
     table = source.table()
@@ -53,11 +53,14 @@ def run(settings: Settings, *, json: bool) -> int:
     out.print(f"{settings.store}", style="bold")
     spec = source.spec
     sampling = spec["sampling"]
-    print(
-        f"{source.steps} × {source.shape} {source.dtype} by {spec['backbone']} "
+    how = (
+        f"imported from {spec.get('source', '')}, {sampling['rule']} sampling"
+        if spec["backbone"] == IMPORTED
+        else f"by {spec['backbone']} "
         f"(weights {spec['weights'][:19]}…, {spec['precision']}), {sampling['rule']} sampling, "
         f"fit {spec['fit']}, view {spec['view']}"
     )
+    print(f"{source.steps} × {source.shape} {source.dtype} {how}")
     print(
         f"fingerprint {source.fingerprint[:16]}… · batch {source.batch} · "
         f"{features_bytes / 2**20:,.1f} MiB of features from "

@@ -22,6 +22,11 @@ def stage_of(
     Raises `SpecMismatch`, with both specs and the remedy, if the store holds another spec.
     """
     stored = Spec.from_dict(existing.spec) if existing is not None else None
+    if stored is not None and stored.imported:
+        raise SpecMismatch(
+            f"{settings.store} has imported features (source {stored.source}), which `features` cannot "
+            "compute: name another STORE for features of videos, or `import` more into this one"
+        )
     backbone = settings.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
     kind = describe(backbone)
     wanted = settings.weights
@@ -69,6 +74,8 @@ def require_batch(existing: Any, settings: FeaturesSettings) -> None:
 def sampling_of(settings: FeaturesSettings) -> Sampling:
     """The sampling rule of the settings; `fps=N` and `stride=N` carry their number with them."""
     rule, _, number = settings.sampling.partition("=")
+    if rule not in RULES:
+        raise ConfigError(f"sampling {rule!r} is not known: use one of {', '.join(RULES)}")
     values: dict[str, Any] = {
         "rule": rule,
         "steps": settings.frames,

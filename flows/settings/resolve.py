@@ -145,13 +145,14 @@ def from_table(
     where: what holds the table, for messages, in which its keys begin with `prefix`. Raises
     `ConfigError` on an unknown key or a value of the wrong type.
     """
-    known = {item.name: item for item in fields(settings)}
+    known = {_bare(item.name): item for item in fields(settings)}
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
             raise ConfigError(f"{where} has an unknown key {prefix}{name}{nearest(name, known)}")
-        values[name] = _typed(f"{prefix}{name} in {where}", str(known[name].type), value)
+        item = known[name]
+        values[item.name] = _typed(f"{prefix}{name} in {where}", str(item.type), value)
     return values
 
 
@@ -205,7 +206,7 @@ def _from_environment(tree: Tree, command: str, environment: Mapping[str, str]) 
 
 
 def _variable(command: str, item: Field[Any] | None = None) -> str:
-    return f"{ENVIRONMENT_PREFIX}{command}_{item.name if item else ''}".upper()
+    return f"{ENVIRONMENT_PREFIX}{command}_{_bare(item.name) if item else ''}".upper()
 
 
 def _typed(where: str, kind: str, value: Any) -> Any:
@@ -230,4 +231,9 @@ def _boolean(text: str) -> bool:
 
 
 def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+    return _bare(name).replace("_", "-")
+
+
+def _bare(name: str) -> str:
+    """A setting's name as users write it: `from`, which Python has for itself, is a field `from_`."""
+    return name.removesuffix("_")

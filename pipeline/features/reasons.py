@@ -85,6 +85,30 @@ FAILURES: dict[str, Reason] = _table(
         "the features came out as NaN or infinity",
         "look at the clip, or use precision float32",
     ),
+    Reason(
+        code="wrong_shape",
+        meaning="an imported array has another number of axes or another width than the store's steps",
+        retried=False,
+        remedy="import it into a store of its own; say that arrays are D × T where they are",
+    ),
+    Reason(
+        code="wrong_dtype",
+        meaning="an imported array would lose precision, or holds no numbers",
+        retried=False,
+        remedy="import with the dtype that the store was made with, or convert the array",
+    ),
+    Reason(
+        code="too_long",
+        meaning="an imported sequence has more steps than the store",
+        retried=False,
+        remedy="import it cut or split, or into a store with more steps",
+    ),
+    Reason(
+        code="pickled",
+        meaning="the file holds Python objects, which could run code when they are read",
+        retried=False,
+        remedy="save it again with numpy.save as an array of numbers",
+    ),
 )
 
 WARNINGS: dict[str, Reason] = _table(

@@ -54,6 +54,12 @@ def stored_stage(
     owner: the store or run, for the message. weights: only where the remembered file has moved.
     options: fields of `Stage`. Raises `WeightsNotFound`, or `SpecMismatch` on other weights.
     """
+    if spec.imported:
+        raise SpecMismatch(
+            f"{owner} has imported features (source {spec.source}), and nothing here computes those "
+            "from a video: compute them where they came from and import them, or extract the clips "
+            "anew with `pixels-once features`"
+        )
     setting = weights or remembered_weights(spec, first_stage)
     given = resolve_weights(setting, spec.backbone)
     if given.hash != spec.weights:

@@ -55,7 +55,9 @@ def test_every_command_in_the_docs_exists_with_all_its_flags(page: str, line: st
     _, *words = shlex.split(line)
     if words[0].startswith("-"):
         return
-    known = {f"--{item.name.replace('_', '-')}" for item in fields(COMMANDS[words[0]])}
+    known = {
+        f"--{item.name.removesuffix('_').replace('_', '-')}" for item in fields(COMMANDS[words[0]])
+    }
     known |= {"--json", "--config", "--help", "--traceback"}
     flags = {word.split("=")[0] for word in words[1:] if word.startswith("--")}
     negated = {f"--no-{flag[2:]}" for flag in known}

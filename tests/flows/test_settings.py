@@ -29,11 +29,16 @@ NAMES = [f"{command}.{item.name}" for command, item in SETTINGS]
 
 
 def variable(command: str, item: Field[Any]) -> str:
-    return f"PIXELS_ONCE_{command}_{item.name}".upper()
+    return f"PIXELS_ONCE_{command}_{named(item)}".upper()
 
 
 def flag(item: Field[Any]) -> str:
-    return f"--{item.name.replace('_', '-')}"
+    return f"--{named(item).replace('_', '-')}"
+
+
+def named(item: Field[Any]) -> str:
+    """`from` is a field `from_`."""
+    return item.name.removesuffix("_")
 
 
 def parsed(command: str, *words: str) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(
 ) -> None:
     in_file, in_environment, in_flag = three_values(item)
     config = tmp_path / "run.toml"
-    config.write_text(f"[{command}]\n{item.name} = {toml(in_file)}\n", encoding="utf-8")
+    config.write_text(f"[{command}]\n{named(item)} = {toml(in_file)}\n", encoding="utf-8")
     environment = {variable(command, item): str(in_environment)}
     flags = parsed(command, f"{flag(item)}={in_flag}")
 
@@ -165,7 +170,7 @@ def from_environment(command: str, item: Field[Any], text: str) -> Any:
 
 def from_file(command: str, item: Field[Any], text: str) -> Any:
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
-        file.write(f"[{command}]\n{item.name} = {text}\n")
+        file.write(f"[{command}]\n{named(item)} = {text}\n")
         file.flush()
         return resolve(command, {}, config=file.name, environment={})
 

@@ -1,0 +1,229 @@
+"""Arrays in files that others wrote, read with nothing trusted: no pickle, no claim taken for memory.
+
+A header is read first and held against the size of what it heads. What is then read is a span of steps,
+so a file costs no more memory than a row of the store, whatever it claims or unpacks to.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UnreadableClip
+
+MOST_BYTES = 1 << 28
+"""Of an array that must be read whole: D × T, or in Fortran order."""
+_MOST_HEADER = 1 << 16
+_MOST_MEMBERS = 4096
+_NPZ_FEATURES = ("features", "feats", "feat", "embedding", "x", "arr_0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """One clip's array: its shape and dtype, and a reader of some of its steps.
+
+    `read(start, stop)` returns (stop − start, *shape[1:]); it raises `UnreadableClip`. `times` (n,)
+    float32 seconds and `frames` (n,) int32 are None where the file does not tell them.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[int, int], NDArray[Any]]
+    times: NDArray[np.float32] | None = field(default=None)
+    frames: NDArray[np.int32] | None = field(default=None)
+
+
+def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = False) -> Foreign:
+    """A `.npy` file, or one that lies inside another (`offset`, `size`: of a tar archive's member)."""
+    size = path.stat().st_size if size < 0 else size
+
+    def stream() -> BinaryIO:
+        file = path.open("rb")
+        file.seek(offset)
+        return file
+
+    return _npy(stream, size, transpose=transpose)
+
+
+def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
+    """A `.npz` file: its array `features`, or the only one of two axes or more."""
+    with _readable(), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if len(members) > _MOST_MEMBERS:
+        raise UnreadableClip("unreadable", f"the archive has {len(members)} members")
+    named = {member.filename.removesuffix(".npy"): member for member in members}
+
+    def opened(member: zipfile.ZipInfo) -> Foreign:
+        def stream() -> BinaryIO:
+            return cast(BinaryIO, _Closing(zipfile.ZipFile(path), member))
+
+        return _npy(stream, member.file_size, transpose=transpose and member is chosen)
+
+    chosen = next((named[name] for name in _NPZ_FEATURES if name in named), None)
+    if chosen is None:
+        many = [member for member in members if len(opened(member).shape) > 1]
+        if len(many) != 1:
+            raise UnreadableClip(
+                "unreadable", f"which of {', '.join(sorted(named)[:5]) or 'no'} arrays is not said"
+            )
+        chosen = many[0]
+    features = opened(chosen)
+    extras: dict[str, Any] = {}
+    for ours, kind in (("times", np.float32), ("frames", np.int32)):
+        member = named.get(ours)
+        if member is not None and member is not chosen:
+            extra = opened(member)
+            if extra.shape == features.shape[:1] and extra.dtype.kind in "iuf":
+                extras[ours] = extra.read(0, extra.shape[0]).astype(kind)
+    return Foreign(
+        shape=features.shape, dtype=features.dtype, read=features.read,
+        times=extras.get("times"), frames=extras.get("frames"),
+    )  # fmt: skip
+
+
+def array_of(value: Any, *, transpose: bool = False) -> Foreign:
+    """An array that is in memory, or an HDF5 data set: anything with shape, dtype and slices."""
+    dtype = np.dtype(value.dtype)
+    if dtype.hasobject:
+        raise UnreadableClip("pickled", "it holds Python objects or text")
+    shape = tuple(int(n) for n in value.shape)
+    if transpose and len(shape) == 2:
+        if math.prod(shape) * dtype.itemsize > MOST_BYTES:
+            raise UnreadableClip("too_large", f"{shape} {dtype}")
+        return Foreign(
+            shape=shape[::-1], dtype=dtype, read=lambda a, b: np.asarray(value[:, a:b]).T
+        )
+    return Foreign(shape=shape, dtype=dtype, read=lambda a, b: np.asarray(value[a:b]))
+
+
+def _npy(stream: Callable[[], BinaryIO], size: int, *, transpose: bool) -> Foreign:
+    with _readable(), stream() as file:
+        shape, fortran, dtype = _header(file)
+        start = file.tell()
+        # `tell` counts from the file's beginning, which is not the array's inside an archive.
+        with stream() as again:
+            start -= again.tell()
+    if dtype.hasobject:
+        raise UnreadableClip("pickled", "the array holds Python objects")
+    if not shape:
+        raise UnreadableClip("wrong_shape", "the array is a single number")
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != size - start:
+        raise UnreadableClip(
+            "unreadable", f"the header claims {claimed} bytes and {size - start} are there"
+        )
+    whole = (fortran or transpose) and len(shape) > 1
+    if whole and claimed > MOST_BYTES:
+        raise UnreadableClip("too_large", f"{shape} {dtype}")
+
+    def span(first: int, count: int) -> NDArray[Any]:
+        with _readable(), stream() as file:
+            file.seek(start + first, io.SEEK_CUR)
+            data = file.read(count)
+        if len(data) != count:
+            raise UnreadableClip("unreadable", "the file ends before its array does")
+        return np.frombuffer(data, np.uint8)
+
+    if whole:
+
+        def read(first: int, stop: int) -> NDArray[Any]:
+            every = span(0, claimed).view(dtype).reshape(shape, order="F" if fortran else "C")
+            return (every.T if transpose else every)[first:stop]
+
+        return Foreign(shape=shape[::-1] if transpose else shape, dtype=dtype, read=read)
+    row = math.prod(shape[1:]) * dtype.itemsize
+    return Foreign(
+        shape=shape,
+        dtype=dtype,
+        read=lambda a, b: span(a * row, (b - a) * row).view(dtype).reshape(b - a, *shape[1:]),
+    )
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    head = file.read(12)
+    if head[:6] != b"\x93NUMPY":
+        kind = "pickled" if head[:1] == b"\x80" else "unreadable"
+        raise UnreadableClip(kind, "the file is no NumPy array")
+    version = head[6]
+    width = 2 if version == 1 else 4
+    length = int.from_bytes(head[8 : 8 + width], "little")
+    if version not in (1, 2, 3) or length > _MOST_HEADER:
+        raise UnreadableClip("unreadable", f"a header of version {version} and {length} bytes")
+    text = head[8 + width :] + file.read(length - (4 - width))
+    if len(text) != length:
+        raise UnreadableClip("unreadable", "the file ends in its header")
+    whole = io.BytesIO(head[:8] + head[8 : 8 + width] + text)
+    np.lib.format.read_magic(whole)
+    read = (
+        np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(whole)
+    return tuple(int(n) for n in shape), bool(fortran), dtype
+
+
+class _Closing(io.RawIOBase):
+    """A member of an archive that closes the archive with itself; counts from its own beginning."""
+
+    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        super().__init__()
+        self._archive = archive
+        self._file = archive.open(member)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._file.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        target = offset + (self._file.tell() if whence == io.SEEK_CUR else 0)
+        while self._file.tell() < target:  # in pieces: what is skipped may unpack to gigabytes
+            if not self._file.read(min(1 << 20, target - self._file.tell())):
+                break
+        return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        self._archive.close()
+        super().close()
+
+
+class _readable:
+    """Turns what a file that is no array raises into `UnreadableClip`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, UnreadableClip | KeyboardInterrupt | MemoryError):
+            return
+        if isinstance(error, FileNotFoundError):
+            raise UnreadableClip("missing") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UnreadableClip("unreachable", str(error.strerror)) from error
+        raise UnreadableClip("unreadable", f"{type(error).__name__}: {error}"[:200]) from error
+
+
+readable = _readable
+
+
+def tar_members(path: Path) -> list[tuple[str, int, int]]:
+    """(name, offset, size) of every regular file of a tar archive that is not compressed."""
+    found = []
+    with _readable(), tarfile.open(path, "r:") as archive:
+        for member in archive:
+            if member.isreg():
+                found.append((member.name, member.offset_data, member.size))
+            with suppress(AttributeError):
+                archive.members.clear()  # type: ignore[attr-defined]  # else each header of a million stays in memory
+    return found
