@@ -14,8 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +23,7 @@ import numpy as np
 from pipeline import engine_jax
 from pipeline.errors import ConfigError
 from pipeline.homes import keras_home
-from pipeline.hushing import hushed
+from pipeline.hushing import hushed, without_extras
 
 if TYPE_CHECKING:
     from pipeline.spec import Precision
@@ -36,7 +35,6 @@ _PACKAGES = {
     "jax": ("jax",),
     "torch": ("torch",),
 }
-_KERAS_EXTRAS = ("cv2", "sklearn", "matplotlib", "torchvision")
 
 
 def prepare(threads: int = 0) -> None:
@@ -84,23 +82,6 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-@contextmanager
-def without_extras() -> Iterator[None]:
-    """Within the block, an import of Keras does not find the libraries that it only tries for extras.
-
-    OpenCV, scikit-learn and matplotlib, for its image drawing, wrappers and plots, take a second.
-    """
-    hidden = [name for name in _KERAS_EXTRAS if name not in sys.modules]
-    for name in hidden:
-        # The import system's own way to say "not installed".
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 _prepared: list[bool] = []

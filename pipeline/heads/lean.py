@@ -25,8 +25,8 @@ class _Keras:
     def _module(self) -> Any:
         with self._importing:
             if "keras" not in sys.modules:
-                from pipeline.engine import quiet, require_backend, without_extras
-                from pipeline.hushing import hushed
+                from pipeline.engine import quiet, require_backend
+                from pipeline.hushing import hushed, without_extras
 
                 quiet()
                 require_backend()
