@@ -38,7 +38,7 @@ def test_every_odd_file_ends_as_expected(prefect_api, tmp_path):
     assert (again.json["planned"], again.json["outcome"]) == (0, "nothing to do")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_clips_that_crash_hang_or_eat_memory_become_failed_rows(clips, whole, tmp_path):
     url = tmp_path / "clips.zarr"
     names = [path.rsplit("/", 1)[1] for path in whole["video_id"]]

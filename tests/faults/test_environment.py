@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up(clips, whole, small_disk):
     assert_equal(url, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_store_that_vanishes(clips, tmp_path):
     url = tmp_path / "clips.zarr"
     process = features(clips, url)
@@ -133,7 +133,7 @@ def unprivileged() -> dict[str, Any]:
     return {"preexec_fn": bound_by_modes}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_right_that_is_taken_away_from_an_unprivileged_user(clips, whole, prefect_api):
     home = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
     nobody = unprivileged()

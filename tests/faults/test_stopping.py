@@ -28,8 +28,8 @@ FIRST_CHUNK = Moment(chunks=1, delay_s=0)
 @pytest.mark.parametrize(
     ("number", "status", "server"),
     [
-        pytest.param(signal.SIGINT, 130, "own", id="Ctrl-C"),
-        pytest.param(signal.SIGTERM, 143, "session's", id="SIGTERM", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 130, "own", id="Ctrl-C", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, 143, "session's", id="SIGTERM"),
     ],
 )
 def test_once_finishes_the_clips_in_hand_and_says_what_is_left(
@@ -57,13 +57,10 @@ def test_once_finishes_the_clips_in_hand_and_says_what_is_left(
     assert_equal(url, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number",
-    [
-        pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, id="SIGTERM"),
-    ],
+    [pytest.param(signal.SIGINT, id="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")],
 )
 def test_twice_ends_at_once_and_still_whole(clips, whole, tmp_path, number):
     url = tmp_path / "clips.zarr"

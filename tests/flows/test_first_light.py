@@ -13,13 +13,14 @@ import pytest
 
 import store
 from tests.features.clips import write_numbered_clip
-from tests.flows.running import Finished, run
+from tests.flows.running import Finished, run_here
 
 FRAMES = ("--backbone", "frames")
 
 
 def features(videos: Path, cwd: Path, *words: str) -> Finished:
-    return run("features", "--videos", str(videos), "--store", "s.zarr", *words, cwd=cwd)
+    """A run over `videos` into `s.zarr` in a folder, in this process."""
+    return run_here("features", "--videos", str(videos), "--store", str(cwd / "s.zarr"), *words)
 
 
 def array_bytes(url: Path) -> dict[str, str]:
@@ -98,7 +99,8 @@ def test_a_short_clip_is_masked_and_keeps_its_frames_exact(work: Path) -> None:
     (work / "clips").mkdir()
     write_numbered_clip(work / "clips" / "short.mp4", frames=36)
     write_numbered_clip(work / "clips" / "long.mp4", frames=100)
-    done = run("features", "--videos", "clips", "--store", "t.zarr", *FRAMES, cwd=work)
+    words = ("--videos", str(work / "clips"), "--store", str(work / "t.zarr"))
+    done = run_here("features", *words, *FRAMES)
     assert done.status == 0, done.err
     source = store.open(work / "t.zarr")
     rows = source.table().reset_index().set_index("video_id")["row"]
@@ -161,23 +163,16 @@ def test_training_loads_neither_opencv_nor_the_backbone(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_features_train_and_predict_agree_on_their_first_stage(clips: Path, tmp_path: Path) -> None:
+def test_features_train_and_predict_agree_on_their_first_stage(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     made = features(clips, tmp_path, "--weights", "random:3", "--backbone", "mobilenet")
     assert made.status == 0, made.err
-    trained = run(
-        "train",
-        "--store",
-        "s.zarr",
-        "--head",
-        "gru",
-        "--epochs",
-        "2",
-        "--split",
-        "stratified",
-        cwd=tmp_path,
-    )
+    words = ("--store", "s.zarr", "--head", "mlp", "--options", "units=8", "--epochs", "2")
+    trained = run_here("train", *words, "--split", "stratified")
     assert trained.status == 0, trained.err
-    folder = tmp_path / "runs" / "gru-s"
+    folder = tmp_path / "runs" / "mlp-s"
     assert {path.name for path in folder.iterdir()} >= {
         "model.keras",
         "config.json",
@@ -191,16 +186,13 @@ def test_features_train_and_predict_agree_on_their_first_stage(clips: Path, tmp_
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test"].keys() >= {"top1", "top5", "loss", "clips"}
     assert metrics["baseline"].keys() >= {"majority", "chance"}
-    again = run("train", "--store", "s.zarr", "--head", "gru", "--epochs", "2", cwd=tmp_path)
+    again = run_here("train", *words)
     assert again.status == 1
     assert "--overwrite" in again.err
     clip = next((clips / "Walk").iterdir())
-    said = run("predict", "--run", str(folder), "--video", str(clip), "--json", cwd=tmp_path).json[
-        "predictions"
-    ][0]
+    predict = ("predict", "--run", str(folder), "--video", str(clip))
+    said = run_here(*predict, "--json").json["predictions"][0]
     assert sum(one["probability"] for one in said["top"]) == pytest.approx(1, abs=1e-4)
-    wrong = run(
-        "predict", "--run", str(folder), "--video", str(clip), "--weights", "random:4", cwd=tmp_path
-    )
+    wrong = run_here(*predict, "--weights", "random:4")
     assert wrong.status == 1
     assert "was made with weights random:3" in wrong.err

@@ -17,6 +17,7 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.training import train
 from tests.flows.stores import rising_or_falling
 
+DRAWS = False
 MLP = TrainConfig(head="mlp", options={"units": 4}, epochs=1, baselines=False)
 
 

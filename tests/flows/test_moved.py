@@ -14,6 +14,8 @@ from flows.train.flow import load_stores, moved_on
 from pipeline.errors import ConfigError
 from tests.store.stores import filled, put_batch
 
+DRAWS = False
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> str:
@@ -36,7 +38,11 @@ def test_a_run_names_the_clips_whose_features_are_others_now(url, tmp_path):
 
     mine = copy_of(url, tmp_path)
     clips = load_stores(mine).clips
-    train(clips, TrainConfig(head="gru", epochs=1, baselines=False), tmp_path / "run")
+    train(
+        clips,
+        TrainConfig(head="mlp", options={"units": 4}, epochs=1, baselines=False),
+        tmp_path / "run",
+    )
     run = load_run(tmp_path / "run")
     assert moved_on(run) == ""
     with store.Writer.acquire(mine, owner="test") as writer:

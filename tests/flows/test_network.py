@@ -47,7 +47,7 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_export_to_openvino_is_kept_from_reporting(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("tensorflow")

@@ -19,7 +19,7 @@ from PIL import Image
 from flows.data.web import fetch, is_url
 from pipeline.errors import ConfigError
 from pipeline.predict.timeline import Segment, overlap
-from tests.flows.running import run
+from tests.flows.running import run_here
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -49,19 +49,27 @@ def write_video(path: Path, stretches: list[tuple[str, float]]) -> Path:
 def trained(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with clips of two colours and a head that tells them apart by their pixels."""
     folder = tmp_path_factory.mktemp("predict")
+    store, runs = ("--store", str(folder / "s.zarr")), ("--runs", str(folder / "runs"))
     for label in COLOURS:
         (folder / "clips" / label).mkdir(parents=True)
         for group in range(1, 7):
             name = f"v_{label}_g{group:02d}_c01.mp4"
             write_video(folder / "clips" / label / name, [(label, 1.5 + group / 10)])
-    words = ("--store", "s.zarr", "--backbone", "frames", "--frames", "8", "--fit", "squash")
-    made = run("features", "--videos", "clips", *words, cwd=folder)
+    words = ("--backbone", "frames", "--frames", "8", "--fit", "squash")
+    made = run_here("features", "--videos", str(folder / "clips"), *store, *words)
     assert made.status == 0, made.err
     words = ("--head", "early_fusion", "--epochs", "8", "--lr", "0.003", "--name", "colours")
-    done = run("train", "--store", "s.zarr", *words, "--json", cwd=folder)
+    done = run_here("train", *store, *runs, *words, "--json")
     assert done.status == 0, done.err
     assert done.json["test"]["top1"] == 1.0
     return folder
+
+
+@pytest.fixture
+def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the head, which the commands are run in."""
+    monkeypatch.chdir(trained)
+    return trained
 
 
 @pytest.fixture
@@ -104,33 +112,33 @@ def test_what_is_a_url_and_what_is_a_file() -> None:
 
 @needs_web
 @pytest.mark.slow
-def test_a_clip_from_the_web_is_predicted(trained: Path, server: str) -> None:
+def test_a_clip_from_the_web_is_predicted(here: Path, server: str) -> None:
     url = f"{server}/red%20clip.mp4"
-    said = run("predict", "--run", "runs/colours", "--video", url, "--json", cwd=trained)
+    said = run_here("predict", "--run", "runs/colours", "--video", url, "--json")
     assert said.status == 0, said.err
     (one,) = said.json["predictions"]
     assert one["top"][0]["label"] == "Red"
 
 
 @pytest.mark.slow
-def test_a_folder_is_predicted_as_json_and_csv(trained: Path) -> None:
+def test_a_folder_is_predicted_as_json_and_csv(here: Path) -> None:
     words = ("--run", "runs/colours", "--video", "clips", "--csv", "out.csv", "--top", "1")
-    said = run("predict", *words, "--json", cwd=trained)
+    said = run_here("predict", *words, "--json")
     assert said.status == 0, said.err
     found = said.json["predictions"]
     assert len(found) == 12
     assert all(one["clip"].startswith(one["top"][0]["label"]) for one in found)
-    with (trained / "out.csv").open(newline="") as file:
+    with (here / "out.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["label"] for line in lines] == [one["top"][0]["label"] for one in found]
 
 
 @pytest.mark.slow
-def test_a_timeline_finds_the_stretches_of_a_long_video(trained: Path, tmp_path: Path) -> None:
+def test_a_timeline_finds_the_stretches_of_a_long_video(here: Path, tmp_path: Path) -> None:
     stretches = [("Red", 12.0), ("Blue", 7.0), ("Red", 16.0), ("Blue", 10.0)]
     video = write_video(tmp_path / "long.mp4", stretches)
     words = ("--run", "runs/colours", "--video", str(video), "--timeline", "--out", "long")
-    said = run("predict", *words, "--json", cwd=trained)
+    said = run_here("predict", *words, "--json")
     assert said.status == 0, said.err
     true, start = [], 0.0
     for label, seconds in stretches:
@@ -139,18 +147,18 @@ def test_a_timeline_finds_the_stretches_of_a_long_video(trained: Path, tmp_path:
     found = [Segment(**part) for part in said.json["segments"]]
     assert min(overlap(found, true).values()) > 0.9
     # The window is as long as the training's clips, and said nowhere again.
-    config = json.loads((trained / "runs" / "colours" / "config.json").read_text())
+    config = json.loads((here / "runs" / "colours" / "config.json").read_text())
     assert said.json["window_s"] == pytest.approx(config["first_stage"]["clip_seconds"], abs=0.1)
-    with av.open(str(trained / "long" / "overlay.mp4")) as container:
+    with av.open(str(here / "long" / "overlay.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 450
-    with Image.open(trained / "long" / "timeline.gif") as gif:
+    with Image.open(here / "long" / "timeline.gif") as gif:
         assert gif.n_frames > 20  # type: ignore[attr-defined]
-    assert len((trained / "long" / "segments.csv").read_text().splitlines()) == len(found) + 1
+    assert len((here / "long" / "segments.csv").read_text().splitlines()) == len(found) + 1
 
 
 @pytest.mark.slow
-def test_a_timeline_wants_one_video(trained: Path) -> None:
+def test_a_timeline_wants_one_video(here: Path) -> None:
     words = ("--run", "runs/colours", "--video", "clips", "--timeline")
-    said = run("predict", *words, cwd=trained)
+    said = run_here("predict", *words)
     assert said.status == 1
     assert "--timeline takes one video" in said.err

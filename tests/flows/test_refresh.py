@@ -14,7 +14,7 @@ from flows.train import promotion
 from pipeline.errors import ConfigError
 from tests.faults.breaking import wait_until
 from tests.features.clips import write_numbered_clip
-from tests.flows.running import Finished, finish, run, start
+from tests.flows.running import Finished, finish, run, run_here, start
 
 CONFIG = """
 [refresh]
@@ -123,9 +123,12 @@ def test_promoting_replaces_the_pointer_at_once(tmp_path: Path) -> None:
         assert promotion.read(tmp_path) == (tmp_path / name).resolve()
 
 
-def test_a_mistake_in_the_config_is_said_before_any_work(tmp_path: Path) -> None:
+def test_a_mistake_in_the_config_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "refresh.toml").write_text(CONFIG.replace("epochs", "epoch"), encoding="utf-8")
-    wrong = refresh(tmp_path)
+    wrong = run_here("refresh", "--config", "refresh.toml")
     assert wrong.status == 1
     assert "[refresh.train] has an unknown key epoch: did you mean epochs?" in wrong.err
     assert not (tmp_path / "s.zarr").exists()

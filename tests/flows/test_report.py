@@ -27,10 +27,9 @@ def made(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(clips, folder / "clips")
     (folder / "clips" / "Walk" / "text.mp4").write_text("no video")
-    done = running.run(
-        "features", "--videos", "clips", "--store", "s.zarr", "--backbone", "frames",
-        "--frames", "5", "--batch", "4", cwd=folder,
-    )  # fmt: skip
+    words = ("--videos", str(folder / "clips"), "--store", str(folder / "s.zarr"))
+    few = ("--backbone", "frames", "--frames", "5", "--batch", "4")
+    done = running.run_here("features", *words, *few)
     assert done.status == 0, done.err
     return folder
 

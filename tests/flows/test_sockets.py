@@ -32,6 +32,7 @@ def listening(pid: int) -> dict[str, set[str]]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="reads the process table")
+@pytest.mark.long
 def test_a_run_listens_on_loopback_only(prefect_api: str, clips: Path, tmp_path: Path) -> None:
     url = tmp_path / "s.zarr"
     # Every decoder hangs, so that the run stays as it is; a temporary server of its own is part of it.

@@ -14,7 +14,7 @@ import pytest
 from flows.settings import SweepSettings
 from flows.train.trials import trials
 from pipeline.errors import ConfigError, SpecMismatch
-from tests.flows.running import Finished, run
+from tests.flows.running import Finished, run, run_here
 from tests.flows.stores import rising_or_falling
 
 FEATURES, FRAMES = (2048,), (64, 64, 3)
@@ -157,11 +157,14 @@ def test_an_export_says_the_same_as_the_head(swept: tuple[Path, Finished]) -> No
 
 
 @pytest.mark.slow
-def test_views_train_together_and_the_run_remembers_them(prefect_api: str, tmp_path: Path) -> None:
+def test_views_train_together_and_the_run_remembers_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     rising_or_falling(tmp_path / "a.zarr")
     rising_or_falling(tmp_path / "b.zarr", view="mirror")
     words = ("--head", "mlp", "--units", "8,8", "--epochs", "3", "--json")
-    said = run("train", "--store", "a.zarr,b.zarr", *words, cwd=tmp_path)
+    said = run_here("train", "--store", "a.zarr,b.zarr", *words)
     assert said.status == 0, said.err
     config = json.loads((tmp_path / "runs" / "mlp-a" / "config.json").read_text())
     assert config["head"]["config"]["units"] == config["head"]["config"]["second_units"] == 8
@@ -169,6 +172,6 @@ def test_views_train_together_and_the_run_remembers_them(prefect_api: str, tmp_p
     assert config["first_stage"]["clip_seconds"] == 2.0
     assert config["store"]["url"].endswith("a.zarr")
     rising_or_falling(tmp_path / "few.zarr", rows=20, view="mirror")
-    refused = run("train", "--store", "a.zarr,few.zarr", *words, "--overwrite", cwd=tmp_path)
+    refused = run_here("train", "--store", "a.zarr,few.zarr", *words, "--overwrite")
     assert refused.status == 1
     assert "few.zarr lacks 28 of 48 clips" in refused.err

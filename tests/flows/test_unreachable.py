@@ -94,6 +94,7 @@ def site(clips: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.long
 def test_a_site_that_is_away_while_clips_are_listed_costs_no_row(
     prefect_api: str, site: str, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_site_that_is_away_while_clips_are_listed_costs_no_row(
     pd.testing.assert_frame_equal(store.open(str(url)).table(), before)
 
 
+@pytest.mark.long
 def test_a_mount_without_its_clips_stops_the_run_before_a_row_is_lost(
     prefect_api: str, clips: Path, tmp_path: Path
 ) -> None:

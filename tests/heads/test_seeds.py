@@ -129,6 +129,7 @@ def test_a_derived_seed_is_a_value_for_ever():
     assert 0 <= derived_seed(10**30, "x") < 2**31
 
 
+@pytest.mark.long
 def test_a_training_beside_a_thread_that_draws_gives_the_same_bits(tmp_path):
     source = rising_or_falling()
     config = TrainConfig(head="gru", epochs=2, feature_dropout=0.1, step_jitter=1, baselines=False)
