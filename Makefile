@@ -74,14 +74,15 @@ demo: $(VENV)/.ready ## features, train and predict on the built-in clips
 ##@ work on it
 test: $(VENV)/.ready-dev ## lint, types, and the tests but for those that take minutes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@echo "$(BIN)/mypy, and beside it the tests"; $(BIN)/mypy & types=$$!; \
+	  $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
+	  wait $$types && exit $$tests
 test-all: $(VENV)/.ready-dev ## every test, those that take minutes too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 test-fresh: ## a fresh Debian: the README's commands, then the newest of every dependency (as root, half an hour)
 	tests/fresh/run.sh $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
-	$(BIN)/python -m pytest tests/heads/test_zoo.py $(ARGS)
+	$(BIN)/python -m pytest -m "" tests/heads/test_zoo.py $(ARGS)
 results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
 	$(BIN)/python -m benchmarks.results_page $(flags)
 faults: $(VENV)/.ready-dev ## break runs for real: kills, full disks, damage (a quarter of an hour)

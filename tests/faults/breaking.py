@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import zarr
 
 import store
 from tests.flows import running
+from tests.waiting import wait_until
 
 STEPS, BATCH, CLIPS = 4, 4, 40
 BATCHES = CLIPS // BATCH
@@ -69,26 +70,6 @@ def wait_for(
 def chunks(url: Path) -> int:
     """Batches of features on the disk."""
     return len(list((url / "features").glob("c.*.0"))) if url.is_dir() else 0
-
-
-def wait_until(
-    holds: Callable[[], Any], process: subprocess.Popen[str] | None = None, limit_s: float = 120
-) -> None:
-    """Return as soon as it holds; fails if the process ends before, or after `limit_s`."""
-    until = time.monotonic() + limit_s
-    while not _now(holds):
-        if process is not None and process.poll() is not None:
-            out, err = process.communicate()
-            raise AssertionError(f"ended too early with {process.returncode}: {out}\n{err}")
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.005)
-
-
-def _now(holds: Callable[[], Any]) -> Any:
-    try:
-        return holds()
-    except psutil.Error:  # a process ended while it was looked at
-        return False
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -30,9 +30,9 @@ from tests.faults.breaking import (
     finished,
     finished_here,
     wait_for,
-    wait_until,
 )
 from tests.flows import running
+from tests.waiting import wait_until
 
 
 def one_sentence(ended: running.Finished, words: str) -> bool:

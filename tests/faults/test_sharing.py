@@ -26,10 +26,10 @@ from tests.faults.breaking import (
     finished,
     finished_here,
     wait_for,
-    wait_until,
     workers,
 )
 from tests.flows import running
+from tests.waiting import wait_until
 
 
 @pytest.mark.slow

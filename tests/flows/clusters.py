@@ -6,8 +6,7 @@ import json
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import distributed
@@ -17,6 +16,7 @@ from flows.extract.cluster import require_scheduler
 from pipeline.errors import ServiceUnavailable
 from tests.flows.running import environment, run
 from tests.flows.sameness import contents
+from tests.waiting import wait_until
 
 FRAMES = ("--backbone", "frames", "--batch", "1")
 HANGING = {"PIXELS_ONCE_FAULTS": json.dumps({"*_c04.mp4": "hang"})}
@@ -87,16 +87,9 @@ class Dask:
 @pytest.fixture
 def dask(tmp_path: Path) -> Iterator[Dask]:
     made = Dask(tmp_path)
-    until(lambda: answers(made.address))
+    wait_until(lambda: answers(made.address))
     yield made
     made.end()
-
-
-def until(what: Callable[[], object], most_s: float = 200) -> None:
-    deadline = time.monotonic() + most_s
-    while not what():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.02)
 
 
 def answers(address: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import store
 from tests.flows.running import api_url, finish, run, start
 from tests.flows.sameness import contents
+from tests.waiting import wait_until
 
 FRAMES = ("--backbone", "frames", "--batch", "2")
 
@@ -29,13 +29,8 @@ def ask(path: str, body: dict[str, Any]) -> Any:
 
 def flow_run(url: Path) -> dict[str, Any]:
     """The flow run that makes this store, once it is known."""
-    deadline = time.monotonic() + 200
-    while True:
-        found = ask("/flow_runs/filter", {"flow_runs": {"name": {"like_": str(url)}}})
-        if found:
-            return dict(found[0])
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    query = {"flow_runs": {"name": {"like_": str(url)}}}
+    return dict(wait_until(lambda: ask("/flow_runs/filter", query))[0])
 
 
 @pytest.mark.long
@@ -47,10 +42,7 @@ def test_a_cancelled_run_stops_and_the_next_finishes_its_store(clips: Path, tmp_
     hang = {"PIXELS_ONCE_FAULTS": json.dumps({"*g01_c01.mp4": "hang"})}
     running = start(*words, "--timeout", "600", cwd=tmp_path, env=hang)
     started = flow_run(url)
-    deadline = time.monotonic() + 200
-    while not list(url.glob("features/c.*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(url.glob("features/c.*")), running)
     state = {"type": "CANCELLING", "name": "Cancelling"}
     ask(f"/flow_runs/{started['id']}/set_state", {"state": state, "force": False})
     ended = finish(running, timeout_s=100)

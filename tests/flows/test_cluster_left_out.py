@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import store
-from tests.flows.clusters import HANGING, Dask, dask, features, single, until
+from tests.flows.clusters import HANGING, Dask, dask, features, single
 from tests.flows.running import finish, start
 from tests.flows.sameness import contents
+from tests.waiting import wait_until
 
 __all__ = ["dask", "single"]  # fixtures
 
@@ -19,12 +20,12 @@ __all__ = ["dask", "single"]  # fixtures
 def only_the_other_is_left(dask: Dask, clips: Path, folder: Path) -> subprocess.Popen[str]:
     """A run whose worker was killed, while the one that it did not ask is well again."""
     left_out = dask.worker("--no-nanny")
-    until(lambda: dask.joined(1))
+    wait_until(lambda: dask.joined(1))
     taking_part = dask.worker("--no-nanny", env=HANGING)
-    until(lambda: dask.joined(2))
+    wait_until(lambda: dask.joined(2))
     left_out.send_signal(signal.SIGSTOP)
     running = start(*features(dask, clips, "--worker-wait", "60"), cwd=folder)
-    until(lambda: len(list(folder.glob("s.zarr/features/c.*"))) >= 4)
+    wait_until(lambda: len(list(folder.glob("s.zarr/features/c.*"))) >= 4)
     left_out.send_signal(signal.SIGCONT)
     taking_part.kill()
     return running

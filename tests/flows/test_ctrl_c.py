@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.heads.saved import load_run
 from pipeline.heads.work_folder import RunState, run_state
-from tests.faults.breaking import wait_until
 from tests.flows.running import finish, run, start
 from tests.flows.stores import rising_or_falling
 from tests.heads.test_identity import result_of
+from tests.waiting import wait_until
 
 EPOCHS = 200
 WORDS = ("--head", "mlp", "--units", "8,8", "--epochs", str(EPOCHS), "--patience", str(EPOCHS))

@@ -12,9 +12,9 @@ import pytest
 import store
 from flows.train import promotion
 from pipeline.errors import ConfigError
-from tests.faults.breaking import wait_until
 from tests.features.clips import write_numbered_clip
 from tests.flows.running import Finished, finish, run, run_here, start
+from tests.waiting import wait_until
 
 CONFIG = """
 [refresh]

@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from flows.schedule.deployments import Schedule, served
 from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows.running import ROOT, environment, finish, run, start
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +84,6 @@ def log_lines(ui: str, flow_run: dict[str, Any]) -> list[str]:
     return [line["message"] for line in logs]
 
 
-def until(what: Callable[[], object], most_s: float = 240) -> None:
-    deadline = time.monotonic() + most_s
-    while not what():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.2)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_schedule_runs_then_finds_nothing_to_do_then_skips_a_busy_store(
@@ -101,14 +94,14 @@ def test_a_schedule_runs_then_finds_nothing_to_do_then_skips_a_busy_store(
     words = ("--videos", str(clips), "--store", "s.zarr", "--settings", "features.toml")
     serving = start("serve", *words, "--interval", "10", cwd=tmp_path, env=home)
     # Where the first takes longer than the interval, those that fall due meanwhile skip.
-    until(lambda: len(whole_runs(ui)) >= 2)
+    wait_until(lambda: len(whole_runs(ui)) >= 2)
     first, second = whole_runs(ui)[:2]
     assert (first["state"]["type"], second["state"]["type"]) == ("COMPLETED", "COMPLETED")
     assert store.open(url).counts()["ready"] == 12
     # Prefect sends log lines in batches, a moment later than states.
-    until(lambda: any("nothing to do: all 12 clips" in line for line in log_lines(ui, second)))
+    wait_until(lambda: any("nothing to do: all 12 clips" in line for line in log_lines(ui, second)))
     with store.Writer.acquire(str(url), owner="someone else"):
-        until(lambda: ended_runs(ui)[-1]["state"]["name"] == "Skipped")
+        wait_until(lambda: ended_runs(ui)[-1]["state"]["name"] == "Skipped")
     assert "someone else" in ended_runs(ui)[-1]["state"]["message"]
     stop(serving)
     (deployment,) = ask(ui, "/deployments/filter", {})
@@ -177,7 +170,7 @@ def test_the_automation_of_the_docs_tells_of_a_failed_run(
         words = ("--videos", "clips", "--store", "told.zarr", "--backbone", "frames")
         ended = run("features", *words, "--max-failed", "0", cwd=tmp_path, env=home)
         assert ended.status == 3, ended.err
-        until(lambda: heard)
+        wait_until(lambda: heard)
         listener.shutdown()
     assert "features: Failed" in heard[0]
 

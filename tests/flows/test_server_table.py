@@ -35,6 +35,7 @@ from tests.flows.test_server_faults import (
 from tests.flows.test_server_faults import few as few
 from tests.flows.test_server_faults import whole as whole
 from tests.proxy import Fault
+from tests.waiting import wait_until
 
 # A run cannot begin without these: it ends in one sentence where they are refused for good.
 NEEDED = {
@@ -137,11 +138,7 @@ def in_the_middle(few: Path, url: Path, **env: str) -> subprocess.Popen[str]:
     words = ("features", "--videos", str(few), "--store", str(url), "--backbone", "frames")
     more = ("--frames", "4", "--batch", "2", "--timeout", "30", "--json")
     process = running.start(*words, *more, cwd=url.parent, env=hanging() | env)
-    deadline = time.monotonic() + 200
-    while not list(url.glob("features/c.*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: list(url.glob("features/c.*")), process)
     return process
 
 

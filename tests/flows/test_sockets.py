@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.breaking import command_line, family, features, wait_until, workers
+from tests.faults.breaking import command_line, family, features, workers
 from tests.flows import running
+from tests.waiting import wait_until
 
 
 def listening(pid: int) -> dict[str, set[str]]:

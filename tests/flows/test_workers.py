@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import store
-from tests.flows.clusters import FRAMES, HANGING, Dask, features, until
+from tests.flows.clusters import FRAMES, HANGING, Dask, features
 from tests.flows.clusters import dask as dask
 from tests.flows.clusters import single as single
 from tests.flows.running import environment, finish, run, start
 from tests.flows.sameness import contents
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -25,7 +26,7 @@ def test_a_worker_killed_and_one_added_leave_the_same_store(
     first, _ = dask.worker("--no-nanny"), dask.worker("--no-nanny")
     words = ("--videos", str(clips), "--store", "s.zarr", *FRAMES, "--scheduler", dask.address)
     running = start("features", *words, cwd=tmp_path)
-    until(lambda: list(tmp_path.glob("s.zarr/features/c.*")))
+    wait_until(lambda: list(tmp_path.glob("s.zarr/features/c.*")))
     first.kill()
     dask.worker("--no-nanny")
     done = finish(running)
@@ -39,7 +40,7 @@ def test_a_worker_that_does_not_answer_is_left_out_by_name(
     dask: Dask, clips: Path, single: dict[str, object], tmp_path: Path
 ) -> None:
     stopped, _ = dask.worker("--no-nanny"), dask.worker("--no-nanny")
-    until(lambda: dask.joined(2))
+    wait_until(lambda: dask.joined(2))
     stopped.send_signal(signal.SIGSTOP)
     done = run(*features(dask, clips), cwd=tmp_path)
     assert done.status == 0, done.err
@@ -51,7 +52,7 @@ def test_a_worker_that_answers_late_takes_part(
     dask: Dask, clips: Path, single: dict[str, object], tmp_path: Path
 ) -> None:
     only = dask.worker("--no-nanny")
-    until(lambda: dask.joined(1))
+    wait_until(lambda: dask.joined(1))
     only.send_signal(signal.SIGSTOP)
     running = start(*features(dask, clips), cwd=tmp_path)
     said = b""
@@ -63,7 +64,7 @@ def test_a_worker_that_answers_late_takes_part(
         return b"none of the 1 workers" in said or b"has not answered" in said
 
     try:
-        until(told)
+        wait_until(told)
     except AssertionError:
         os.killpg(running.pid, signal.SIGKILL)
         raise AssertionError(said.decode()) from None
@@ -85,7 +86,7 @@ def test_with_no_worker_left_the_run_says_so_waits_and_ends_whole(
 ) -> None:
     last = dask.worker("--no-nanny", env=HANGING)
     running = start(*features(dask, clips, "--worker-wait", "8"), cwd=tmp_path)
-    until(lambda: len(list(tmp_path.glob("s.zarr/features/c.*"))) >= 4)
+    wait_until(lambda: len(list(tmp_path.glob("s.zarr/features/c.*"))) >= 4)
     last.kill()
     done = finish(running)
     assert done.status == 4, done.err
@@ -103,7 +104,7 @@ def test_one_sigterm_ends_a_run_that_has_no_worker_left(
 ) -> None:
     last = dask.worker("--no-nanny", env=HANGING)
     running = start(*features(dask, clips), cwd=tmp_path)
-    until(lambda: len(list(tmp_path.glob("s.zarr/features/c.*"))) >= 4)
+    wait_until(lambda: len(list(tmp_path.glob("s.zarr/features/c.*"))) >= 4)
     last.kill()
     running.send_signal(signal.SIGTERM)
     done = finish(running, timeout_s=120)
@@ -117,7 +118,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_whole(
 ) -> None:
     dask.worker("--no-nanny", env=HANGING)
     running = start(*features(dask, clips), cwd=tmp_path)
-    until(lambda: len(list(tmp_path.glob("s.zarr/features/c.*"))) >= 4)
+    wait_until(lambda: len(list(tmp_path.glob("s.zarr/features/c.*"))) >= 4)
     dask.processes[0].kill()
     done = finish(running)
     assert done.status == 4, done.err
@@ -133,7 +134,7 @@ def test_a_worker_that_lacks_the_clips_is_refused_by_name(
 ) -> None:
     hide = f'mount -t tmpfs none "{clips}" && exec "$0" "$@"'
     dask.worker("--no-nanny", before=["unshare", "--mount", "sh", "-c", hide])
-    until(lambda: dask.joined(1))
+    wait_until(lambda: dask.joined(1))
     done = run(*features(dask, clips), cwd=tmp_path)
     assert done.status == 1, done.err
     assert "1 of 1 workers cannot take part: tcp://" in done.err
@@ -152,7 +153,7 @@ def test_a_worker_of_another_version_is_refused_by_name(
     )
     path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
     dask.worker("--no-nanny", env={"PYTHONPATH": path})
-    until(lambda: dask.joined(1))
+    wait_until(lambda: dask.joined(1))
     done = run(*features(dask, clips), cwd=tmp_path)
     assert done.status == 1, done.err
     assert "it runs pixels-once 0.0.1 and this run" in done.err
