@@ -45,7 +45,7 @@ def key(kind: str, place: str) -> str:
     """The key of an artifact of this kind about this store or folder.
 
     >>> key("failures", "s3://bucket/My Store.zarr")
-    'failures-my-store-1d6a5dd6'
+    'failures-my-store-324efffd'
     """
     return f"{_slug(kind)}-{named(place)}"
 

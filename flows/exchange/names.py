@@ -14,7 +14,7 @@ def file_names(ids: Iterable[str], ending: str) -> list[str]:
     """A relative path for every id, all different, none leading out of the folder.
 
     >>> file_names(["run/a.mp4", "../b.mp4"], ".npy")
-    ['run/a.mp4.npy', '_/b.mp4-fe13c71ba9.npy']
+    ['run/a.mp4.npy', '_/b.mp4-5f2e78aa00.npy']
     """
     ids = list(ids)
     # A file may not be another's folder, nor its twin where case does not count.
