@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,6 +26,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = run_here("train", "--store", str(folder / "s.zarr"), *words, "--json")
     assert said.status == 0, said.err
     assert only_object(said)["test"]["clips"] > 0
+    first = store.open(folder / "s.zarr").table()["video_id"].iloc[0]
+    (folder / "labels.csv").write_text(f"id,label\n{first},another\n", encoding="utf-8")
+    (folder / "arrays").mkdir()
+    np.save(folder / "arrays" / "a.npy", np.ones((3, 4), np.float32))
+    packed = run_here(
+        "pack", "--store", str(folder / "s.zarr"), "--out", str(folder / "packed.zip"), "--json"
+    )
+    assert only_object(packed)["bytes"] > 0, packed.err
     # One group for all: likeness among clips of other groups is not a number.
     with store.Writer.acquire(str(folder / "s.zarr"), owner="test") as writer:
         table = store.open(folder / "s.zarr").table()
@@ -44,6 +53,9 @@ QUICK = [
     ("forget", "--store", "s.zarr", "--clips", "clip-000*", "--dry-run"),
     ("freeze", "--store", "s.zarr"),
     ("dataset",),
+    ("unpack", "--store", "packed.zip", "--out", "unpacked"),
+    ("relabel", "--store", "s.zarr", "--labels", "labels.csv", "--dry-run"),
+    ("import", "--from", "arrays", "--store", "imported.zarr"),
 ]
 LONG = [
     ("doctor",),
@@ -52,7 +64,7 @@ LONG = [
     ("sweep", "--store", "s.zarr", "--heads", "mlp:units=4,second_units=4", "--epochs", "1"),
 ]
 ELSEWHERE = {
-    "train": "the fixture `work`",
+    **dict.fromkeys(("train", "pack"), "the fixture `work`"),
     "demo": "test_the_demo_prints_one_object",
     **dict.fromkeys(("features", "predict", "refresh"), "test_from_clips_to_a_refresh"),
     **dict.fromkeys(("ui", "serve"), "tests/flows/test_serve.py reads their line"),
