@@ -42,14 +42,6 @@ def write_rt_info(xml: Path, values: Mapping[tuple[str, ...], str]) -> None:
         making.with_suffix(suffix).replace(xml.with_suffix(suffix))
 
 
-def read_rt_info(xml: Path, section: str) -> dict[str, str]:
-    """The texts in a section of a model's `rt_info`; none where there is no such section."""
-    model = openvino().Core().read_model(str(xml))
-    if not model.has_rt_info([section]):
-        return {}
-    return {str(name): str(text.astype(str)) for name, text in model.rt_info[section].items()}
-
-
 def write_openvino(model: Any, xml: Path) -> None:
     """Write a Keras model to `xml` and the `.bin` beside it, weights in float32.
 

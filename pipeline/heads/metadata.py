@@ -12,13 +12,11 @@ and to `pixels_once` as what must be passed to `compile_model`.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.openvino_runtime import read_rt_info, write_rt_info
+from pipeline.openvino_runtime import write_rt_info
 from pipeline.plain import json_text
 
 SECTION = "pixels_once"
@@ -37,18 +35,3 @@ def write_metadata(path: Path, format: str, description: Mapping[str, Any]) -> N
         model = onnx.load(str(path))
         onnx.helper.set_model_props(model, {f"{SECTION}.{k}": text for k, text in texts.items()})
         onnx.save(model, str(path))
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The description in an ONNX file or an OpenVINO model; raises `ConfigError` if there is none."""
-    if path.suffix == ".xml":
-        texts = read_rt_info(path, SECTION)
-    else:
-        onnx = importlib.import_module("onnx")
-        props = onnx.load(str(path), load_external_data=False).metadata_props
-        prefix = f"{SECTION}."
-        ours = [prop for prop in props if prop.key.startswith(prefix)]
-        texts = {prop.key.removeprefix(prefix): prop.value for prop in ours}
-    if not texts:
-        raise ConfigError(f"{path} has no metadata of pixels-once: export it again")
-    return {name: json.loads(text) for name, text in texts.items()}
