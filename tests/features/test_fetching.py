@@ -141,7 +141,7 @@ def test_a_host_that_never_answers_is_asked_a_few_times_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(files.answered, "__kwdefaults__", {"limit_s": 0.5})
-    monkeypatch.setattr(remote, "_SAID_AFTER_S", 0.1)
+    monkeypatch.setattr(remote, "_WARN_AFTER_S", 0.1)
     accepted: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
 
