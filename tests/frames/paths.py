@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,7 +68,7 @@ class Children:
         if rule not in self._pools:
             self._pools[rule] = DecoderPool(plan(rule), processes=1)
         lent = self._pools[rule].submit(str(path), path.stat().st_size).result()
-        values = {name: getattr(lent, name) for name in lent.__slots__ if name != "on_release"}
+        values = {f.name: getattr(lent, f.name) for f in fields(lent) if f.name != "on_release"}
         copy = ClipFrames(**values | {"frames": lent.frames.copy()})
         lent.release()
         return copy
