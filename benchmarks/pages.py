@@ -79,7 +79,7 @@ def cli_page() -> str:
         "result as one JSON object) and `--traceback`. Settings come from defaults, then the file, the "
         "environment (`PIXELS_ONCE_FEATURES_STORE=…`), then flags. `NO_COLOR` is respected.",
         "",
-        "Exit status: 0 done · 1 a mistake that you can mend · 2 usage · 3 over `--max-failed` · "
+        "Exit status: 0 done · 1 user error · 2 usage · 3 over `--max-failed` · "
         "4 the environment · 5 not promoted · 130 Ctrl-C · 143 SIGTERM.",
         "",
     ]

@@ -110,7 +110,7 @@ def _packages() -> Iterator[Line]:
             remedy="pip uninstall -y tensorflow-cpu tensorflow, then make venv",
         )
     fastapi = tuple(int(part) for part in version("fastapi").split(".")[:2] if part.isdigit())
-    if fastapi >= (0, 151) and version("prefect").startswith("3.8."):
+    if fastapi >= (0, 151) and version("prefect").startswith(("3.8.", "3.9.")):
         yield Line(
             area="packages",
             state="bad",

@@ -122,11 +122,8 @@ def _print(settings: Settings, found: dict[str, Any]) -> None:
             f"InceptionV3 on this machine, and the store {found['expected_bytes'] / 2**20:,.0f} MiB"
         )
     headline(
-        f"{settings.videos}: {found['readable']} of {found['clips']} clips are readable, "
+        f"{without_query(settings.videos)}: {found['readable']} of {found['clips']} clips are readable, "
         f"{len(found['classes'])} classes, {found['bytes'] / 2**20:,.1f} MiB"
     )
     if found["readable"]:
-        print(
-            f"next: pixels-once features --videos {without_query(settings.videos)} --store clips.zarr"
-        )
-        suggest("features", "--videos", settings.videos, "--store", "clips.zarr")
+        suggest("features", "--videos", without_query(settings.videos), "--store", "clips.zarr")

@@ -32,7 +32,7 @@ class FeaturesSettings:
     )
     frames: int = setting(40, "steps in every sequence", metavar="N", least=1, most=100_000)
     sampling: str = setting(
-        "uniform", "which frames: uniform, stride, first, or fps=N", metavar="RULE"
+        "uniform", "which frames: uniform, first, stride=N or fps=N", metavar="RULE"
     )
     stride: int = setting(0, "frames from one step to the next, for --sampling stride", metavar="N")
     offset: float = setting(
