@@ -50,7 +50,8 @@ class Settings:
 
 def run(settings: Settings, *, json: bool) -> int:
     """Import, and say what became of every array."""
-    from flows.exchange.importing import Rules, import_clips
+    from flows.exchange.importing import import_clips
+    from flows.exchange.rows import Rules
 
     if not settings.from_:
         raise ConfigError("import needs --from: a folder of .npy files, say")

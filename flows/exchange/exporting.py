@@ -17,9 +17,10 @@ import google_crc32c
 import numpy as np
 
 import store
+from flows.exchange.entries import ABOUT, MANIFEST, Entry
 from flows.exchange.formats import FORMATS, Clip
 from flows.exchange.names import file_names
-from flows.exchange.sources import ABOUT, MANIFEST, Entry, Source
+from flows.exchange.sources import Source
 from pipeline.errors import ConfigError, UnreadableClip
 
 ANNOTATIONS = "annotations.json"

@@ -75,7 +75,7 @@ class Workforce:
         self._watch.start()
         try:
             self._open()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the watching thread must end
             self._over.set()
             raise
         return self

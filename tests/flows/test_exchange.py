@@ -22,8 +22,9 @@ import store
 from flows.cli.export import STORE_FORMATS
 from flows.cli.main import main
 from flows.exchange.exporting import export_store
-from flows.exchange.importing import Rules, import_clips
+from flows.exchange.importing import import_clips
 from flows.exchange.names import file_names
+from flows.exchange.rows import Rules
 from tests.store.stores import FINGERPRINT, SPEC
 
 HOSTILE_IDS = [

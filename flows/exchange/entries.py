@@ -1,0 +1,206 @@
+"""Which clips a folder, a file of many arrays, or an export of ours holds: listed, not read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.exchange.arrays import readable, tar_members
+from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.features.catalog.table import SPLIT_NAMES
+
+MANIFEST, ABOUT = "manifest.jsonl", "export.json"
+_FILES = (".npy", ".npz")
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+_CONTAINERS = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".tar": "tar"}
+_LARGEST_JSON = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One clip of a source: where its array is, and what is said of it.
+
+    file: path below the source's folder · key: data set, row number or offset in it · line: where its
+    line begins in the manifest, −1 without one.
+    """
+
+    id: str
+    file: str
+    key: str = ""
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    line: int = -1
+
+
+def refuse_pickle(name: str) -> None:
+    """Raise `ConfigError`: pickles are not read."""
+    raise ConfigError(
+        f"{name} is a pickle, which can run code when it is read: open it where you trust it, and "
+        "save its arrays with numpy.save"
+    )
+
+
+def array_files(root: Path) -> Iterator[str]:
+    """The files below a folder that may hold arrays, as paths from it, sorted by folder."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            if Path(name).suffix.lower() in (*_FILES, *PICKLES, *_CONTAINERS):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def entries_in(path: Path, name: str, *, whole: bool = False) -> Iterator[Entry]:
+    """The clips of one file; `whole`: it is all that was named. Raises `ConfigError` if unusable."""
+    ending = path.suffix.lower()
+    kind = _CONTAINERS.get(ending)
+    if kind is None:
+        if whole and ending in PICKLES:
+            refuse_pickle(name)
+        if ending not in (*_FILES, *PICKLES):
+            raise ConfigError(f"{path} is no .npy, .npz, .h5, .parquet or .tar file: name one")
+        stem = name[: -len(ending)]
+        label, split = _of_folders(stem)
+        yield Entry(id=stem, file=name, label=label, split=split)
+        return
+    try:
+        with readable():
+            yield from {"hdf5": _in_hdf5, "parquet": _in_parquet, "tar": _in_tar}[kind](path, name)
+    except UnreadableClip as error:
+        raise ConfigError(f"{path} cannot be read ({error}): replace it by a sound copy") from None
+
+
+def _of_folders(stem: str) -> tuple[str, str]:
+    """(label, split) by the folders: CLASS/clip, or train|val|test/CLASS/clip."""
+    parts = stem.split("/")
+    split = SPLIT_NAMES.get(parts[0].lower(), "") if len(parts) > 2 else ""
+    return (parts[-2] if len(parts) > 1 else ""), split
+
+
+def _in_hdf5(path: Path, name: str) -> Iterator[Entry]:
+    import h5py
+
+    keys: list[str] = []
+
+    def visit(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim:
+            # Neither other files' data nor other files' names are followed.
+            if item.is_virtual or item.external:
+                return
+            keys.append(key)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+        for key in sorted(keys):
+            attributes = file[key].attrs
+            label, split = _of_folders(key)
+            said: dict[str, Any] = {
+                n: str(attributes[n]) for n in ("id", "label", "split", "group") if n in attributes
+            }
+            yield Entry(**{"id": key, "label": label, "split": split, **said}, file=name, key=key)
+
+
+def _in_parquet(path: Path, name: str) -> Iterator[Entry]:
+    file = parquet_module().ParquetFile(path)
+    known = set(file.schema_arrow.names)
+    if not {"id", "embedding"} <= known:
+        raise ConfigError(
+            f"{path} has the columns {', '.join(sorted(known))}: it needs id, embedding"
+        )
+    if not is_list(file.schema_arrow.field("embedding").type):
+        raise ConfigError(
+            f"the column embedding of {path} holds no lists of numbers: store vectors"
+        )
+    columns = ["id", *sorted(known & {"label", "split", "group"})]
+    row = 0
+    for batch in file.iter_batches(columns=columns, batch_size=4096):
+        for values in batch.to_pylist():
+            said: dict[str, Any] = {n: str(v) for n, v in values.items() if v is not None}
+            yield Entry(**{"id": f"row-{row}", **said}, file=name, key=str(row))
+            row += 1
+
+
+def is_list(kind: Any) -> bool:
+    """Whether an Arrow type is a list of any kind."""
+    import pyarrow.types as types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def parquet_module() -> Any:
+    """`pyarrow.parquet`. Raises `ConfigError` with the remedy if it is not installed."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ConfigError(
+            "Parquet needs pyarrow, which is not installed: pip install 'pixels-once[parquet]'"
+        ) from None
+    return parquet
+
+
+def _in_tar(path: Path, name: str) -> Iterator[Entry]:
+    """WebDataset: members of one name before its first dot are one clip's."""
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    for member, offset, size in tar_members(path):
+        folder, _, base = member.rpartition("/")
+        stem, _, ending = base.partition(".")
+        members.setdefault(f"{folder}/{stem}".lstrip("/"), {})[ending.lower()] = (offset, size)
+    with path.open("rb") as file:
+        for key, parts in members.items():
+            array = next((at for e, at in parts.items() if e.split(".")[-1] == "npy"), None)
+            if array is None:
+                continue
+            said: dict[str, Any] = {}
+            for ending, (offset, size) in parts.items():
+                if ending in ("json", "cls", "txt") and size <= _LARGEST_JSON:
+                    file.seek(offset)
+                    text = file.read(size).decode(errors="replace")
+                    with suppress(ValueError):
+                        said |= (
+                            dict(json.loads(text)) if ending == "json" else {"label": text.strip()}
+                        )
+            values: dict[str, Any] = {
+                n: str(said[n]) for n in ("id", "label", "split", "group") if said.get(n)
+            }
+            yield Entry(**{"id": key, **values}, file=name, key=f"{array[0]}:{array[1]}")
+
+
+def about_export(root: Path) -> dict[str, Any]:
+    """What an export of ours says of itself; empty if it says nothing."""
+    try:
+        return dict(json.loads((root / ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def entries_of_manifest(root: Path) -> Iterator[Entry]:
+    """The last line of every id counts; a line that was cut short does not."""
+    at: dict[str, Entry] = {}
+    known: dict[str, str] = {}
+    start = 0
+    with (root / MANIFEST).open("rb") as file:
+        for number, line in enumerate(file):
+            begin, start = start, start + len(line)
+            try:
+                said = json.loads(line)
+                name = str(said["file"])
+                entry = Entry(
+                    id=str(said["id"]), file=name, key=str(said.get("key", "")), line=begin,
+                    **{n: known.setdefault(v, v) for n in ("label", "split", "group")
+                       for v in [str(said.get(n, ""))]},
+                )  # fmt: skip
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise ConfigError(
+                    f"line {number + 1} of {root / MANIFEST} cannot be read: export again"
+                ) from None
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ConfigError(
+                    f"{root / MANIFEST} names {name!r}, which is outside of the folder: take it out"
+                )
+            at[entry.id] = entry
+    yield from at.values()

@@ -1,0 +1,172 @@
+"""Foreign arrays as rows of a store: which rows there will be, of what spec, and the values of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.exchange.arrays import Foreign
+from flows.exchange.entries import Entry
+from flows.exchange.sources import Source
+from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.spec import IMPORTED, RULES, Sampling, Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How arrays become rows. See `flows.cli.import_.Settings`."""
+
+    store: str
+    steps: int = 0
+    long: str = "refuse"
+    dtype: str = "auto"
+    source: str = ""
+    sampling: str = ""
+    batch: int = 64
+    lease: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The steps of an entry that one row takes; `stop` is −1 where that is not known before."""
+
+    entry: Entry
+    start: int = 0
+    stop: int = -1
+
+
+def spec_of(source: Source, rules: Rules, name: str) -> Spec:
+    """The store's spec, from the first array that can be read."""
+    about = source.about
+    first: Foreign | None = None
+    for entry in source.entries:
+        try:
+            first = source.read(entry)
+            break
+        except UnreadableClip:
+            continue
+    if first is None:
+        raise ConfigError(
+            f"none of the {len(source.entries)} arrays can be read, e.g. {source.entries[0].file}: "
+            "look at what wrote them"
+        )
+    rule, _, number = rules.sampling.partition("=")
+    told: dict[str, Any] = {"rule": rule or IMPORTED}
+    if rule and rule not in RULES:
+        raise ConfigError(f"sampling {rule!r} is not known: use one of {', '.join(RULES)}")
+    if number:
+        try:
+            told[rule] = float(number) if rule == "fps" else int(number)
+        except ValueError:
+            raise ConfigError(
+                f"sampling is {rules.sampling!r}: write fps=2.5 or stride=4"
+            ) from None
+    dtype: Any = _stored_dtype(first.dtype) if rules.dtype == "auto" else rules.dtype
+    shape = _clip_shape(first)[1:]
+    if not dtype or not shape or min(shape) < 1 or np.prod(shape) > 1 << 28:
+        raise ConfigError(
+            f"the first array is {first.shape} {first.dtype}: name a folder of T × D numbers"
+        )
+    steps = rules.steps or int(about.get("steps", 40))
+    return Spec(
+        sampling=Sampling(steps=steps, **told), interpolation="none", size=0, backbone=IMPORTED,
+        dtype=dtype, shape=shape, source=rules.source or about.get("source") or name,
+    )  # fmt: skip
+
+
+def pieces_of(source: Source, steps: int, *, split: bool) -> Iterator[Piece]:
+    for entry in source.entries:
+        length = 0
+        if split:
+            try:
+                length = _clip_shape(source.read(entry))[0]
+            except UnreadableClip:  # told where it is read
+                length = 0
+        if length <= steps:
+            yield Piece(entry)
+            continue
+        for start in range(0, length, steps):
+            yield Piece(entry, start, min(start + steps, length))
+
+
+def row_id(piece: Piece) -> str:
+    if piece.stop < 0:
+        return piece.entry.id
+    return f"{piece.entry.id}#steps={piece.start},{piece.stop}"
+
+
+def _clip_shape(foreign: Foreign) -> tuple[int, ...]:
+    return (1, *foreign.shape) if len(foreign.shape) == 1 else foreign.shape
+
+
+def _stored_dtype(dtype: np.dtype[Any]) -> str:
+    """What keeps the values: float32 for all but float16 and uint8 (float64 is rounded)."""
+    if dtype.kind not in "iufb":
+        return ""
+    return str(dtype) if str(dtype) in ("float16", "uint8") else "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceValues:
+    """A row's real steps.
+
+    features: (n, *shape) in the store's dtype. frame_index, timestamp: (n,), the step's number where
+        the source has none.
+    """
+
+    features: NDArray[Any]
+    frame_index: NDArray[Any]
+    timestamp: NDArray[Any]
+
+
+def read_piece(
+    source: Source, piece: Piece, told: dict[str, Any], spec: Spec, rules: Rules
+) -> PieceValues:
+    """The steps of one row.
+
+    told: what the source says of the entry. Raises `UnreadableClip` with the reason.
+    """
+    steps = spec.sampling.steps
+    foreign = source.read(piece.entry)
+    shape = _clip_shape(foreign)
+    if shape[1:] != spec.shape:
+        raise UnreadableClip("wrong_shape", f"its steps are {shape[1:]}, the store's {spec.shape}")
+    if shape[0] < 1:
+        raise UnreadableClip("no_frames", "it has no steps")
+    start, stop = piece.start, shape[0] if piece.stop < 0 else piece.stop
+    if stop - start > steps:
+        if rules.long == "refuse":
+            raise UnreadableClip("too_long", f"it has {shape[0]} steps, the store {steps}")
+        stop = start + steps
+    if foreign.dtype.kind not in "iufb" or (
+        rules.dtype == "auto" and _stored_dtype(foreign.dtype) != spec.dtype
+    ):
+        raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {spec.dtype}")
+    flat = len(foreign.shape) == 1
+    read = foreign.read(0, foreign.shape[0])[None] if flat else foreign.read(start, stop)
+    digest = told.get("digest")
+    if digest is not None and not piece.start and stop == shape[0]:
+        plain = np.ascontiguousarray(read)
+        if google_crc32c.value(plain.reshape(-1).view(np.uint8)) != digest:
+            raise UnreadableClip("unreadable", "its bytes are not those that were exported")
+    with np.errstate(over="ignore"):
+        values = read.astype(spec.dtype)
+    if not np.isfinite(values).all():
+        raise UnreadableClip("not_finite")
+    at = told.get("frames", foreign.frames)
+    when = told.get("times", foreign.times)
+    if when is not None and (len(when) != shape[0] or not np.isfinite(when).all()):
+        when = None
+    if at is not None and (len(at) != shape[0] or (np.diff(at, prepend=-1) <= 0).any()):
+        at = None
+    count = np.arange(start, stop)
+    return PieceValues(
+        features=values,
+        frame_index=count if at is None else np.asarray(at)[start:stop],
+        timestamp=count if when is None else np.asarray(when, np.float32)[start:stop],
+    )
