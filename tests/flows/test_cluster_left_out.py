@@ -39,7 +39,7 @@ def test_the_batches_of_workers_that_have_left_go_to_one_that_answers_again(
     done = finish(only_the_other_is_left(dask, clips, tmp_path))
     assert done.status == 0, done.err
     assert "left out until they do" in done.err
-    assert "have left, the batch is made again" in done.err
+    assert "have left, the batch is submitted again" in done.err
     assert contents(str(tmp_path / "s.zarr")) == single
 
 
