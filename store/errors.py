@@ -31,13 +31,13 @@ class StoreMismatch(StoreError, ValueError):
 
 
 class StoreBusy(StoreError, RuntimeError):
-    """Another run holds the lease; `holder` says who, where and since when."""
+    """Another run writes; `holder` says who, where and since when (None: it has ended already)."""
 
-    def __init__(self, message: str, holder: Holder) -> None:
+    def __init__(self, message: str, holder: Holder | None) -> None:
         super().__init__(message)
         self.holder = holder
 
-    def __reduce__(self) -> tuple[type[StoreBusy], tuple[str, Holder]]:
+    def __reduce__(self) -> tuple[type[StoreBusy], tuple[str, Holder | None]]:
         return StoreBusy, (str(self), self.holder)
 
 
@@ -151,20 +151,23 @@ def service_code(error: BaseException) -> str:
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Turn what disks and object stores raise into `StoreUnwritable`, one sentence each."""
+def translated(url: str, what: str = "store") -> Iterator[None]:
+    """Turn what disks and object stores raise into `StoreUnwritable`, one sentence each.
+
+    what: what is at `url`, where it is not the store itself.
+    """
     try:
         yield
     except StoreError:
         raise
     except OSError as error:
-        raise StoreUnwritable(_sentence(url, error)) from error
+        raise StoreUnwritable(_sentence(f"{what} {url}", error)) from error
     except Exception as error:
         # s3fs lets some of its client's errors through (no endpoint, no credentials, time out).
         known = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
         if not known and not _redirected(error):
             raise
-        raise StoreUnwritable(_sentence(url, error)) from error
+        raise StoreUnwritable(_sentence(f"{what} {url}", error)) from error
 
 
 def _redirected(error: BaseException) -> bool:
@@ -178,11 +181,11 @@ def _redirected(error: BaseException) -> bool:
     return any(frame.f_code.co_name == "redirect_from_error" for frame, _ in frames)
 
 
-def _sentence(url: str, error: Exception) -> str:
+def _sentence(place: str, error: Exception) -> str:
     sentence = _CODES.get(service_code(error))
     if sentence is None and not isinstance(error, OSError):
         return (
-            f"the store {url} cannot be reached ({type(error).__name__}): "
+            f"the {place} cannot be reached ({type(error).__name__}): "
             "check its address, the network and the credentials"
         )
     if sentence is None:
@@ -195,4 +198,4 @@ def _sentence(url: str, error: Exception) -> str:
             code, (f"failed ({error})", "mend the cause and run again, nothing ready is lost")
         )
     fact, remedy = sentence
-    return f"the store {url} {fact}: {remedy}"
+    return f"the {place} {fact}: {remedy}"

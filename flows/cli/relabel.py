@@ -60,8 +60,8 @@ def run(settings: Settings, *, json: bool) -> int:
             for name in changes.changed:
                 writer.set(changes.rows, **{name: changes.values[name].to_numpy()})
             writer.flush()
-            if "label" in changes.changed:
-                writer.set_attributes(classes=sorted(set(writer.column("label").tolist()) - {""}))
+            # Without changes, too: a run that was killed may have left them out.
+            writer.set_attributes(classes=set(writer.column("label").tolist()) - {""})
     if json:
         print_json(
             {

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pipeline.errors import UnreadableClip
 
 MOST_BYTES = 1 << 28
-"""Of an array that must be read whole: D × T, or in Fortran order."""
-_MOST_HEADER = 1 << 16
+"""Of what must be read whole: D × T, an array in Fortran order, a chunk of HDF5."""
+_MOST_HEADER = 1 << 12
 _MOST_MEMBERS = 4096
 _NPZ_FEATURES = ("features", "feats", "feat", "embedding", "x", "arr_0")
 
@@ -84,7 +84,9 @@ def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
         if member is not None and member is not chosen:
             extra = opened(member)
             if extra.shape == features.shape[:1] and extra.dtype.kind in "iuf":
-                extras[ours] = extra.read(0, extra.shape[0]).astype(kind)
+                _require_small(extra.shape, extra.dtype)
+                with np.errstate(invalid="ignore"):  # what does not fit is left out later
+                    extras[ours] = extra.read(0, extra.shape[0]).astype(kind)
     return Foreign(
         shape=features.shape, dtype=features.dtype, read=features.read,
         times=extras.get("times"), frames=extras.get("frames"),
@@ -97,9 +99,9 @@ def array_of(value: Any, *, transpose: bool = False) -> Foreign:
     if dtype.hasobject:
         raise UnreadableClip("pickled", "it holds Python objects or text")
     shape = tuple(int(n) for n in value.shape)
+    _require_small(getattr(value, "chunks", None) or (), dtype)  # any step costs a whole chunk
     if transpose and len(shape) == 2:
-        if math.prod(shape) * dtype.itemsize > MOST_BYTES:
-            raise UnreadableClip("too_large", f"{shape} {dtype}")
+        _require_small(shape, dtype)
         return Foreign(
             shape=shape[::-1], dtype=dtype, read=lambda a, b: np.asarray(value[:, a:b]).T
         )
@@ -123,8 +125,8 @@ def _npy(stream: Callable[[], BinaryIO], size: int, *, transpose: bool) -> Forei
             "unreadable", f"the header claims {claimed} bytes and {size - start} are there"
         )
     whole = (fortran or transpose) and len(shape) > 1
-    if whole and claimed > MOST_BYTES:
-        raise UnreadableClip("too_large", f"{shape} {dtype}")
+    if whole:
+        _require_small(shape, dtype)
 
     def span(first: int, count: int) -> NDArray[Any]:
         with _readable(), stream() as file:
@@ -167,8 +169,19 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     read = (
         np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
     )
-    shape, fortran, dtype = read(whole)
+    try:
+        shape, fortran, dtype = read(whole)
+    except MemoryError:  # brackets nested too deep for the parser
+        raise UnreadableClip("unreadable", "the header is no array's") from None
+    if any(n < 0 for n in shape):
+        raise UnreadableClip("unreadable", f"the header claims the shape {shape}")
     return tuple(int(n) for n in shape), bool(fortran), dtype
+
+
+def _require_small(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise `too_large` for what would be read whole."""
+    if math.prod(shape) * dtype.itemsize > MOST_BYTES:
+        raise UnreadableClip("too_large", f"{shape} {dtype} would be read at once")
 
 
 class _Closing(io.RawIOBase):

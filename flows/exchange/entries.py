@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.exchange.arrays import readable, tar_members
+from flows.exchange.parquet import is_list, parquet_module
+from flows.exchange.told import about_of
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.catalog.table import SPLIT_NAMES
 
@@ -125,24 +127,6 @@ def _in_parquet(path: Path, name: str) -> Iterator[Entry]:
             row += 1
 
 
-def is_list(kind: Any) -> bool:
-    """Whether an Arrow type is a list of any kind."""
-    import pyarrow.types as types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def parquet_module() -> Any:
-    """`pyarrow.parquet`. Raises `ConfigError` with the remedy if it is not installed."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise ConfigError(
-            "Parquet needs pyarrow, which is not installed: pip install 'pixels-once[parquet]'"
-        ) from None
-    return parquet
-
-
 def _in_tar(path: Path, name: str) -> Iterator[Entry]:
     """WebDataset: members of one name before its first dot are one clip's."""
     members: dict[str, dict[str, tuple[int, int]]] = {}
@@ -160,7 +144,7 @@ def _in_tar(path: Path, name: str) -> Iterator[Entry]:
                 if ending in ("json", "cls", "txt") and size <= _LARGEST_JSON:
                     file.seek(offset)
                     text = file.read(size).decode(errors="replace")
-                    with suppress(ValueError):
+                    with suppress(ValueError, TypeError, RecursionError):
                         said |= (
                             dict(json.loads(text)) if ending == "json" else {"label": text.strip()}
                         )
@@ -170,11 +154,16 @@ def _in_tar(path: Path, name: str) -> Iterator[Entry]:
             yield Entry(**{"id": key, **values}, file=name, key=f"{array[0]}:{array[1]}")
 
 
+def is_inside(name: str) -> bool:
+    """Whether a path in a manifest stays below its folder."""
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
 def about_export(root: Path) -> dict[str, Any]:
-    """What an export of ours says of itself; empty if it says nothing."""
+    """What an export of ours says of itself (`told.about_of`); empty if it says nothing."""
     try:
-        return dict(json.loads((root / ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return about_of(json.loads((root / ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -192,13 +181,13 @@ def entries_of_manifest(root: Path) -> Iterator[Entry]:
                 entry = Entry(
                     id=str(said["id"]), file=name, key=str(said.get("key", "")), line=begin,
                     **{n: known.setdefault(v, v) for n in ("label", "split", "group")
-                       for v in [str(said.get(n, ""))]},
+                       for v in ["" if said.get(n) is None else str(said[n])]},
                 )  # fmt: skip
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ConfigError(
                     f"line {number + 1} of {root / MANIFEST} cannot be read: export again"
                 ) from None
-            if name.startswith("/") or ".." in name.split("/"):
+            if not is_inside(name):
                 raise ConfigError(
                     f"{root / MANIFEST} names {name!r}, which is outside of the folder: take it out"
                 )

@@ -2,26 +2,33 @@
 
 A unit is some neighbouring rows: their files, or one shard that holds them. Its lines go into
 `manifest.jsonl` when it has been read back, so a run that was stopped goes on behind the last of them.
+At the end the manifest is written anew, as the store's table is then, and files of rows that are not
+ready any more are removed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 import store
 from flows.exchange.entries import ABOUT, MANIFEST, Entry
-from flows.exchange.formats import FORMATS, Clip
+from flows.exchange.formats import FORMATS, Clip, Format
 from flows.exchange.names import file_names
+from flows.exchange.noted import Notes
 from flows.exchange.sources import Source
 from pipeline.errors import ConfigError, UnreadableClip
+from store.errors import translated
 
 ANNOTATIONS = "annotations.json"
 UNIT = 256
@@ -45,9 +52,10 @@ def export_store(
     transpose: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
-    """Write the store's ready rows into the folder `out`; what is there already stays.
+    """Write the store's ready rows into the folder `out`; what is there and the same stays.
 
-    Raises `ConfigError` where `out` holds something else, or what was written does not read back.
+    Raises `ConfigError` where `out` holds something else, or what was written does not read back,
+    `store.StoreUnwritable` where it cannot be written.
     """
     writer = FORMATS[format]
     source = store.open(url)
@@ -56,6 +64,8 @@ def export_store(
             f"--transpose is for npy, npz and activitynet of vectors, not for {format}"
         )
     folder = Path(out).expanduser().absolute()
+    if "://" not in source.url and folder.resolve().is_relative_to(Path(source.url).resolve()):
+        raise ConfigError(f"{folder} is inside of the store {source.url}: name another OUT")
     about = {
         "format": format,
         "transpose": transpose,
@@ -66,32 +76,28 @@ def export_store(
         "source": source.spec.get("source") or f"pixels-once {source.fingerprint[:12]}",
         "spec": source.spec,
     }
+    with translated(str(folder), "folder"), _claimed(folder, about):
+        export = _Export(source, folder, writer, transpose)
+        result = export.run(on_progress or (lambda done, total: None))
+        if format == "activitynet":
+            _write_annotations(folder)
+    return result
+
+
+@contextmanager
+def _claimed(folder: Path, about: dict[str, Any]) -> Iterator[None]:
+    """Hold the folder: one export at a time writes into it."""
     _claim(folder, about)
-    table = source.table()
-    ready = table[table["state"] == "ready"]
-    rows = ready.index.to_numpy()
-    files = file_names(table["video_id"].tolist(), writer.ending) if writer.per_clip else []
-    position = {row: i for i, row in enumerate(table.index.tolist())}
-    done = _done(folder, source)
-    kept = 0
-    with (folder / MANIFEST).open("ab") as manifest:
-        for start in range(0, len(rows), UNIT):
-            unit = rows[start : start + UNIT]
-            if all(row in done for row in unit.tolist()):
-                kept += len(unit)
-            else:
-                clips = list(_clips(source, ready, unit))
-                if writer.per_clip:
-                    names = [files[position[clip.row]] for clip in clips]
-                else:
-                    names = [f"features-{start // UNIT:06d}{writer.ending}"] * len(clips)
-                keys = writer.write(folder, names, clips, transpose=transpose)
-                _append(manifest, folder, clips, names, keys, transpose=transpose)
-            if on_progress is not None:
-                on_progress(start + len(unit), len(rows))
-    if format == "activitynet":
-        _write_annotations(folder)
-    return Exported(written=len(rows) - kept, kept=kept, out=str(folder))
+    with (folder / ABOUT).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another export writes into {folder}: run again when that has ended"
+            ) from None
+        except OSError:
+            pass  # a disk without locks
+        yield
 
 
 def _claim(folder: Path, about: dict[str, Any]) -> None:
@@ -108,67 +114,123 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
                 f"{str(theirs.get('fingerprint'))[:12]}): name another OUT"
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A run that was killed here has left its temporary file.
+    if folder.exists() and (
+        not folder.is_dir() or any(path.name != f".{ABOUT}" for path in folder.iterdir())
+    ):
         raise ConfigError(f"{folder} holds something else: name an empty or a new OUT")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f".{ABOUT}").write_text(json.dumps(about, indent=1), encoding="utf-8")
     os.replace(folder / f".{ABOUT}", path)
 
 
-def _done(folder: Path, source: store.Store) -> set[int]:
-    """Rows whose line is in the manifest, and whose features are still those of then."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return set()
-    whole, found = 0, {}
+class _Export:
+    """One run: what is noted and still holds is kept, all else is written and read back."""
+
+    def __init__(self, source: store.Store, folder: Path, writer: Format, transpose: bool) -> None:
+        self._source, self._folder, self._writer = source, folder, writer
+        self._transpose = transpose
+        self._table = source.table()
+        self._notes = Notes(folder / MANIFEST, writer)
+        self._rows = self._table.index[self._table["state"] == "ready"].to_numpy()
+        rows, ids = self._table.index.tolist(), self._table["video_id"].tolist()
+        named = dict(zip(rows, ids, strict=True))
+        other = [n.id for row, n in self._notes.rows.items() if named.get(row) != n.id]
+        if other:
+            raise ConfigError(
+                f"{folder} holds an export of another store, with {other[0]!r}: name another OUT"
+            )
+        self._files: dict[int, str] = {}
+        if writer.per_clip:
+            self._files = dict(zip(rows, file_names(ids, writer.ending), strict=True))
+
+    def _file(self, row: int) -> str:
+        # By the row's number: which rows are ready changes from run to run.
+        return self._files.get(row) or f"features-{row // UNIT:06d}{self._writer.ending}"
+
+    def run(self, on_progress: Callable[[int, int], None]) -> Exported:
+        rows, kept, written = self._rows, 0, 0
+        # First, since a file may be where a folder is needed now.
+        for name in self._notes.files - {self._file(row) for row in rows.tolist()}:
+            (self._folder / name).unlink(missing_ok=True)
+        units = np.split(rows, np.flatnonzero(np.diff(rows // UNIT)) + 1) if len(rows) else []
+        making = self._folder / f".{MANIFEST}"
+        with (self._folder / MANIFEST).open("ab") as manifest, making.open("wb") as whole:
+            if manifest.tell() and not _ends_in_a_line(self._folder / MANIFEST):
+                manifest.write(b"\n")  # a run that was killed left half a line
+            for unit in units:
+                lines = self._kept(unit)
+                kept += len(lines)
+                todo = np.setdiff1d(unit, [line["row"] for line in lines])
+                if len(todo):
+                    fresh = self._write(todo)
+                    manifest.write(_text(fresh))
+                    manifest.flush()
+                    written += len(fresh)
+                    lines = sorted([*lines, *fresh], key=lambda line: line["row"])
+                whole.write(_text(lines))
+                on_progress(int(np.searchsorted(rows, unit[-1])) + 1, len(rows))
+        os.replace(making, self._folder / MANIFEST)
+        return Exported(written=written, kept=kept, out=str(self._folder))
+
+    def _kept(self, unit: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The lines of the rows that need not be written again, as the table is now."""
+        notes = [self._notes.rows.get(row) for row in unit.tolist()]
+        if not any(notes):
+            return []
+        counts = np.array([note.steps if note else 0 for note in notes])
+        nothing = np.zeros((len(unit), self._source.steps, 0))
+        lines = [
+            {**clip.facts(), "file": self._file(clip.row)}
+            for clip in self._clips(unit, nothing, counts)
+        ]
+        return [
+            {**line, "key": note.key, "digest": note.digest}
+            for line, note, same in zip(lines, notes, self._notes.holds(lines), strict=True)
+            if note and same and (self._folder / note.file).is_file()
+        ]
+
+    def _write(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Write these rows and read them back; returns their lines.
+
+        Raises `ConfigError` where they are not what was written.
+        """
+        loaded = self._source.load(rows)
+        clips = list(self._clips(loaded.rows, loaded.features, loaded.mask.sum(axis=1)))
+        if not clips:
+            return []
+        names = [self._file(clip.row) for clip in clips]
+        keys = self._writer.write(self._folder, names, clips, transpose=self._transpose)
+        lines = [
+            {**clip.line(), "file": name, "key": key}
+            for clip, name, key in zip(clips, names, keys, strict=True)
+        ]
+        _require_same(Source(self._folder, [], self._transpose), lines)  # by the reader of imports
+        return lines
+
+    def _clips(
+        self, rows: NDArray[np.int64], features: NDArray[Any], counts: NDArray[np.int64]
+    ) -> Iterator[Clip]:
+        frames, times = self._source.steps_of(rows)
+        stored = self._source.digests(rows)
+        for i, (row, steps) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
+            said = self._table.loc[row]
+            yield Clip(
+                row=row, id=said["video_id"], label=said["label"], split=said["split"],
+                group=said["group"], features=features[i, :steps], frames=frames[i, :steps],
+                times=times[i, :steps], fps=float(said["fps"]),
+                frames_declared=int(said["frames_declared"]), stored=int(stored[i]),
+            )  # fmt: skip
+
+
+def _text(lines: list[dict[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode()
+
+
+def _ends_in_a_line(path: Path) -> bool:
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            said = json.loads(line)
-            found[int(said["row"])] = (said["stored"], said["file"])
-    os.truncate(path, whole)  # a line that a killed run left half
-    rows = np.array([row for row in found if row < len(source)], dtype=np.int64)
-    digests = source.digests(rows).tolist() if len(rows) else []
-    return {
-        row
-        for row, digest in zip(rows.tolist(), digests, strict=True)
-        if found[row][0] == digest and (folder / found[row][1]).is_file()
-    }
-
-
-def _clips(source: store.Store, table: Any, unit: np.ndarray) -> Iterator[Clip]:
-    loaded = source.load(unit)
-    frames, times = source.steps_of(loaded.rows)
-    stored = source.digests(loaded.rows)
-    for i, row in enumerate(loaded.rows.tolist()):
-        said, steps = table.loc[row], int(loaded.mask[i].sum())
-        yield Clip(
-            row=row, id=said["video_id"], label=said["label"], split=said["split"],
-            group=said["group"], features=loaded.features[i, :steps], frames=frames[i, :steps],
-            times=times[i, :steps], fps=float(said["fps"]),
-            frames_declared=int(said["frames_declared"]), stored=int(stored[i]),
-        )  # fmt: skip
-
-
-def _append(
-    manifest: Any,
-    folder: Path,
-    clips: list[Clip],
-    names: list[str],
-    keys: list[str],
-    *,
-    transpose: bool,
-) -> None:
-    """Read a unit back and add its lines. Raises `ConfigError` where it is not what was written."""
-    lines = [
-        {**clip.line(), "file": name, "key": key}
-        for clip, name, key in zip(clips, names, keys, strict=True)
-    ]
-    _require_same(Source(folder, [], transpose), lines)  # by the reader of imports
-    manifest.write("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode())
-    manifest.flush()
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def _require_same(source: Source, lines: list[dict[str, Any]]) -> None:

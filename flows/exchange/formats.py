@@ -40,18 +40,22 @@ class Clip:
     def line(self) -> dict[str, Any]:
         """The clip in the manifest. `digest` is the CRC-32C of its features' bytes, (n, *shape)."""
         data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
+        return {**self.facts(), "digest": google_crc32c.value(data)}
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of the clip beside its features."""
         return {
             "id": self.id, "label": self.label, "split": self.split, "group": self.group,
             "row": self.row, "frames": self.frames.tolist(), "times": self.times.tolist(),
             "fps": self.fps if np.isfinite(self.fps) else None,
-            "frames_declared": self.frames_declared, "digest": google_crc32c.value(data),
-            "stored": self.stored,
+            "frames_declared": self.frames_declared, "stored": self.stored,
         }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """ending of its files · per_clip: a file each, or shards · transposes: whether D × T is known ·
+    embeds: what of a clip's facts is in the file, so that a change of it needs the file anew ·
     write(folder, names, clips, transpose=…) → the key of every clip in its file.
     """
 
@@ -59,6 +63,7 @@ class Format:
     write: Callable[..., list[str]]
     per_clip: bool = False
     transposes: bool = False
+    embeds: tuple[str, ...] = ("id", "label", "split", "group", "times", "frames")
 
 
 def _write_npy(folder: Path, names: list[str], clips: list[Clip], *, transpose: bool) -> list[str]:
@@ -165,10 +170,18 @@ class _making:
 
 
 FORMATS = {
-    "npy": Format(ending=".npy", write=_write_npy, per_clip=True, transposes=True),
-    "npz": Format(ending=".npz", write=_write_npz, per_clip=True, transposes=True),
-    "activitynet": Format(ending=".npy", write=_write_npy, per_clip=True, transposes=True),
+    "npy": Format(ending=".npy", write=_write_npy, per_clip=True, transposes=True, embeds=()),
+    "npz": Format(
+        ending=".npz", write=_write_npz, per_clip=True, transposes=True, embeds=("times", "frames")
+    ),
+    "activitynet": Format(
+        ending=".npy", write=_write_npy, per_clip=True, transposes=True, embeds=()
+    ),
     "hdf5": Format(ending=".h5", write=_write_hdf5),
     "parquet": Format(ending=".parquet", write=_write_parquet),
-    "webdataset": Format(ending=".tar", write=_write_tar),
+    "webdataset": Format(
+        ending=".tar",
+        write=_write_tar,
+        embeds=("id", "label", "split", "group", "times", "frames", "fps", "frames_declared"),
+    ),
 }

@@ -15,13 +15,21 @@ import pandas as pd
 import store
 from flows.exchange.entries import Entry
 from flows.exchange.labels import FOLLOWED, read_labels
-from flows.exchange.rows import Piece, Rules, pieces_of, read_piece, row_id, spec_of
+from flows.exchange.rows import (
+    Piece,
+    Rules,
+    clip_of,
+    pieces_of,
+    read_piece,
+    require_small,
+    row_id,
+    spec_of,
+)
 from flows.exchange.sources import Source, find_source
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.spec import IMPORTED, Spec
 
 COMMIT_EVERY_S = 5.0
-_NUMBERS = {"frames_declared": -1, "fps": np.nan}
 
 
 @dataclass(slots=True)
@@ -49,23 +57,26 @@ def import_clips(
     source = find_source(path, transpose=transpose)
     if labels:
         source.entries = _with_labels(source.entries, labels)
-    ids = pd.Series([entry.id for entry in source.entries])
-    twice = ids[ids.duplicated() | (ids == "")]
-    if len(twice):
-        raise ConfigError(f"{path} has two arrays of the id {twice.iloc[0]!r}: rename one")
+    _require_text(path, source.entries)
     spec = spec_of(source, rules, Path(path).name)
-    pieces = list(pieces_of(source, spec.sampling.steps, split=rules.long == "split"))
     existing = store.open(rules.store) if store.exists(rules.store) else None
     if existing is not None and existing.spec.get("backbone") != IMPORTED:
         raise store.StoreMismatch(
             f"the store {rules.store} has features that were computed here, and imported ones are "
             "others: name another STORE"
         )
+    batch = rules.batch if existing is None else existing.batch
+    require_small(spec, batch)
+    pieces = list(pieces_of(source, spec.sampling.steps, split=rules.long == "split"))
+    ids = pd.Series([row_id(piece) for piece in pieces])
+    twice = ids[ids.duplicated() | (ids == "")]
+    if len(twice):
+        raise ConfigError(f"{path} has two arrays of the id {twice.iloc[0]!r}: rename one")
     layout = store.Layout(
         steps=spec.sampling.steps,
         shape=spec.shape,
         dtype=spec.dtype,
-        batch=rules.batch if existing is None else existing.batch,
+        batch=batch,
     )
     store.create(
         rules.store,
@@ -92,14 +103,18 @@ class _Import:
         table = self._catalog(pieces)
         at = pd.Index(writer.column("video_id")).get_indexer(pd.Index(table["video_id"]))
         writer.unmake(writer.check_batches(writer.suspects))
+        outdated = self._outdated(pieces, set(table["video_id"]))
+        writer.mark(outdated, store.GONE)
+        writer.unmake(outdated)
         known = np.flatnonzero(at >= 0)
         status = writer.column("status")[at[known]]
         same = status == store.READY
         for name in ("size_bytes", "mtime_ns"):
             same &= writer.column(name)[at[known]] == table[name].to_numpy()[known]
+        # Before the new sizes and times: with them, the old features would count as the file's.
+        writer.unmake(at[known[~same]], present=True)
         for name in (*FOLLOWED, "size_bytes", "mtime_ns"):
             writer.set(at[known], **{name: table[name].to_numpy()[known]})
-        writer.mark(at[known[~same]], store.PENDING)
         writer.flush()
         self._result.kept = int((status[same] == store.READY).sum())
         new = np.flatnonzero(at < 0)
@@ -125,6 +140,12 @@ class _Import:
             writer.in_flight([])
         return self._result
 
+    def _outdated(self, pieces: list[Piece], ids: set[str]) -> list[int]:
+        """Rows of this source's clips that are not made of them any more: split otherwise before."""
+        clips = {piece.entry.id for piece in pieces}
+        rows = enumerate(self._writer.column("video_id").tolist())
+        return [row for row, name in rows if name not in ids and clip_of(name) in clips]
+
     def _catalog(self, pieces: list[Piece]) -> pd.DataFrame:
         stats: dict[str, tuple[int, int]] = {}
         sizes = np.empty((len(pieces), 2), np.int64)
@@ -135,7 +156,7 @@ class _Import:
                 try:
                     found = (self._source.root / name).stat()
                     stats[name] = found.st_size, found.st_mtime_ns
-                except OSError:
+                except (OSError, ValueError):  # a path with a NUL in it
                     stats[name] = -1, 0
             sizes[i] = stats[name]
         names = {n: [getattr(piece.entry, n) for piece in pieces] for n in FOLLOWED}
@@ -159,7 +180,7 @@ class _Import:
         mask = np.zeros((len(rows), steps), bool)
         frames = np.full((len(rows), steps), -1, np.int32)
         times = np.full((len(rows), steps), np.nan, np.float32)
-        numbers = {name: np.full(len(rows), value) for name, value in _NUMBERS.items()}
+        fps, declared = np.full(len(rows), np.nan), np.full(len(rows), -1)
         reasons = [""] * len(rows)
         for i, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
             try:
@@ -173,12 +194,11 @@ class _Import:
             features[row - first, :count] = read.features
             mask[i, :count] = True
             frames[i, :count], times[i, :count] = read.frame_index, read.timestamp
-            numbers["frames_declared"][i] = int(told.get("frames_declared", -1))
-            numbers["fps"][i] = float(told.get("fps") or np.nan)
+            fps[i], declared[i] = told.fps, told.frames_declared
         index = np.array(rows)
         good = np.array([not reason for reason in reasons])
         digests = store.write_batch(writer.url, batch, features, token=writer.token)
-        writer.set(index, digest=digests[index - first], **numbers)
+        writer.set(index, digest=digests[index - first], fps=fps, frames_declared=declared)
         writer.set(index, frames_decoded=mask.sum(axis=1), decoder=IMPORTED)
         writer.put_steps(index, mask, frames, times)
         writer.mark(index[good], store.READY)
@@ -191,6 +211,18 @@ class _Import:
             self._result.failures.append(
                 {"id": row_id(piece), "reason": error.reason, "detail": error.detail}
             )
+
+
+def _require_text(path: str, entries: list[Entry]) -> None:
+    """Raise `ConfigError` for a name that is not UTF-8, which a store cannot hold."""
+    for entry in entries:
+        for value in (entry.id, *(getattr(entry, name) for name in FOLLOWED)):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ConfigError(
+                    f"{path} has the name {value!r}, which is not UTF-8: rename it"
+                ) from None
 
 
 def _with_labels(entries: list[Entry], path: str) -> list[Entry]:

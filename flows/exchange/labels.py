@@ -77,6 +77,13 @@ def read_labels(path: str) -> pd.DataFrame:
                 "that hold the separator in double quotes"
             )
     names = [name for name in FOLLOWED if name in head]
+    least = max((head.index(name) + 1 for name in ("id", *names) if name in head), default=0)
+    for number, row in lines:
+        if len(row) < least:
+            raise ConfigError(
+                f"{path} has {len(row)} values for {len(head)} columns in line {number}: write a "
+                "separator for each empty value, too"
+            )
     if "id" not in head or not names:
         raise ConfigError(
             f"{path} has the columns {', '.join(head) or 'none'}: it needs id (or path) and at least "
@@ -84,7 +91,7 @@ def read_labels(path: str) -> pd.DataFrame:
         )
     at = {name: head.index(name) for name in ("id", *names)}
     table = pd.DataFrame(
-        {n: [row[i].strip() if i < len(row) else "" for _, row in lines] for n, i in at.items()},
+        {n: [row[i].strip() for _, row in lines] for n, i in at.items()},
         dtype=object,
     )
     doubled = table["id"][table["id"].duplicated()]

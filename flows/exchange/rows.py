@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,14 @@ from numpy.typing import NDArray
 from flows.exchange.arrays import Foreign
 from flows.exchange.entries import Entry
 from flows.exchange.sources import Source
+from flows.exchange.told import Told
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.spec import IMPORTED, RULES, Sampling, Spec
+
+MOST_CHUNK_BYTES = 1 << 31
+"""Of the rows of one chunk, which are in memory at once."""
+_MOST_STEPS = 1 << 22  # of a sequence that is split
+_PIECE = re.compile(r"#steps=\d+,\d+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ def spec_of(source: Source, rules: Rules, name: str) -> Spec:
             ) from None
     dtype: Any = _stored_dtype(first.dtype) if rules.dtype == "auto" else rules.dtype
     shape = _clip_shape(first)[1:]
-    if not dtype or not shape or min(shape) < 1 or np.prod(shape) > 1 << 28:
+    if not dtype or not shape or min(shape) < 1:
         raise ConfigError(
             f"the first array is {first.shape} {first.dtype}: name a folder of T × D numbers"
         )
@@ -79,6 +86,16 @@ def spec_of(source: Source, rules: Rules, name: str) -> Spec:
     )  # fmt: skip
 
 
+def require_small(spec: Spec, batch: int) -> None:
+    """Raise `ConfigError` where one chunk would not fit into memory, whatever the first array claims."""
+    size = spec.row_bytes * batch
+    if size > MOST_CHUNK_BYTES:
+        raise ConfigError(
+            f"a chunk of {batch} rows of {spec.sampling.steps} steps of {spec.shape} {spec.dtype} would "
+            f"be {size / 1e9:.1f} GB: choose a smaller --batch or --steps, or take out the first array"
+        )
+
+
 def pieces_of(source: Source, steps: int, *, split: bool) -> Iterator[Piece]:
     for entry in source.entries:
         length = 0
@@ -87,7 +104,7 @@ def pieces_of(source: Source, steps: int, *, split: bool) -> Iterator[Piece]:
                 length = _clip_shape(source.read(entry))[0]
             except UnreadableClip:  # told where it is read
                 length = 0
-        if length <= steps:
+        if length <= steps or length > _MOST_STEPS:  # read as one, it is `too_long`
             yield Piece(entry)
             continue
         for start in range(0, length, steps):
@@ -98,6 +115,11 @@ def row_id(piece: Piece) -> str:
     if piece.stop < 0:
         return piece.entry.id
     return f"{piece.entry.id}#steps={piece.start},{piece.stop}"
+
+
+def clip_of(row_id: str) -> str:
+    """The id of the clip that a row with this id is, or is a piece of."""
+    return _PIECE.sub("", row_id)
 
 
 def _clip_shape(foreign: Foreign) -> tuple[int, ...]:
@@ -124,9 +146,7 @@ class PieceValues:
     timestamp: NDArray[Any]
 
 
-def read_piece(
-    source: Source, piece: Piece, told: dict[str, Any], spec: Spec, rules: Rules
-) -> PieceValues:
+def read_piece(source: Source, piece: Piece, told: Told, spec: Spec, rules: Rules) -> PieceValues:
     """The steps of one row.
 
     told: what the source says of the entry. Raises `UnreadableClip` with the reason.
@@ -140,7 +160,7 @@ def read_piece(
         raise UnreadableClip("no_frames", "it has no steps")
     start, stop = piece.start, shape[0] if piece.stop < 0 else piece.stop
     if stop - start > steps:
-        if rules.long == "refuse":
+        if rules.long != "cut":
             raise UnreadableClip("too_long", f"it has {shape[0]} steps, the store {steps}")
         stop = start + steps
     if foreign.dtype.kind not in "iufb" or (
@@ -149,17 +169,16 @@ def read_piece(
         raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {spec.dtype}")
     flat = len(foreign.shape) == 1
     read = foreign.read(0, foreign.shape[0])[None] if flat else foreign.read(start, stop)
-    digest = told.get("digest")
-    if digest is not None and not piece.start and stop == shape[0]:
+    if told.digest is not None and not piece.start and stop == shape[0]:
         plain = np.ascontiguousarray(read)
-        if google_crc32c.value(plain.reshape(-1).view(np.uint8)) != digest:
+        if google_crc32c.value(plain.reshape(-1).view(np.uint8)) != told.digest:
             raise UnreadableClip("unreadable", "its bytes are not those that were exported")
     with np.errstate(over="ignore"):
         values = read.astype(spec.dtype)
     if not np.isfinite(values).all():
         raise UnreadableClip("not_finite")
-    at = told.get("frames", foreign.frames)
-    when = told.get("times", foreign.times)
+    at = foreign.frames if told.frames is None else told.frames
+    when = foreign.times if told.times is None else told.times
     if when is not None and (len(when) != shape[0] or not np.isfinite(when).all()):
         when = None
     if at is not None and (len(at) != shape[0] or (np.diff(at, prepend=-1) <= 0).any()):

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flows.exchange.arrays import Foreign, array_of, open_npy, open_npz, readable
 from flows.exchange.entries import (
     MANIFEST,
@@ -22,10 +20,10 @@ from flows.exchange.entries import (
     array_files,
     entries_in,
     entries_of_manifest,
-    is_list,
-    parquet_module,
     refuse_pickle,
 )
+from flows.exchange.parquet import ParquetRows
+from flows.exchange.told import Told, told_of
 from pipeline.errors import ConfigError, UnreadableClip
 
 
@@ -54,42 +52,24 @@ class Source:
             elif ending in (".h5", ".hdf5"):
                 found = array_of(self._hdf5(path)[entry.key], transpose=self.transpose)
             elif ending == ".parquet":
-                found = array_of(self._parquet(path, int(entry.key)), transpose=self.transpose)
+                rows = self._cached(path, ParquetRows)
+                found = array_of(rows.read(int(entry.key)), transpose=self.transpose)
             else:
                 found = open_npy(path, transpose=self.transpose)
         return found
 
-    def told(self, entry: Entry) -> dict[str, Any]:
-        """The clip's line in the manifest; empty without one."""
+    def told(self, entry: Entry) -> Told:
+        """The clip's line in the manifest, nothing without one."""
         if entry.line < 0:
-            return {}
+            return Told()
         file = self._cached(self.root / MANIFEST, lambda path: path.open("rb"))
         file.seek(entry.line)
-        return dict(json.loads(file.readline()))
+        return told_of(json.loads(file.readline()))
 
     def _hdf5(self, path: Path) -> Any:
         import h5py
 
         return self._cached(path, lambda name: h5py.File(name, "r"))
-
-    def _parquet(self, path: Path, row: int) -> Any:
-        """One row's embedding, (steps, width): rows are asked for in order, so batches are kept one."""
-        file, starts = self._cached(path, _parquet_groups)
-        group = int(np.searchsorted(starts, row, side="right")) - 1
-        key = f"{path}#rows"
-        if self._open.get(key, (-1,))[0] != group:
-            self._open[key] = (group, file.read_row_group(group, columns=["embedding"]))
-        value = self._open[key][1].column(0)[row - int(starts[group])]
-        if not value.is_valid:
-            raise UnreadableClip("no_frames", "its embedding is null")
-        values, shape = value.values, [1]
-        if is_list(values.type):
-            shape = [len(values), -1]
-            values = values.flatten()
-        if values.null_count or str(values.type) in ("string", "binary"):
-            raise UnreadableClip("wrong_dtype", f"its embedding holds nulls or {values.type}")
-        flat = values.to_numpy(zero_copy_only=False)
-        return flat.reshape(shape[0], -1) if shape[0] else flat.reshape(0, 1)
 
     def _cached(self, path: Path, opener: Any) -> Any:
         name = str(path)
@@ -123,9 +103,3 @@ def find_source(path: str, *, transpose: bool = False) -> Source:
             f"{path} holds no .npy, .npz, .h5, .parquet or .tar file: name the folder that does"
         )
     return Source(root, entries, transpose)
-
-
-def _parquet_groups(path: Path) -> tuple[Any, Any]:
-    file = parquet_module().ParquetFile(path)
-    rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    return file, np.cumsum([0, *rows])[:-1]

@@ -60,6 +60,7 @@ def test_labels_splits_and_groups_change_and_nothing_else(tmp_path, capsys, monk
         ("id,label\nx,run\nx,walk\n", "'x' twice"),
         ("id,split\nx,trian\n", "'trian'"),
         ("id,label\nx,a,b\n", "3 values for 2 columns in line 2"),
+        ("id,label,split\nx,a\n", "2 values for 3 columns in line 2"),
         ("id,label\nx,run\n", "none of the 1 ids"),
         ("id,path,label\nx,x,run\n", "id in two columns"),
     ],
