@@ -11,6 +11,7 @@ from typing import Any, Self
 
 _H264_IDR, _H264_PICTURES = {5}, range(1, 6)
 _HEVC_IRAP, _HEVC_PICTURES = set(range(16, 24)), range(32)
+_HEVC_LEADING = {6, 7, 8, 9}  # RADL and RASL
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class Packets:
         if self.codec == "vp9":
             return bool(head) and _vp9_key(head[0])
         return True  # AV1's sync points are complete by its container's rules
+
+    def leading(self, packet: Any) -> bool:
+        """Whether the picture is shown before the keyframe that it is decoded after."""
+        return self.codec == "hevc" and not _HEVC_LEADING.isdisjoint(self._kinds(packet) or [])
 
     def _kinds(self, packet: Any) -> list[int] | None:
         """The types of the packet's NAL units, None where their lengths do not add up."""

@@ -8,6 +8,11 @@ That holds only for containers with an index and codecs with one shown frame per
 8-bit pixels, times that are all there, distinct and sane, packets that are whole, keyframes that
 need nothing before them, and no error met on the way. Anything else makes `read_by_seeking` return
 None, and the clip is read through.
+
+A wrong time stamp must not shift the count of frames. Two facts do not depend on the stamps: as many
+frames are shown before a keyframe as were decoded before it, with its leading pictures; and the
+decoder gives the frames from there on in the order in which they are shown. Both are compared with
+the stamps, the first for every keyframe, the second for every frame that is decoded.
 """
 
 from __future__ import annotations
@@ -34,9 +39,9 @@ LONG_FRAMES = 600
 LARGEST_SHARE = 0.5
 """Seek only where at most this share of the frames has to be decoded."""
 
-MOST_REORDERED = 32
-"""Places between a packet's turn to be decoded and to be shown; codecs allow 16. A packet that is
-further off has a wrong time stamp, and every frame between would be counted one off."""
+MOST_REORDERED = 16
+"""Places between a packet's turn to be decoded and to be shown that codecs allow. A packet that is
+further off has a wrong time stamp."""
 
 _CONTAINERS = {"mov", "mp4", "matroska", "webm"}
 _CODECS = {"h264", "hevc", "vp9", "libdav1d", "av1"}
@@ -104,6 +109,7 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
     parser = Packets.of(context)
     shown: list[int] = []
     keys: list[int] = []
+    before: list[int] = []  # how many frames are shown before each of the keys
     decode_times: list[int] = []
     try:
         for packet in video.container.demux(video.stream):
@@ -114,11 +120,13 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
                 continue
             if packet.pts is None or packet.is_corrupt or not parser.whole(packet):
                 return None
-            shown.append(packet.pts)
             if packet.is_keyframe and parser.clean(packet):
                 keys.append(packet.pts)
+                before.append(len(shown))
             if not keys:
                 return None
+            shown.append(packet.pts)
+            before[-1] += parser.leading(packet)
             if packet.dts is not None:
                 decode_times.append(packet.dts)
     except av.error.FFmpegError:
@@ -128,7 +136,10 @@ def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
     # The first packet is shown first, or frames before it would depend on missing ones.
     sane = len(times) > 0 and times[0] == shown[0] and bool(np.all(np.diff(times) > 0))
     moved = np.abs(order - np.arange(len(order))).max(initial=0)
-    if not sane or moved > MOST_REORDERED or any(b < a for a, b in pairwise(decode_times)):
+    most = MOST_REORDERED if context.has_b_frames else 0
+    if not sane or moved > most or any(b < a for a, b in pairwise(decode_times)):
+        return None
+    if np.searchsorted(times, keys).tolist() != before:
         return None
     return PacketTimes(times=times, keys=np.array(keys, dtype=np.int64))
 
@@ -169,7 +180,7 @@ def _fetch(
         key = _key_before(packets, target)
         if reached is None or key > reached:
             video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
-            frames = _frames_from(video, key)
+            frames = _frames_from(video, packets, key)
         raw = _advance(frames, target, on_progress)
         reached = target
         if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
@@ -178,8 +189,25 @@ def _fetch(
         kept.keep(video, Frame(index, kept.times[index], raw), plan)
 
 
-def _frames_from(video: Video, key: int) -> Iterator[Any]:
-    """Frames in order of presentation, decoded from the packet of `key` on."""
+def _frames_from(video: Video, packets: PacketTimes, key: int) -> Iterator[Any]:
+    """The frame of `key` and all that follow it, in order of presentation.
+
+    Raises `_NotExact` at the first frame that is not the one whose turn it is by the packet times.
+    """
+    due = iter(packets.times[np.searchsorted(packets.times, key) :].tolist())
+    begun = False
+    for raw in _decoded_from(video, key):
+        if not begun and raw.pts is not None and raw.pts < key:
+            yield raw  # a leading picture
+            continue
+        begun = True
+        if raw.pts != next(due, None):
+            raise _NotExact
+        yield raw
+
+
+def _decoded_from(video: Video, key: int) -> Iterator[Any]:
+    """What the decoder gives from the packet of `key` on."""
     first = True
     for packet in video.container.demux(video.stream):
         # A seek may land on a point before the key that does not decode cleanly.
@@ -196,8 +224,6 @@ def _frames_from(video: Video, key: int) -> Iterator[Any]:
 def _advance(frames: Iterator[Any], target: int, on_progress: OnProgress) -> Any:
     for frame in frames:
         on_progress()
-        if frame.pts is None or frame.pts > target:
-            raise _NotExact
         if frame.pts == target:
             return frame
     raise _NotExact
