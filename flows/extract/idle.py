@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import store
 from flows.extract.plan import make_plan
@@ -13,6 +14,7 @@ from flows.extract.setup import count_rows, find_clips, prepare
 from flows.extract.specs import require_batch, stage_of
 from flows.extract.summary import Summary
 from flows.settings import FeaturesSettings
+from pipeline.features.files import answered
 from store import StoreBusy, Writer
 
 
@@ -23,7 +25,7 @@ def run_idle(settings: FeaturesSettings) -> Summary | None:
     Raises what the flow raises for clips, a store or settings that do not match.
     """
     request, started = Request.of(settings), time.monotonic()
-    if settings.dry_run or "://" in request.url or not Path(str(request.clips)).is_dir():
+    if settings.dry_run or "://" in request.url or not _is_folder(str(request.clips)):
         return None
     if not store.exists(request.url):
         return None
@@ -43,3 +45,11 @@ def run_idle(settings: FeaturesSettings) -> Summary | None:
             return None
         summary = prepare(request, listed, writer, spec, stage, weights).summary
         return replace(summary, rows=count_rows(writer.table), seconds=time.monotonic() - started)
+
+
+def _is_folder(path: str) -> bool:
+    """Whether it is a folder that answers; what the file system has against it the flow says."""
+    try:
+        return stat.S_ISDIR(answered(path, lambda: os.stat(path)).st_mode)
+    except (OSError, ValueError):
+        return False

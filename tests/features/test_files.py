@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.extract.idle import run_idle
+from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features import files
 from pipeline.features.catalog import discover
@@ -89,6 +91,14 @@ def test_listing_a_stuck_mount_says_so(stuck: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files.answered, "__kwdefaults__", {"limit_s": LIMIT_S})
     with pytest.raises(ConfigError, match="gave no answer for 1 s"):
         discover(str(stuck))
+
+
+def test_a_run_that_looks_for_work_leaves_a_stuck_mount_to_the_flow(
+    stuck: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.answered, "__kwdefaults__", {"limit_s": LIMIT_S})
+    settings = FeaturesSettings(videos=str(stuck / "Jump"), store=str(tmp_path / "a.zarr"))
+    assert run_idle(settings) is None
 
 
 def test_the_files_behind_a_stuck_one_are_still_looked_at(stuck: Path, tmp_path: Path) -> None:

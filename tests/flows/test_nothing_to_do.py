@@ -113,6 +113,8 @@ def test_any_doubt_is_left_to_the_flow(done: tuple[Path, Path], tmp_path: Path) 
     assert summary.headline() == f"nothing to do: all {_CLIPS} clips are in {url}"
     assert run_idle(replace(settings, store=str(tmp_path / "new.zarr"))) is None
     assert run_idle(replace(settings, dry_run=True)) is None
+    for no_folder in ("x" * 300, str(tmp_path / "absent"), "s3://bucket/clips"):
+        assert run_idle(replace(settings, videos=no_folder)) is None
     with store.Writer.acquire(str(url), owner="another run"):
         assert run_idle(settings) is None
     first = clips / "Jump" / "v_Jump_g01_c0000.mp4"
