@@ -81,7 +81,7 @@ def test_rules_that_need_no_length_stop_at_their_last_frame(
 def test_a_headers_count_bounds_nothing_and_costs_at_most_a_second_pass(
     tmp_path: Path, claim: int, rule: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = write_numbered_clip(tmp_path / "a.mp4", 90)
+    clip = write_numbered_clip(tmp_path / "a.mkv", 90)
     plan = whole(8, **rule)
     opened: list[Video] = []
     plain = Video.__init__

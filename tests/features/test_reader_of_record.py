@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +22,6 @@ from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError, SpecMismatch, UnreadableClip
 from pipeline.features.catalog import discover
 from pipeline.features.decoding import FramePlan, read_clip, seeking
-from pipeline.features.decoding.clock import Clock
 from pipeline.features.decoding.fit import fit_picture
 from pipeline.features.decoding.video import Video
 from pipeline.features.sampling import sample_indices, sample_times
@@ -202,86 +200,6 @@ def test_an_older_spec_means_pixels_as_stored_and_keeps_its_fingerprint() -> Non
     assert old.differences(new) == {"aspect": ("stored", "display")}
     with pytest.raises(ConfigError, match="'wide' is not known"):
         Spec(aspect="wide")  # type: ignore[arg-type]
-
-
-def test_times_rise_over_a_new_beginning_a_wrong_stamp_and_none() -> None:
-    clock = Clock(0.04)
-    stamps = [1.4, 1.44, None, 1.52, 1.50, 1.56, 1.4, 1.44]
-    times = [clock.tick(stamp) for stamp in stamps]
-    np.testing.assert_allclose(times, [0, 0.04, 0.08, 0.12, 0.14, 0.16, 0.18, 0.20])
-    assert clock.mended == 3
-    clock = Clock(0.04)
-    joined = [clock.tick(stamp) for stamp in [*np.arange(50) * 0.04, *np.arange(50) * 0.04]]
-    np.testing.assert_allclose(joined, np.arange(100) * 0.04)
-    assert clock.mended == 1
-
-
-def _times(stamps: Sequence[float]) -> tuple[list[float], int]:
-    """The times that a clock gives these stamps, and how many it mended."""
-    clock = Clock(0.04)
-    following = [*stamps[1:], None]
-    return [clock.tick(*pair) for pair in zip(stamps, following, strict=True)], clock.mended
-
-
-@pytest.mark.parametrize("wrong_s", [1000.0, 1.6, -1.5, -1000.0])
-@pytest.mark.parametrize("place", [1, 49, 98])
-def test_one_wrong_stamp_moves_its_own_frame_alone(place: int, wrong_s: float) -> None:
-    stamps = (np.arange(100) * 0.04).tolist()
-    stamps[place] += wrong_s
-    times, mended = _times(stamps)
-    np.testing.assert_allclose(np.delete(times, place), np.delete(np.arange(100) * 0.04, place))
-    assert (np.diff(times) > 0).all()
-    assert mended == 1
-
-
-def test_a_pause_and_a_recording_joined_on_are_no_wrong_stamps() -> None:
-    pause = [0.0, 0.04, 5.0, 5.04]
-    assert _times(pause) == (pause, 0)
-    slow = [0.0, 3.0, 6.0, 9.0]
-    assert _times(slow) == (slow, 0)
-    joined, mended = _times([5.0, 5.04, 5.08, 0.0, 0.04, 0.08])
-    np.testing.assert_allclose(joined, np.arange(6) * 0.04)
-    assert mended == 1
-
-
-@pytest.mark.parametrize("frames", [90, seeking.LONG_FRAMES + 100])
-def test_a_stamp_that_is_far_too_high_moves_no_other_frame(tmp_path: Path, frames: int) -> None:
-    """A long clip is read through too: sorted by its stamps, its frames would be counted wrongly."""
-    options = {"preset": "ultrafast", "g": "20", "bf": "0"}
-    sound = write_numbered_clip(tmp_path / "sound.mkv", frames, options=options)
-    clip = tmp_path / "a.mkv"
-    with av.open(str(sound)) as source, av.open(str(clip), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.pts is not None:
-                packet.pts += 1_000_000 * (number == 40)
-                packet.stream = stream
-                target.mux(packet)
-    plan = FramePlan(sampling=Sampling(steps=9), size=96)
-    read = read_clip(str(clip), plan)
-    wanted = sample_indices(plan.sampling, frames)
-    assert [number_in(picture) for picture in read.frames] == wanted.tolist()
-    np.testing.assert_allclose(read.timestamp, wanted / 25, atol=0.002)
-    assert (read.frames_decoded, read.reason) == (frames, "times_mended")
-
-
-def test_a_joined_recording_lasts_as_long_as_both_and_says_so(tmp_path: Path) -> None:
-    half = write_numbered_clip(tmp_path / "half.ts", 50)
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(half.read_bytes() * 2)
-    read = read_clip(str(joined), FramePlan(sampling=Sampling(steps=100), size=96))
-    assert (read.frames_decoded, read.reason) == (100, "times_mended")
-    np.testing.assert_allclose(np.diff(read.timestamp), 0.04, atol=0.021)
-    assert read.timestamp[-1] == pytest.approx(3.96, abs=0.05)
-
-
-def test_only_a_containers_count_makes_fewer_frames(tmp_path: Path) -> None:
-    times = [*range(25), *range(25, 25 + 20 * 25, 25)]
-    for ending in ("mkv", "mp4", "ts"):
-        clip = write_numbered_clip(tmp_path / f"a.{ending}", 45, times=times)
-        read = read_clip(str(clip), FramePlan(size=32))
-        assert (read.frames_decoded, read.reason) == (45, ""), ending
-        assert read.frames_declared == (45 if ending == "mp4" else 0)
 
 
 @pytest.mark.parametrize(("width", "height"), [(161, 97), (97, 161), (160, 97)])

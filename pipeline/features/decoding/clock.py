@@ -9,21 +9,25 @@ NEW_BEGINNING_S = 1.0
 class Clock:
     """Turns the time stamps of frames, in order of presentation, into times that rise.
 
-    frame_s: seconds that a frame lasts where the file does not say. `mended` counts the stamps that
-    were replaced. The rules:
+    frame_s: seconds that a frame lasts where the file does not say. wrap_s: after how many seconds
+    the file's stamps begin again at zero, 0.0 where they do not. `mended` counts the stamps that were
+    replaced. The rules:
 
     - A frame without a stamp comes one frame after the one before (a file without any: index · frame_s).
     - A stamp that is a second or more away from the time before, while the next stamp continues that
-      time, is wrong: the frame counts as one without a stamp.
+      time, is wrong: the frame counts as one without a stamp. After a step back the next stamp
+      continues it only where it is due, within a second: a later one is the pause of a new beginning.
+    - A step back by a wrap, within a second, goes on as before.
     - Any other step back by a second or more is a new beginning: it comes one frame after the one
       before, and shifts all that follows.
     - A smaller step back is a wrong stamp: the frame comes half a frame after the one before.
     """
 
-    __slots__ = ("_frame_s", "_shift", "last", "mended")
+    __slots__ = ("_frame_s", "_shift", "_wrap_s", "last", "mended")
 
-    def __init__(self, frame_s: float) -> None:
+    def __init__(self, frame_s: float, wrap_s: float = 0.0) -> None:
         self._frame_s = frame_s
+        self._wrap_s = wrap_s
         self._shift: float | None = None
         self.last: float | None = None
         self.mended = 0
@@ -49,6 +53,8 @@ class Clock:
         else:
             if self._shift is None:
                 self._shift = follows - stamp_s
+            if self._wraps(stamp_s):
+                self._shift += self._wrap_s
             time_s = stamp_s + self._shift
             if self.last is not None and time_s <= self.last:
                 self.mended += 1
@@ -67,5 +73,15 @@ class Clock:
         assert self.last is not None
         assert self._shift is not None
         before_s = self.last - self._shift
-        goes_on = following_s > before_s and not following_s > stamp_s > before_s
-        return goes_on and abs(following_s - stamp_s) >= NEW_BEGINNING_S
+        if stamp_s < before_s:
+            due_s = before_s + 2 * self._frame_s
+            return before_s < following_s < due_s + NEW_BEGINNING_S
+        goes_on = before_s < following_s <= stamp_s
+        return goes_on and stamp_s - following_s >= NEW_BEGINNING_S
+
+    def _wraps(self, stamp_s: float) -> bool:
+        """Whether the stamp goes on from the time before, less a wrap."""
+        if not self._wrap_s or self.last is None or self._shift is None:
+            return False
+        step_s = stamp_s + self._wrap_s + self._shift - self.last
+        return abs(step_s) < self._frame_s + NEW_BEGINNING_S

@@ -30,6 +30,9 @@ from pipeline.features.sampling import ASSUMED_FPS
 MOST_FRAMES = 10**9
 """A header that claims more frames than this is not believed."""
 
+_WRAPPING = {"mpegts", "mpeg"}
+_WRAP_TICKS = 1 << 33  # the bits of an MPEG clock
+
 _DECODE_TIMES_ONLY = "avi"  # its presentation times are guesses that go astray with B-frames
 
 
@@ -76,8 +79,9 @@ class Video:
         self.tick_s = float(self.stream.time_base or 0)
         frames = self.stream.frames
         self.declared = frames if 0 < frames <= MOST_FRAMES else 0
-        self.clock = Clock(self.frame_s)
-        self._by_dts = self.container.format.name == _DECODE_TIMES_ONLY
+        name = self.container.format.name
+        self.clock = Clock(self.frame_s, _WRAP_TICKS * self.tick_s if name in _WRAPPING else 0.0)
+        self._by_dts = name == _DECODE_TIMES_ONLY
         self._converter = Converter()
         self._matrix: Matrix | None = None
         self._first_s = 0.0
@@ -94,7 +98,7 @@ class Video:
         """How many frames to expect: the declared ones, less those that an edit list cuts away; else
         what the duration and the rate make. A hint, 0 where there is none."""
         if self.declared:
-            return self.declared - self._cut_away()
+            return self._left_by_edits()
         seconds = (self.container.duration or 0) / av.time_base
         count = round(seconds * self.fps)
         return count if 0 < count <= MOST_FRAMES else 0
@@ -204,10 +208,22 @@ class Video:
         stamp = raw.dts if self._by_dts else raw.pts
         return None if stamp is None else stamp * self.tick_s
 
-    def _cut_away(self) -> int:
-        if "mov" not in self.container.format.name:
-            return 0
-        return sum(entry.is_discard for entry in self.stream.index_entries)
+    def _left_by_edits(self) -> int:
+        """The declared frames, less those that an edit list cuts away.
+
+        FFmpeg applies the list to the index: it leaves out what lies beyond the nearest keyframes,
+        and marks as discarded what is decoded and not shown. An index that ends early for want of
+        data is no edit: it is shorter than the stated duration.
+        """
+        entries = list(self.stream.index_entries) if "mov" in self.container.format.name else []
+        shown = sum(not entry.is_discard for entry in entries)
+        if shown < len(entries):
+            return shown
+        if 0 < shown < self.declared and self.stream.duration:
+            ticks = entries[-1].timestamp - entries[0].timestamp
+            if (self.stream.duration - ticks) * self.tick_s < 1.5 * self.frame_s:
+                return shown
+        return self.declared
 
 
 def _sane(value: Any) -> float:
