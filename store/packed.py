@@ -45,6 +45,7 @@ class Archive:
             opened = local.open("rb") if local is not None else fs.open(path, "rb")
             with opened as file, zipfile.ZipFile(file) as archive:
                 members = [m for m in archive.infolist() if not m.is_dir()]
+                size = file.seek(0, io.SEEK_END)
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise StoreDamaged(
                 f"{url} is no whole ZIP archive ({error}): fetch or pack it again"
@@ -56,6 +57,28 @@ class Archive:
                 f"{url} has compressed members ({packed[0]}) and is read where it lies: unzip it, and "
                 "pack the store with `pixels-once pack`"
             )
+        self._require_apart(members, size)
+
+    def _require_apart(self, members: list[zipfile.ZipInfo], size: int) -> None:
+        """Raise `StoreDamaged` unless the members lie apart and inside of the archive, by their claims:
+        what is read or unpacked is then never more than the archive.
+        """
+        ordered = sorted(members, key=lambda member: member.header_offset)
+        starts = [*(member.header_offset for member in ordered[1:]), size]
+        seen: set[str] = set()
+        for member, following in zip(ordered, starts, strict=True):
+            stop = member.header_offset + _HEADER + member.file_size
+            if (
+                min(member.header_offset, member.file_size) < 0
+                or stop > following
+                or member.compress_size != member.file_size
+                or member.filename in seen
+            ):
+                raise StoreDamaged(
+                    f"the member {member.filename} of {self.url} does not fit into the archive, or is "
+                    "there twice: fetch or pack it again"
+                )
+            seen.add(member.filename)
 
     @property
     def names(self) -> Iterable[str]:

@@ -6,12 +6,9 @@ import hashlib
 import json
 import os
 import posixpath
-import shutil
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from store.arrays import chunk_key, open_arrays, open_group
 from store.durable import sync_files
 from store.errors import StoreBusy, StoreDamaged, StoreMismatch, translated
 from store.lease import holder
+from store.partials import partial
 from store.place import Place
 from store.verify import verify
 
@@ -44,14 +42,16 @@ def pack(
     readme, datasheet: what stands beside the arrays, for readers. Ids that are no relative paths are
     made relative to the folder that they share. The archive is read back before it has its name.
 
-    Raises `StoreBusy` while a run writes, `StoreMismatch` where `out` is there, and `StoreDamaged`
-    where rows are damaged.
+    Raises `StoreBusy` where a run writes or has written meanwhile, `StoreMismatch` where `out` is
+    there or inside of the store, `StoreDamaged` where rows are damaged, and `StoreUnwritable`.
     """
     place, target = Place(url, storage_options), Path(out).expanduser().absolute()
     if target.exists():
-        raise StoreMismatch(f"{target} is there already: name another file, or remove it")
+        raise _taken(target)
     if not target.parent.is_dir():
         raise StoreMismatch(f"{target.parent} is not a folder: make it, or name another place")
+    if place.local is not None and target.resolve().is_relative_to(place.local.resolve()):
+        raise StoreMismatch(f"{target} is inside of the store {place.url}: name another place")
     with translated(place.url):
         writing = holder(url, storage_options=storage_options)
         if writing is not None:
@@ -59,24 +59,28 @@ def pack(
                 f"the store {place.url} is being written by {writing}: pack it when that has ended",
                 writing,
             )
-        # With the ending that says what it is: it is read back as a packed store.
-        making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial.zip")
-        try:
-            with zipfile.ZipFile(making, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                _put(archive, README, readme.encode())
-                _put(archive, SHEET, json.dumps(datasheet, indent=1, ensure_ascii=False).encode())
-                with tempfile.TemporaryDirectory() as folder:
-                    changed = _changed(place, Path(folder))
-                    for key in place.object_names():
-                        if key not in (README, SHEET):
-                            data = changed.get(key)
-                            _put(archive, key, place.read(key) or b"" if data is None else data)
-            _require_sound(making, place.url)
-            sync_files([making])
-            os.link(making, target)
-        finally:
-            with suppress(FileNotFoundError):
-                making.unlink()
+        before = place.objects()
+    # With the ending that says what it is: it is read back as a packed store.
+    with translated(str(target), "file"), partial(target, ".partial.zip") as making:
+        with zipfile.ZipFile(making, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            _put(archive, README, readme.encode())
+            _put(archive, SHEET, json.dumps(datasheet, indent=1, ensure_ascii=False).encode())
+            with tempfile.TemporaryDirectory() as folder, translated(place.url):
+                changed = _changed(place, Path(folder))
+            for key in sorted(before):
+                if key not in (README, SHEET):
+                    with translated(place.url):
+                        data = changed.get(key) or place.read(key) or b""
+                    _put(archive, key, data)
+        with translated(place.url):
+            writing = holder(url, storage_options=storage_options)
+            if writing is not None or place.objects() != before:
+                raise StoreBusy(
+                    f"the store {place.url} was written while it was packed: pack it again", writing
+                )
+        _require_sound(making, place.url)
+        sync_files([making])
+        _give_name(making, target)
         sync_files([target])
     return target.stat().st_size
 
@@ -98,24 +102,22 @@ def unpack(
                 f"{place.url} is no packed store: name a file that `pack` has written"
             )
         open_group(place)
-        making = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            written = 0
-            for key in place.object_names():
-                if key in (README, SHEET):
-                    continue
+        keys = [key for key in place.object_names() if key not in (README, SHEET)]
+    with translated(str(target), "folder"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial(target, folder=True) as making:
+            for key in keys:
                 path = making / _inside(key, place.url)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(place.archive.read(key, check=True) or b"")
-                written += 1
+                with translated(place.url):
+                    data = place.archive.read(key, check=True) or b""
+                path.write_bytes(data)
             sync_files(path for path in making.rglob("*") if path.is_file())
             if target.exists():
                 target.rmdir()
             os.rename(making, target)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
         sync_files([target])
-    return written
+    return len(keys)
 
 
 def read_datasheet(url: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -123,6 +125,24 @@ def read_datasheet(url: str, *, storage_options: Mapping[str, Any] | None = None
     place = Place(url, storage_options)
     with translated(place.url):
         return dict(json.loads(place.read(SHEET) or b"{}"))
+
+
+def _give_name(making: Path, target: Path) -> None:
+    """Rename the file; one that is there by now stays, and `StoreMismatch` is raised."""
+    try:
+        try:
+            os.link(making, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links
+            target.open("xb").close()
+            os.replace(making, target)
+    except FileExistsError:
+        raise _taken(target) from None
+
+
+def _taken(target: Path) -> StoreMismatch:
+    return StoreMismatch(f"{target} is there already: name another file, or remove it")
 
 
 def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -30,6 +30,12 @@ _memory_lock = threading.Lock()
 # S3's codes if the object exists, or if another request for it is in progress.
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
+# What file systems of fsspec tell of an object's version, each by its own name.
+_VERSIONS = (
+    *("size", "ETag", "etag", "generation", "LastModified", "last_modified", "mtime", "updated"),
+    "created",
+)
+
 _DEFAULTS: dict[str, dict[str, Any]] = {
     # Otherwise s3fs requests each object's size before reading it; our chunks fit one request anyway.
     "s3": {"max_concurrency": 1},
@@ -87,18 +93,32 @@ class Place:
 
     def object_names(self) -> Iterator[str]:
         """The names of all objects but those of a run in progress, sorted."""
+        yield from sorted(self.objects())
+
+    def objects(self) -> dict[str, tuple[Any, ...]]:
+        """All objects but those of a run in progress, by name: size, time, and what else the place
+        tells that is another when one is written again.
+        """
+        found: dict[str, tuple[Any, ...]] = {}
         if self._packed:
-            names = list(self.archive.names)
+            found = dict.fromkeys(self.archive.names, ())
         elif self.local is not None:
-            files = (path for path in self.local.rglob("*") if path.is_file())
-            names = [path.relative_to(self.local).as_posix() for path in files]
+            for path in self.local.rglob("*"):
+                with suppress(FileNotFoundError):
+                    if path.is_file():
+                        stat = path.stat()
+                        key = path.relative_to(self.local).as_posix()
+                        found[key] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
         else:
-            names = [name.removeprefix(f"{self._root}/") for name in self._fs.find(self._root)]
-        yield from (
-            name
-            for name in sorted(names)
+            self._fs.invalidate_cache()
+            for name, told in self._fs.find(self._root, detail=True).items():
+                key = name.removeprefix(f"{self._root}/")
+                found[key] = tuple(str(told.get(n)) for n in _VERSIONS)
+        return {
+            name: version
+            for name, version in found.items()
             if not name.startswith("status/.lease/") and not name.endswith(".partial")
-        )
+        }
 
     def span(self, key: str) -> tuple[Path, int, int] | None:
         """Where the bytes of an object lie on this machine: (file, offset, length); None elsewhere."""
