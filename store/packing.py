@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -113,9 +114,14 @@ def unpack(
                     data = place.archive.read(key, check=True) or b""
                 path.write_bytes(data)
             sync_files(path for path in making.rglob("*") if path.is_file())
-            if target.exists():
-                target.rmdir()
-            os.rename(making, target)
+            try:
+                if target.exists():
+                    target.rmdir()
+                os.rename(making, target)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another was faster
+                    raise _taken(target) from None
+                raise
         sync_files([target])
     return len(keys)
 
@@ -142,7 +148,7 @@ def _give_name(making: Path, target: Path) -> None:
 
 
 def _taken(target: Path) -> StoreMismatch:
-    return StoreMismatch(f"{target} is there already: name another file, or remove it")
+    return StoreMismatch(f"{target} is there already: name another place, or remove it")
 
 
 def _put(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

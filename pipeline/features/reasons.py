@@ -77,8 +77,8 @@ FAILURES: dict[str, Reason] = _table(
     ),
     Reason(
         "too_large",
-        "the picture has more pixels than a clip may have",
-        "convert the clip to a smaller picture",
+        "the picture has more pixels than a clip may have, or a part of an imported file is too large",
+        "convert the clip to a smaller picture, or the file to smaller chunks",
     ),
     Reason(
         "not_finite",

@@ -119,19 +119,21 @@ def test_a_store_that_is_written_while_it_is_packed_is_busy(
     assert store.open(str(out)).table().equals(store.open(url).table())
 
 
-def test_a_store_elsewhere_that_is_written_while_it_is_packed_is_busy(tmp_path, monkeypatch):
-    url = filled("memory://moving/clips.zarr")
+def test_wherever_it_is_a_chunk_that_is_written_meanwhile_is_seen(tmp_path, monkeypatch, url):
+    filled(url)
+    out = tmp_path / "out"
+    out.mkdir()
 
     def write() -> None:
         with store.Writer.acquire(url, owner="another") as writer:
             put_batch(writer, 1, version=1)
 
-    store.pack(url, tmp_path / "x.zip", **SHEET)
+    store.pack(url, out / "x.zip", **SHEET)
     with monkeypatch.context() as patch:
         acting(patch, "mask", write)
         with pytest.raises(store.StoreBusy, match="was written while it was packed: pack it again"):
-            store.pack(url, tmp_path / "y.zip", **SHEET)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
+            store.pack(url, out / "y.zip", **SHEET)
+    assert [path.name for path in out.iterdir()] == ["x.zip"]
 
 
 def test_packing_into_the_stores_own_folder_is_refused(tmp_path: Path):
@@ -205,7 +207,7 @@ def test_what_a_killed_one_left_is_removed_and_what_another_makes_is_not(
 
     def start(name: str) -> subprocess.Popen[bytes]:
         code = KILLED.format(patch=f"{owner} = {name}", call=call)
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
 
     with start("die") as killed:
@@ -221,6 +223,9 @@ def test_what_a_killed_one_left_is_removed_and_what_another_makes_is_not(
         else:
             store.unpack(url, out)
         assert sorted(tmp_path.iterdir()) == sorted([held, out])
+        if what == "unpack":
+            other.stdin.close()
+            assert b"is there already" in other.stderr.read()
         other.kill()
     if what == "unpack":
         assert same(arrays(str(out)), arrays(str(whole)))
