@@ -38,6 +38,14 @@ def run(settings: Settings, *, json: bool) -> int:
     source = store.open(settings.store)
     sheet = datasheet_of(source, Path(out).name, license=settings.license, origin=settings.source)
     size = store.pack(settings.store, out, readme=readme_of(sheet), datasheet=sheet)
+    packed = datasheet_of(
+        store.open(out), Path(out).name, license=settings.license, origin=settings.source
+    )
+    if packed != sheet:
+        Path(out).unlink()
+        raise store.StoreBusy(
+            f"the store {settings.store} was written before it was packed: pack it again", None
+        )
     if json:
         print_json({"store": settings.store, "out": out, "bytes": size, "datasheet": sheet})
         return 0

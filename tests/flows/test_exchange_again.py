@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -157,6 +158,54 @@ def test_an_export_run_again_is_the_store_as_it_is_now(tmp_path: Path, format: s
     if format == "hdf5":
         with h5py.File(out / "features-000000.h5") as file:
             assert file["000000000"].attrs["label"] == "NEW"
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["parquet", *(pytest.param(name, marks=pytest.mark.long) for name in ("npy", "webdataset"))],
+)
+def test_wherever_an_export_was_killed_the_next_is_the_store(tmp_path, monkeypatch, format):
+    monkeypatch.setattr(exporting, "UNIT", 4)
+    folder, url = changing(tmp_path, 8)
+    first = tmp_path / "first"
+    export_store(url, str(first), format=format)
+    save(folder / "A" / "c02.npy", np.full((2, 3), 2, np.float32))
+    imported(folder, url, steps=3)
+    with store.Writer.acquire(url, owner="test") as writer:
+        writer.set([0], label="NEW")
+        writer.mark([5], store.GONE)
+        writer.flush()
+    moment, killed = 0, True
+    while killed:
+        moment += 1
+        out, count, killed = tmp_path / f"out{moment}", 0, False
+        shutil.copytree(first, out)
+
+        def counted(real: Any, *words: Any, moment: int = moment, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= moment:
+                raise Killed
+            return real(*words, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", partial(counted, os.replace))
+            patch.setattr(exporting, "_text", partial(counted, exporting._text))
+            try:
+                export_store(url, str(out), format=format)
+            except Killed:
+                killed = True
+        # What was exported meanwhile is the clip's or is refused, never another's.
+        shutil.rmtree(tmp_path / "back.zarr", ignore_errors=True)
+        imported(out, tmp_path / "back.zarr", source="i3d")
+        back = store.open(str(tmp_path / "back.zarr")).load()
+        names = store.open(str(tmp_path / "back.zarr")).table()["video_id"][back.rows]
+        assert [int(name[-2:]) for name in names] == back.features[:, 0, 0].astype(int).tolist()
+        export_store(url, str(out), format=format)
+        shutil.rmtree(tmp_path / "back.zarr")
+        imported(out, tmp_path / "back.zarr")
+        assert contents(str(tmp_path / "back.zarr")) == contents(url), f"killed at {moment}"
+    assert moment > 4
 
 
 def test_an_export_of_another_store_is_refused(tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 
 import store
 from flows.cli.main import main
+from flows.exchange import datasheet
 from tests.flows.stores import rising_or_falling
 from tests.store.test_packed import server  # noqa: F401  (a fixture: needs `packed`)
 
@@ -35,6 +36,25 @@ def test_the_datasheet_says_what_is_in_it(packed: Path):
     assert sheet["labels"] == {"falling": 24, "rising": 24}
     for words in ("CC0", "drawn by a test", opened.fingerprint, "| rising | 24 |"):
         assert words in page
+
+
+def test_the_datasheet_is_of_what_is_packed(tmp_path: Path, capsys, monkeypatch):
+    url = rising_or_falling(tmp_path / "clips.zarr")
+    real = datasheet.readme_of
+
+    def meanwhile(sheet: dict) -> str:
+        with store.Writer.acquire(url, owner="another") as writer:
+            writer.set([0], label="other")
+            writer.flush()
+        return real(sheet)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasheet, "readme_of", meanwhile)
+        assert main(["pack", "--store", url, "--out", str(tmp_path / "x.zip")]) == 1
+    assert "pack it again" in capsys.readouterr().err
+    assert not (tmp_path / "x.zip").exists()
+    assert main(["pack", "--store", url, "--out", str(tmp_path / "x.zip")]) == 0
+    assert store.read_datasheet(str(tmp_path / "x.zip"))["labels"]["other"] == 1
 
 
 def test_show_verify_similar_and_report_read_it(packed: Path, tmp_path: Path, capsys):
