@@ -22,6 +22,7 @@ from flows.exchange.entries import (
     entries_of_manifest,
     refuse_pickle,
 )
+from flows.exchange.hdf5 import require_bounded_chunks
 from flows.exchange.parquet import ParquetRows
 from flows.exchange.told import Told, told_of
 from pipeline.errors import ConfigError, UnreadableClip
@@ -36,6 +37,7 @@ class Source:
     transpose: bool = False
     about: dict[str, Any] = field(default_factory=dict)
     _open: dict[str, Any] = field(default_factory=dict)
+    _bounded: set[tuple[str, str]] = field(default_factory=set)
 
     def read(self, entry: Entry) -> Foreign:
         """The clip's array, not read yet. Raises `UnreadableClip` with the reason."""
@@ -50,7 +52,11 @@ class Source:
                 offset, size = (int(n) for n in entry.key.split(":"))
                 found = open_npy(path, offset=offset, size=size, transpose=self.transpose)
             elif ending in (".h5", ".hdf5"):
-                found = array_of(self._hdf5(path)[entry.key], transpose=self.transpose)
+                dataset = self._hdf5(path)[entry.key]
+                found = array_of(dataset, transpose=self.transpose)
+                if (entry.file, entry.key) not in self._bounded:
+                    require_bounded_chunks(dataset)
+                    self._bounded.add((entry.file, entry.key))
             elif ending == ".parquet":
                 rows = self._cached(path, ParquetRows)
                 found = array_of(rows.read(int(entry.key)), transpose=self.transpose)

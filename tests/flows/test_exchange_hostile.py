@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,29 @@ def test_an_hdf5_chunk_is_not_unpacked_beyond_the_limit(tmp_path: Path, monkeypa
         file.create_dataset("c", shape=(4, 8), chunks=(64, 8), **one)[:] = 1
     result = imported(tmp_path / "x.h5", tmp_path / "clips.zarr")
     assert (result.ready, reasons(result)) == (2, {"b": "too_large"})
+
+
+def test_an_hdf5_chunk_that_unpacks_to_more_than_it_has_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "MOST_BYTES", 1 << 20)
+    one = {"maxshape": (None, 8), "compression": "gzip", "dtype": "f4"}
+    bomb = zlib.compress(bytes(64 << 20))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("a", data=np.ones((4, 8), np.float32))
+        for name, rows, data in (("b", 64, bomb), ("c", 8192, bomb)):
+            made = file.create_dataset(name, shape=(4, 8), chunks=(rows, 8), **one)
+            made.id.write_direct_chunk((0, 0), data)
+        values = np.random.default_rng(0).normal(size=(8192, 8)).astype("f4")
+        file.create_dataset(
+            "d", shape=(4, 8), chunks=(8192, 8), shuffle=True, fletcher32=True, **one
+        )
+        file["d"].resize((8192, 8))
+        file["d"][:] = values
+        file["d"].resize((4, 8))
+    result = imported(tmp_path / "x.h5", tmp_path / "clips.zarr")
+    assert (result.ready, reasons(result)) == (2, {"b": "too_large", "c": "too_large"})
+    np.testing.assert_array_equal(
+        store.open(str(tmp_path / "clips.zarr")).load([3]).features[0, :4], values[:4]
+    )
 
 
 def parquet(path: Path, lengths: list[int], width: int = 4) -> np.ndarray:
