@@ -103,8 +103,8 @@ def shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))
 
 
-def assert_no_shared_memory(before: set[str]) -> None:
-    """Nothing new lies in /dev/shm that no living process uses (other programs may use theirs)."""
+def left_shared_memory(before: set[str]) -> set[str]:
+    """What is new in /dev/shm and used by no living process (other programs may use theirs)."""
     new = {}
     for name in shared_memory() - before:
         with contextlib.suppress(FileNotFoundError):
@@ -114,8 +114,12 @@ def assert_no_shared_memory(before: set[str]) -> None:
         with contextlib.suppress(OSError):  # it ended while we looked
             # By inode: a semaphore is mapped under the name that it had before its own.
             used |= {int(line.split()[4]) for line in maps.open() if "/dev/shm/" in line}
-    left = {name for name, inode in new.items() if inode not in used}
-    assert not left & shared_memory()
+    return {name for name, inode in new.items() if inode not in used} & shared_memory()
+
+
+def assert_no_shared_memory(before: set[str]) -> None:
+    """Nothing new is left in /dev/shm without a process that uses it."""
+    assert not left_shared_memory(before)
 
 
 def arrays(url: Path) -> dict[str, np.ndarray]:

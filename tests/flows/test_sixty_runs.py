@@ -23,6 +23,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 
 import store
+from tests.faults.breaking import left_shared_memory, shared_memory
 from tests.features.clips import write_numbered_clip
 from tests.flows.running import environment, finish, start
 
@@ -134,19 +135,10 @@ def left(place: Path, serving: int, before: set[str]) -> Left:
         store=kib(place / "s.zarr"),
         store_files=sum(1 for _ in (place / "s.zarr").rglob("*")),
         temporary=sum(1 for _ in (place / "tmp").rglob("*")),
-        shared_memory=len(mine(set(os.listdir("/dev/shm")) - before)),
+        shared_memory=len(left_shared_memory(before)),
         descriptors=own.num_fds(),
         processes=len(own.children(recursive=True)),
     )
-
-
-def mine(names: set[str]) -> set[str]:
-    """Shared memory that no living process holds: what others' tests have in use is not counted."""
-    in_use: set[str] = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            in_use |= {name for name in names if f"/dev/shm/{name}" in maps.read_text()}
-    return names - in_use
 
 
 def ended(client: SyncPrefectClient, run: UUID, most_s: float = 300) -> str:
@@ -164,7 +156,7 @@ def test_nothing_piles_up_and_every_run_has_an_end(
 ) -> None:
     chance = random.Random(0)
     stopped = set(chance.sample(range(3, RUNS - 1), STOPPED))
-    shared = set(os.listdir("/dev/shm"))
+    shared = shared_memory()
     serving, name = serve(place, home)
     deployment = registered(client, name)
     ends: dict[str, int] = {}
