@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -229,6 +230,17 @@ def test_an_export_killed_before_its_folder_was_claimed_goes_on(tmp_path: Path):
     with (tmp_path / "out" / "manifest.jsonl").open("a") as file:
         file.write('nonsense\n[]\n{"row": "x"}\n')
     assert export_store(url, str(tmp_path / "out"), format="npy").kept == 9
+
+
+def test_two_exports_do_not_write_into_one_folder(tmp_path: Path):
+    _, url = changing(tmp_path)
+    out = tmp_path / "out"
+    export_store(url, str(out), format="npy")
+    with (out / "export.json").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another export writes into"):
+            export_store(url, str(out), format="npy")
+    assert export_store(url, str(out), format="npy").kept == 9
 
 
 def test_a_full_disk_names_the_folder_that_is_exported_to(tmp_path: Path, capsys, monkeypatch):
