@@ -161,6 +161,20 @@ def test_a_clock_that_wraps_goes_on_and_a_joined_one_begins_anew(tmp_path: Path)
     assert read.timestamp[-1] == pytest.approx(3.96, abs=0.05)
 
 
+@pytest.mark.parametrize("began_s", [95_442.0, 95_300.0])
+def test_a_wrap_in_a_file_leaves_times_and_duration_as_they_are(
+    tmp_path: Path, began_s: float
+) -> None:
+    """Within a minute of the wrap, where FFmpeg subtracts it, and further from it, where it adds it."""
+    long = write_numbered_clip(tmp_path / "a.ts", 160, rate=1, options=FAST)
+    clip = restamp(long, "ts", lambda _: began_s, decoded=True)
+    with Video(str(clip)) as video:
+        assert video.duration_s == pytest.approx(160, abs=1)
+    read = read_clip(str(clip), FramePlan(sampling=Sampling(steps=160), size=96))
+    np.testing.assert_allclose(read.timestamp, np.arange(160), atol=0.01)
+    assert (read.frames_decoded, read.reason) == (160, "")
+
+
 @pytest.mark.parametrize(("earlier_s", "left"), [(3.0, 25), (2.8, 30), (2.0, 50)])
 def test_frames_that_an_edit_list_cuts_away_are_no_loss(
     tmp_path: Path, earlier_s: float, left: int

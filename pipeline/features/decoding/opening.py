@@ -35,12 +35,7 @@ _NO_CLIP = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition
 _READING: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
-_OPTIONS = {
-    "format_whitelist": FORMATS,
-    "protocol_whitelist": "file",
-    # It adds 26 hours to a recording that was joined on and begins earlier; `Clock` knows a wrap.
-    "correct_ts_overflow": "0",
-}
+_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
 def open_video(path: str) -> tuple[Any, Any]:

@@ -80,7 +80,8 @@ class Video:
         frames = self.stream.frames
         self.declared = frames if 0 < frames <= MOST_FRAMES else 0
         name = self.container.format.name
-        self.clock = Clock(self.frame_s, _WRAP_TICKS * self.tick_s if name in _WRAPPING else 0.0)
+        self._wrap = _WRAP_TICKS if name in _WRAPPING else 0
+        self.clock = Clock(self.frame_s, self._wrap * self.tick_s)
         self._by_dts = name == _DECODE_TIMES_ONLY
         self._converter = Converter()
         self._matrix: Matrix | None = None
@@ -205,8 +206,11 @@ class Video:
                 return
 
     def _stamp_s(self, raw: Any) -> float | None:
-        stamp = raw.dts if self._by_dts else raw.pts
-        return None if stamp is None else stamp * self.tick_s
+        stamp: int | None = raw.dts if self._by_dts else raw.pts
+        if stamp is None:
+            return None
+        # As the file has it: FFmpeg takes an earlier recording that was joined on for a wrap, too.
+        return (stamp % self._wrap if self._wrap else stamp) * self.tick_s
 
     def _left_by_edits(self) -> int:
         """The declared frames, less those that an edit list cuts away.
