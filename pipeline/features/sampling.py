@@ -113,7 +113,8 @@ def _uniform(sampling: Sampling, n_frames: int) -> NDArray[np.int64]:
     if n_frames <= sampling.steps:
         return np.arange(n_frames, dtype=np.int64)
     places = np.arange(sampling.steps, dtype=np.float64) + sampling.offset
-    return np.floor(places * n_frames / sampling.steps).astype(np.int64)
+    indices = np.floor(places * n_frames / sampling.steps).astype(np.int64)
+    return np.minimum(indices, n_frames - 1)  # an offset just below 1 may be rounded up to it
 
 
 def _regular(sampling: Sampling, n_frames: int, gap: int) -> NDArray[np.int64]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipeline import spec
@@ -38,6 +39,7 @@ def samplings(draw: st.DrawFn) -> Sampling:
 
 
 @given(samplings(), lengths, rates)
+@example(Sampling(steps=2, offset=math.nextafter(1.0, 0.0)), 3, 1.0)
 def test_indices_rise_stay_in_range_and_never_exceed_the_steps(
     sampling: Sampling, length: int, fps: float
 ) -> None:
