@@ -11,6 +11,10 @@ BIN := $(VENV)/bin
 # EXTRA=gpu-jax is JAX instead of TensorFlow, and every command then runs on it.
 EXTRA := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
+# A test process that dies ends the run: with loadfile, pytest-xdist 3.8 may wait for ever for its
+# successor (pytest-xdist 1378).
+XDIST := --dist loadfile --max-worker-restart 0
+
 ifeq ($(EXTRA),gpu-jax)
 export KERAS_BACKEND ?= jax
 endif
@@ -75,10 +79,10 @@ demo: $(VENV)/.ready ## features, train and predict on the built-in clips
 test: $(VENV)/.ready-dev ## lint, types, and the tests but for those that take minutes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "$(BIN)/mypy, and beside it the tests"; $(BIN)/mypy & types=$$!; \
-	  $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
+	  $(BIN)/python -m pytest $(XDIST) -n 3 --no-loadscope-reorder $(ARGS); tests=$$?; \
 	  wait $$types && exit $$tests
 test-all: $(VENV)/.ready-dev ## every test, those that take minutes too
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
+	$(BIN)/python -m pytest $(XDIST) -n 2 -m "" $(ARGS)
 test-fresh: ## a fresh Debian: the README's commands, then the newest of every dependency (as root, half an hour)
 	tests/fresh/run.sh $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
