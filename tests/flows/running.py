@@ -122,15 +122,22 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def start(
-    *words: str,
-    cwd: Path,
-    env: Mapping[str, str] | None = None,
-    **options: Any,
+def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """Begin `pixels-once WORDS…`; `options` are `cwd`, `env` and those of `Popen`."""
+    return _started(["-m", "flows", *words], **options)
+
+
+def start_code(code: str, **options: Any) -> subprocess.Popen[str]:
+    """Begin Python code that runs a command with a part of it replaced."""
+    return _started(["-c", code], **options)
+
+
+def _started(
+    words: list[str], *, cwd: Path, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    """Begin `pixels-once WORDS…`, leader of a process group of its own as a shell makes it."""
+    """A process that leads a group of its own, as a shell makes it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows", *words],
+        [sys.executable, *words],
         cwd=cwd,
         env=environment(env),
         stdin=subprocess.DEVNULL,

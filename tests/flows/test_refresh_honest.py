@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.gate import LeakError
 from pipeline.heads.run_folder import read_clips
 from tests.flows.refreshing import Refresh, clips_of, made, refresh
-from tests.flows.running import run
+from tests.flows.running import finish, run, start_code
 from tests.flows.stores import add_clips
 
 __all__ = ["refresh"]  # a fixture
@@ -180,15 +178,22 @@ def test_stopped_while_it_extracts_nothing_is_trained(
     assert store.open(str(tmp_path / "s.zarr")).test_sets == {}
 
 
-def test_stopped_while_it_trains_nothing_is_promoted(
-    refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_while_it_trains_nothing_is_promoted(refresh: Refresh, tmp_path: Path) -> None:
+    """In a process of its own, which the signal may end."""
     made(tmp_path / "s.zarr", given=False)
-    monkeypatch.setattr(
-        "flows.train.refresh.print_epoch", lambda report: os.kill(os.getpid(), signal.SIGTERM)
-    )
-    said = refresh()
-    assert said.status == 143, said.err
+    assert refresh(outcome="interrupted", stopped_by="SIGINT").status == 130  # the config's file
+    code = """
+import os, signal, sys
+import flows.train.refresh as refresh
+from flows.cli.main import main
+from flows.extract.summary import Summary
+refresh.features = lambda settings: Summary(store="s.zarr", outcome="done", clips=1)
+refresh.print_epoch = lambda report: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(main(["refresh", "--config", "refresh.toml", "--store", "s.zarr", "--json"]))
+"""
+    stopped = finish(start_code(code, cwd=tmp_path))
+    assert stopped.status == 143, stopped.err
+    assert stopped.json["outcome"] == "interrupted"
     assert not (tmp_path / "runs" / "accepted").exists()
 
 
