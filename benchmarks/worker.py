@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import queue
 import tempfile
 import time
 from collections.abc import Callable
@@ -184,7 +185,9 @@ class MemoryDecoders:
         pictures = smooth.repeat(side, 1).repeat(side, 2)[:, : plan.size, : plan.size]
         shape = (SLOTS, *plan.frames_shape)
         self._slots = np.ascontiguousarray(np.broadcast_to(pictures[:, None], shape))
-        self._free = list(range(SLOTS))
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(SLOTS):
+            self._free.put(slot)
         self._index = np.arange(plan.frames_shape[0], dtype=np.int32)
         # What children do beside decoding: they are asked for it where they can be.
         self._done: dict[str, Any] = {}
@@ -198,9 +201,7 @@ class MemoryDecoders:
         return self._threads.submit(self._read)
 
     def _read(self) -> ClipFrames:
-        while not self._free:
-            time.sleep(0.001)
-        slot = self._free.pop()
+        slot = self._free.get()
         return ClipFrames(
             frames=self._slots[slot],
             frame_index=self._index,
@@ -212,7 +213,7 @@ class MemoryDecoders:
             frames_decoded=len(self._index),
             decoder="memory",
             **self._done,
-            on_release=lambda: self._free.append(slot),
+            on_release=lambda: self._free.put(slot),
         )
 
     def close(self) -> None:
@@ -241,7 +242,7 @@ def _install(stage: Stage, pace: float) -> None:
     if not _spent_s:
         if hasattr(filling.CnnThreads, "_gather"):
             _count(filling.CnnThreads, "_gather", "copies")
-        _count(flows.extract.batches, "_sha256", "hashing")
+        _count(flows.extract.batches, "sha256_if_readable", "hashing")
         _count(extraction, "preview_pictures", "previews")
         _count(distributed.Worker, "log_event", "events")
         _count(store, "write_batch", "writes")
