@@ -233,11 +233,14 @@ def _install(stage: Stage, pace: float) -> None:
     import store
     from benchmarks.null_cnn import NullCnn
     from pipeline.features import extraction, filling
+    from pipeline.features.backbones.callers import MOST, chosen, rate
     from pipeline.features.fetching import FetchingDecoders
     from pipeline.features.stage import FirstStage
 
     spec = Spec.from_dict(stage.spec)
     cnn = NullCnn(size=spec.size, frames_per_second=pace)
+    if pace:  # as many callers as a backbone on a card would have
+        cnn.concurrency = chosen({callers: rate(cnn, callers) for callers in range(1, MOST + 1)})
     pool: Any = MemoryDecoders(FramePlan.of(spec))
     if not _spent_s:
         if hasattr(filling.CnnThreads, "_gather"):

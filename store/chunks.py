@@ -89,7 +89,8 @@ def write_batch(
     """
     place = Place(url, storage_options)
     with translated(place.url):
-        array = _open(place, read_only=False)
+        # Zarr leaves out a chunk of zeros, and looks for one slowly.
+        array = _open(place, read_only=False, whole=bool(features.view(np.uint8).any()))
         start, stop = _bounds(array, batch, place)
         if features.shape != (stop - start, *array.shape[1:]):
             raise ValueError(
@@ -107,13 +108,14 @@ def write_batch(
     return digests
 
 
-def _open(place: Place, *, read_only: bool) -> zarr.Array[Any]:
+def _open(place: Place, *, read_only: bool, whole: bool = False) -> zarr.Array[Any]:
     store = place.zarr(read_only=read_only)
     if place.local is not None and not place.has("features/zarr.json"):
         raise StoreUnwritable(
             f"the store {place.url} has vanished: bring it back, or make a new store"
         )
-    return zarr.open_array(store, path="features", mode="r" if read_only else "r+")
+    mode = "r" if read_only else "r+"
+    return zarr.open_array(store, path="features", mode=mode, config={"write_empty_chunks": whole})
 
 
 def _bounds(features: zarr.Array[Any], batch: int, place: Place) -> tuple[int, int]:

@@ -112,23 +112,20 @@ def extract_batch(batch: Batch) -> BatchResult:
     stage = first_stage(batch.stage)
     before = stage.extractor.seconds()
     report = _reporter(batch)
+    chunk, damaged = _kept_rows(batch)
     results = stage.extractor.extract(
         [_source(clip) for clip in batch.clips],
         on_clip=lambda result: report(batch.clips[result.index].row, result),
         stop=stop_event(batch.run),
+        into=[chunk[clip.row - batch.first_row] for clip in batch.clips],
     )
     extracted = time.perf_counter()
     hashes = [
         _hash_of(clip, result, stage.take_hash(clip.path))
         for clip, result in zip(batch.clips, results, strict=True)
     ]
-    damaged: list[int] = []
     digests = None
     if any(result.status != "stopped" for result in results):
-        chunk, damaged = _kept_rows(batch)
-        for clip, result in zip(batch.clips, results, strict=True):
-            if result.features is not None:
-                chunk[clip.row - batch.first_row] = result.features
         if batch.stage.previews:
             # Before the features: a ready row has its pictures.
             pairs = zip(batch.clips, results, strict=True)

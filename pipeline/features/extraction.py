@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.backbones.protocol import Backbone
@@ -69,15 +70,18 @@ class Extractor:
         *,
         on_clip: Callable[[ClipResult], None] = lambda result: None,
         stop: threading.Event | None = None,
+        into: Sequence[NDArray[Any]] | None = None,
     ) -> list[ClipResult]:
         """The results of a batch of clips, in the clips' order.
 
+        `into`: for each clip where its features go, (steps, *shape) zeros of the spec's dtype, as they
+        stay for a clip that is not ready; new arrays if not given.
         `on_clip` is called in this thread with every result as soon as it is known, in any order.
         Once `stop` is set, clips of which no frame has reached the CNN are returned as "stopped", the
         others are finished. A clip's own error is its result; an error of the engine or of the decoder
         pool is raised.
         """
-        call = _Call(self, clips)
+        call = _Call(self, clips, into)
         with self._news:
             self._calls.append(call)
         self._cnn.changed()
@@ -129,6 +133,7 @@ class _Clip:
     future: Future[ClipFrames] | None = None
     frames: ClipFrames | None = None
     job: Job | None = None
+    features: NDArray[Any] | None = None
     previews: tuple[bytes, ...] = ()
 
 
@@ -139,10 +144,16 @@ class _Call:
     round, and never while the pool is called (its threads call back into `_read`).
     """
 
-    def __init__(self, extractor: Extractor, sources: Sequence[ClipSource]) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        sources: Sequence[ClipSource],
+        into: Sequence[NDArray[Any]] | None,
+    ) -> None:
         self._of = extractor
         self._lock = extractor._news
         self._clips = [_Clip(index, source) for index, source in enumerate(sources)]
+        self._into = into
         self._ended: deque[tuple[_Clip, UnreadableClip | None]] = deque()
         self._fatal: BaseException | None = None
         self.waiting = deque(self._clips)
@@ -165,7 +176,7 @@ class _Call:
                 self._submit()
                 for clip, error in self._wait():
                     settle(_result(self._of._spec, clip, error))
-                    clip.job = clip.frames = None
+                    clip.job = clip.frames = clip.features = None
         return [results[index] for index in range(len(self._clips))]
 
     def abandon(self) -> list[_Clip]:
@@ -244,8 +255,10 @@ class _Call:
                 extractor._decode_s += frames.decode_s
                 clip.frames = frames
             if frames is not None and wanted:
+                clip.features = self._room(clip.index)
                 clip.job = Job(
                     frames.frames,
+                    clip.features[: len(frames)],
                     on_read=functools.partial(self._frames_read, clip),
                     on_done=functools.partial(self._features_done, clip),
                 )
@@ -261,6 +274,13 @@ class _Call:
         if not queued:
             self._frames_read(clip)
         extractor._cnn.changed()
+
+    def _room(self, index: int) -> NDArray[Any]:
+        """Where a clip's features go."""
+        if self._into is not None:
+            return self._into[index]
+        spec = self._of._spec
+        return np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
 
     def _frames_read(self, clip: _Clip) -> None:
         """A clip's frames are needed no more: give their memory and its share of bytes back."""
@@ -289,6 +309,5 @@ def _result(spec: Spec, clip: _Clip, error: UnreadableClip | None) -> ClipResult
         failed = empty_result(spec, clip.index, "failed", error.reason, error.detail)
         return replace(failed, sha256=error.sha256)
     assert clip.frames is not None
-    assert clip.job is not None
-    assert clip.job.features is not None
-    return ready_result(spec, clip.index, clip.frames, clip.job.features, clip.previews)
+    assert clip.features is not None
+    return ready_result(spec, clip.index, clip.frames, clip.features, clip.previews)

@@ -25,27 +25,29 @@ _PATIENCE_S = 2.0
 class Job:
     """One clip's frames in the queue of the CNN.
 
-    `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called; `features`
-    (n, *shape) are whole once `on_done` has been called with None. It may be called more than once
-    with the engine's error. Both are called from the CNN's threads.
+    `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called. What the CNN
+    makes of them is written into `features` (n, *shape), cast to its dtype, and whole once `on_done`
+    has been called with None. It may be called more than once with the engine's error. Both are called
+    from the CNN's threads.
     """
 
-    __slots__ = ("_copied", "_done", "count", "features", "frames", "on_done", "on_read", "taken")
+    __slots__ = ("_done", "_read", "count", "features", "frames", "on_done", "on_read", "taken")
 
     def __init__(
         self,
         frames: NDArray[np.uint8],
+        features: NDArray[Any],
         *,
         on_read: Callable[[], None],
         on_done: Callable[[BaseException | None], None],
     ) -> None:
         self.count = len(frames)
         self.frames: NDArray[np.uint8] | None = frames
-        self.features: NDArray[Any] | None = None
+        self.features = features
         self.on_read = on_read
         self.on_done = on_done
         self.taken = 0
-        self._copied = 0
+        self._read = 0
         self._done = 0
 
 
@@ -133,24 +135,28 @@ class CnnThreads:
         size = self._backbone.size
         buffer = np.empty((self._backbone.batch, size, size, 3), np.uint8)
         while pieces := self._take():
-            count = self._gather(pieces, buffer)
+            # Frames of one clip are a batch where they lie; those of several are copied into one.
+            whole = len(pieces) == 1
+            frames = _frames_of(pieces[0]) if whole else self._gather(pieces, buffer)
             started = time.perf_counter()
             features, error = None, None
             try:
-                features = self._backbone(buffer[:count])
+                features = self._backbone(frames)
             except Exception as caught:
                 error = caught
-            self._deliver(pieces, features, error, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            if whole:
+                self._frames_read(pieces[0])
+            self._deliver(pieces, features, error, seconds)
 
-    def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> int:
-        """Copy the pieces' frames into the batch, one after the other; returns their number."""
+    def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Copy the pieces' frames into a batch, one after the other."""
         count = 0
         for piece in pieces:
-            assert piece.job.frames is not None
-            buffer[count : count + len(piece)] = piece.job.frames[piece.start : piece.stop]
+            buffer[count : count + len(piece)] = _frames_of(piece)
             count += len(piece)
-            self._copied(piece)
-        return count
+            self._frames_read(piece)
+        return buffer[:count]
 
     def _take(self) -> list[_Piece]:
         """The next batch, waiting for it; empty when the threads are to end."""
@@ -193,11 +199,11 @@ class CnnThreads:
                 break
         return pieces
 
-    def _copied(self, piece: _Piece) -> None:
+    def _frames_read(self, piece: _Piece) -> None:
         job = piece.job
         with self._news:
-            job._copied += len(piece)
-            read = job._copied == job.count
+            job._read += len(piece)
+            read = job._read == job.count
             if read:
                 job.frames = None
         if read:
@@ -210,9 +216,15 @@ class CnnThreads:
         error: Exception | None,
         seconds: float,
     ) -> None:
-        over: list[Job] = []
         if features is not None:
-            self._hand_out(pieces, features)
+            at = 0
+            # A finite float32 may be none in the features' dtype: the clip's result says so.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for piece in pieces:
+                    rows = features[at : at + len(piece)]
+                    piece.job.features[piece.start : piece.stop] = rows
+                    at += len(piece)
+        over: list[Job] = []
         with self._news:
             self.busy_s += seconds
             for piece in pieces:
@@ -223,14 +235,7 @@ class CnnThreads:
         for job in over:
             job.on_done(error)
 
-    def _hand_out(self, pieces: list[_Piece], features: NDArray[Any]) -> None:
-        """Copy a batch's features to its jobs; the lock is not held over the copies."""
-        at = 0
-        for piece in pieces:
-            job = piece.job
-            with self._news:
-                # Another thread may have another piece of this job.
-                if job.features is None:
-                    job.features = np.empty((job.count, *features.shape[1:]), features.dtype)
-            job.features[piece.start : piece.stop] = features[at : at + len(piece)]
-            at += len(piece)
+
+def _frames_of(piece: _Piece) -> NDArray[np.uint8]:
+    assert piece.job.frames is not None
+    return piece.job.frames[piece.start : piece.stop]

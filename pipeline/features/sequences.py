@@ -63,20 +63,18 @@ def ready_result(
     spec: Spec,
     index: int,
     read: ClipFrames,
-    values: NDArray[Any],
+    features: NDArray[Any],
     previews: tuple[bytes, ...] = (),
 ) -> ClipResult:
-    """The sequence of a clip whose frames gave `values` (n, *shape), padded to the spec's steps.
+    """The sequence of a clip: `features` (steps, *shape), zero behind the clip's frames.
 
     It is a failure, `not_finite`, where a value is no finite number in the spec's dtype: float32
     may hold what overflows float16. Only the facts of `read` are used, not its frames.
     """
-    count = len(values)
+    count = len(read.frame_index)
     result = replace(empty_result(spec, index, "failed"), **read.facts, sha256=read.sha256)
-    features = np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        features[:count] = values
     if features.dtype.kind == "f" and not np.isfinite(features).all():
+        features[:] = 0
         detail = f"a feature is no finite number as {spec.dtype}"
         return replace(result, reason="not_finite", detail=detail)
     result.mask[:count] = True
