@@ -21,7 +21,7 @@ from pipeline.predict.overlay import write_gif, write_overlay
 from pipeline.predict.shots import shots
 from pipeline.predict.sliding import Pace, make_timeline
 from pipeline.predict.timeline import Segment, Timeline, overlap, rolling_average, segments
-from pipeline.spec import Sampling, Spec
+from pipeline.spec import RULES, Sampling, Spec
 from tests.features.clips import write_numbered_clip
 
 FPS = 10
@@ -238,7 +238,7 @@ def test_a_video_shorter_than_a_window_is_one_window(
 
 
 @pytest.mark.parametrize(("frames", "window_s"), [(1, 2.0), (1, 0.0), (8, 1000.0)])
-@pytest.mark.parametrize("rule", ["uniform", "stride", "first", "fps"])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_clip_of_one_frame_or_a_window_of_many_clips_gives_one_window(
     tmp_path: Path, frames: int, window_s: float, rule: str
 ) -> None:

@@ -15,8 +15,9 @@ from flows.exchange.arrays import Foreign
 from flows.exchange.entries import Entry
 from flows.exchange.sources import Source
 from flows.exchange.told import Told
+from flows.settings.features import parse_sampling
 from pipeline.errors import ConfigError, UnreadableClip
-from pipeline.spec import IMPORTED, RULES, Sampling, Spec
+from pipeline.spec import IMPORTED, Sampling, Spec
 
 MOST_CHUNK_BYTES = 1 << 31
 """Of the rows of one chunk, which are in memory at once."""
@@ -62,17 +63,7 @@ def spec_of(source: Source, rules: Rules, name: str) -> Spec:
             f"none of the {len(source.entries)} arrays can be read, e.g. {source.entries[0].file}: "
             "look at what wrote them"
         )
-    rule, _, number = rules.sampling.partition("=")
-    told: dict[str, Any] = {"rule": rule or IMPORTED}
-    if rule and rule not in RULES:
-        raise ConfigError(f"sampling {rule!r} is not known: use one of {', '.join(RULES)}")
-    if number:
-        try:
-            told[rule] = float(number) if rule == "fps" else int(number)
-        except ValueError:
-            raise ConfigError(
-                f"sampling is {rules.sampling!r}: write fps=2.5 or stride=4"
-            ) from None
+    told = parse_sampling(rules.sampling) if rules.sampling else {"rule": IMPORTED}
     dtype: Any = _stored_dtype(first.dtype) if rules.dtype == "auto" else rules.dtype
     shape = _clip_shape(first)[1:]
     if not dtype or not shape or min(shape) < 1:

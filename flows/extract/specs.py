@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flows.settings import FeaturesSettings
+from flows.settings.features import parse_sampling
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import DEFAULT_BACKBONE, Weights, describe, resolve_weights
 from pipeline.features.stage import Stage, remembered_weights
-from pipeline.spec import NUMBERS, RULES, Sampling, Spec
+from pipeline.spec import NUMBERS, Sampling, Spec
 
 
 def stage_of(
@@ -73,27 +74,11 @@ def require_batch(existing: Any, settings: FeaturesSettings) -> None:
 
 def sampling_of(settings: FeaturesSettings) -> Sampling:
     """The sampling rule of the settings; `fps=N` and `stride=N` carry their number with them."""
-    rule, _, number = settings.sampling.partition("=")
-    if rule not in RULES:
-        raise ConfigError(f"sampling {rule!r} is not known: use one of {', '.join(RULES)}")
-    values: dict[str, Any] = {
-        "rule": rule,
-        "steps": settings.frames,
-        "stride": settings.stride,
-        "offset": settings.offset,
-    }
-    if number:
-        try:
-            values[rule] = float(number) if rule == "fps" else int(number)
-        except ValueError:
-            raise ConfigError(
-                f"sampling is {settings.sampling!r}: write fps=2.5 or stride=4"
-            ) from None
-        if rule not in NUMBERS:
-            raise ConfigError(f"sampling {rule!r} takes no number: write just {rule}")
-    if rule in RULES and rule not in NUMBERS:
-        values["stride"] = 0
-    return Sampling(**values)
+    given = parse_sampling(settings.sampling)
+    stride = settings.stride if given["rule"] in NUMBERS else 0
+    return Sampling(
+        **{"steps": settings.frames, "stride": stride, "offset": settings.offset} | given
+    )
 
 
 def require_same(stored: Spec, asked: Spec, url: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.settings.field import MOST_PROCESSES, setting
+from pipeline.errors import ConfigError
+from pipeline.spec import NUMBERS, RULES, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,9 @@ class FeaturesSettings:
     )
     frames: int = setting(40, "steps in every sequence", metavar="N", least=1, most=100_000)
     sampling: str = setting(
-        "uniform", "which frames: uniform, first, stride=N or fps=N", metavar="RULE"
+        "uniform",
+        f"which frames: {', '.join(f'{rule}=N' if rule in NUMBERS else rule for rule in RULES)}",
+        metavar="RULE",
     )
     stride: int = setting(0, "frames from one step to the next, for --sampling stride", metavar="N")
     offset: float = setting(
@@ -53,7 +57,7 @@ class FeaturesSettings:
     )
     backbone: str = setting(
         "",
-        "the first stage: inception_v3, another keras.applications model, frames or pose "
+        "the first stage, e.g. inception_v3, another keras.applications model, frames or pose "
         "(default: the store's own, else inception_v3)",
         metavar="NAME",
     )
@@ -137,3 +141,21 @@ class FeaturesSettings:
     )
     lease: bool = setting(True, "hold the store's lease while writing")
     dry_run: bool = setting(False, "say what would be done and how long it may take; do nothing")
+
+
+def parse_sampling(text: str) -> dict[str, Any]:
+    """The `rule` of a `Sampling` and, by its name, the number behind it: `fps=2.5`, `stride=4`.
+
+    Raises `ConfigError` for a rule that is not known, and for a number that it does not take.
+    """
+    rule, _, number = text.partition("=")
+    if rule not in RULES:
+        raise ConfigError(f"sampling {rule!r} is not known: use one of {', '.join(RULES)}")
+    if not number:
+        return {"rule": rule}
+    if rule not in NUMBERS:
+        raise ConfigError(f"sampling {rule!r} takes no number: write just {rule}")
+    try:
+        return {"rule": rule, rule: type(getattr(Sampling(), rule))(number)}
+    except ValueError:
+        raise ConfigError(f"sampling is {text!r}: write fps=2.5 or stride=4") from None

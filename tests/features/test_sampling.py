@@ -17,6 +17,7 @@ from pipeline.features.decoding import FramePlan, read_clip, seeking
 from pipeline.features.sampling import SamplingRule, needs_length, sample_indices
 from pipeline.predict.sliding import Pace
 from pipeline.spec import Sampling
+from tests.frames import paths
 
 from .clips import number_in, write_numbered_clip
 
@@ -28,7 +29,7 @@ rates = st.floats(0.5, 240)
 
 @st.composite
 def samplings(draw: st.DrawFn) -> Sampling:
-    rule = draw(st.sampled_from(["uniform", "stride", "first", "fps"]))
+    rule = draw(st.sampled_from(spec.RULES))
     return Sampling(
         rule=rule,
         steps=draw(steps),
@@ -124,6 +125,13 @@ def test_every_rule_has_one_entry_that_says_how_it_picks() -> None:
     for rule in rules.RULES.values():
         assert (rule.indices is None) != (rule.moments is None)
         assert rule.gap is not None or rule.needs_length
+
+
+def test_the_laws_and_the_frame_corpus_are_tried_with_every_rule() -> None:
+    """Where a rule is drawn by name, or has its words in the reference, none is left out."""
+    assert set(paths.RULES) == set(paths.FITS) == set(spec.RULES)
+    for name, sampling in paths.RULES.items():
+        assert sampling.rule == name
 
 
 def test_a_new_rule_is_one_entry_that_every_reader_follows(

@@ -326,6 +326,8 @@ def test_features_and_predictions_need_what_computed_them(tmp_path: Path, capsys
     words = ["--from", str(folder_of(tmp_path / "in")), "--store", url, "--source", "i3d"]
     assert main(["import", *words, "--sampling", "stride=16"]) == 0
     assert store.open(url).spec["sampling"]["rule"] == "stride"
+    assert main(["import", *words, "--sampling", "uniform=3"]) == 1
+    assert "sampling 'uniform' takes no number: write just uniform" in capsys.readouterr().err
     assert main(["show", "--store", url]) == 0
     assert "imported from i3d" in capsys.readouterr().out
     (tmp_path / "a.mp4").write_bytes(b"a clip")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from dataclasses import Field, fields
 from pathlib import Path
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from flows.cli import COMMANDS, resolve
 from flows.cli.main import main
+from flows.settings.features import FeaturesSettings, parse_sampling
 from flows.settings.resolve import Parser, add_flags
 from pipeline.errors import ConfigError
 from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS, TrainConfig
+from pipeline.spec import RULES
 
 SETTINGS = [
     (command, item)
@@ -254,3 +257,15 @@ def test_a_training_has_the_same_defaults_from_the_command_line_as_from_python(
         assert ours[name].default == getattr(DEFAULTS, name), name
     for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("split", SPLITS)):
         assert ours[name].metadata["choices"] == known
+
+
+def test_a_rule_is_read_with_its_number_and_every_rule_is_in_the_help() -> None:
+    assert parse_sampling("uniform") == {"rule": "uniform"}
+    assert parse_sampling("stride=4") == {"rule": "stride", "stride": 4}
+    assert parse_sampling("fps=2.5") == {"rule": "fps", "fps": 2.5}
+    for text in ("nix", "uniform=3", "stride=1.5", "fps=x"):
+        with pytest.raises(ConfigError, match="sampling"):
+            parse_sampling(text)
+    words = next(item for item in fields(FeaturesSettings) if item.name == "sampling")
+    for rule in RULES:
+        assert re.search(rf"\b{rule}\b", words.metadata["help"])

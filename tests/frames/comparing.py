@@ -55,6 +55,8 @@ class Truth:
             )
         if rule == "fps":
             return self._at_moments(sampling.fps)[: len(steps)]
+        if rule not in ("stride", "first"):
+            raise NotImplementedError(f"the reference has no words for the rule {rule}")
         stride = sampling.stride if rule == "stride" else 1
         places = [int(0.5 * min(stride, n) + k * stride) for k in steps]
         return [place for place in places if place < n]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.frames.comparing import LEVELS, SECONDS
 from tests.frames.corpus import ALL, HERE, Examined, opened
+from tests.frames.paths import RULES
 from tests.frames.recipes import RECIPES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "frames.md"
@@ -82,6 +83,7 @@ def page_rows(text: str) -> list[str]:
     return [line for line in table.splitlines()[2:] if line.startswith("|")]
 
 
+_NAMED = " and ".join(", ".join(f"`{rule}`" for rule in RULES).rsplit(", ", 1))
 _HEAD = f"""
 # The right frames
 
@@ -92,7 +94,7 @@ each file: its pictures upright, in RGB, none dropped or doubled, and their time
 
 - every way on which frames leave a clip: the reader, the reader that seeks (as if every clip were a long
   one), the reader in a process of its own, and a timeline with a window to each frame;
-- every rule: `uniform`, `fps`, `stride` and `first`, with counts declared that are right, absent, too low
+- every rule: {_NAMED}, with counts declared that are right, absent, too low
   and too high; and with them the fits `pad`, `crop` and `squash`.
 
 Compared are which frames come (by their index and by the number painted into them), how many, whether
