@@ -142,12 +142,22 @@ class CnnThreads:
             features, error = None, None
             try:
                 features = self._backbone(frames)
+                self._require_declared(features, pieces[0].job.features)
             except Exception as caught:
-                error = caught
+                features, error = None, caught
             seconds = time.perf_counter() - started
             if whole:
                 self._frames_read(pieces[0])
             self._deliver(pieces, features, error, seconds)
+
+    def _require_declared(self, features: NDArray[Any], stored: NDArray[Any]) -> None:
+        """Raise `ValueError` where a step is of another shape or kind than the store has room for."""
+        given, declared = features.shape[1:], stored.shape[1:]
+        if given != declared or not np.can_cast(features.dtype, stored.dtype, "same_kind"):
+            raise ValueError(
+                f"backbone {self._backbone.name} gave {given} {features.dtype} for a frame and declares "
+                f"{declared} {stored.dtype}: mend its `BackboneKind`, or what it returns"
+            )
 
     def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Copy the pieces' frames into a batch, one after the other."""

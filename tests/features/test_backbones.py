@@ -312,6 +312,37 @@ def test_auto_takes_openvino_on_a_cpu_and_keras_where_the_user_or_a_gpu_says(
         keras_family.choose_engine("tensorrt")
 
 
+WITHOUT_WEIGHTS = [name for name in backbones.backbone_names() if not describe(name).needs_weights]
+
+
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+def test_a_backbone_without_weights_keeps_the_interfaces_promises(name: str) -> None:
+    """The promises of `Backbone`, asked of every family that can be loaded here and now."""
+    kind = describe(name)
+    spec = Spec(backbone=name, size=kind.size, shape=kind.shape, dtype=kind.dtype)
+    backbone = load(spec, resolve_weights("", name))
+    assert (backbone.name, backbone.size, backbone.shape) == (name, kind.size, kind.shape)
+    frames = noise(backbone.batch, kind.size)
+    whole = backbone(frames)
+    assert whole.shape == (len(frames), *kind.shape)
+    assert np.isfinite(whole).all()
+    assert np.can_cast(whole.dtype, kind.dtype, "same_kind")
+    np.testing.assert_array_equal(backbone(frames), whole)
+    if not backbone.whole_clips:
+        np.testing.assert_array_equal(backbone(frames[::-1].copy())[::-1], whole)
+        np.testing.assert_array_equal(backbone(frames[-1:]), whole[-1:])
+    with ThreadPoolExecutor(2) as threads:
+        for features in threads.map(backbone, [frames] * 4):
+            np.testing.assert_array_equal(features, whole)
+    kept = whole.copy()
+    frames[:] = 0
+    backbone(frames)
+    np.testing.assert_array_equal(whole, kept)
+    for wrong in (noise(0, kind.size), noise(1, kind.size - 1), noise(1, kind.size) / 255):
+        with pytest.raises(ValueError, match="frames"):
+            backbone(wrong)
+
+
 def test_the_frames_backbone_gives_the_pixels_back() -> None:
     kind = describe("frames")
     spec = Spec(backbone="frames", size=kind.size, shape=kind.shape, dtype=kind.dtype)

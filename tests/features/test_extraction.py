@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.features.decoding.values import FACTS
 from pipeline.features.extraction import ClipResult, ClipSource, Extractor
+from pipeline.spec import Spec
 from store import COLUMNS
 from tests.features.extraction_fakes import (
     SIZE,
@@ -272,6 +273,25 @@ def test_seconds_add_up_over_calls(pool: ThreadDecoders) -> None:
     assert seconds["decode"] == 1.0
     assert seconds["cnn"] > 0
     assert seconds["waiting"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "gives"),
+    [
+        (small_spec(), lambda frames: feature_of(frames)[:, :1]),  # would be broadcast to all three
+        (small_spec(), lambda frames: feature_of(frames)[:, None]),
+        (small_spec(dtype="uint8"), feature_of),  # would be cut to whole numbers
+    ],
+)
+def test_a_backbone_that_gives_another_step_than_it_declares_is_an_error(
+    spec: Spec, gives: Callable[[np.ndarray], np.ndarray], pool: ThreadDecoders
+) -> None:
+    class Wrong(SumBackbone):
+        def __call__(self, frames: np.ndarray) -> np.ndarray:
+            return gives(frames)
+
+    with Extractor(spec, Wrong(), pool) as extractor, pytest.raises(RuntimeError, match="declares"):
+        extractor.extract(clips("1/6", "2/3"))
 
 
 def test_a_result_shows_shapes_and_not_data(pool: ThreadDecoders) -> None:

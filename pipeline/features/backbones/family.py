@@ -20,10 +20,10 @@ from pipeline.spec import Dtype, Spec
 class BackboneKind:
     """What one backbone reads and gives.
 
-    Frames are fitted to `size` × `size` pixels with `interpolation`; one step is `shape` of `dtype`
-    in the store. `has_precisions` is false where values are always computed in float32 (or not
-    computed at all), so that `auto` precision means float32. `one_line` is for a list that people
-    read.
+    Frames are fitted to `size` × `size` pixels with `interpolation`; one step is `shape` of `dtype`.
+    Whole numbers (uint8) are stored as such; a store of others has the type that the run's `--dtype`
+    names. `has_precisions` is false where values are always computed in float32 (or not computed at
+    all), so that `auto` precision means float32. `one_line` is for a list that people read.
     """
 
     name: str
