@@ -37,7 +37,7 @@ FILLS: dict[str, tuple[str, object]] = {
     "reason": ("string", ""),
     "status": ("uint8", 0),
 }
-COLUMNS = tuple(FILLS)
+COLUMNS = (*(name for name in FILLS if name != "status"), "status")
 """Per-clip columns in the order in which they are committed: `status` last."""
 
 STEP_FILLS: dict[str, tuple[str, object]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.decoding import FramePlan, read_clip, seeking
 from pipeline.features.decoding.fit import fit_picture
+from pipeline.features.decoding.values import DecoderFacts
 from pipeline.features.decoding.video import Video
 from pipeline.features.sampling import sample_indices
 from pipeline.spec import Sampling, Spec
@@ -330,3 +332,11 @@ def test_odd_files_end_as_expected(folder: str, row: dict[str, str]) -> None:
     if folder == "odd":
         assert found[1] in row["reason"].split("|")
     assert found[2] == row.get("frames_decoded", row.get("frames"))
+
+
+def test_every_fact_of_the_decoder_is_filled_in(tmp_path: Path) -> None:
+    """A fact that `read_clip` leaves out would be written as that of a clip that cannot be read."""
+    read = read_clip(str(write_numbered_clip(tmp_path / "a.mp4", 20)), FramePlan(size=96))
+    unread = DecoderFacts()
+    assert [name for name, fact in read.facts.items() if fact == getattr(unread, name)] == []
+    assert math.isfinite(read.pixel_aspect)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import seeking
 from pipeline.features.decoding.through import Kept, OnProgress, read_through
-from pipeline.features.decoding.values import ClipFrames, FramePlan
+from pipeline.features.decoding.values import ClipFrames, DecoderFacts, FramePlan
 from pipeline.features.decoding.video import Video
 from pipeline.features.files import read_start
 
@@ -63,12 +63,22 @@ def read_clip(
                 video = opened.enter_context(Video(path, plan.max_pixels))
         kept, indices = result or read_through(video, path, plan, room, on_progress)
         reason = _warning(video, kept)
+        facts = _facts(video, kept)  # while the file is open
     if not len(indices):
         raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
     return ClipFrames(
         frames=_in_order(kept, indices),
         frame_index=indices.astype(np.int32),
         timestamp=np.array(kept.times)[indices].astype(np.float32),
+        **facts.facts,
+        reason=reason,
+        decode_s=time.thread_time() - began,
+    )
+
+
+def _facts(video: Video, kept: Kept) -> DecoderFacts:
+    """Every decoder column of a clip that was read, asked of the open file."""
+    return DecoderFacts(
         fps=video.fps,
         width=video.width,
         height=video.height,
@@ -76,8 +86,6 @@ def read_clip(
         frames_declared=video.declared,
         frames_decoded=len(kept.times),
         decoder="pyav",
-        reason=reason,
-        decode_s=time.thread_time() - began,
     )
 
 
