@@ -112,15 +112,14 @@ def markdown(summary: Summary) -> str:
     labelled = list(summary.labelled())
     lines = [f"# {summary.headline()}", ""]
     lines += [*markdown_table(("rows of the store", "count"), sorted(summary.rows.items())), ""]
-    counts = [(label, value) for label, value in labelled if isinstance(value, int)]
-    lines += [*markdown_table(("this run", "clips"), counts), ""]
+    counts = [fact for fact in labelled if type(fact[1]) in (int, float)]
+    lines += [*markdown_table(("this run", "count"), counts), ""]
     if seconds := summary.stage_seconds:
         rows = [(name, f"{s:.1f}", f"{share:.0%}") for name, s, share in stage_rows(seconds)]
         lines += [*markdown_table(("stage", "seconds", "share"), rows), "", advice(seconds), ""]
         lines += [picture("stage shares", charts.stage_shares(seconds)), ""]
     if len(summary.throughput) > 2:
         lines += [picture("frames per second", charts.throughput(summary.throughput)), ""]
-    lines += [
-        f"{label}: `{value}`  " for label, value in labelled if isinstance(value, str) and value
-    ]
+    texts = [fact for fact in labelled if fact not in counts]
+    lines += [f"{label}: `{value}`  " for label, value in texts if value]
     return "\n".join(lines)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from flows.extract.batches import BatchResult
+from flows.extract.summary import Summary
 from store import FAILED, READY, Writer
 
 
@@ -36,15 +37,27 @@ class Totals:
 
     def add(self, other: Totals) -> None:
         """Add the results of another pass."""
-        for name in ("ready", "failed", "stopped", "frames", "write_s", "commit_s"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.failures += other.failures
-        self.warnings += other.warnings
-        for name, value in other.stage_seconds.items():
-            self.stage_seconds[name] = self.stage_seconds.get(name, 0.0) + value
-        self.damaged += other.damaged
-        self.stopped_by = self.stopped_by or other.stopped_by
-        self.software |= other.software
+        for item in fields(self):
+            mine, more = getattr(self, item.name), getattr(other, item.name)
+            setattr(self, item.name, _added(mine, more))
+
+    def facts(self) -> dict[str, Any]:
+        """The totals that are facts of a run's `Summary`, too: the fields of the same name."""
+        names = {item.name for item in fields(Summary)}
+        return {i.name: getattr(self, i.name) for i in fields(self) if i.name in names}
+
+
+def _added(mine: Any, more: Any) -> Any:
+    """Counts, seconds and lists are added, numbers by name each; of texts, the first that says something.
+
+    >>> _added({"cnn": 1.0}, {"cnn": 2.0, "decode": 1.0})
+    {'cnn': 3.0, 'decode': 1.0}
+    """
+    if isinstance(mine, str):
+        return mine or more
+    if isinstance(mine, dict):
+        return mine | {k: _added(mine[k], v) if k in mine else v for k, v in more.items()}
+    return mine + more
 
 
 class Committer:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from prefect_dask import DaskTaskRunner
@@ -72,21 +73,16 @@ def extract(
     if busy:
         # What the next dry run goes by: the rate without the start of the workers.
         writer.set_attributes(last_run={"frames_per_second": round(totals.frames / busy, 2)})
-    return replace(
-        prepared.summary,
-        outcome="interrupted" if totals.stopped_by else "done",
-        stopped_by=totals.stopped_by,
-        ready=totals.ready,
-        failed=totals.failed,
-        left=int((writer.column("status") == PENDING).sum()),
-        frames=totals.frames,
-        failures=totals.failures,
-        warnings=dict(totals.warnings),
-        stage_seconds={name: round(value, 3) for name, value, _ in stage_rows(seconds)},
-        engine=totals.software.get("engine", ""),
-        throughput=curve,
-        dashboard=dashboard,
-    )
+    known: dict[str, Any] = {
+        "outcome": "interrupted" if totals.stopped_by else "done",
+        "left": int((writer.column("status") == PENDING).sum()),
+        "warnings": dict(totals.warnings),
+        "stage_seconds": {name: round(value, 3) for name, value, _ in stage_rows(seconds)},
+        "engine": totals.software.get("engine", ""),
+        "throughput": curve,
+        "dashboard": dashboard,
+    }
+    return replace(prepared.summary, **totals.facts() | known)
 
 
 def _in_passes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 
 import store
 from flows.extract import cluster
+from flows.extract.artifacts import markdown
 from flows.extract.batches import BatchResult
 from flows.extract.commit import Committer, Totals
+from flows.extract.summary import Summary, shown
 from tests.store.stores import clips, create, features_of, filled
 
 SPENT = ({"decode": 1.0, "cnn": 2.0}, {"decode": 4.0, "cnn": 2.5})
@@ -119,6 +123,44 @@ def test_the_totals_of_two_passes_add_up() -> None:
     assert (total.ready, total.failed, total.stopped, total.damaged) == (3, 1, 1, [3, 4])
     assert total.stage_seconds == {"cnn": 3.0, "decode": 1.0}
     assert (total.stopped_by, total.software) == ("SIGINT", {"engine": "a"})
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Totals)])
+def test_no_total_is_lost_where_passes_are_added(name: str) -> None:
+    """A fact that counts over batches is one more field here, and nothing else."""
+    old = getattr(Totals(), name)
+    values = {int: 2, float: 0.5, str: "x", list: [3], dict: {"a": 1}, Counter: Counter(a=1)}
+    new = values[type(old)]
+    total, later = Totals(**{name: new}), Totals()
+    later.add(total)
+    assert getattr(later, name) == new
+    later.add(Totals())
+    assert getattr(later, name) == new
+
+
+def test_a_total_that_a_summary_has_too_is_its_fact() -> None:
+    facts = Totals(ready=1, frames=40, commit_s=2.0).facts()
+    assert (facts["ready"], facts["frames"]) == (1, 40)
+    assert facts.keys() == {item.name for item in fields(Totals)} & {
+        item.name for item in fields(Summary)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MoreFacts(Summary):
+    read: int = field(default=0, metadata=shown("frames read"))
+    hours: float = field(default=0.0, metadata=shown("hours of video"))
+    whole: bool = field(default=False, metadata=shown("whole folder"))
+
+
+def test_every_fact_with_a_label_is_on_the_runs_page_whatever_its_type() -> None:
+    page = markdown(
+        _MoreFacts(store="a.zarr", outcome="done", clips=5, read=900, hours=1.25, whole=True)
+    )
+    assert "| this run | count |" in page  # not all that is counted are clips
+    assert "| frames read | 900 |" in page
+    assert "| hours of video | 1.25 |" in page
+    assert "whole folder: `True`" in page
 
 
 @pytest.mark.parametrize("gpus", [[], ["0", "1"]], ids=["cpu", "gpus"])
