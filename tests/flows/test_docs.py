@@ -17,7 +17,11 @@ import pytest
 import store
 from benchmarks import pages
 from flows.cli import COMMANDS, module_of
+from pipeline.features.backbones import DEFAULT_BACKBONE, backbone_names
+from pipeline.features.backbones.keras_models import KERAS_MODELS
+from pipeline.heads.zoo import HEADS
 from pipeline.spec import Sampling, Spec
+from store.layout import STEP_COLUMNS
 from tests.flows import running
 
 ROOT = running.ROOT
@@ -69,6 +73,31 @@ def test_every_command_has_examples_and_a_section_in_the_reference() -> None:
     for name in COMMANDS:
         assert f"pixels-once {name}" in module_of(name).EXAMPLES
         assert f"\n## {name}\n" in page
+
+
+def test_the_reference_in_the_repository_is_what_the_commands_say() -> None:
+    """Written by `python -m benchmarks.pages`; the site's build would write it, unnoticed."""
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert page == pages.cli_page()
+
+
+def test_every_command_has_a_target_in_the_makefile() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+): .*## .+\n\t\$\(call run,\1\)$", text, re.M))
+    assert targets == set(COMMANDS)
+
+
+def test_every_head_and_first_stage_has_its_line_in_the_page_on_them() -> None:
+    page = (ROOT / "docs" / "heads.md").read_text(encoding="utf-8")
+    lines = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    ours = {name for name in backbone_names() if name not in KERAS_MODELS}
+    assert {*HEADS, *ours, DEFAULT_BACKBONE} - lines == set()
+
+
+def test_every_column_of_a_store_has_its_line_in_the_page_on_the_format() -> None:
+    page = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*)\|", page, re.M))))
+    assert {*store.COLUMNS, *STEP_COLUMNS} - named == set()
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
