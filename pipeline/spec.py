@@ -95,7 +95,7 @@ class Spec:
         Fields that came after the first stores are left out at their defaults, so that those
         stores keep their fingerprints.
         """
-        values = {k: v for k, v in asdict(self).items() if _LATER.get(k, _NEVER) != v}
+        values = _without_defaults(asdict(self))
         return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
     @classmethod
@@ -139,12 +139,24 @@ class Spec:
         >>> Spec(fit="crop").differences(Spec(fit="pad"))
         {'fit': ('crop', 'pad')}
         """
-        mine, theirs = (flat(_LATER | spec.to_dict()) for spec in (self, other))
+        mine, theirs = (_LATER | flat(spec.to_dict()) for spec in (self, other))
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
 
-_LATER = {"aspect": "stored", "source": ""}
+_LATER: dict[str, Any] = {"aspect": "stored", "source": ""}
+"""Field → default of those that came after the first stores; of the sampling as `sampling.NAME`."""
+
 _NEVER = object()
+
+
+def _without_defaults(values: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            kept[name] = _without_defaults(value, f"{inside}{name}.")
+        elif _LATER.get(f"{inside}{name}", _NEVER) != value:
+            kept[name] = value
+    return kept
 
 
 def flat(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from flows.extract.artifacts import markdown
 from flows.extract.specs import stage_of
 from flows.extract.summary import Summary
 from flows.settings import FeaturesSettings
+from pipeline import spec as spec_module
 from pipeline.errors import ConfigError, SpecMismatch, UnreadableClip
 from pipeline.features.catalog import discover
 from pipeline.features.decoding import FramePlan, read_clip, seeking
@@ -200,6 +201,24 @@ def test_an_older_spec_means_pixels_as_stored_and_keeps_its_fingerprint() -> Non
     assert old.differences(new) == {"aspect": ("stored", "display")}
     with pytest.raises(ConfigError, match="'wide' is not known"):
         Spec(aspect="wide")  # type: ignore[arg-type]
+
+
+def test_the_fingerprints_of_existing_stores_stay_what_they_are() -> None:
+    """A field that came since the first stores, in the spec or in its sampling, is in `_LATER`."""
+    assert Spec().fingerprint == "ae92a4de1ab700da1faab6e22cada925edc97d2420e6b27bc3b408a57bccadb1"
+
+
+def test_a_later_field_of_the_sampling_too_is_left_out_at_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(spec_module._LATER, "sampling.offset", 0.5)
+    old, new = Spec(), Spec(sampling=Sampling(offset=0.25))
+    assert "offset" not in old.to_dict()["sampling"]
+    assert new.to_dict()["sampling"]["offset"] == 0.25
+    for spec in (old, new):
+        assert Spec.from_dict(spec.to_dict()) == spec
+    assert old.differences(new) == {"sampling.offset": (0.5, 0.25)}
+    assert new.differences(old) == {"sampling.offset": (0.25, 0.5)}
 
 
 @pytest.mark.parametrize(("width", "height"), [(161, 97), (97, 161), (160, 97)])
