@@ -4,7 +4,7 @@
 """
 
 from store.arrays import exists
-from store.chunks import read_batch, row_digests, write_batch
+from store.chunks import read_batch, read_previews, row_digests, write_batch, write_previews
 from store.creation import create
 from store.errors import (
     LeaseLost,
@@ -32,14 +32,11 @@ from store.layout import (
 from store.lease import holder
 from store.liveness import Holder
 from store.packing import pack, read_datasheet, unpack
-from store.previews import read_previews, write_previews
 from store.reader import Store
-from store.reader import open_store as open
-from store.repair import repair
+from store.reader import Store as open
 from store.sequences import Sequences
-from store.test_sets import add_test_set
-from store.verify import Report, verify
-from store.writer import Writer
+from store.verify import Report, repair, verify
+from store.writer import Writer, add_test_set
 
 __all__ = [
     "COLUMNS",

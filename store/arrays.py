@@ -7,35 +7,32 @@ no three levels of folders per chunk.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import zarr
+from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from store.errors import (
-    StoreDamaged,
-    StoreMismatch,
-    StoreNotFound,
-    StoreTooNew,
-    translated,
-)
+from store.errors import StoreDamaged, StoreMismatch, StoreNotFound, StoreTooNew, translated
 from store.layout import (
     COLUMNS,
     FILLS,
     FORMAT,
     FORMAT_VERSION,
     PREVIEW,
+    PREVIEW_BYTES,
+    PREVIEWS_PER_CLIP,
     ROWS_PER_CHUNK,
     STEP_COLUMNS,
     STEP_FILLS,
     Layout,
 )
-from store.place import Place
+from store.place import Options, Place, Url
 
-SMALL_CODECS = (ZstdCodec(level=1), Crc32cCodec())
+SMALL_CODECS: tuple[Any, ...] = (ZstdCodec(level=1), Crc32cCodec())
 """Small columns carry a checksum: they have no digest beside them that would show damage."""
 
 FEATURE_CODECS: tuple[Any, ...] = ()
@@ -43,10 +40,11 @@ FEATURE_CODECS: tuple[Any, ...] = ()
 
 KEYS = {"name": "default", "separator": "."}
 
+NEEDED = ("features", "status", "video_id")
+"""Arrays without which there is no store; another that is missing counts as unknown."""
 
-def exists(
-    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> bool:
+
+def exists(url: Url, *, storage_options: Options = None) -> bool:
     """Whether there is a store (of any version or spec) at `url`."""
     place = Place(url, storage_options)
     with translated(place.url):
@@ -90,10 +88,12 @@ def open_group(place: Place, *, read_only: bool = True) -> zarr.Group:
     return zarr.open_group(place.zarr(read_only=read_only), mode="r" if read_only else "r+")
 
 
-def open_arrays(group: zarr.Group, names: tuple[str, ...]) -> dict[str, zarr.Array[Any]]:
+def open_arrays(
+    group: zarr.Group, names: Sequence[str], *, needed: Iterable[str] = ()
+) -> dict[str, zarr.Array[Any]]:
     """These arrays, opened at once; an array that the store does not have is left out.
 
-    Raises `StoreDamaged` for an array whose metadata cannot be read.
+    Raises `StoreDamaged` for an array whose metadata cannot be read, or a missing one of `needed`.
     """
 
     def open_one(name: str) -> zarr.Array[Any] | None:
@@ -108,8 +108,15 @@ def open_arrays(group: zarr.Group, names: tuple[str, ...]) -> dict[str, zarr.Arr
             ) from error
 
     with ThreadPoolExecutor(8) as threads:
-        arrays = threads.map(open_one, names)
-    return {name: array for name, array in zip(names, arrays, strict=True) if array is not None}
+        opened = zip(names, threads.map(open_one, names), strict=True)
+        arrays = {name: array for name, array in opened if array is not None}
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise StoreDamaged(
+            f"the store {group.store_path} has no array {', '.join(missing)}: restore it from a "
+            "copy, or make a new store"
+        )
+    return arrays
 
 
 def level(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
@@ -117,18 +124,12 @@ def level(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
 
     A missing column (of a store that is older than the column) is added, filled as unknown.
     """
-    arrays = open_arrays(group, ("features", PREVIEW, *STEP_COLUMNS, *COLUMNS))
-    for name in ("features", "status", "video_id"):
-        if name not in arrays:
-            raise StoreDamaged(
-                f"the store {group.store_path} has no array {name}: restore it from a copy, "
-                "or make a new store"
-            )
+    arrays = open_arrays(group, ("features", PREVIEW, *STEP_COLUMNS, *COLUMNS), needed=NEEDED)
     rows = arrays["status"].shape[0]
     layout = layout_of(arrays["features"])
     for name in (*STEP_COLUMNS, *COLUMNS):
         if name not in arrays:
-            arrays[name] = create_column(group.store_path, name, layout, rows)
+            arrays[name] = create_array(group.store_path, name, layout, rows)
     for name, array in arrays.items():
         longer = array.shape[0] > rows
         if array.shape[0] != rows:
@@ -148,24 +149,59 @@ def layout_of(features: zarr.Array[Any]) -> Layout:
     )
 
 
-def chunk_key(name: str, chunk: int, array: zarr.Array[Any]) -> str:
+def chunk_key(array: zarr.Array[Any], chunk: int) -> str:
     """The key of one chunk of rows below the store's root."""
-    return f"{name}/{array.metadata.encode_chunk_key((chunk, *(0,) * (array.ndim - 1)))}"
+    return f"{array.path}/{array.metadata.encode_chunk_key((chunk, *(0,) * (array.ndim - 1)))}"
 
 
-def create_column(where: Any, name: str, layout: Layout, rows: int) -> zarr.Array[Any]:
-    """Make one small column, filled as unknown; returns it."""
-    steps = name in STEP_FILLS
-    dtype, fill = STEP_FILLS[name] if steps else FILLS[name]
-    inner = (layout.steps,) if steps else ()
+def span(array: zarr.Array[Any], chunk: int) -> tuple[int, int]:
+    """The first row of a chunk, and the one after its last."""
+    size = array.chunks[0]
+    return chunk * size, min((chunk + 1) * size, array.shape[0])
+
+
+def by_chunk(rows: NDArray[np.int64], size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Every chunk of `size` rows that holds some of `rows`, with their positions, by rising row."""
+    order = np.argsort(rows, kind="stable")
+    chunks = rows[order] // size
+    for at in np.split(order, np.flatnonzero(np.diff(chunks)) + 1):
+        if len(at):
+            yield int(rows[at[0]]) // size, at
+
+
+def row_numbers(rows: ArrayLike, total: int, url: str) -> NDArray[np.int64]:
+    """Row numbers as an array. Raises `ValueError` where a store of `total` rows lacks one."""
+    index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+    if len(index) and (index.min() < 0 or index.max() >= total):
+        raise ValueError(
+            f"rows {index.min()} to {index.max()} were asked for and {url} has {total}: pass row "
+            "numbers of its table"
+        )
+    return index
+
+
+def create_array(where: Any, name: str, layout: Layout, rows: int) -> zarr.Array[Any]:
+    """Make one array of the format, filled as unknown; returns it."""
+    size, codecs = ROWS_PER_CHUNK, SMALL_CODECS
+    inner: tuple[int, ...] = ()
+    dimensions: tuple[str, ...] = ("video",)
+    dtype, fill = FILLS.get(name, STEP_FILLS.get(name, ("uint8", 0)))
+    if name == "features":
+        size, codecs, dtype = layout.batch, FEATURE_CODECS, layout.dtype
+        inner, dimensions = layout.row_shape, layout.dimensions
+    elif name == PREVIEW:
+        size, inner = layout.batch, (PREVIEWS_PER_CLIP, PREVIEW_BYTES)
+        dimensions = ("video", "picture", "byte")
+    elif name in STEP_FILLS:
+        inner, dimensions = (layout.steps,), ("video", "step")
     return zarr.create_array(
         where,
         name=name,
         shape=(rows, *inner),
-        chunks=(ROWS_PER_CHUNK, *inner),
+        chunks=(size, *inner),
         dtype=dtype,
         fill_value=fill,
-        compressors=SMALL_CODECS,
+        compressors=codecs,
         chunk_key_encoding=KEYS,
-        dimension_names=("video", "step") if steps else ("video",),
+        dimension_names=dimensions,
     )

@@ -1,20 +1,26 @@
-"""One batch of features is one chunk, read and written whole; workers call this."""
+"""One batch is one chunk of features, and one of previews, read and written whole; workers call this.
+
+`preview` (video, picture, byte) uint8: three JPEG files a clip, each padded with zeros, zeros alone
+where there is none. No digest and no fingerprint covers them, and they are optional: a store without
+them, or with damaged ones, is complete.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from store.arrays import chunk_key
-from store.durable import sync_files
-from store.errors import LeaseLost, StoreDamaged, StoreUnwritable, translated
+from store.arrays import by_chunk, chunk_key, open_arrays, open_group, span
+from store.errors import LeaseLost, StoreDamaged, decoding, translated, vanished
+from store.layout import PREVIEW
 from store.lease import check_token
-from store.place import Place
+from store.place import Options, Place
 
 
 def row_digests(features: NDArray[Any]) -> NDArray[np.uint32]:
@@ -24,9 +30,13 @@ def row_digests(features: NDArray[Any]) -> NDArray[np.uint32]:
     return np.fromiter((google_crc32c.value(row) for row in rows), np.uint32, len(rows))
 
 
-def read_batch(
-    url: str, batch: int, *, storage_options: Mapping[str, Any] | None = None
-) -> NDArray[Any]:
+def decode(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
+    """Rows of an array; `StoreDamaged` names them where their chunk cannot be decoded."""
+    with decoding(f"rows {start} to {stop - 1} of {array.store_path}"):
+        return np.asarray(array[start:stop])
+
+
+def read_batch(url: str, batch: int, *, storage_options: Options = None) -> NDArray[Any]:
     """The features of one chunk's rows, (n, steps, *shape), n ≤ the batch size.
 
     A chunk that was never written reads as zeros. Raises `StoreDamaged` where the bytes cannot be
@@ -35,40 +45,24 @@ def read_batch(
     place = Place(url, storage_options)
     with translated(place.url):
         features = _open(place, read_only=True)
-        start, stop = _bounds(features, batch, place)
-        return decode(features, start, stop)
+        return decode(features, *_bounds(features, batch, place))
 
 
-def matching(
-    url: str,
-    batch: int,
-    rows: NDArray[np.int64],
-    digests: NDArray[np.uint32],
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-) -> NDArray[np.bool_]:
-    """Whether these rows of a chunk, counted from its first, match their digests: (n,) bool.
-
-    All false for a chunk that cannot be decoded.
-    """
-    try:
-        features = read_batch(url, batch, storage_options=storage_options)
-    except StoreDamaged:
-        return np.zeros(len(rows), bool)
-    return np.asarray(row_digests(features[rows]) == digests)
-
-
-def decode(features: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
-    """Rows of an array; `StoreDamaged` names them where their chunk cannot be decoded."""
-    try:
-        return np.asarray(features[start:stop])
-    except OSError:
-        raise
-    except Exception as error:
-        raise StoreDamaged(
-            f"rows {start} to {stop - 1} of {features.store_path} cannot be decoded ({error}): "
-            "run `pixels-once verify --repair`"
-        ) from error
+def mismatched(
+    place: Place, rows: NDArray[np.int64], digests: NDArray[np.uint32]
+) -> NDArray[np.int64]:
+    """Those of these rows whose features do not match their digests, or cannot be decoded."""
+    if not len(rows):
+        return rows
+    sound = np.zeros(len(rows), bool)
+    with translated(place.url):
+        features = _open(place, read_only=True)
+        for chunk, at in by_chunk(rows, features.chunks[0]):
+            start, stop = span(features, chunk)
+            with suppress(StoreDamaged):
+                values = decode(features, start, stop)[rows[at] - start]
+                sound[at] = row_digests(values) == digests[at]
+    return rows[~sound]
 
 
 def write_batch(
@@ -77,7 +71,7 @@ def write_batch(
     features: NDArray[Any],
     *,
     token: str | None,
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Options = None,
 ) -> NDArray[np.uint32]:
     """Write one whole chunk and return the digests of its rows, (n,) uint32.
 
@@ -100,30 +94,127 @@ def write_batch(
         if features.dtype != array.dtype:
             raise ValueError(f"features are {features.dtype}, the store's are {array.dtype}")
         digests = row_digests(features)
-        if token is not None:
-            check_token(place, token)
-        array[start:stop] = features
-        if place.local is not None:
-            sync_files([place.local / chunk_key("features", batch, array)])
+        _write_chunk(place, array, batch, features, token)
     return digests
+
+
+def write_previews(
+    url: str,
+    pictures: Mapping[int, Sequence[bytes]],
+    *,
+    token: str | None,
+    storage_options: Options = None,
+) -> None:
+    """Set the pictures of these rows (row → up to three JPEG files); other rows keep theirs.
+
+    Whole chunks are read and written, so the rows must be those of one's own batch. Does nothing
+    in a store without previews. Raises `ValueError` on a picture that is too large for its place,
+    `LeaseLost` and `StoreUnwritable` as `write_batch` does.
+    """
+    place = Place(url, storage_options)
+    with translated(place.url):
+        array = open_arrays(open_group(place, read_only=False), (PREVIEW,)).get(PREVIEW)
+        if array is not None:
+            rows = np.array(sorted(pictures), dtype=np.int64)
+            rows = rows[rows < array.shape[0]]
+            _set_rows(
+                place, array, rows, lambda row: _packed(pictures[row], array.shape[1:]), token
+            )
+
+
+def read_previews(
+    url: str, rows: ArrayLike, *, storage_options: Options = None
+) -> list[list[bytes]]:
+    """The pictures of these rows, in their order: JPEG files, oldest frame first; [] for none.
+
+    A store made without previews has none; nor has a chunk that cannot be decoded.
+    """
+    index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+    pictures: list[list[bytes]] = [[] for _ in index]
+    place = Place(url, storage_options)
+    with translated(place.url):
+        array = open_arrays(open_group(place), (PREVIEW,)).get(PREVIEW)
+        if array is None:
+            return pictures
+        for chunk, places in by_chunk(index, array.chunks[0]):
+            start, stop = span(array, chunk)
+            try:
+                values = decode(array, start, stop)
+            except StoreDamaged:
+                continue
+            for at in places[index[places] < stop].tolist():
+                # A JPEG ends with 0xD9, so padding is no part of it.
+                files = [file.tobytes().rstrip(b"\0") for file in values[index[at] - start]]
+                pictures[at] = [data for data in files if data]
+    return pictures
+
+
+def erase(place: Place, rows: NDArray[np.int64], *, token: str | None) -> None:
+    """Set the features and previews of these rows to zero. They must be committed as not ready."""
+    with translated(place.url):
+        group = open_group(place, read_only=False)
+        for array in open_arrays(group, ("features", PREVIEW)).values():
+            _set_rows(place, array, rows, lambda row: 0, token)
 
 
 def _open(place: Place, *, read_only: bool, whole: bool = False) -> zarr.Array[Any]:
     store = place.zarr(read_only=read_only)
     if place.local is not None and not place.has("features/zarr.json"):
-        raise StoreUnwritable(
-            f"the store {place.url} has vanished: bring it back, or make a new store"
-        )
+        raise vanished(place.url)
     mode = "r" if read_only else "r+"
     return zarr.open_array(store, path="features", mode=mode, config={"write_empty_chunks": whole})
 
 
 def _bounds(features: zarr.Array[Any], batch: int, place: Place) -> tuple[int, int]:
-    size = features.chunks[0]
-    start, stop = batch * size, min((batch + 1) * size, features.shape[0])
+    start, stop = span(features, batch)
     if not 0 <= start < stop:
         raise LeaseLost(
             f"batch {batch} is past the {features.shape[0]} rows of {place.url}: another run has "
             "shortened the store, run again"
         )
     return start, stop
+
+
+def _set_rows(
+    place: Place,
+    array: zarr.Array[Any],
+    rows: NDArray[np.int64],
+    value: Callable[[int], Any],
+    token: str | None,
+) -> None:
+    """Set rows of an array to `value(row)`, and write their chunks.
+
+    A chunk that cannot be decoded is zeroed first: its other rows are damaged already.
+    """
+    for chunk, at in by_chunk(rows, array.chunks[0]):
+        start, stop = span(array, chunk)
+        try:
+            values = decode(array, start, stop).copy()
+        except StoreDamaged:
+            values = np.zeros((stop - start, *array.shape[1:]), array.dtype)
+        for row in rows[at].tolist():
+            values[row - start] = value(row)
+        _write_chunk(place, array, chunk, values, token)
+
+
+def _write_chunk(
+    place: Place, array: zarr.Array[Any], chunk: int, values: NDArray[Any], token: str | None
+) -> None:
+    if token is not None:
+        check_token(place, token)
+    start, stop = span(array, chunk)
+    array[start:stop] = values
+    place.sync([chunk_key(array, chunk)])
+
+
+def _packed(pictures: Sequence[bytes], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Up to `shape[0]` files as (pictures, bytes) uint8, padded with zeros."""
+    values = np.zeros(shape, np.uint8)
+    for place, data in zip(values, pictures, strict=False):
+        if len(data) > len(place):
+            raise ValueError(
+                f"a preview of {len(data)} bytes does not fit into {len(place)}: "
+                "encode it at a lower quality"
+            )
+        place[: len(data)] = np.frombuffer(data, np.uint8)
+    return values

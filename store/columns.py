@@ -1,9 +1,10 @@
-"""The per-clip columns in memory: read, cast, shown as a table."""
+"""The small columns: read into memory, cast, shown as a table, and written where they have changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,19 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from store.errors import StoreDamaged
-from store.layout import COLUMNS, FILLS, GONE, READY, STATUS_NAMES
+from store.arrays import by_chunk, chunk_key, span
+from store.errors import StoreDamaged, decoding
+from store.layout import COLUMNS, FILLS, GONE, READY, STATUS_NAMES, STEP_FILLS
+from store.place import Place
 
+Arrays = Mapping[str, zarr.Array[Any]]
 Columns = dict[str, NDArray[Any]]
 
+_CHUNKS_PER_WRITE = 64  # bounds what one write of a million new rows holds twice
 _REPEATED = frozenset({"label", "split", "group", "decoder", "reason"})
 
 
-def read_column(arrays: Mapping[str, zarr.Array[Any]], name: str, rows: int) -> NDArray[Any]:
+def read_column(arrays: Arrays, name: str, rows: int) -> NDArray[Any]:
     """The first `rows` values of a per-clip column; strings as objects, unknown where missing.
 
     Raises `StoreDamaged` with the column's name where its bytes cannot be decoded.
@@ -28,15 +33,8 @@ def read_column(arrays: Mapping[str, zarr.Array[Any]], name: str, rows: int) -> 
         return fill_column(name, rows)
     array = arrays[name]
     stop = min(rows, array.shape[0])
-    try:
+    with decoding(f"the column {name} of {array.store_path}"):
         values = np.asarray(array[:stop])
-    except OSError:
-        raise
-    except Exception as error:
-        raise StoreDamaged(
-            f"the column {name} of {array.store_path} cannot be decoded ({error}): "
-            "run `pixels-once verify --repair`"
-        ) from error
     if FILLS[name][0] == "string":
         values = values.astype(object)
     if name in _REPEATED:
@@ -48,9 +46,7 @@ def read_column(arrays: Mapping[str, zarr.Array[Any]], name: str, rows: int) -> 
     return values
 
 
-def read_columns(
-    arrays: Mapping[str, zarr.Array[Any]], rows: int, names: Iterable[str] = COLUMNS
-) -> Columns:
+def read_columns(arrays: Arrays, rows: int, names: Iterable[str] = COLUMNS) -> Columns:
     """Several per-clip columns, read side by side."""
     names = list(names)
     with ThreadPoolExecutor(4) as threads:
@@ -117,3 +113,87 @@ def frame(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> pd.Da
         index=rows,
     )
     return pd.DataFrame(data, index=pd.Index(rows, name="row"))
+
+
+def put_steps(
+    arrays: Arrays,
+    changed: dict[tuple[str, int], NDArray[Any]],
+    name: str,
+    rows: NDArray[np.int64],
+    values: NDArray[Any],
+) -> None:
+    """Set rows of a column that has one value per step; `commit_steps` writes what has changed.
+
+    A million rows of them are 360 MB, so a chunk is read when rows of it are set and dropped when
+    it has been committed. changed: (column, chunk) → its values. values: (n, steps), or anything that
+    broadcasts to it.
+    """
+    array = arrays[name]
+    values = np.broadcast_to(values, (len(rows), array.shape[1])).astype(STEP_FILLS[name][0])
+    for chunk, at in by_chunk(rows, array.chunks[0]):
+        start, stop = span(array, chunk)
+        held = changed.get((name, chunk))
+        if held is None or len(held) < stop - start:  # the store has grown since
+            fresh = np.array(array[start:stop])
+            if held is not None:
+                fresh[: len(held)] = held
+            held = changed[name, chunk] = fresh
+        held[rows[at] - start] = values[at]
+
+
+def commit_steps(
+    place: Place, arrays: Arrays, changed: Mapping[tuple[str, int], NDArray[Any]]
+) -> None:
+    """Write the changed chunks of the step columns; on a local disk, sync them."""
+    for (name, chunk), values in sorted(changed.items(), key=lambda item: item[0]):
+        start, _ = span(arrays[name], chunk)
+        arrays[name][start : start + len(values)] = values
+    place.sync(chunk_key(arrays[name], chunk) for name, chunk in changed)
+
+
+def commit_columns(
+    place: Place,
+    arrays: Arrays,
+    columns: Mapping[str, NDArray[Any]],
+    dirty: Mapping[str, Iterable[int]],
+    names: Iterable[str],
+) -> None:
+    """Write the dirty chunks of these columns; on a local disk, sync them before returning."""
+    keys = []
+    for name in names:
+        array, values = arrays[name], columns[name]
+        chunks = sorted(dirty.get(name, ()))
+        for run in _runs(chunks):
+            start, (_, stop) = run[0] * array.chunks[0], span(array, run[-1])
+            part = values[start:stop]
+            if FILLS[name][0] == "string":
+                # Zarr converts objects to its string type one by one; numpy does it at once.
+                part = part.astype(np.dtypes.StringDType())
+            array[start:stop] = part
+        keys += [chunk_key(array, chunk) for chunk in chunks]
+    place.sync(keys)
+
+
+def _runs(chunks: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Chunks, ascending, as runs of neighbours; each is written at once."""
+    breaks = [i for i in range(1, len(chunks)) if chunks[i] != chunks[i - 1] + 1]
+    for first, last in pairwise([0, *breaks, len(chunks)]):
+        for start in range(first, last, _CHUNKS_PER_WRITE):
+            yield chunks[start : min(start + _CHUNKS_PER_WRITE, last)]
+
+
+def commit_growth(
+    place: Place, arrays: Arrays, columns: Mapping[str, NDArray[Any]], old: int
+) -> None:
+    """Lengthen all arrays to the columns' length and write the rows from `old` on.
+
+    `status`, by whose length a reader goes, grows last, when the new rows have their ids.
+    """
+    new = len(columns["status"])
+    for name, array in arrays.items():
+        if name != "status":
+            array.resize((new, *array.shape[1:]))
+    sizes = {name: arrays[name].chunks[0] for name in COLUMNS}
+    dirty = {name: range(old // size, (new - 1) // size + 1) for name, size in sizes.items()}
+    commit_columns(place, arrays, columns, dirty, COLUMNS[:-1])
+    arrays["status"].resize((new,))

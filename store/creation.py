@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,33 +14,25 @@ from typing import Any
 import zarr
 from zarr.storage import LocalStore
 
-from store.arrays import (
-    FEATURE_CODECS,
-    KEYS,
-    create_column,
-    exists,
-    layout_of,
-    open_arrays,
-    open_group,
-)
-from store.durable import sync_files
+from store.arrays import create_array, exists, layout_of, open_arrays, open_group
+from store.durable import partial, sync_files
 from store.errors import StoreBusy, StoreMismatch, translated
 from store.layout import COLUMNS, FORMAT, FORMAT_VERSION, STEP_COLUMNS, Layout
 from store.lease import Lease
-from store.place import Place
+from store.place import Options, Place, Url
 
 _OTHERS_S = 60.0  # another process that creates the same store has finished by then, or died
 
 
 def create(
-    url: str | os.PathLike[str],
+    url: Url,
     *,
     layout: Layout,
     spec: Mapping[str, Any],
     fingerprint: str,
     software: Mapping[str, str],
     lease: bool = True,
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Options = None,
 ) -> None:
     """Create an empty store, whole or not at all.
 
@@ -52,7 +42,7 @@ def create(
     location cannot be written, `StoreBusy` while another process creates it.
     """
     place = Place(url, storage_options)
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "spec": dict(spec),
@@ -67,7 +57,12 @@ def create(
         elif place.local is not None:
             _create_folder(place, layout, attributes)
         else:
-            _refuse_others(place)
+            # On an object store, which has no folders, any other group with attributes is someone else's.
+            data = place.read("zarr.json")
+            if data is not None and json.loads(data).get("attributes"):
+                raise StoreMismatch(
+                    f"{place.url} is a Zarr group but no feature store: name another location"
+                )
             if lease:
                 _upload_alone(place, layout, attributes)
             else:
@@ -98,51 +93,38 @@ def _create_folder(place: Place, layout: Layout, attributes: dict[str, Any]) -> 
             f"{target} is there already and is no feature store: name an empty or a new folder"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        _create_members(partial, layout, attributes)
-        sync_files(partial.rglob("zarr.json"))
+    with partial(target, folder=True) as making:
+        _create_members(making, layout, attributes)
+        sync_files(making.rglob("zarr.json"))
         try:
-            os.rename(partial, target)
+            os.rename(making, target)
         except OSError:
             if not exists(target):
                 raise
-            _check_same(place, layout, str(attributes["fingerprint"]))  # made by another, just now
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync_files([Path(target)])
-
-
-def _refuse_others(place: Place) -> None:
-    """On an object store, which has no folders, any other group with attributes is someone else's."""
-    data = place.read("zarr.json")
-    if data is not None and json.loads(data).get("attributes"):
-        raise StoreMismatch(
-            f"{place.url} is a Zarr group but no feature store: name another location"
-        )
+            _check_same(place, layout, attributes["fingerprint"])  # made by another, just now
+    sync_files([target])
 
 
 def _upload_alone(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
     until = time.monotonic() + _OTHERS_S
-    while True:
+    while not exists(place.url, storage_options=place.options):
         try:
-            held, before = Lease.acquire(place, "create")
-            break
+            held = Lease.acquire(place, "create")
         except StoreBusy:
-            if exists(place.url, storage_options=place.options):
-                _check_same(place, layout, str(attributes["fingerprint"]))
-                return
-            if time.monotonic() >= until:
+            if time.monotonic() >= until and not exists(place.url, storage_options=place.options):
                 raise
             time.sleep(0.5)
-    try:
-        if exists(place.url, storage_options=place.options):
-            _check_same(place, layout, str(attributes["fingerprint"]))
-        else:
-            _upload(place, layout, attributes)
-    finally:
-        with suppress(Exception):  # a lease that stays blocks other hosts for a minute, no longer
-            held.release(before.batches if before else ())
+            continue
+        try:
+            if not exists(place.url, storage_options=place.options):
+                _upload(place, layout, attributes)
+                return
+        finally:
+            with suppress(
+                Exception
+            ):  # a lease that stays blocks other hosts for a minute, no longer
+                held.release(held.holder.batches)
+    _check_same(place, layout, attributes["fingerprint"])
 
 
 def _upload(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
@@ -156,17 +138,6 @@ def _upload(place: Place, layout: Layout, attributes: dict[str, Any]) -> None:
 
 def _create_members(folder: Path, layout: Layout, attributes: dict[str, Any]) -> None:
     where = LocalStore(folder)
-    zarr.create_array(
-        where,
-        name="features",
-        shape=(0, *layout.row_shape),
-        chunks=(layout.batch, *layout.row_shape),
-        dtype=layout.dtype,
-        fill_value=0,
-        compressors=FEATURE_CODECS,
-        chunk_key_encoding=KEYS,
-        dimension_names=layout.dimensions,
-    )
-    for name in (*STEP_COLUMNS, *COLUMNS):
-        create_column(where, name, layout, 0)
+    for name in ("features", *STEP_COLUMNS, *COLUMNS):
+        create_array(where, name, layout, 0)
     zarr.open_group(where, mode="a").update_attributes(attributes)

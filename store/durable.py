@@ -1,11 +1,15 @@
-"""Local disks only: syncing bytes that must survive a power cut, removing temporary files."""
+"""Local disks only: bytes that survive a power cut, files that get their name when they are whole."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterable
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,31 +30,74 @@ def sync_files(paths: Iterable[Path]) -> None:
             _sync(path)
 
 
-def sweep_partials(root: Path) -> int:
-    """Remove temporary files that a killed writer left in the store; returns how many.
+def sweep_partials(root: Path) -> None:
+    """Remove temporary files that a killed writer left in the store.
 
     Zarr writes a chunk as `NAME.<hex>.partial` and renames it. Only for the holder of the lease:
     no other process is writing then.
     """
-    swept = 0
     for folder in (root, *(p for p in root.iterdir() if p.is_dir()), root / "status" / ".lease"):
-        if not folder.is_dir():
-            continue
-        with os.scandir(folder) as entries:
-            stale = [e.path for e in entries if e.name.endswith(".partial") and e.is_file()]
-        for path in stale:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-                swept += 1
-    return swept
+        for path in folder.glob("*.partial"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
-    try:
+    with suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def partial(target: Path, ending: str = ".partial", *, folder: bool = False) -> Iterator[Path]:
+    """An empty file or folder beside `target`, to be renamed; removed at the end if it is not.
+
+    Who makes it holds a lock on it, which ends with the process; one without a lock is what a killed
+    process left, and is removed by the next that makes one for the same target.
+    """
+    _sweep(target, ending)
+    making, lock = _create(target, ending, folder=folder)
     try:
-        os.fsync(descriptor)
+        yield making
     finally:
-        os.close(descriptor)
+        _remove(making)
+        os.close(lock)
+
+
+def _create(target: Path, ending: str, *, folder: bool) -> tuple[Path, int]:
+    while True:
+        making = target.with_name(f".{target.name}.{uuid.uuid4().hex}{ending}")
+        if folder:
+            making.mkdir()
+        else:
+            making.touch(exist_ok=False)
+        lock = os.open(making, os.O_RDONLY if folder else os.O_RDWR)
+        with suppress(OSError):  # a disk without locks: nothing is swept there either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if making.exists():  # else it was swept before it was locked
+            return making, lock
+        os.close(lock)
+
+
+def _sweep(target: Path, ending: str) -> None:
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}{re.escape(ending)}")
+    for path in target.parent.iterdir():
+        if not name.fullmatch(path.name):
+            continue
+        with suppress(OSError):
+            lock = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

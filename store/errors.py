@@ -70,70 +70,42 @@ class StoreWarning(UserWarning):
 
 
 _REMEDIES = {
-    errno.ENOSPC: ("is full", "free some space and run again, the run goes on where it stood"),
-    errno.EDQUOT: ("is over its quota", "free some space and run again"),
-    errno.EROFS: ("is read-only", "mount it writable or name another location"),
-    errno.EACCES: ("may not be written or read", "check its permissions and owner"),
-    errno.EPERM: ("may not be written or read", "check its permissions and owner"),
-    errno.ENOENT: ("has vanished", "bring it back, or make a new store"),
-    errno.ENOTDIR: ("is not a folder", "name a folder"),
-    errno.EIO: ("answers with an input/output error", "check the disk"),
+    errno.ENOSPC: "is full: free some space and run again, the run goes on where it stood",
+    errno.EDQUOT: "is over its quota: free some space and run again",
+    errno.EROFS: "is read-only: mount it writable or name another location",
+    errno.EACCES: "may not be written or read: check its permissions and owner",
+    errno.EPERM: "may not be written or read: check its permissions and owner",
+    errno.ENOENT: "has vanished: bring it back, or make a new store",
+    errno.ENOTDIR: "is not a folder: name a folder",
+    errno.EIO: "answers with an input/output error: check the disk",
 }
-
 
 # Error codes of object stores that say more than Python's error does.
 _CODES = {
-    "NoSuchBucket": ("lies in a bucket that does not exist", "make the bucket, or check its name"),
-    "ExpiredToken": ("was refused: the credentials have expired", "sign in again and run again"),
-    "TokenRefreshRequired": (
-        "was refused: the credentials have expired",
-        "sign in again and run again",
-    ),
-    "InvalidToken": ("was refused: the session token is not valid", "sign in again and run again"),
-    "InvalidAccessKeyId": (
-        "was refused: the service does not know the access key",
-        "check the credentials and the endpoint that they are for",
-    ),
-    "SignatureDoesNotMatch": (
-        "was refused: the secret key does not fit the access key",
-        "check the credentials and the endpoint that they are for",
-    ),
-    "RequestTimeTooSkewed": (
-        "was refused: this machine's clock differs too much from the service's",
-        "set the clock",
-    ),
-    "AccessDenied": (
-        "may not be written or read",
-        "check that the credentials may list, read, write and delete there",
-    ),
-    "SlowDown": (
-        "is on a service that is too busy to answer",
-        "run again later, nothing ready is lost",
-    ),
-    "InternalError": (
-        "is on a service that fails with an internal error",
-        "run again later, nothing ready is lost",
-    ),
-    "NotImplemented": (
-        "is on a service without a request that is needed (exclusive creation, for the lease, is one)",
-        "use another service, or --no-lease and one run only",
-    ),
+    "NoSuchBucket": "lies in a bucket that does not exist: make the bucket, or check its name",
+    "ExpiredToken TokenRefreshRequired": "was refused: the credentials have expired: sign in again "
+    "and run again",
+    "InvalidToken": "was refused: the session token is not valid: sign in again and run again",
+    "InvalidAccessKeyId": "was refused: the service does not know the access key: check the "
+    "credentials and the endpoint that they are for",
+    "SignatureDoesNotMatch": "was refused: the secret key does not fit the access key: check the "
+    "credentials and the endpoint that they are for",
+    "RequestTimeTooSkewed": "was refused: this machine's clock differs too much from the service's: "
+    "set the clock",
+    "AccessDenied": "may not be written or read: check that the credentials may list, read, write "
+    "and delete there",
+    "SlowDown ServiceUnavailable 503": "is on a service that is too busy to answer: run again later, "
+    "nothing ready is lost",
+    "InternalError 500 502 504": "is on a service that fails with an internal error: run again later, "
+    "nothing ready is lost",
+    "NotImplemented 501": "is on a service without a request that is needed (exclusive creation, for "
+    "the lease, is one): use another service, or --no-lease and one run only",
+    "PermanentRedirect TemporaryRedirect Redirect 301 307 AuthorizationHeaderMalformed "
+    "IllegalLocationConstraintException": "is in another region than was asked, and the service "
+    "redirects every request: name the bucket's region (AWS_DEFAULT_REGION) or its endpoint "
+    "(AWS_ENDPOINT_URL)",
 }
-_CODES |= {
-    **dict.fromkeys(("ServiceUnavailable", "503"), _CODES["SlowDown"]),
-    **dict.fromkeys(("500", "502", "504"), _CODES["InternalError"]),
-    "501": _CODES["NotImplemented"],
-    **dict.fromkeys(
-        (
-            *("PermanentRedirect", "TemporaryRedirect", "Redirect", "301", "307"),
-            *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
-        ),
-        (
-            "is in another region than was asked, and the service redirects every request",
-            "name the bucket's region (AWS_DEFAULT_REGION) or its endpoint (AWS_ENDPOINT_URL)",
-        ),
-    ),
-}
+_SENTENCES = {code: sentence for codes, sentence in _CODES.items() for code in codes.split()}
 
 
 def service_code(error: BaseException) -> str:
@@ -182,20 +154,33 @@ def _redirected(error: BaseException) -> bool:
 
 
 def _sentence(place: str, error: Exception) -> str:
-    sentence = _CODES.get(service_code(error))
-    if sentence is None and not isinstance(error, OSError):
-        return (
-            f"the {place} cannot be reached ({type(error).__name__}): "
-            "check its address, the network and the credentials"
+    sentence = _SENTENCES.get(service_code(error))
+    if sentence is None and isinstance(error, OSError):
+        known = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
+        code = known.get(type(error), 0) if error.errno is None else error.errno
+        other = f"failed ({error}): mend the cause and run again, nothing ready is lost"
+        sentence = _REMEDIES.get(code, other)
+    elif sentence is None:
+        cause = type(error).__name__
+        sentence = (
+            f"cannot be reached ({cause}): check its address, the network and the credentials"
         )
-    if sentence is None:
-        assert isinstance(error, OSError)
-        code = error.errno
-        if code is None:
-            known = {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
-            code = known.get(type(error), 0)
-        sentence = _REMEDIES.get(
-            code, (f"failed ({error})", "mend the cause and run again, nothing ready is lost")
-        )
-    fact, remedy = sentence
-    return f"the {place} {fact}: {remedy}"
+    return f"the {place} {sentence}"
+
+
+def vanished(url: str) -> StoreUnwritable:
+    """The error for a store that has been there and is no more."""
+    return StoreUnwritable(f"the store {url} {_REMEDIES[errno.ENOENT]}")
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turn what Zarr raises for bytes that it cannot decode into `StoreDamaged`."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise StoreDamaged(
+            f"{what} cannot be decoded ({error}): run `pixels-once verify --repair`"
+        ) from error

@@ -50,7 +50,7 @@ STEP_COLUMNS = tuple(STEP_FILLS)
 
 
 PREVIEW = "preview"
-"""Optional: (video, picture, byte) uint8, three small JPEG files a clip (`store.previews`)."""
+"""Optional: (video, picture, byte) uint8, three small JPEG files a clip (`store.chunks`)."""
 
 PREVIEWS_PER_CLIP = 3
 PREVIEW_BYTES = 6144

@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from store import liveness
-from store.errors import LeaseLost, StoreBusy, StoreUnwritable, translated
+from store.errors import LeaseLost, StoreBusy, StoreUnwritable, translated, vanished
 from store.liveness import Holder, Watch
-from store.place import Place
+from store.place import Options, Place
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +33,17 @@ _random = random.SystemRandom()  # without a state that threads share or a fork 
 class Lease:
     """A held lease: `acquire` it, `beat` to refresh it, `check` it before writing, `release` it."""
 
-    def __init__(self, place: Place, number: int, holder: Holder) -> None:
+    def __init__(self, place: Place, number: int, holder: Holder, *, took_over: bool) -> None:
         self._place = place
         self._number = number
         self._lock = threading.Lock()  # the beating thread and the writer's own calls
         self._released = False
         self.holder = holder
+        self.took_over = took_over
 
     @classmethod
-    def acquire(
-        cls, place: Place, owner: str, *, wait_s: float = 0.0
-    ) -> tuple[Lease, Holder | None]:
-        """Take the lease; returns it and the dead holder it was taken from, if any.
+    def acquire(cls, place: Place, owner: str, *, wait_s: float = 0.0) -> Lease:
+        """Take the lease. Taken over from a dead holder, it still records that one's batches.
 
         A holder on another host is watched for a new beat, for a minute at most, whatever `wait_s`
         is. Raises `StoreBusy` if another still holds it after `wait_s` seconds, and `StoreUnwritable`
@@ -60,24 +58,26 @@ class Lease:
             alive = watch.alive(taken)
             if alive is False:  # its minute is over
                 continue
-            unsure = alive is None
-            if unsure and not warned:
+            pause = min(_LOOK_S, liveness.DEAD_AFTER_S / 4)
+            if alive:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise StoreBusy(
+                        f"the store {place.url} is being written by {taken}: wait for it, stop it, "
+                        "or use another store",
+                        taken,
+                    )
+                pause = min(pause, left)
+            elif not warned:
                 log.warning(
                     "the store %s has a lease of %s: waiting up to %.0f s for a sign of life",
                     *(place.url, taken, liveness.DEAD_AFTER_S),
                 )
                 warned = True
-            if not unsure and time.monotonic() >= until:
-                raise StoreBusy(
-                    f"the store {place.url} is being written by {taken}: wait for it, stop it, "
-                    "or use another store",
-                    taken,
-                )
-            pause = _LOOK_S if unsure else min(_LOOK_S, max(0.0, until - time.monotonic()))
-            time.sleep(min(pause, liveness.DEAD_AFTER_S / 4))
+            time.sleep(pause)
 
     @classmethod
-    def _try(cls, place: Place, owner: str, watch: Watch) -> tuple[Lease, Holder | None] | Holder:
+    def _try(cls, place: Place, owner: str, watch: Watch) -> Lease | Holder:
         for _ in range(_ROUNDS):
             seen = _look(place)
             watch.look(seen.values())
@@ -95,13 +95,14 @@ class Lease:
                 # The file may exist although the response was lost: it must not block others.
                 me.give_up()
                 with suppress(Exception):
-                    _delete_own(place, number, me)
+                    if Holder.from_json(place.read(_key(number)) or b"").token == me.token:
+                        place.delete(_key(number))
                 raise
             if ours:
                 for old in seen:
                     with suppress(Exception):  # dead and lower: the next run removes it
                         place.delete(_key(old))
-                return cls(place, number, me), before
+                return cls(place, number, me, took_over=before is not None)
             time.sleep(_random.uniform(0.01, 0.1))
         raise StoreUnwritable(
             f"the lease of the store {place.url} could not be made in {_ROUNDS} tries, each met "
@@ -165,7 +166,7 @@ class Lease:
                 self._place.delete(_key(self._number))
 
 
-def holder(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Holder | None:
+def holder(url: str, *, storage_options: Options = None) -> Holder | None:
     """Who is writing to a store now; None without a holder, or if its process is known to be dead.
 
     A holder on another host is returned without a check of its process.
@@ -186,9 +187,7 @@ def check_token(place: Place, token: str) -> None:
     """The fence: raises `LeaseLost` unless `token` is the lease's."""
     holder = current(place)
     if holder is None and not place.has("zarr.json"):
-        raise StoreUnwritable(
-            f"the store {place.url} has vanished: bring it back, or make a new store"
-        )
+        raise vanished(place.url)
     if holder is None:
         raise LeaseLost(
             f"the lease on {place.url} was removed while this run held it, so it stopped writing: "
@@ -204,21 +203,73 @@ def check_token(place: Place, token: str) -> None:
 def _look(place: Place) -> dict[int, Holder]:
     """All lease files by number, in order; rarely more than one."""
     names = (name.removesuffix(".json") for name in place.names(FOLDER) if name.endswith(".json"))
-    numbers = sorted(int(name) for name in names if name.isdigit())
-    holders = ((number, _read(place, number)) for number in numbers)
-    return {number: holder for number, holder in holders if holder is not None}
-
-
-def _read(place: Place, number: int) -> Holder | None:
-    data = place.read(_key(number))
-    return None if data is None else Holder.from_json(data)
-
-
-def _delete_own(place: Place, number: int, holder: Holder) -> None:
-    there = _read(place, number)
-    if there is not None and there.token == holder.token:
-        place.delete(_key(number))
+    files = {n: place.read(_key(n)) for n in sorted(int(n) for n in names if n.isdigit())}
+    return {n: Holder.from_json(data) for n, data in files.items() if data is not None}
 
 
 def _key(number: int) -> str:
     return f"{FOLDER}/{number:06d}.json"
+
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """A lease that beats every ten seconds until it is stopped or lost.
+
+    Without a lease (`--no-lease`) it only checks that the store is still there.
+    """
+
+    def __init__(self, place: Place, lease: Lease | None) -> None:
+        self._place = place
+        self._lease = lease
+        self._lost: LeaseLost | None = None
+        self._stopped = threading.Event()
+        if lease is not None:
+            # A daemon, so that a process can end without releasing.
+            threading.Thread(
+                target=self._run, args=(lease,), name="store-lease", daemon=True
+            ).start()
+
+    def check(self) -> None:
+        """Read the lease again; raises `LeaseLost` or `StoreUnwritable`."""
+        if self._lost is not None:
+            raise LeaseLost(str(self._lost))
+        if self._stopped.is_set():
+            raise LeaseLost(
+                f"this writer of {self._place.url} was released: acquire another to write again"
+            )
+        if self._lease is not None:
+            self._lease.check()
+        elif not self._place.has("zarr.json"):
+            raise vanished(self._place.url)
+
+    def record(self, batches: Iterable[int]) -> None:
+        """Write into the lease which batches may be written to from now on."""
+        if self._lease is not None:
+            self.check()
+            self._lease.beat(batches)
+
+    def stop(self, suspects: Iterable[int]) -> None:
+        """Stop beating and release. Never raises: an unreleased lease of a dead run is taken over.
+
+        `suspects` are batches that may still be written to; the next writer checks them.
+        """
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        try:
+            if self._lease is not None:
+                self._lease.release(suspects)
+        except Exception as error:
+            log.warning("the lease of %s could not be removed: %s", self._place.url, error)
+
+    def _run(self, lease: Lease) -> None:
+        while not self._stopped.wait(BEAT_S):
+            try:
+                lease.beat()
+            except LeaseLost as lost:
+                self._lost = lost
+                return
+            except Exception as error:  # a location that does not answer now may answer later
+                log.warning("the lease of %s could not be refreshed: %s", self._place.url, error)

@@ -33,7 +33,8 @@ class Archive:
     """The members of a packed store by name, and their bytes.
 
     `local` is the archive's path on this machine, or None where it is read by `fs`, an fsspec file
-    system, at `path`. Raises `StoreDamaged` for what is no ZIP archive or is compressed.
+    system, at `path`; `members` what the archive says of each. Raises `StoreDamaged` for what is no ZIP
+    archive or is compressed.
     """
 
     def __init__(self, url: str, *, local: Path | None, fs: Any = None, path: str = "") -> None:
@@ -50,7 +51,7 @@ class Archive:
             raise StoreDamaged(
                 f"{url} is no whole ZIP archive ({error}): fetch or pack it again"
             ) from error
-        self._members = {member.filename: member for member in members}
+        self.members = {member.filename: member for member in members}
         packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
         if packed:
             raise StoreDamaged(
@@ -80,14 +81,9 @@ class Archive:
                 )
             seen.add(member.filename)
 
-    @property
-    def names(self) -> Iterable[str]:
-        """The members' names."""
-        return self._members.keys()
-
     def span(self, name: str) -> tuple[Path, int, int] | None:
         """(file, offset, length) of a member of a local archive; None where there is no such."""
-        member = self._members.get(name)
+        member = self.members.get(name)
         if member is None or self.local is None:
             return None
         offset = self._offsets.get(name)
@@ -103,7 +99,7 @@ class Archive:
 
         Chunks of features are not checked unless asked for: their rows have digests.
         """
-        member = self._members.get(name)
+        member = self.members.get(name)
         if member is None:
             return None
         span = self.span(name)
@@ -162,7 +158,6 @@ class PackedStore(Store):  # type: ignore[misc]  # zarr is not followed by mypy
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """The bytes of a key, or None."""
         data = await asyncio.to_thread(self._archive.read, key)
         if data is None:
             return None
@@ -179,36 +174,29 @@ class PackedStore(Store):  # type: ignore[misc]  # zarr is not followed by mypy
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        """Several keys' bytes."""
         return [await self.get(key, prototype, span) for key, span in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a key."""
-        return key in self._archive.names
+        return key in self._archive.members
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Refused."""
         raise refusal(self._archive.url)
 
     async def delete(self, key: str) -> None:
-        """Refused."""
         raise refusal(self._archive.url)
 
     async def list(self) -> AsyncIterator[str]:
-        """All keys."""
-        for name in self._archive.names:
+        for name in self._archive.members:
             yield name
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """The keys that begin so."""
-        for name in self._archive.names:
+        for name in self._archive.members:
             if name.startswith(prefix):
                 yield name
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """What is directly below a prefix."""
         start = f"{prefix.rstrip('/')}/" if prefix else ""
-        below = (name[len(start) :] for name in self._archive.names if name.startswith(start))
+        below = (name[len(start) :] for name in self._archive.members if name.startswith(start))
         for name in sorted({name.split("/")[0] for name in below}):
             yield name
 

@@ -17,11 +17,10 @@ import numpy as np
 import zarr
 
 from store.arrays import chunk_key, open_arrays, open_group
-from store.durable import sync_files
+from store.durable import partial, sync_files
 from store.errors import StoreBusy, StoreDamaged, StoreMismatch, translated
 from store.lease import holder
-from store.partials import partial
-from store.place import Place
+from store.place import Options, Place, Url
 from store.verify import verify
 
 SHEET, README = "datasheet.json", "README.md"
@@ -32,11 +31,11 @@ _LOCAL_ATTRIBUTES = ("clips", "first_stage", "last_run")
 
 def pack(
     url: str,
-    out: str | os.PathLike[str],
+    out: Url,
     *,
     readme: str,
     datasheet: Mapping[str, Any],
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Options = None,
 ) -> int:
     """Write the store as one ZIP archive without compression; returns its bytes.
 
@@ -68,11 +67,10 @@ def pack(
             _put(archive, SHEET, json.dumps(datasheet, indent=1, ensure_ascii=False).encode())
             with tempfile.TemporaryDirectory() as folder, translated(place.url):
                 changed = _changed(place, Path(folder))
-            for key in sorted(before):
-                if key not in (README, SHEET):
-                    with translated(place.url):
-                        data = changed.get(key) or place.read(key) or b""
-                    _put(archive, key, data)
+            for key in sorted(before.keys() - {README, SHEET}):
+                with translated(place.url):
+                    data = changed.get(key) or place.read(key) or b""
+                _put(archive, key, data)
         with translated(place.url):
             writing = holder(url, storage_options=storage_options)
             if writing is not None or place.objects() != before:
@@ -86,9 +84,7 @@ def pack(
     return target.stat().st_size
 
 
-def unpack(
-    url: str, out: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> int:
+def unpack(url: str, out: Url, *, storage_options: Options = None) -> int:
     """Make a packed store a folder that runs can write to; returns how many files it has.
 
     Every member's checksum is compared. Raises `StoreMismatch` where `out` holds something, or where
@@ -103,7 +99,7 @@ def unpack(
                 f"{place.url} is no packed store: name a file that `pack` has written"
             )
         open_group(place)
-        keys = [key for key in place.object_names() if key not in (README, SHEET)]
+        keys = sorted(place.objects().keys() - {README, SHEET})
     with translated(str(target), "folder"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with partial(target, folder=True) as making:
@@ -126,7 +122,7 @@ def unpack(
     return len(keys)
 
 
-def read_datasheet(url: str, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_datasheet(url: str, *, storage_options: Options = None) -> dict[str, Any]:
     """What `pack` wrote beside the arrays; empty where there is none."""
     place = Place(url, storage_options)
     with translated(place.url):
@@ -138,9 +134,7 @@ def _give_name(making: Path, target: Path) -> None:
     try:
         try:
             os.link(making, target)
-        except FileExistsError:
-            raise
-        except OSError:  # a disk without hard links
+        except OSError:  # it is there, or a disk without hard links
             target.open("xb").close()
             os.replace(making, target)
     except FileExistsError:
@@ -186,7 +180,7 @@ def _changed(place: Place, folder: Path) -> dict[str, bytes]:
     copy = zarr.open_array(folder / "video_id", mode="r+")
     copy[:] = np.array([relative[name] for name in ids], dtype=np.dtypes.StringDType())
     for chunk in range(-(-len(ids) // copy.chunks[0])):
-        key = chunk_key("video_id", chunk, array)
+        key = chunk_key(array, chunk)
         changed[key] = (folder / key).read_bytes()
     return changed
 

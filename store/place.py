@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,13 @@ import fsspec
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import FsspecStore, LocalStore
 
+from store.durable import sync_files
 from store.errors import service_code
 from store.packed import Archive, PackedStore, refusal
+
+Url = str | os.PathLike[str]
+Options = Mapping[str, Any] | None
+"""fsspec's options for the file system of a URL."""
 
 PACKED_ENDING = ".zip"
 
@@ -43,26 +48,26 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class Place:
-    """One store's address, resolved: `url` (absolute), `local` (a folder, or None)."""
+    """One store's address, resolved.
 
-    def __init__(
-        self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
-    ):
+    url: absolute. local: the folder, or the file of a packed store; None elsewhere. packed: one file.
+    """
+
+    def __init__(self, url: Url, storage_options: Options = None):
         text = os.fspath(url)
         for scheme in ("file://", "local://"):
             text = text.removeprefix(scheme)
         defaults = _DEFAULTS.get(text.split("://")[0], {})
         self.options = {**defaults, **(storage_options or {})}
         self.local: Path | None = None
-        self._packed = False
         if "://" in text or "::" in text:
             self.url = text.rstrip("/")
             self._fs, self._root = fsspec.core.url_to_fs(self.url, **self.options)
-            self._packed = self._root.partition("?")[0].lower().endswith(PACKED_ENDING)
+            self.packed = self._root.partition("?")[0].lower().endswith(PACKED_ENDING)
         else:
             self.local = Path(os.path.abspath(os.path.expanduser(text)))
             self.url = str(self.local)
-            self._packed = self.local.is_file() and (
+            self.packed = self.local.is_file() and (
                 self.local.name.lower().endswith(PACKED_ENDING) or zipfile.is_zipfile(self.local)
             )
 
@@ -71,7 +76,7 @@ class Place:
 
     def zarr(self, *, read_only: bool) -> ZarrStore:
         """The place as a Zarr store."""
-        if self._packed:
+        if self.packed:
             if not read_only:
                 raise refusal(self.url)
             return PackedStore(self.archive)
@@ -86,22 +91,13 @@ class Place:
             return Archive(self.url, local=self.local)
         return Archive(self.url, local=None, fs=self._fs, path=self._root)
 
-    @property
-    def packed(self) -> bool:
-        """Whether the store is one file."""
-        return self._packed
-
-    def object_names(self) -> Iterator[str]:
-        """The names of all objects but those of a run in progress, sorted."""
-        yield from sorted(self.objects())
-
     def objects(self) -> dict[str, tuple[Any, ...]]:
         """All objects but those of a run in progress, by name: size, time, and what else the place
         tells that is another when one is written again.
         """
         found: dict[str, tuple[Any, ...]] = {}
-        if self._packed:
-            found = dict.fromkeys(self.archive.names, ())
+        if self.packed:
+            found = dict.fromkeys(self.archive.members, ())
         elif self.local is not None:
             for path in self.local.rglob("*"):
                 with suppress(FileNotFoundError):
@@ -122,7 +118,7 @@ class Place:
 
     def span(self, key: str) -> tuple[Path, int, int] | None:
         """Where the bytes of an object lie on this machine: (file, offset, length); None elsewhere."""
-        if self._packed:
+        if self.packed:
             return self.archive.span(key)
         if self.local is None:
             return None
@@ -134,7 +130,7 @@ class Place:
     def read(self, key: str) -> bytes | None:
         """The bytes of one object, or None where there is none."""
         try:
-            if self._packed:
+            if self.packed:
                 return self.archive.read(key)
             if self.local is not None:
                 return (self.local / key).read_bytes()
@@ -144,19 +140,18 @@ class Place:
 
     def has(self, key: str) -> bool:
         """Whether the object exists, without any cache."""
-        if self.local is not None and not self._packed:
+        if self.local is not None and not self.packed:
             return (self.local / key).is_file()
         return self.read(key) is not None
 
     def put(self, key: str, data: bytes) -> None:
         """Write one small object; a reader sees the old bytes or the new, never half."""
-        if self._packed:
+        if self.packed:
             raise refusal(self.url)
         if self.local is None:
             self._fs.pipe_file(f"{self._root}/{key}", data)
             return
-        temporary = self._temporary(key, data)
-        temporary.replace(self.local / key)
+        self._temporary(key, data).replace(self.local / key)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write one small object only if there is none; False if another process's exists.
@@ -176,7 +171,7 @@ class Place:
 
     def _create(self, key: str, data: bytes) -> bool:
         """Request exclusive creation; False if the object exists."""
-        if self._packed:
+        if self.packed:
             raise refusal(self.url)
         if self.local is None:
             try:
@@ -202,7 +197,7 @@ class Place:
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects directly in `folder`; empty where there is no such folder."""
-        if self._packed:
+        if self.packed:
             return []  # who writes to it, say
         try:
             if self.local is not None:
@@ -220,6 +215,11 @@ class Place:
                 (self.local / key).unlink()
             else:
                 self._fs.rm_file(f"{self._root}/{key}")
+
+    def sync(self, keys: Iterable[str]) -> None:
+        """Flush objects to the disk, and their folders; nothing to do for a store that is elsewhere."""
+        if self.local is not None:
+            sync_files(self.local / key for key in keys)
 
     def _temporary(self, key: str, data: bytes) -> Path:
         assert self.local is not None

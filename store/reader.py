@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from store.arrays import layout_of, open_arrays, open_group
+from store.arrays import NEEDED, by_chunk, layout_of, open_arrays, open_group, row_numbers, span
 from store.chunks import decode
 from store.columns import frame, read_column, read_columns
 from store.errors import StoreDamaged, StoreWarning, translated
-from store.feature_rows import FeatureRows
 from store.layout import COLUMNS, READY, STATUS_NAMES, STEP_COLUMNS
-from store.place import Place
-from store.sequences import Sequences, concatenate, windows
+from store.place import Options, Place
+from store.sequences import FeatureRows, Sequences, concatenate, windows
 
 _THREADS = 4
 
 
-def open_store(
-    url: str, *, storage_options: Mapping[str, Any] | None = None, frozen: bool = False
-) -> Store:
-    """Open a store for reading, as it is now.
+class Store:
+    """A snapshot of a store. Status and digests are read at once, other columns when asked for.
 
     frozen: rows that are rewritten later are left out instead of returned in their new version.
-
     Raises `StoreNotFound`, `StoreMismatch` (something else is there), `StoreTooNew`.
 
     >>> import store
@@ -38,12 +37,6 @@ def open_store(
     >>> s.table().query("state == 'ready'")       # doctest: +SKIP
     >>> s.load([0, 1]).features.shape             # doctest: +SKIP
     (2, 40, 2048)
-    """
-    return Store(url, storage_options=storage_options, frozen=frozen)
-
-
-class Store:
-    """A snapshot of a store. Status and digests are read at once, other columns when asked for.
 
     While a run writes, `load` and `batches` return only rows whose features match the snapshot's
     digests; rows that were rewritten since are returned in their new version if they are ready again (not
@@ -51,21 +44,15 @@ class Store:
     snapshot.
     """
 
-    def __init__(
-        self, url: str, *, storage_options: Mapping[str, Any] | None = None, frozen: bool = False
-    ) -> None:
+    def __init__(self, url: str, *, storage_options: Options = None, frozen: bool = False) -> None:
         self._frozen = frozen
         self._place = Place(url, storage_options)
         self.url: str = self._place.url
         with translated(self.url):
             group = open_group(self._place)
             # Status first: what it calls ready was committed before it.
-            self._arrays = open_arrays(group, ("status", *STEP_COLUMNS, *COLUMNS[:-1], "features"))
-            for name in ("status", "features", "video_id"):
-                if name not in self._arrays:
-                    raise StoreDamaged(
-                        f"the store {self.url} has no array {name}: restore it from a copy"
-                    )
+            names = ("status", *STEP_COLUMNS, *COLUMNS[:-1], "features")
+            self._arrays = open_arrays(group, names, needed=NEEDED)
             self._size = self._arrays["status"].shape[0]
             self._status = read_column(self._arrays, "status", self._size)
             self._digest = read_column(self._arrays, "digest", self._size)
@@ -160,13 +147,7 @@ class Store:
         return np.flatnonzero(self._columns["video_id"] != "")
 
     def _index(self, rows: ArrayLike) -> NDArray[np.int64]:
-        index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        if len(index) and (index.min() < 0 or index.max() >= self._size):
-            raise ValueError(
-                f"rows {index.min()} to {index.max()} were asked for and {self.url} has "
-                f"{self._size}: pass row numbers of its table"
-            )
-        return index
+        return row_numbers(rows, self._size, self.url)
 
     def _ready(self, rows: ArrayLike | None) -> NDArray[np.int64]:
         if rows is None:
@@ -216,30 +197,22 @@ class Store:
         array = self._arrays["features"]
         out = np.empty((len(index), *array.shape[1:]), array.dtype)
         sound = np.zeros(len(index), bool)
-        places = np.argsort(index, kind="stable")
-        chunks = np.split(places, np.flatnonzero(np.diff(index[places] // self.batch)) + 1)
 
         def read(where: NDArray[np.int64]) -> None:
-            if not len(where):
-                return
             rows = index[where]
-            try:
+            with suppress(StoreDamaged):
                 sound[where] = self._feature_rows.read(rows, out, where) == digests[rows]
-            except StoreDamaged:
-                return
 
         with ThreadPoolExecutor(_THREADS) as threads:
-            list(threads.map(read, chunks))
+            list(threads.map(read, (at for _, at in by_chunk(index, self.batch))))
         return out, sound
 
     def _steps(self, name: str, index: NDArray[np.int64]) -> NDArray[Any]:
         array = self._arrays[name]
         out = np.zeros((len(index), self.steps), array.dtype)
-        size = array.chunks[0]
-        for chunk in np.unique(index // size).tolist():
-            here = index // size == chunk
-            start = chunk * size
-            out[here] = decode(array, start, min(start + size, array.shape[0]))[index[here] - start]
+        for chunk, at in by_chunk(index, array.chunks[0]):
+            start, stop = span(array, chunk)
+            out[at] = decode(array, start, stop)[index[at] - start]
         return out
 
     def _stream(
@@ -247,24 +220,22 @@ class Store:
     ) -> Iterator[Sequences]:
         order = windows(rows, self.batch, shuffle=shuffle, seed=seed, epoch=epoch)
         held: list[Sequences] = []
-        with ThreadPoolExecutor(1) as ahead:
-            first = next(order, None)
-            reading = ahead.submit(self._load, first) if first is not None else None
-            while reading is not None:
-                window = reading.result()
-                following = next(order, None)
-                reading = ahead.submit(self._load, following) if following is not None else None
-                start = 0
-                if held:
-                    start = min(size - sum(map(len, held)), len(window))
-                    held.append(window.take(slice(0, start)))
-                    if sum(map(len, held)) == size:
-                        yield concatenate(held)
-                        held = []
-                while start + size <= len(window):
-                    yield window.take(slice(start, start + size))
-                    start += size
-                if start < len(window):
-                    held.append(window.take(slice(start, None)))
+        for window in self._read_ahead(order):
+            start = 0
+            while start < len(window):
+                held.append(window.take(slice(start, start + size - sum(map(len, held)))))
+                start += len(held[-1])
+                if sum(map(len, held)) == size:
+                    yield concatenate(held)
+                    held = []
         if held:
             yield concatenate(held)
+
+    def _read_ahead(self, order: Iterator[NDArray[np.int64]]) -> Iterator[Sequences]:
+        """The sequences of each of these rows; the next are read while the last are used."""
+        with ThreadPoolExecutor(1) as ahead:
+            reading = deque(ahead.submit(self._load, rows) for rows in islice(order, 1))
+            while reading:
+                window = reading.popleft().result()
+                reading.extend(ahead.submit(self._load, rows) for rows in islice(order, 1))
+                yield window

@@ -1,9 +1,10 @@
-"""Reading a whole store back: which rows are sound, which are damaged and how."""
+"""Reading a whole store back: which rows are damaged and how; `repair` makes those pending again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,20 +15,16 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from store.arrays import open_arrays, open_group
+from store.arrays import NEEDED, by_chunk, open_arrays, open_group, span
 from store.chunks import decode, row_digests
-from store.columns import fill_column, holds_features
+from store.columns import Arrays, Columns, fill_column, holds_features
 from store.errors import StoreDamaged, translated
-from store.layout import (
-    COLUMNS,
-    FAILED,
-    FILLS,
-    STATUS_NAMES,
-    STEP_COLUMNS,
-)
-from store.place import Place
+from store.layout import COLUMNS, FAILED, FILLS, STATUS_NAMES, STEP_COLUMNS, STEP_FILLS
+from store.place import Options, Place
+from store.writer import Writer
 
 Finding = tuple[int, str]  # row, what is wrong with it
+Chunks = dict[str, list[int]]  # small column → its chunks that cannot be decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +41,7 @@ class Report:
     checked: int
     sound: int
     columns: list[str]
-    chunks: dict[str, list[int]] = field(repr=False)
+    chunks: Chunks = field(repr=False)
     problems: list[str]
 
     @property
@@ -57,7 +54,7 @@ def verify(
     url: str,
     *,
     on_progress: Callable[[int, int], None] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Options = None,
 ) -> Report:
     """Read every byte of a store and check it. Changes nothing.
 
@@ -68,22 +65,20 @@ def verify(
     place = Place(url, storage_options)
     with translated(place.url):
         group = open_group(place)
-        arrays = open_arrays(group, ("status", "features", *STEP_COLUMNS, *COLUMNS[:-1]))
+        names = ("status", "features", *STEP_COLUMNS, *COLUMNS[:-1])
+        arrays = open_arrays(group, names, needed=(*NEEDED, "digest", "mask"))
         problems = _check_group(group, arrays)
         rows = arrays["status"].shape[0]
-        chunks: dict[str, list[int]] = {}
+        chunks: Chunks = {}
         columns = {name: _tolerant(arrays, name, rows, chunks) for name in COLUMNS}
         for name in STEP_COLUMNS:
-            _probe(arrays, name, rows, chunks)
-        findings = list(_check_table(columns))
+            deque(_decoded(arrays, name, rows, chunks), maxlen=0)
+        findings = _check_table(columns)
         findings += _check_steps(arrays, columns, chunks)
         findings += _check_features(arrays, columns, chunks, on_progress)
         findings = _unchanged_since(place, findings, columns)
-    damaged = (
-        pd.DataFrame(findings, columns=["row", "what"])
-        .drop_duplicates("row")
-        .sort_values("row", ignore_index=True)
-    )
+    damaged = pd.DataFrame(findings, columns=["row", "what"]).drop_duplicates("row")
+    damaged = damaged.sort_values("row", ignore_index=True)
     damaged.insert(1, "video_id", columns["video_id"][damaged["row"].to_numpy(dtype=np.int64)])
     return Report(
         damaged=damaged,
@@ -95,26 +90,18 @@ def verify(
     )
 
 
-def _check_group(group: zarr.Group, arrays: Mapping[str, zarr.Array[Any]]) -> list[str]:
-    missing = [n for n in ("status", "features", "video_id", "digest", "mask") if n not in arrays]
-    if missing:
-        raise StoreDamaged(
-            f"{group.store_path} has no array {', '.join(missing)}: restore it from a copy, "
-            "or make a new store"
-        )
+def _check_group(group: zarr.Group, arrays: Arrays) -> list[str]:
     problems = []
+    fingerprint, batch = str(group.attrs["fingerprint"]), group.attrs["batch"]
     text = json.dumps(group.attrs["spec"], sort_keys=True, separators=(",", ":"))
-    if hashlib.sha256(text.encode()).hexdigest() != group.attrs["fingerprint"]:
+    edited = "someone has edited zarr.json, restore it from a copy"
+    if hashlib.sha256(text.encode()).hexdigest() != fingerprint:
         problems.append(
-            f"the fingerprint {str(group.attrs['fingerprint'])[:12]} is not that of the spec in "
-            "the same store: someone has edited zarr.json, restore it from a copy"
+            f"the fingerprint {fingerprint[:12]} is not that of the spec in the same store: {edited}"
         )
-    if group.attrs["batch"] != arrays["features"].chunks[0]:
-        problems.append(
-            f"the batch is {group.attrs['batch']} and chunks hold {arrays['features'].chunks[0]} "
-            "rows: someone has edited zarr.json, restore it from a copy"
-        )
-    rows = arrays["status"].shape[0]
+    size, rows = arrays["features"].chunks[0], arrays["status"].shape[0]
+    if batch != size:
+        problems.append(f"the batch is {batch} and chunks hold {size} rows: {edited}")
     problems += [
         f"the array {name} has {array.shape[0]} rows and status {rows}: the next run levels them"
         for name, array in arrays.items()
@@ -123,28 +110,22 @@ def _check_group(group: zarr.Group, arrays: Mapping[str, zarr.Array[Any]]) -> li
     return problems
 
 
-def _tolerant(
-    arrays: Mapping[str, zarr.Array[Any]], name: str, rows: int, chunks: dict[str, list[int]]
-) -> NDArray[Any]:
+def _tolerant(arrays: Arrays, name: str, rows: int, chunks: Chunks) -> NDArray[Any]:
     """A column as far as it can be decoded, unknown elsewhere; bad chunks go into `chunks`."""
     out = fill_column(name, rows)
-    if name not in arrays:
-        return out
-    for chunk, start, stop in _spans(arrays[name], rows):
-        try:
-            values = decode(arrays[name], start, stop)
-            out[start:stop] = values.astype(object) if FILLS[name][0] == "string" else values
-        except StoreDamaged:
-            chunks.setdefault(name, []).append(chunk)
+    for start, values in _decoded(arrays, name, rows, chunks):
+        string = FILLS[name][0] == "string"
+        out[start : start + len(values)] = values.astype(object) if string else values
     return out
 
 
-def _probe(
-    arrays: Mapping[str, zarr.Array[Any]], name: str, rows: int, chunks: dict[str, list[int]]
-) -> None:
+def _decoded(
+    arrays: Arrays, name: str, rows: int, chunks: Chunks
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(first row, values) of each chunk of a small column; bad chunks go into `chunks`."""
     for chunk, start, stop in _spans(arrays[name], rows) if name in arrays else ():
         try:
-            decode(arrays[name], start, stop)
+            yield start, decode(arrays[name], start, stop)
         except StoreDamaged:
             chunks.setdefault(name, []).append(chunk)
 
@@ -156,24 +137,26 @@ def _spans(array: zarr.Array[Any], rows: int) -> Iterator[tuple[int, int, int]]:
         yield chunk, start, min(start + size, stop)
 
 
-def _check_table(columns: Mapping[str, NDArray[Any]]) -> Iterator[Finding]:
+def _check_table(columns: Columns) -> list[Finding]:
     ids, status = columns["video_id"], columns["status"]
     named = ids != ""
-    for row in np.flatnonzero(status >= len(STATUS_NAMES)).tolist():
-        yield row, f"status is {status[row]}"
-    for row in np.flatnonzero(~named & (status > 0)).tolist():
-        yield row, "video_id is lost"
-    for row in np.flatnonzero(pd.Series(ids, dtype="str").duplicated().to_numpy() & named).tolist():
-        yield row, "video_id is another row's too"
-    for row in np.flatnonzero((status == FAILED) & (columns["reason"] == "")).tolist():
-        yield row, "failed without a reason"
+    unknown = np.flatnonzero(status >= len(STATUS_NAMES))
+    faults = {
+        "video_id is lost": ~named & (status > 0),
+        "video_id is another row's too": pd.Series(ids, dtype="str").duplicated().to_numpy()
+        & named,
+        "failed without a reason": (status == FAILED) & (columns["reason"] == ""),
+    }
+    found = [(row, f"status is {status[row]}") for row in unknown.tolist()]
+    return found + _findings(np.arange(len(ids)), faults)
 
 
-def _check_steps(
-    arrays: Mapping[str, zarr.Array[Any]],
-    columns: Mapping[str, NDArray[Any]],
-    chunks: Mapping[str, list[int]],
-) -> Iterator[Finding]:
+def _findings(rows: NDArray[np.int64], faults: Mapping[str, NDArray[np.bool_]]) -> list[Finding]:
+    """The rows that have a fault, by fault."""
+    return [(row, what) for what, at in faults.items() for row in rows[at].tolist()]
+
+
+def _check_steps(arrays: Arrays, columns: Columns, chunks: Chunks) -> Iterator[Finding]:
     bad = {chunk for name in STEP_COLUMNS for chunk in chunks.get(name, ())}
     if not all(name in arrays for name in STEP_COLUMNS):
         return
@@ -191,43 +174,37 @@ def _check_steps(
             "frame_index does not increase": (both & (np.diff(frames, axis=1) <= 0)).any(axis=1),
             "timestamp does not fit the mask": (np.isfinite(times) != mask).any(axis=1),
         }
-        for what, at in faults.items():
-            yield from ((start + int(row), what) for row in ready[at])
+        yield from _findings(start + ready, faults)
 
 
 def _check_features(
-    arrays: Mapping[str, zarr.Array[Any]],
-    columns: Mapping[str, NDArray[Any]],
-    chunks: Mapping[str, list[int]],
+    arrays: Arrays,
+    columns: Columns,
+    chunks: Chunks,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Finding]:
     features = arrays["features"]
     ready = np.flatnonzero(holds_features(columns["status"], columns["digest"]))
     # Rows whose digest cannot be read are the column's damage, not the features'.
     ready = ready[~np.isin(ready // arrays["digest"].chunks[0], chunks.get("digest", []))]
-    size = features.chunks[0]
-    batches = np.split(ready, np.flatnonzero(np.diff(ready // size)) + 1) if len(ready) else []
+    batches = [ready[at] for _, at in by_chunk(ready, features.chunks[0])]
 
     def check(rows: NDArray[np.int64]) -> list[Finding]:
-        start = int(rows[0]) // size * size
-        stop = min(start + size, features.shape[0])
+        start, stop = span(features, int(rows[0]) // features.chunks[0])
         try:
             chunk = decode(features, start, stop)
         except StoreDamaged:
             return [(int(row), "features cannot be decoded") for row in rows]
         some = chunk[rows - start]
-        wrong = row_digests(some) != columns["digest"][rows]
-        endless = ~np.isfinite(some.reshape(len(some), -1)).all(axis=1)
-        found = [(int(row), "features do not match their digest") for row in rows[wrong]]
-        found += [(int(row), "features are not finite") for row in rows[endless]]
+        faults = {
+            "features do not match their digest": row_digests(some) != columns["digest"][rows],
+            "features are not finite": ~np.isfinite(some.reshape(len(some), -1)).all(axis=1),
+        }
         if not set((rows // arrays["mask"].chunks[0]).tolist()) & set(chunks.get("mask", ())):
             mask = decode(arrays["mask"], start, stop)[rows - start]
             padding = some.reshape(*mask.shape, -1).any(axis=2) & ~mask
-            found += [
-                (int(row), "features are not zero in the padding")
-                for row in rows[padding.any(axis=1)]
-            ]
-        return found
+            faults["features are not zero in the padding"] = padding.any(axis=1)
+        return _findings(rows, faults)
 
     found, done = [], 0
     with ThreadPoolExecutor(2) as threads:
@@ -239,9 +216,7 @@ def _check_features(
     return found
 
 
-def _unchanged_since(
-    place: Place, findings: list[Finding], columns: Mapping[str, NDArray[Any]]
-) -> list[Finding]:
+def _unchanged_since(place: Place, findings: list[Finding], columns: Columns) -> list[Finding]:
     """Only findings on rows that no run has touched since they were read."""
     if not findings:
         return findings
@@ -253,3 +228,58 @@ def _unchanged_since(
         if row < len(now["status"])
         and all(now[name][row] == columns[name][row] for name in ("status", "digest"))
     ]
+
+
+FROM_CATALOG = frozenset({"label", "split", "group", "size_bytes", "mtime_ns"})
+"""Columns that every run fills in from its catalog; for the others the clip must be read again."""
+
+
+def repair(
+    url: str, report: Report, *, owner: str, lease: bool = True, storage_options: Options = None
+) -> int:
+    """Repair a store after `verify`; returns how many rows are to be recomputed.
+
+    Damaged rows become pending; rows whose clip is gone stay gone, and do not count as ready when it
+    returns (`Writer.unmake`). A chunk of a small column that cannot be decoded is reset to
+    "unknown"; where a run cannot fill the column in from its catalog alone, the chunk's rows
+    become pending. `video_id` cannot be rebuilt: that is refused with `StoreDamaged`, and nothing
+    is changed. Raises `StoreBusy` while a run writes.
+    """
+    lost = report.damaged["what"].str.startswith("video_id").sum()
+    if "video_id" in report.columns or lost:
+        raise StoreDamaged(
+            f"the ids of {url} are damaged and nothing else says which row is which clip: restore "
+            "the folder video_id from a copy of the store, or make a new store"
+        )
+    reset: set[int] = set()
+    with (
+        translated(url),
+        Writer.acquire(
+            url,
+            owner=owner,
+            lease=lease,
+            prepare=lambda place: reset.update(_reset_chunks(place, report)),
+            storage_options=storage_options,
+        ) as writer,
+    ):
+        redo = reset | set(report.damaged["row"].tolist())
+        redo |= set(writer.check_batches(writer.suspects).tolist())
+        rows = np.array(sorted(row for row in redo if row < len(writer)), dtype=np.int64)
+        writer.unmake(rows)
+        writer.flush()
+    return len(rows)
+
+
+def _reset_chunks(place: Place, report: Report) -> set[int]:
+    """Fill undecodable chunks as unknown; returns the rows whose clips must be read again."""
+    arrays = open_arrays(open_group(place, read_only=False), (*STEP_COLUMNS, *COLUMNS))
+    rows = set[int]()
+    for name, chunks in report.chunks.items():
+        array = arrays[name]
+        fill = (FILLS | STEP_FILLS)[name][1]
+        for chunk in chunks:
+            start, stop = span(array, chunk)
+            array[start:stop] = fill
+            if name not in FROM_CATALOG:
+                rows.update(range(start, stop))
+    return rows

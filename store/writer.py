@@ -6,32 +6,33 @@ Features themselves are written by workers, a whole chunk each (`store.chunks`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from store.arrays import level, open_group
-from store.chunks import matching
-from store.columns import cast, fill_column, frame, holds_features, named_rows, read_columns
-from store.commit import (
-    DirtyChunks,
-    StepColumns,
+from store.arrays import create_array, layout_of, level, open_group, row_numbers
+from store.chunks import erase, mismatched
+from store.columns import (
+    cast,
     commit_columns,
     commit_growth,
     commit_steps,
+    fill_column,
+    frame,
+    holds_features,
+    named_rows,
+    put_steps,
+    read_columns,
 )
 from store.durable import sweep_partials
-from store.erasing import erase
-from store.errors import translated
-from store.heartbeat import Heartbeat
+from store.errors import StoreMismatch, translated
 from store.layout import COLUMNS, GONE, PENDING, PREVIEW, STEP_COLUMNS, STEP_FILLS
-from store.lease import Lease
-from store.liveness import Holder
-from store.place import Place
-from store.previews import create_previews
+from store.lease import Heartbeat, Lease
+from store.place import Options, Place
 
 
 class Writer:
@@ -42,14 +43,14 @@ class Writer:
     its workers may have written there. Changes are kept in memory until `flush`.
     """
 
-    def __init__(self, place: Place, lease: Lease | None, before: Holder | None) -> None:
-        """Use `acquire`. `before` is the dead holder that the lease was taken from."""
+    def __init__(self, place: Place, lease: Lease | None) -> None:
+        """Use `acquire`."""
         self._place = place
         self.url = place.url
         self._lock = threading.RLock()
         self.token = lease.holder.token if lease else None
-        self.took_over = before is not None
-        self.suspects = list(before.batches) if before else []
+        self.took_over = lease is not None and lease.took_over
+        self.suspects = list(lease.holder.batches) if lease else []
         self._in_flight: tuple[int, ...] = ()
         self._group = open_group(place, read_only=False)
         if place.local is not None:
@@ -57,9 +58,13 @@ class Writer:
         self._arrays = level(self._group)
         self._batch = self._arrays["features"].chunks[0]
         self._columns = read_columns(self._arrays, self._arrays["status"].shape[0])
-        self._drop_nameless()
-        self._steps = StepColumns(self._arrays)
-        self._dirty = DirtyChunks()
+        rows = named_rows(self._columns, self.url)
+        if rows < len(self):  # the others are of a run that died while it added them
+            self._arrays["status"].resize((rows,))
+            self._arrays = level(self._group)
+            self._columns = {name: values[:rows] for name, values in self._columns.items()}
+        self._steps: dict[tuple[str, int], NDArray[Any]] = {}
+        self._dirty: dict[str, set[int]] = defaultdict(set)
         self._table: pd.DataFrame | None = None
         self._heart = Heartbeat(place, lease)
 
@@ -71,23 +76,25 @@ class Writer:
         owner: str,
         lease: bool = True,
         wait_s: float = 0.0,
-        storage_options: Mapping[str, Any] | None = None,
+        prepare: Callable[[Place], None] = lambda place: None,
+        storage_options: Options = None,
     ) -> Writer:
         """Take the lease of an existing store, and remove what a killed run left.
 
+        prepare: what is to be done under the lease before the columns are read.
         Raises `StoreBusy` (another still holds it after `wait_s` seconds), `StoreNotFound`,
         `StoreTooNew`, `StoreDamaged`, `StoreUnwritable`.
         """
         place = Place(url, storage_options)
         with translated(place.url):
             open_group(place)  # raises for a wrong location before anything is written there
-            if not lease:
-                return cls(place, None, None)
-            held, before = Lease.acquire(place, owner, wait_s=wait_s)
+            held = Lease.acquire(place, owner, wait_s=wait_s) if lease else None
             try:
-                return cls(place, held, before)
+                prepare(place)
+                return cls(place, held)
             except BaseException:
-                held.release(before.batches if before else ())
+                if held is not None:
+                    held.release(held.holder.batches)
                 raise
 
     @property
@@ -123,7 +130,7 @@ class Writer:
 
         Only what differs counts as changed: setting a million rows to what they are writes nothing.
         """
-        index = self._index(rows)
+        index = row_numbers(rows, len(self), self.url)
         with self._lock:
             for name, values in columns.items():
                 new, old = cast(name, values, len(index)), self._columns[name][index]
@@ -132,7 +139,7 @@ class Writer:
                     continue
                 self._columns[name][index] = new
                 chunks = np.unique(index[differs] // self._arrays[name].chunks[0])
-                self._dirty.add(name, chunks.tolist())
+                self._dirty[name].update(chunks.tolist())
                 self._table = None
 
     def mark(self, rows: ArrayLike, status: ArrayLike, reason: ArrayLike = "") -> None:
@@ -141,10 +148,10 @@ class Writer:
 
     def put_steps(self, rows: ArrayLike, mask: Any, frame_index: Any, timestamp: Any) -> None:
         """Set the columns with one value per step, each (n, steps) or one value for all."""
-        index = self._index(rows)
+        index = row_numbers(rows, len(self), self.url)
         with self._lock, translated(self.url):
             for name, values in zip(STEP_COLUMNS, (mask, frame_index, timestamp), strict=True):
-                self._steps.put(name, index, np.asarray(values))
+                put_steps(self._arrays, self._steps, name, index, np.asarray(values))
 
     def append(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """Add rows, all pending, and return their numbers. Committed when it returns.
@@ -186,8 +193,7 @@ class Writer:
     def flush(self) -> None:
         """Commit all changes, `status` last: on a local disk everything else is synced before it.
 
-        Raises `LeaseLost`
-        (nothing was written) and `StoreUnwritable` (the changes stay in memory: flush again).
+        Raises `LeaseLost` (nothing was written) or `StoreUnwritable` (nothing is lost: flush again).
         """
         with self._lock, translated(self.url):
             self._heart.check()
@@ -206,7 +212,7 @@ class Writer:
         frame count are cleared, so that a gone row does not count as ready when its clip returns.
         The new status is committed first: until a row is pending, its digest must stay.
         """
-        index = self._index(rows)
+        index = row_numbers(rows, len(self), self.url)
         pending = (self._columns["status"][index] != GONE) | present
         self.mark(index, np.where(pending, PENDING, GONE))
         self.flush()
@@ -218,21 +224,23 @@ class Writer:
 
         Size, time and hash of their clips are cleared too: the same bytes do not count as ready again.
         """
-        index = self._index(rows)
+        index = row_numbers(rows, len(self), self.url)
         if not len(index):
             return
         self.unmake(index)
         self.set(index, size_bytes=-1, mtime_ns=-1, sha256="")
         self.put_steps(index, *(STEP_FILLS[name][1] for name in STEP_COLUMNS))
         self.flush()
-        erase(self.url, index, token=self.token, storage_options=self._place.options)
+        erase(self._place, index, token=self.token)
 
     def keep_previews(self) -> None:
         """Add the array of small pictures to a store that has none (`store.write_previews`)."""
         with self._lock, translated(self.url):
             if PREVIEW not in self._arrays:
                 self._heart.check()
-                self._arrays[PREVIEW] = create_previews(self._group, len(self), self._batch)
+                layout = layout_of(self._arrays["features"])
+                where = self._group.store_path
+                self._arrays[PREVIEW] = create_array(where, PREVIEW, layout, len(self))
 
     def rows_of(self, batch: int) -> range:
         """The rows of one batch (the last may be short)."""
@@ -254,22 +262,16 @@ class Writer:
 
         Reads the chunks; the caller marks such rows pending. Batches past the end are ignored.
         """
-        bad: list[int] = []
         asked = sorted(set(batches))
         digest = self._columns["digest"]
-        kept = holds_features(self._columns["status"], digest)
-        for batch in asked:
-            span = self.rows_of(batch)
-            rows = span.start + np.flatnonzero(kept[span.start : span.stop])
-            if len(rows):
-                wanted = rows - span.start, digest[rows]
-                sound = matching(self.url, batch, *wanted, storage_options=self._place.options)
-                bad += rows[~sound].tolist()
+        kept = np.flatnonzero(holds_features(self._columns["status"], digest))
+        kept = kept[np.isin(kept // self._batch, asked)]
+        bad = mismatched(self._place, kept, digest[kept])
         left = [batch for batch in self.suspects if batch not in asked]
         if left != self.suspects:
             self.suspects = left
             self.in_flight(self._in_flight)
-        return np.array(bad, dtype=np.int64)
+        return bad
 
     def release(self) -> None:
         """Stop the heartbeat and release the lease. Never raises: the lease would expire anyway.
@@ -284,16 +286,15 @@ class Writer:
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    def _index(self, rows: ArrayLike) -> NDArray[np.int64]:
-        index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        if len(index) and (index.min() < 0 or index.max() >= len(self)):
-            raise ValueError(f"rows {index.min()} to {index.max()} asked of {len(self)}")
-        return index
 
-    def _drop_nameless(self) -> None:
-        """Cut off rows without an id at the end; elsewhere they are damage (`StoreDamaged`)."""
-        rows = named_rows(self._columns, self.url)
-        if rows < len(self):
-            self._arrays["status"].resize((rows,))
-            self._arrays = level(self._group)
-            self._columns = {name: values[:rows] for name, values in self._columns.items()}
+def add_test_set(writer: Writer, name: str, values: Mapping[str, Any]) -> None:
+    """Write a named test set into the store, for good: name → what it is (`docs/format.md`).
+
+    Raises `StoreMismatch` where the name is taken.
+    """
+    sets = writer.attributes.get("test_sets", {})
+    if name in sets:
+        raise StoreMismatch(
+            f"{writer.url} has a test set {name} already, and one is for good: choose another name"
+        )
+    writer.set_attributes(test_sets=sets | {name: dict(values)})

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
 
 import store
-from store import chunks, feature_rows
+from store import chunks, sequences
 from store.arrays import open_arrays, open_group
-from store.feature_rows import FeatureRows
 from store.place import Place
+from store.sequences import FeatureRows
 from tests.store.stores import create, filled
 
 LARGE = store.Layout(
@@ -66,7 +66,7 @@ def test_any_rows_in_any_order_are_those_that_were_written(both, rows, which, as
 
 
 def test_a_chunk_of_our_own_is_read_without_zarr(both, monkeypatch):
-    monkeypatch.setattr(feature_rows, "decode_into", None)  # Zarr would be called by it
+    monkeypatch.setattr(sequences, "decode_into", None)  # Zarr would be called by it
     for opened, features in both:
         rows = np.setdiff1d(np.arange(29), np.arange(8, 16))
         assert opened.load(rows).features.tobytes() == features[rows].tobytes()

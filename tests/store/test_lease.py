@@ -18,8 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import store
 from store.creation import _upload
-from store.heartbeat import Heartbeat
-from store.lease import FOLDER, Lease, current
+from store.lease import FOLDER, Heartbeat, Lease, current
 from store.liveness import Holder, Watch
 from store.place import Place
 from tests.store.conftest import EVERYWHERE
@@ -198,8 +197,8 @@ def test_a_writer_that_was_replaced_stops_and_writes_nothing(url):
 
 def test_the_heartbeat_finds_out_by_itself(local, monkeypatch):
     create(local)
-    monkeypatch.setattr("store.heartbeat.BEAT_S", 0.01)
-    lease, _ = Lease.acquire(Place(local), "slow")
+    monkeypatch.setattr("store.lease.BEAT_S", 0.01)
+    lease = Lease.acquire(Place(local), "slow")
     heart = Heartbeat(Place(local), lease)
     path = Path(local) / FOLDER / "000001.json"
     first = json.loads(path.read_text())["beat"]
@@ -228,7 +227,7 @@ def test_of_many_at_once_one_gets_it(url, left_behind):
         start.wait()
         for _ in range(2):
             try:
-                lease, _ = Lease.acquire(Place(url), str(number))
+                lease = Lease.acquire(Place(url), str(number))
             except store.StoreBusy:
                 continue
             with guard:
@@ -266,7 +265,7 @@ def test_a_released_writer_writes_no_more(url):
 def test_of_two_that_make_a_store_at_once_the_second_leaves_the_first_alone(s3, monkeypatch):
     url = f"{s3}/clips.zarr"
     place = Place(url)
-    other, _ = Lease.acquire(place, "other")
+    other = Lease.acquire(place, "other")
 
     def meanwhile(seconds: float) -> None:
         """While ours waits, the other one is done with its making, and another spec is there."""
@@ -332,7 +331,7 @@ def test_a_beat_that_fails_is_told_and_the_next_one_is_tried(tmp_path, monkeypat
         real(self, batches)
         again.set()
 
-    monkeypatch.setattr("store.heartbeat.BEAT_S", 0.01)
+    monkeypatch.setattr("store.lease.BEAT_S", 0.01)
     monkeypatch.setattr(Lease, "beat", beat)
     with store.Writer.acquire(url, owner="test"):
         assert again.wait(60)

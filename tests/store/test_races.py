@@ -46,7 +46,7 @@ def test_a_store_of_other_settings_made_in_the_same_moment_is_refused(tmp_path, 
 @pytest.mark.parametrize("made", [True, False], ids=["it makes the store", "it makes none"])
 def test_a_creation_waits_for_another_one_on_an_object_store(made, monkeypatch):
     url = f"memory://races-{uuid.uuid4().hex}/clips.zarr"
-    held, _ = Lease.acquire(Place(url), "create")
+    held = Lease.acquire(Place(url), "create")
     monkeypatch.setattr(creation, "_OTHERS_S", 0.0)
     real = creation.Lease.acquire
 
@@ -82,7 +82,7 @@ def test_a_repair_that_fails_at_its_start_lets_the_lease_go(tmp_path, monkeypatc
     def no_space(*_: object):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["store.repair"], "_reset_chunks", no_space)
+    monkeypatch.setattr(sys.modules["store.verify"], "_reset_chunks", no_space)
     with pytest.raises(store.StoreUnwritable):
         store.repair(url, store.verify(url), owner="test")
     assert leases(url) == []
