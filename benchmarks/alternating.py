@@ -145,7 +145,7 @@ def save(name: str, report: Mapping[str, Any]) -> None:
     for `docs/performance.md` alike.
     """
     from pipeline import engine
-    from pipeline.features.backbones.openvino_cache import openvino_software
+    from pipeline.features.backbones.openvino_engine import openvino_software
 
     machine = {
         "cores": engine.cores(),

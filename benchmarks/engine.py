@@ -22,7 +22,7 @@ from pipeline import engine
 from pipeline.features import backbones
 from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.keras_model import build_model
-from pipeline.features.backbones.openvino_cache import cached_model
+from pipeline.features.backbones.openvino_engine import cached_model
 from pipeline.spec import Precision, Spec
 
 SIZE = 299

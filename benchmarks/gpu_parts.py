@@ -29,7 +29,7 @@ def cnn(arguments: argparse.Namespace) -> None:
     """The backbone with copies by callers, and on the device alone; as built and with folding."""
     from pipeline.features import backbones
     from pipeline.features.backbones import resolve_weights
-    from pipeline.features.backbones.callers import rate
+    from pipeline.features.backbones.keras_engine import rate
     from pipeline.spec import Precision, Spec
 
     name = _backbone(arguments)
@@ -47,7 +47,8 @@ def cnn(arguments: argparse.Namespace) -> None:
             precision=precision,
         )
         began = time.perf_counter()
-        backbone = backbones.load(spec, weights, engine="keras", batch=4 if arguments.dry else 0)
+        options = backbones.LoadOptions(engine="keras", batch=4 if arguments.dry else 0)
+        backbone = backbones.load(spec, weights, options)
         load_s = round(time.perf_counter() - began, 1)
         callers = {
             f"callers_{n}": round(rate(backbone, n, arguments.seconds)) for n in (1, 2, 3, 4)

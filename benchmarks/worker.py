@@ -40,7 +40,7 @@ STEPS = 40
 FILE_BYTES = 250_000
 """As large as a clip of a few seconds at 240p."""
 
-PARTS = ("copies", "hashing", "previews", "events", "writes", "preview_writes")
+PARTS = ("copies", "hashing", "events", "writes", "preview_writes")
 SLOTS = 24
 
 
@@ -213,7 +213,7 @@ class MemoryDecoders:
             frames_decoded=len(self._index),
             decoder="memory",
             **self._done,
-            on_release=lambda: self._free.put(slot),
+            release=lambda: self._free.put(slot),
         )
 
     def close(self) -> None:
@@ -232,8 +232,9 @@ def _install(stage: Stage, pace: float) -> None:
     import flows.extract.worker
     import store
     from benchmarks.null_cnn import NullCnn
-    from pipeline.features import extraction, filling
-    from pipeline.features.backbones.callers import MOST, chosen, rate
+    from pipeline.features import filling
+    from pipeline.features.backbones.keras_engine import MOST, chosen, rate
+    from pipeline.features.extraction import Extractor
     from pipeline.features.fetching import FetchingDecoders
     from pipeline.features.stage import FirstStage
 
@@ -246,12 +247,11 @@ def _install(stage: Stage, pace: float) -> None:
         if hasattr(filling.CnnThreads, "_gather"):
             _count(filling.CnnThreads, "_gather", "copies")
         _count(flows.extract.batches, "sha256_if_readable", "hashing")
-        _count(extraction, "preview_pictures", "previews")
         _count(distributed.Worker, "log_event", "events")
         _count(store, "write_batch", "writes")
         _count(store, "write_previews", "preview_writes")
     fetching = FetchingDecoders(pool)
-    extractor = extraction.Extractor(spec, cnn, fetching, previews=stage.previews)
+    extractor = Extractor(spec, cnn, fetching)
     made = FirstStage(cnn, pool, fetching, extractor)
     flows.extract.worker._loaded[repr(stage)] = made
     _spent_s.update(dict.fromkeys(PARTS, 0.0))

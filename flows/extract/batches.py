@@ -120,10 +120,7 @@ def extract_batch(batch: Batch) -> BatchResult:
         into=[chunk[clip.row - batch.first_row] for clip in batch.clips],
     )
     extracted = time.perf_counter()
-    hashes = [
-        _hash_of(clip, result, stage.take_hash(clip.path))
-        for clip, result in zip(batch.clips, results, strict=True)
-    ]
+    hashes = [_hash_of(*pair) for pair in zip(batch.clips, results, strict=True)]
     digests = None
     if any(result.status != "stopped" for result in results):
         if batch.stage.previews:
@@ -196,10 +193,10 @@ def _source(clip: Clip) -> Any:
     return ClipSource(path=clip.path, size_bytes=max(clip.size_bytes, 0))
 
 
-def _hash_of(clip: Clip, result: Any, fetched: str) -> str:
-    """The SHA-256 of a clip's bytes, by what read them: its decoder, or what fetched it."""
-    if result.sha256 or fetched or result.status != "failed" or is_remote(clip.path):
-        return str(result.sha256 or fetched)
+def _hash_of(clip: Clip, result: Any) -> str:
+    """The SHA-256 of a clip's bytes, by what read them."""
+    if result.sha256 or result.status != "failed" or is_remote(clip.path):
+        return str(result.sha256)
     # Its decoder died of it, or was killed.
     return sha256_if_readable(clip.path)
 

@@ -15,7 +15,7 @@ from flows.extract.plan import Plan, follow_catalog, make_plan
 from flows.extract.request import DEMO_CLIPS, ClipChoice, Request, with_signature
 from flows.extract.summary import Summary
 from pipeline.errors import ConfigError
-from pipeline.features.backbones import Weights
+from pipeline.features.backbones.family import Weights
 from pipeline.features.catalog import discover, narrow
 from pipeline.features.catalog.remote import is_remote
 from pipeline.features.files import sha256

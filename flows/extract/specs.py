@@ -8,7 +8,8 @@ from flows.settings import FeaturesSettings
 from flows.settings.features import parse_sampling
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
-from pipeline.features.backbones import DEFAULT_BACKBONE, Weights, describe, resolve_weights
+from pipeline.features.backbones import DEFAULT_BACKBONE, describe, resolve_weights
+from pipeline.features.backbones.family import Weights
 from pipeline.features.stage import Stage, remembered_weights
 from pipeline.spec import NUMBERS, Sampling, Spec
 

@@ -7,6 +7,7 @@ daemonic processes that Dask runs workers in may not use `multiprocessing`.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import queue
@@ -18,8 +19,6 @@ from pipeline.errors import UnreadableClip
 from pipeline.features.decoding.process import ChildProcess, DecoderUnavailable, Limits
 from pipeline.features.decoding.slots import FrameSlots
 from pipeline.features.decoding.values import ClipFrames, FramePlan
-
-__all__ = ["DecoderPool", "DecoderUnavailable", "Limits"]
 
 AHEAD_BYTES = 256 << 20
 _START_TRIES = 3
@@ -49,16 +48,16 @@ class DecoderPool:
         ahead_bytes: int = AHEAD_BYTES,
         previews: bool = False,
     ) -> None:
-        self.plan = plan
-        self.previews = previews
         self.processes = processes or len(os.sched_getaffinity(0))
-        self.limits = limits or Limits()
         room = ahead_bytes // math.prod(plan.frames_shape)
         self._slots = FrameSlots(
             plan.frames_shape, slots=max(self.processes + 1, room), processes=self.processes
         )
+        self._start = functools.partial(
+            ChildProcess, plan, self._slots, limits=limits or Limits(), previews=previews
+        )
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._children: list[ChildProcess | None] = [None] * self.processes
+        self._children: dict[int, ChildProcess] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._threads = [
@@ -87,15 +86,10 @@ class DecoderPool:
         """How many clips' frames can be held at once."""
         return self._slots.count
 
-    @property
-    def free_slots(self) -> int:
-        """How many clips' frames there is room for now."""
-        return self._slots.free
-
     def pids(self) -> list[int]:
         """Process ids of the children that run now."""
         with self._lock:
-            return [child.pid for child in self._children if child is not None]
+            return [child.pid for child in self._children.values()]
 
     def close(self) -> None:
         """Kill the children and cancel what is not done. Frames handed out stay readable."""
@@ -103,9 +97,8 @@ class DecoderPool:
             if self._closed:
                 return
             self._closed = True
-            for child in self._children:
-                if child is not None:
-                    child.kill()
+            for child in self._children.values():
+                child.kill()
         self._slots.stop()
         for _ in self._threads:
             self._jobs.put(None)
@@ -150,19 +143,13 @@ class DecoderPool:
         self._drop_unusable(number)
 
     def _child(self, number: int) -> ChildProcess:
-        child = self._children[number]
+        child = self._children.get(number)
         for attempt in range(_START_TRIES):
             if child is not None and child.usable:
                 return child
             self._drop_unusable(number)
             try:
-                child = ChildProcess(
-                    self.plan,
-                    self._slots,
-                    number=number,
-                    limits=self.limits,
-                    previews=self.previews,
-                )
+                child = self._start(number=number)
             except DecoderUnavailable:
                 if self._closed or attempt == _START_TRIES - 1:
                     raise
@@ -178,8 +165,8 @@ class DecoderPool:
     def _drop_unusable(self, number: int) -> None:
         """Reap the child if it is dead; kill it too if the pool is closed."""
         with self._lock:
-            child = self._children[number]
+            child = self._children.get(number)
             if child is None or (child.usable and not self._closed):
                 return
-            self._children[number] = None
+            del self._children[number]
         child.close()

@@ -6,10 +6,6 @@ the frames of a clip, put together without their order, say which pair it is and
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +14,8 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.features.files import whole
 
 Picture = NDArray[np.uint8]
 
@@ -62,19 +60,13 @@ def write_demo_clips(folder: Path, *, clips_per_class: int = 20, seed: int = 0) 
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: take another folder, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole(folder) as making:
         for action in ACTIONS:
-            (made / action).mkdir()
+            (making / action).mkdir(parents=True)
             for number in range(clips_per_class):
                 group, clip = number % GROUPS + 1, number // GROUPS + 1
                 frames = render_clip(action, group=group, clip=clip, seed=seed)
-                write_clip(made / action / f"v_{action}_g{group:02d}_c{clip:02d}.mp4", frames)
-        os.chmod(made, 0o755)  # mkdtemp's folders are private
-        os.replace(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+                write_clip(making / action / f"v_{action}_g{group:02d}_c{clip:02d}.mp4", frames)
 
 
 def render_clip(action: str, *, group: int, clip: int, seed: int = 0) -> Picture:
@@ -111,11 +103,11 @@ def render_change(change: str, look: Look, rng: np.random.Generator) -> Picture:
     drift = rng.uniform(-0.12, 0.12, 2)
     weak, strong = rng.uniform(0.0, 0.12), rng.uniform(0.88, 1.0)
     backdrop = _backdrop(look, rng)
-    draw = _DRAW[change]
     frames = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
     for k in range(count):
         where = place + drift * (k / (count - 1) - 0.5)
-        picture = draw(backdrop, look, where, weak + (strong - weak) * float(growth[k]))
+        size = weak + (strong - weak) * float(growth[k])
+        picture = _draw(change, backdrop.copy(), look, where, size)
         noisy = picture + rng.normal(0, 3, picture.shape)
         frames[k] = np.clip(noisy, 0, 255).astype(np.uint8)
     return frames
@@ -136,44 +128,27 @@ def write_clip(path: Path, frames: Picture) -> None:
         container.mux(stream.encode(None))
 
 
-def _aperture(backdrop: Picture, look: Look, where: NDArray[np.float64], size: float) -> Picture:
-    """Two leaves of a door; the gap between them has width by `size`."""
-    picture = backdrop.copy()
-    _rectangle(picture, where, 0.62, 0.5, look.thing)
-    _rectangle(picture, where, 0.04 + 0.5 * size, 0.5, look.inside)
+def _draw(
+    change: str, picture: Picture, look: Look, where: NDArray[np.float64], size: float
+) -> Picture:
+    """Draw on a backdrop what changes, grown by `size` (0..1) at `where` (2,), a share of the picture."""
+    if change == "ball":
+        centre = _fine(where[0] * SIDE), _fine(where[1] * SIDE)
+        radius = _fine((0.05 + 0.27 * size) * SIDE)
+        cv2.circle(picture, centre, radius, look.thing, cv2.FILLED, cv2.LINE_AA, 4)
+    elif change == "aperture":  # two leaves of a door, and the gap between them
+        _rectangle(picture, where, 0.62, look.thing)
+        _rectangle(picture, where, 0.04 + 0.5 * size, look.inside)
+    else:  # a roof before the sky; the light on all of it
+        _rectangle(picture, np.array([where[0], 0.85]), 0.5, look.thing)
+        return (picture.astype(np.float64) * (0.15 + 0.85 * size)).astype(np.uint8)
     return picture
-
-
-def _ball(backdrop: Picture, look: Look, where: NDArray[np.float64], size: float) -> Picture:
-    picture = backdrop.copy()
-    centre = _fine(where[0] * SIDE), _fine(where[1] * SIDE)
-    radius = _fine((0.05 + 0.27 * size) * SIDE)
-    cv2.circle(picture, centre, radius, look.thing, cv2.FILLED, cv2.LINE_AA, 4)
-    return picture
-
-
-def _light(backdrop: Picture, look: Look, where: NDArray[np.float64], size: float) -> Picture:
-    """A roof before the sky; the light on all of it is by `size`."""
-    picture = backdrop.copy()
-    _rectangle(picture, np.array([where[0], 0.85]), 0.5, 0.5, look.thing)
-    return (picture.astype(np.float64) * (0.15 + 0.85 * size)).astype(np.uint8)
-
-
-_DRAW: dict[str, Callable[[Picture, Look, NDArray[np.float64], float], Picture]] = {
-    "aperture": _aperture,
-    "ball": _ball,
-    "light": _light,
-}
 
 
 def _rectangle(
-    picture: Picture,
-    where: NDArray[np.float64],
-    width: float,
-    height: float,
-    colour: tuple[int, int, int],
+    picture: Picture, where: NDArray[np.float64], width: float, colour: tuple[int, int, int]
 ) -> None:
-    half = np.array([width, height]) / 2
+    half = np.array([width, 0.5]) / 2
     corners = [(where + half * sign) * SIDE for sign in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     points = np.array([[_fine(x), _fine(y)] for x, y in corners], dtype=np.int32)
     cv2.fillPoly(picture, [points], colour, cv2.LINE_AA, 4)

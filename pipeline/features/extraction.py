@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
-from pipeline.features.backbones.protocol import Backbone
+from pipeline.features.backbones.family import Backbone
 from pipeline.features.decoding.values import ClipFrames, ClipSource, Decoders
 from pipeline.features.filling import CnnThreads, Job
-from pipeline.features.previews import preview_pictures
 from pipeline.features.sequences import ClipResult, empty_result, ready_result
 from pipeline.spec import Spec
 
@@ -37,7 +36,6 @@ class Extractor:
 
     `extract` may run in several threads at once. `ahead_bytes` bounds the frames that are decoded
     or being decoded and have not reached the CNN; it is raised to what keeps every CNN thread fed.
-    With `previews`, results carry three small pictures of their clip.
     A context manager: leaving it ends the CNN's threads. The pool stays the caller's.
     """
 
@@ -47,8 +45,7 @@ class Extractor:
         backbone: Backbone,
         pool: Decoders,
         *,
-        ahead_bytes: int = 256 * 1024 * 1024,
-        previews: bool = False,
+        ahead_bytes: int = 256 << 20,
     ) -> None:
         frame_bytes = spec.size * spec.size * 3
         self._clip_bytes = spec.sampling.steps * frame_bytes
@@ -58,7 +55,6 @@ class Extractor:
         self._concurrency = backbone.concurrency
         self._spec = spec
         self._pool = pool
-        self._previews = previews
         self._decode_s = 0.0
         self._calls: list[_Call] = []
         self._news = threading.Condition()
@@ -134,7 +130,6 @@ class _Clip:
     frames: ClipFrames | None = None
     job: Job | None = None
     features: NDArray[Any] | None = None
-    previews: tuple[bytes, ...] = ()
 
 
 class _Call:
@@ -161,22 +156,18 @@ class _Call:
 
     def run(self, on_clip: Callable[[ClipResult], None], stop: threading.Event) -> list[ClipResult]:
         results: dict[int, ClipResult] = {}
-
-        def settle(result: ClipResult) -> None:
-            results[result.index] = result
-            on_clip(result)
-
         stopping = False
         while len(results) < len(self._clips):
             if stop.is_set() and not stopping:
                 stopping = True
-                for clip in self.abandon():
-                    settle(empty_result(self._of._spec, clip.index, "stopped"))
+                spec, dropped = self._of._spec, self.abandon()
+                settled = [empty_result(spec, clip.index, "stopped") for clip in dropped]
             else:
                 self._submit()
-                for clip, error in self._wait():
-                    settle(_result(self._of._spec, clip, error))
-                    clip.job = clip.frames = clip.features = None
+                settled = [self._result(clip, error) for clip, error in self._wait()]
+            for result in settled:
+                results[result.index] = result
+                on_clip(result)
         return [results[index] for index in range(len(self._clips))]
 
     def abandon(self) -> list[_Clip]:
@@ -237,8 +228,6 @@ class _Call:
         frames, error = None, None
         try:
             frames = future.result()
-            if self._of._previews and len(frames.frames):
-                clip.previews = frames.previews or preview_pictures(frames.frames)
         except (Exception, CancelledError) as caught:
             error = caught
         if frames is not None and not len(frames.frames):
@@ -286,7 +275,7 @@ class _Call:
         """A clip's frames are needed no more: give their memory and its share of bytes back."""
         if clip.frames is not None:
             clip.frames.release()
-            clip.frames = replace(clip.frames, frames=_NO_FRAMES, on_release=None)
+            clip.frames = replace(clip.frames, frames=_NO_FRAMES)
         with self._lock:
             self._of._ahead_bytes -= self._of._clip_bytes
             if any(call.waiting for call in self._of._calls):
@@ -303,11 +292,13 @@ class _Call:
                     self._fatal.__cause__ = error
             self._lock.notify_all()
 
-
-def _result(spec: Spec, clip: _Clip, error: UnreadableClip | None) -> ClipResult:
-    if error is not None:
-        failed = empty_result(spec, clip.index, "failed", error.reason, error.detail)
-        return replace(failed, sha256=error.sha256)
-    assert clip.frames is not None
-    assert clip.features is not None
-    return ready_result(spec, clip.index, clip.frames, clip.features, clip.previews)
+    def _result(self, clip: _Clip, error: UnreadableClip | None) -> ClipResult:
+        spec = self._of._spec
+        if error is not None:
+            failed = empty_result(spec, clip.index, "failed", error.reason, error.detail)
+            return replace(failed, sha256=error.sha256)
+        assert clip.frames is not None
+        assert clip.features is not None
+        result = ready_result(spec, clip.index, clip.frames, clip.features)
+        clip.job = clip.frames = clip.features = None
+        return result

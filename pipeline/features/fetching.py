@@ -24,7 +24,7 @@ from pipeline.features.catalog.remote import (
     without_secrets,
 )
 from pipeline.features.decoding.values import ClipFrames, Decoders
-from pipeline.features.files import sha256
+from pipeline.features.files import sha256_if_readable
 
 SCRATCH_VARIABLE = "PIXELS_ONCE_SCRATCH"
 _PREFIX = "pixels-once-clips-"
@@ -51,36 +51,22 @@ class FetchingDecoders:
         self._closed = False
         self._folder: Path | None = None
         self._lock: IO[bytes] | None = None
-        self._threads: ThreadPoolExecutor | None = None
-        self._hashes: dict[str, str] = {}
+        self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
 
     def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
         """A future of the clip's frames; `UnreadableClip` `missing` or `unreachable` as well."""
         if not is_remote(path):
             return self._decoders.submit(local_path(path), size_bytes)
-        with self._room:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
         future: Future[ClipFrames] = Future()
         self._threads.submit(self._fetch, path, size_bytes, future)
         return future
-
-    def take_hash(self, path: str) -> str:
-        """The SHA-256 of a remote clip's bytes as they were decoded; asked once, empty if unread."""
-        return self._hashes.pop(path, "")
-
-    @property
-    def held_bytes(self) -> int:
-        """Room in the scratch folder that clips take now."""
-        return self._held
 
     def close(self) -> None:
         """Cancel what is being fetched and remove the scratch folder."""
         with self._room:
             self._closed = True
             self._room.notify_all()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
         with self._room:
             self._remove_folder()
 
@@ -116,7 +102,6 @@ class FetchingDecoders:
 
         try:
             _copy(url, name)
-            self._hashes[url] = sha256(name)
             inner = self._decoders.submit(name, os.path.getsize(name))
         except BaseException as error:
             over()
@@ -125,6 +110,9 @@ class FetchingDecoders:
             return
 
         def decoded(inner: Future[ClipFrames]) -> None:
+            error = None if inner.cancelled() else inner.exception()
+            if isinstance(error, UnreadableClip) and not error.sha256:  # its decoder died of it
+                error.sha256 = sha256_if_readable(name)
             over()
             _hand_on(inner, future)
 

@@ -11,8 +11,12 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 LIMIT_S = 20.0
@@ -20,6 +24,15 @@ LIMIT_S = 20.0
 
 _CHUNK_BYTES = 4 << 20
 _T = TypeVar("_T")
+State = os.stat_result | OSError | ValueError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+}
 
 _blocked: dict[str, threading.Thread] = {}
 
@@ -27,71 +40,68 @@ _blocked: dict[str, threading.Thread] = {}
 class NoAnswer(OSError):
     """The file system did not answer in time."""
 
-    def __init__(self, path: str, limit_s: float) -> None:
-        super().__init__(errno.ETIMEDOUT, f"the file system gave no answer for {limit_s:g} s", path)
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ETIMEDOUT, f"the file system gave no answer for {LIMIT_S:g} s", path)
 
 
 class NotRegular(OSError):
     """The path is a folder, FIFO, socket or device, where a regular file is expected."""
 
     def __init__(self, path: str, mode: int) -> None:
-        super().__init__(errno.EINVAL, f"it is {_kind(mode)}, no regular file", path)
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        super().__init__(errno.EINVAL, f"it is {kind}, no regular file", path)
 
 
-def answered(path: str, touch: Callable[[], _T], *, limit_s: float = LIMIT_S) -> _T:
-    """What `touch()` returns or raises; raises `NoAnswer` if that takes over `limit_s` seconds.
+def answered(path: str, touch: Callable[[], _T]) -> _T:
+    """What `touch()` returns or raises; raises `NoAnswer` if that takes over `LIMIT_S` seconds.
 
     path: the file that is accessed; its folder counts as unreachable until the blocked call returns.
     """
     folder = os.path.dirname(path)
     if _is_blocked(folder):
-        raise NoAnswer(path, limit_s)
-    results: list[_T] = []
-    errors: list[BaseException] = []
+        raise NoAnswer(path)
+    result: Future[_T] = Future()
 
     def run() -> None:
         try:
-            results.append(touch())
+            result.set_result(touch())
         except BaseException as error:  # raised again in the caller's thread
-            errors.append(error)
+            result.set_exception(error)
 
     thread = threading.Thread(target=run, name=f"touch {path}", daemon=True)
     thread.start()
-    thread.join(limit_s)
-    if errors:
-        raise errors[0]
-    if not results:
+    thread.join(LIMIT_S)
+    if not result.done():
         _blocked[folder] = thread
-        raise NoAnswer(path, limit_s)
-    return results[0]
+        raise NoAnswer(path)
+    return result.result()
 
 
-def stat_all(
-    paths: Sequence[str], *, limit_s: float = LIMIT_S
-) -> list[os.stat_result | OSError | ValueError]:
+def stat_all(paths: Sequence[str]) -> list[State]:
     """`os.stat` of every path, or the error that it raised, `NoAnswer` included; in their order.
 
     One thread walks along the paths, since a thread for each would cost more than the calls.
     """
-    states: list[os.stat_result | OSError | ValueError] = [
-        NoAnswer(path, limit_s) for path in paths
-    ]
-    begin = 0
-    while begin < len(paths):
-        walk = _Walk(paths, states, begin)
-        while walk.thread.is_alive():
-            before = walk.at
-            walk.thread.join(limit_s)
-            if walk.thread.is_alive() and walk.at == before:
-                break
-        walk.given_up = True
-        if walk.at < len(paths):
-            _blocked[os.path.dirname(paths[walk.at])] = walk.thread
-        begin = walk.at + 1
+    states: list[State] = []
+    while len(states) < len(paths):
+        rest, seen, given_up = paths[len(states) :], -1, threading.Event()
+        walked: list[State] = []
+        walk = (rest, walked, given_up)
+        thread = threading.Thread(target=_stat_each, args=walk, name="stat", daemon=True)
+        thread.start()
+        while thread.is_alive() and len(walked) > seen:
+            seen = len(walked)
+            thread.join(LIMIT_S)
+        given_up.set()
+        states += walked[: len(rest)]
+        if len(states) < len(paths):
+            path = paths[len(states)]
+            _blocked[os.path.dirname(path)] = thread
+            states.append(NoAnswer(path))
     return states
 
 
-def read_start(path: str, size: int = 1, *, limit_s: float = LIMIT_S) -> bytes:
+def read_start(path: str, size: int = 1) -> bytes:
     """The first `size` bytes of a regular file, fewer where it is shorter.
 
     Raises `NoAnswer`, `NotRegular`, or what `open` raises.
@@ -101,21 +111,19 @@ def read_start(path: str, size: int = 1, *, limit_s: float = LIMIT_S) -> bytes:
         with os.fdopen(_open_regular(path), "rb") as file:
             return file.read(size)
 
-    return answered(path, touch, limit_s=limit_s)
+    return answered(path, touch)
 
 
-def sha256(
-    path: str, *, limit_s: float = LIMIT_S, on_read: Callable[[], None] = lambda: None
-) -> str:
+def sha256(path: str, *, on_read: Callable[[], None] = lambda: None) -> str:
     """The SHA-256 of a regular file's bytes, as 64 hexadecimal digits.
 
     on_read: called after every 4 MiB.
-    Raises `NoAnswer` where one read takes over `limit_s` seconds, `NotRegular`, or what `open` raises.
+    Raises `NoAnswer` where one read takes over `LIMIT_S` seconds, `NotRegular`, or what `open` raises.
     """
     digest = hashlib.sha256()
-    file = os.fdopen(answered(path, lambda: _open_regular(path), limit_s=limit_s), "rb", 0)
+    file = os.fdopen(answered(path, lambda: _open_regular(path)), "rb", 0)
     try:
-        while chunk := answered(path, lambda: file.read(_CHUNK_BYTES), limit_s=limit_s):
+        while chunk := answered(path, lambda: file.read(_CHUNK_BYTES)):
             digest.update(chunk)
             on_read()
     finally:
@@ -132,42 +140,42 @@ def sha256_if_readable(path: str, *, on_read: Callable[[], None] = lambda: None)
         return ""
 
 
-def is_reachable(path: str, *, limit_s: float = LIMIT_S) -> bool:
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A path beside `target` for a file or folder that is to get its name when it is whole.
+
+    What was made there is renamed at the end, or removed on an error. Raises `OSError`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
+    ) as aside:
+        making = Path(aside) / target.name
+        yield making
+        os.replace(making, target)
+
+
+def is_reachable(path: str) -> bool:
     """Whether a regular file is there and may be read."""
     try:
-        read_start(path, limit_s=limit_s)
+        read_start(path)
     except (OSError, ValueError):
         return False
     return True
 
 
-class _Walk:
-    """A thread that fills `states` with the results for `paths` from `begin` on; `at` is its position."""
-
-    def __init__(
-        self,
-        paths: Sequence[str],
-        states: list[os.stat_result | OSError | ValueError],
-        begin: int,
-    ) -> None:
-        self._paths, self._states = paths, states
-        self.at = begin
-        self.given_up = False
-        self.thread = threading.Thread(target=self._run, name="stat", daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        while self.at < len(self._paths):
-            path = self._paths[self.at]
-            if not _is_blocked(os.path.dirname(path)):
-                try:
-                    state: os.stat_result | OSError | ValueError = os.stat(path)
-                except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-                    state = error
-                if self.given_up:
-                    return  # another thread has gone on from here
-                self._states[self.at] = state
-            self.at += 1
+def _stat_each(paths: Sequence[str], states: list[State], given_up: threading.Event) -> None:
+    """Append each path's state to `states`, until another thread goes on with the rest."""
+    for path in paths:
+        state: State = NoAnswer(path)
+        if not _is_blocked(os.path.dirname(path)):
+            try:
+                state = os.stat(path)
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+                state = error
+        if given_up.is_set():
+            return
+        states.append(state)
 
 
 def _open_regular(path: str) -> int:
@@ -182,22 +190,7 @@ def _open_regular(path: str) -> int:
 
 def _is_blocked(folder: str) -> bool:
     thread = _blocked.get(folder)
-    if thread is None:
-        return False
-    if thread.is_alive():
-        return True
-    _blocked.pop(folder, None)
-    return False
-
-
-def _kind(mode: int) -> str:
-    for test, name in (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISBLK, "a block device"),
-        (stat.S_ISCHR, "a character device"),
-    ):
-        if test(mode):
-            return name
-    return "something else"
+    if thread is not None and not thread.is_alive():
+        _blocked.pop(folder, None)
+        thread = None
+    return thread is not None

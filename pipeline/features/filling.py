@@ -11,17 +11,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.backbones.protocol import Backbone
+from pipeline.features.backbones.family import Backbone
 
 # A partial batch does not wait longer than this for a decoder that is slow or hangs.
 _PATIENCE_S = 2.0
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """One clip's frames in the queue of the CNN.
 
@@ -31,24 +32,18 @@ class Job:
     from the CNN's threads.
     """
 
-    __slots__ = ("_done", "_read", "count", "features", "frames", "on_done", "on_read", "taken")
+    frames: NDArray[np.uint8] | None
+    features: NDArray[Any]
+    on_read: Callable[[], None]
+    on_done: Callable[[BaseException | None], None]
+    taken: int = 0
+    read: int = 0
+    done: int = 0
 
-    def __init__(
-        self,
-        frames: NDArray[np.uint8],
-        features: NDArray[Any],
-        *,
-        on_read: Callable[[], None],
-        on_done: Callable[[BaseException | None], None],
-    ) -> None:
-        self.count = len(frames)
-        self.frames: NDArray[np.uint8] | None = frames
-        self.features = features
-        self.on_read = on_read
-        self.on_done = on_done
-        self.taken = 0
-        self._read = 0
-        self._done = 0
+    @property
+    def count(self) -> int:
+        """How many frames it has."""
+        return len(self.features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,7 @@ class _Piece:
 
 
 class CnnThreads:
-    """The threads that run a backbone over whatever jobs are put in; a context manager.
+    """The threads that run a backbone over whatever jobs are put in, until it is closed.
 
     `more_expected` says whether further frames are on their way; it must not block, and `changed`
     is to be called when its answer may have changed. Seconds: `busy_s` inside the engine, `idle_s`
@@ -119,12 +114,6 @@ class CnnThreads:
         for thread in self._threads:
             thread.join()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def _wake(self) -> None:
         # Only for a batch, or for threads that now have something to wait for: each clip changes
         # something, and threads that wake in vain take the interpreter from those at work.
@@ -148,7 +137,15 @@ class CnnThreads:
             seconds = time.perf_counter() - started
             if whole:
                 self._frames_read(pieces[0])
-            self._deliver(pieces, features, error, seconds)
+            if features is not None:
+                _hand_out(pieces, features)
+            with self._news:
+                self.busy_s += seconds
+                for piece in pieces:
+                    piece.job.done += len(piece)
+                over = [p.job for p in pieces if error is not None or p.job.done == p.job.count]
+            for job in over:
+                job.on_done(error)
 
     def _require_declared(self, features: NDArray[Any], stored: NDArray[Any]) -> None:
         """Raise `ValueError` where a step is of another shape or kind than the store has room for."""
@@ -167,6 +164,16 @@ class CnnThreads:
             count += len(piece)
             self._frames_read(piece)
         return buffer[:count]
+
+    def _frames_read(self, piece: _Piece) -> None:
+        job = piece.job
+        with self._news:
+            job.read += len(piece)
+            read = job.read == job.count
+            if read:
+                job.frames = None
+        if read:
+            job.on_read()
 
     def _take(self) -> list[_Piece]:
         """The next batch, waiting for it; empty when the threads are to end."""
@@ -209,43 +216,17 @@ class CnnThreads:
                 break
         return pieces
 
-    def _frames_read(self, piece: _Piece) -> None:
-        job = piece.job
-        with self._news:
-            job._read += len(piece)
-            read = job._read == job.count
-            if read:
-                job.frames = None
-        if read:
-            job.on_read()
-
-    def _deliver(
-        self,
-        pieces: list[_Piece],
-        features: NDArray[Any] | None,
-        error: Exception | None,
-        seconds: float,
-    ) -> None:
-        if features is not None:
-            at = 0
-            # A finite float32 may be none in the features' dtype: the clip's result says so.
-            with np.errstate(over="ignore", invalid="ignore"):
-                for piece in pieces:
-                    rows = features[at : at + len(piece)]
-                    piece.job.features[piece.start : piece.stop] = rows
-                    at += len(piece)
-        over: list[Job] = []
-        with self._news:
-            self.busy_s += seconds
-            for piece in pieces:
-                job = piece.job
-                job._done += len(piece)
-                if error is not None or job._done == job.count:
-                    over.append(job)
-        for job in over:
-            job.on_done(error)
-
 
 def _frames_of(piece: _Piece) -> NDArray[np.uint8]:
     assert piece.job.frames is not None
     return piece.job.frames[piece.start : piece.stop]
+
+
+def _hand_out(pieces: list[_Piece], features: NDArray[Any]) -> None:
+    """Copy a batch's features to its jobs."""
+    at = 0
+    # A finite float32 may be none in the features' dtype: the clip's result says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for piece in pieces:
+            piece.job.features[piece.start : piece.stop] = features[at : at + len(piece)]
+            at += len(piece)

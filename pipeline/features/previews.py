@@ -34,7 +34,6 @@ def jpeg(frame: NDArray[np.uint8]) -> bytes:
         size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
         frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-    data = b""
     for quality in _QUALITIES:
         data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         if len(data) <= LARGEST_BYTES:

@@ -64,12 +64,11 @@ def ready_result(
     index: int,
     read: ClipFrames,
     features: NDArray[Any],
-    previews: tuple[bytes, ...] = (),
 ) -> ClipResult:
     """The sequence of a clip: `features` (steps, *shape), zero behind the clip's frames.
 
     It is a failure, `not_finite`, where a value is no finite number in the spec's dtype: float32
-    may hold what overflows float16. Only the facts of `read` are used, not its frames.
+    may hold what overflows float16. Of `read` its facts and previews are used, not its frames.
     """
     count = len(read.frame_index)
     result = replace(empty_result(spec, index, "failed"), **read.facts, sha256=read.sha256)
@@ -80,4 +79,6 @@ def ready_result(
     result.mask[:count] = True
     result.frame_index[:count] = read.frame_index
     result.timestamp[:count] = read.timestamp
-    return replace(result, status="ready", reason=read.reason, features=features, previews=previews)
+    return replace(
+        result, status="ready", reason=read.reason, features=features, previews=read.previews
+    )

@@ -10,8 +10,9 @@ from pipeline import engine
 from pipeline.errors import SpecMismatch
 from pipeline.features import backbones
 from pipeline.features.backbones import resolve_weights
-from pipeline.features.backbones.protocol import Backbone
-from pipeline.features.decoders import DecoderPool, Limits
+from pipeline.features.backbones.family import Backbone, LoadOptions
+from pipeline.features.decoders import DecoderPool
+from pipeline.features.decoding.process import Limits
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import Extractor
 from pipeline.features.fetching import FetchingDecoders
@@ -79,20 +80,14 @@ def at_a_precision_of_this_machine(stage: Stage) -> tuple[Stage, str]:
     return replace(stage, spec={**stage.spec, "precision": "float32"}), note
 
 
+@dataclass(frozen=True, slots=True)
 class FirstStage:
     """A loaded first stage. A context manager: leaving it ends the decoders and the CNN's threads."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        pool: DecoderPool,
-        fetching: FetchingDecoders,
-        extractor: Extractor,
-    ) -> None:
-        self.backbone = backbone
-        self.extractor = extractor
-        self._pool = pool
-        self._fetching = fetching
+    backbone: Backbone
+    pool: DecoderPool
+    fetching: FetchingDecoders
+    extractor: Extractor
 
     @classmethod
     def load(cls, stage: Stage, *, threads: int = 0) -> Self:
@@ -103,13 +98,9 @@ class FirstStage:
         """
         spec = Spec.from_dict(stage.spec)
         threads = threads or engine.cores()
-        backbone = backbones.load(
-            spec,
-            resolve_weights(stage.weights, spec.backbone),
-            engine=stage.engine,
-            batch=stage.cnn_batch,
-            threads=threads,
-        )
+        weights = resolve_weights(stage.weights, spec.backbone)
+        options = LoadOptions(engine=stage.engine, batch=stage.cnn_batch, threads=threads)
+        backbone = backbones.load(spec, weights, options)
         pool = DecoderPool(
             FramePlan.of(spec),
             processes=stage.decoders or threads,
@@ -117,19 +108,14 @@ class FirstStage:
             previews=stage.previews,
         )
         fetching = FetchingDecoders(pool)
-        return cls(
-            backbone, pool, fetching, Extractor(spec, backbone, fetching, previews=stage.previews)
-        )
-
-    def take_hash(self, path: str) -> str:
-        """The SHA-256 of a remote clip as it was read, else nothing; asked once."""
-        return self._fetching.take_hash(path)
+        extractor = Extractor(spec, backbone, fetching)
+        return cls(backbone, pool, fetching, extractor)
 
     def close(self) -> None:
         """End the threads and the child processes."""
         self.extractor.close()
-        self._fetching.close()
-        self._pool.close()
+        self.fetching.close()
+        self.pool.close()
 
     def __enter__(self) -> Self:
         return self

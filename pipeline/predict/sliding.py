@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, UnreadableClip
-from pipeline.features.backbones.protocol import Backbone
-from pipeline.features.decoding.fit import fitted
+from pipeline.features.backbones.family import Backbone
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import Moments, rule_of
@@ -169,7 +168,7 @@ class _Walk:
         """Arrays (≤ size, side, side, 3) of fitted RGB frames, until the video ends."""
         video, batch = self._video, []
         for frame in self._taken():
-            batch.append(fitted(video, frame, self._plan))
+            batch.append(video.fitted(frame, self._plan))
             self.times.append(frame.time_s)
             if len(batch) == size:
                 yield np.stack(batch)
@@ -194,7 +193,7 @@ class _Walk:
             elif before is not None and moments.between(before.time_s, frame.time_s):
                 taken += 1
                 yield before
-            before = frame.held()
+            before = replace(frame)
         if before is None:
             return
         end_s = self.duration_s + moments.slack_s

@@ -90,7 +90,7 @@ class ThreadDecoders:
             frames_decoded=2 * len(frames),
             decoder="opencv",
             decode_s=0.5,
-            on_release=self._back,
+            release=self._back,
         )
 
     def close(self) -> None:

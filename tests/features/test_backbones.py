@@ -30,7 +30,7 @@ from pipeline.features.backbones import (
 from pipeline.features.backbones.family import BackboneKind, LoadOptions
 from pipeline.features.backbones.keras_model import _load, _scaled, build_model, fill_random
 from pipeline.features.backbones.keras_models import KERAS_MODELS
-from pipeline.features.backbones.openvino_cache import cached_model
+from pipeline.features.backbones.openvino_engine import cached_model
 from pipeline.spec import Precision, Spec
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def cache(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     code = (
         "import sys, tests.features.test_backbones as t;"
-        "from pathlib import Path; from pipeline.features.backbones.openvino_cache import *;"
+        "from pathlib import Path; from pipeline.features.backbones.openvino_engine import *;"
         "spec = t.random_spec(name=sys.argv[2]);"
         "print(cached_model(*spec, Path(sys.argv[1])), 'tensorflow' in sys.modules)"
     )
@@ -96,7 +96,7 @@ def cache(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(request: pytest.FixtureRequest, name: str, cache: Path) -> backbones.Backbone:
     if request.param == "openvino" and not keras_family.available():
         pytest.skip("openvino is not installed")
-    return load(*random_spec(name=name), engine=request.param, cache=cache)
+    return load(*random_spec(name=name), LoadOptions(engine=request.param, cache=cache))
 
 
 def test_frames_in_features_out(loaded: backbones.Backbone, name: str) -> None:
@@ -151,7 +151,7 @@ def test_batch_size_and_streams_change_no_bit(name: str, cache: Path, precision:
     frames = noise(20)
     reference = None
     for batch in (1, 8, 16, 20):
-        backbone = load(spec, weights, engine="openvino", batch=batch, cache=cache)
+        backbone = load(spec, weights, LoadOptions(engine="openvino", batch=batch, cache=cache))
         features = np.concatenate(
             [backbone(frames[i : i + batch]) for i in range(0, len(frames), batch)]
         )
@@ -187,8 +187,8 @@ def test_the_binding_is_set_up_before_threads_can_meet_in_it(name: str, cache: P
 @needs_openvino
 def test_the_engines_agree(name: str, cache: Path) -> None:
     frames = noise(8)
-    keras = load(*random_spec(name=name), engine="keras", cache=cache)(frames)
-    openvino = load(*random_spec(name=name), engine="openvino", cache=cache)(frames)
+    keras = load(*random_spec(name=name), LoadOptions(engine="keras", cache=cache))(frames)
+    openvino = load(*random_spec(name=name), LoadOptions(engine="openvino", cache=cache))(frames)
     np.testing.assert_allclose(openvino, keras, rtol=1e-3, atol=1e-3)
 
 
@@ -226,8 +226,8 @@ def test_a_damaged_cache_entry_is_made_anew(name: str, cache: Path, tmp_path: Pa
     entry.mkdir()
     (entry / xml.name).write_text("<net")
     (tmp_path / f".{entry.name}.left-by-a-kill").mkdir()
-    backbone = load(spec, weights, engine="openvino", cache=tmp_path)
-    expected = load(spec, weights, engine="openvino", cache=cache)
+    backbone = load(spec, weights, LoadOptions(engine="openvino", cache=tmp_path))
+    expected = load(spec, weights, LoadOptions(engine="openvino", cache=cache))
     np.testing.assert_array_equal(backbone(noise(2)), expected(noise(2)))
     assert [e.name for e in tmp_path.iterdir() if e.is_dir()] == [entry.name]
 
@@ -272,7 +272,7 @@ def test_a_weights_file_of_another_model_is_one_sentence(tmp_path: Path) -> None
     spec = replace(random_spec()[0], weights=weights.hash)
     for engine_name in ("keras", "openvino"):
         with pytest.raises(ConfigError, match="does not fit mobilenet") as caught:
-            load(spec, weights, engine=engine_name, cache=tmp_path / "cache")
+            load(spec, weights, LoadOptions(engine=engine_name, cache=tmp_path / "cache"))
         assert "\n" not in str(caught.value)
 
 
@@ -365,7 +365,7 @@ def test_a_new_family_is_one_value_in_the_list_of_families(
         asked.append((spec.backbone, weights.path, options.engine))
         return "a backbone"
 
-    kind = BackboneKind(name="grey", size=32, shape=(32, 32, 1), dtype="uint8", one_line="grey")
+    kind = BackboneKind(name="grey", size=32, shape=(32, 32, 1), dtype="uint8")
     grey = Family(
         kinds={"grey": kind},
         find_weights=lambda kind, setting, download: Weights.of_file(Path(setting)),
@@ -378,7 +378,7 @@ def test_a_new_family_is_one_value_in_the_list_of_families(
     settings = FeaturesSettings(backbone="grey", weights=str(file), engine="keras")
     spec, stage, weights = stage_of(settings, None)
     assert (spec.shape, spec.precision, stage.weights) == ((32, 32, 1), "float32", str(file))
-    assert load(spec, weights, engine="keras") == "a backbone"
+    assert load(spec, weights, LoadOptions(engine="keras")) == "a backbone"
     backbones.family_of(spec.backbone).require(stage.engine)
     assert asked == [("grey", file, "keras"), "keras"]
     assert "grey" in backbones.backbone_names()

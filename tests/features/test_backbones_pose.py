@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, WeightsNotFound
-from pipeline.features.backbones import describe, load, resolve_weights
-from pipeline.features.backbones.pose_regions import Region, best_person, region_of
+from pipeline.features.backbones import LoadOptions, describe, load, resolve_weights
+from pipeline.features.backbones.pose import Region, best_person, region_of
 from pipeline.features.decoding import FramePlan, read_clip
 from pipeline.spec import Spec
 
@@ -103,7 +103,7 @@ def test_a_tennis_player_is_followed_through_the_serve() -> None:
     spec = Spec(
         backbone="pose", size=kind.size, shape=kind.shape, dtype=kind.dtype, weights=weights.hash
     )
-    backbone = load(spec, weights, threads=2)
+    backbone = load(spec, weights, LoadOptions(threads=2))
     clip = sorted((SHARED / "clips" / "tennis" / "TennisServe").glob("*"))[0]
     frames = read_clip(str(clip), FramePlan.of(spec)).frames
     poses = backbone(frames)
@@ -126,7 +126,7 @@ def test_a_frame_without_people_is_zeros_and_the_next_is_looked_at_afresh() -> N
     kind = describe("pose")
     weights = resolve_weights(str(FILES), "pose")
     spec = Spec(backbone="pose", size=kind.size, shape=kind.shape, weights=weights.hash)
-    backbone = load(spec, weights, threads=1)
+    backbone = load(spec, weights, LoadOptions(threads=1))
     clip = sorted((SHARED / "clips" / "tennis" / "TennisServe").glob("*"))[0]
     person = read_clip(str(clip), FramePlan.of(spec)).frames[0]
     nobody = np.full_like(person, 90)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import engine
-from pipeline.features.backbones import callers
+from pipeline.features.backbones import keras_engine as callers
 from pipeline.features.backbones.keras_engine import KerasBackbone
 from tests.features.extraction_fakes import SIZE, feature_of, small_spec
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.decoding import FramePlan, read_clip, seeking
-from pipeline.features.decoding.fit import fit_picture
+from pipeline.features.decoding.pictures import fit_picture
 from pipeline.features.decoding.values import DecoderFacts
 from pipeline.features.decoding.video import Video
 from pipeline.features.sampling import sample_indices

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import engine
 from pipeline.features import backbones
-from pipeline.features.backbones import Weights, resolve_weights
+from pipeline.features.backbones import LoadOptions, Weights, resolve_weights
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import ClipResult, ClipSource, Extractor
@@ -105,7 +105,7 @@ class Stage(NamedTuple):
 def stage(request: pytest.FixtureRequest, weights: Weights, cache: Path) -> Iterator[Stage]:
     precision: Precision = request.param
     spec = Spec(weights=weights.hash, precision=precision)
-    backbone = backbones.load(spec, weights, cache=cache)
+    backbone = backbones.load(spec, weights, LoadOptions(cache=cache))
     with DecoderPool(FramePlan.of(spec)) as pool, Extractor(spec, backbone, pool) as extractor:
         yield Stage(spec, extractor)
 
@@ -158,7 +158,7 @@ def test_a_mirrored_view_is_the_mirrored_picture(
     if stage.spec.precision != "float32":
         pytest.skip("shown at float32")
     spec = Spec(weights=weights.hash, view="mirror")
-    backbone = backbones.load(spec, weights, cache=cache)
+    backbone = backbones.load(spec, weights, LoadOptions(cache=cache))
     path = CLIPS[0]
     with DecoderPool(FramePlan.of(spec)) as pool, Extractor(spec, backbone, pool) as extractor:
         (result,) = extractor.extract(sources([path]))

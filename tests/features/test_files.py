@@ -77,10 +77,14 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
         discover(str(tmp_path / "fifo.mp4"))
 
 
-def test_a_stuck_mount_gives_no_answer_and_holds_nothing_up(stuck: Path) -> None:
+def test_a_stuck_mount_gives_no_answer_and_holds_nothing_up(
+    stuck: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = str(stuck / "Jump" / "a.mp4")
-    with pytest.raises(NoAnswer, match="no answer for 1 s"):
-        read_start(clip, limit_s=LIMIT_S)
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "LIMIT_S", LIMIT_S)
+        with pytest.raises(NoAnswer, match="no answer for 1 s"):
+            read_start(clip)
     began = time.monotonic()
     for _ in range(1000):  # the folder is known to be stuck: nobody waits for it again
         assert not is_reachable(clip)
@@ -88,7 +92,7 @@ def test_a_stuck_mount_gives_no_answer_and_holds_nothing_up(stuck: Path) -> None
 
 
 def test_listing_a_stuck_mount_says_so(stuck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.answered, "__kwdefaults__", {"limit_s": LIMIT_S})
+    monkeypatch.setattr(files, "LIMIT_S", LIMIT_S)
     with pytest.raises(ConfigError, match="gave no answer for 1 s"):
         discover(str(stuck))
 
@@ -96,16 +100,19 @@ def test_listing_a_stuck_mount_says_so(stuck: Path, monkeypatch: pytest.MonkeyPa
 def test_a_run_that_looks_for_work_leaves_a_stuck_mount_to_the_flow(
     stuck: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.answered, "__kwdefaults__", {"limit_s": LIMIT_S})
+    monkeypatch.setattr(files, "LIMIT_S", LIMIT_S)
     settings = FeaturesSettings(videos=str(stuck / "Jump"), store=str(tmp_path / "a.zarr"))
     assert run_idle(settings) is None
 
 
-def test_the_files_behind_a_stuck_one_are_still_looked_at(stuck: Path, tmp_path: Path) -> None:
+def test_the_files_behind_a_stuck_one_are_still_looked_at(
+    stuck: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LIMIT_S", LIMIT_S)
     good = tmp_path / "good.mp4"
     good.write_bytes(b"12345")
     paths = [str(good), str(stuck / "Jump" / "a.mp4"), str(stuck / "Jump" / "b.mp4"), str(good)]
-    states = stat_all([*paths, "\0", str(tmp_path / "absent")], limit_s=LIMIT_S)
+    states = stat_all([*paths, "\0", str(tmp_path / "absent")])
     assert [s.st_size for s in states if isinstance(s, os.stat_result)] == [5, 5]
     assert [type(s) for s in states[1:3]] == [NoAnswer, NoAnswer]
     assert [type(s) for s in states[4:]] == [ValueError, FileNotFoundError]
@@ -114,7 +121,7 @@ def test_the_files_behind_a_stuck_one_are_still_looked_at(stuck: Path, tmp_path:
 def test_a_clip_that_is_no_file_or_does_not_answer_has_a_reason(
     stuck: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.read_start, "__kwdefaults__", {"limit_s": LIMIT_S})
+    monkeypatch.setattr(files, "LIMIT_S", LIMIT_S)
     os.mkfifo(tmp_path / "fifo.mp4")
     for path, reason in (
         (tmp_path / "fifo.mp4", "unreadable"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.features.backbones.folding import folded
+from pipeline.features.backbones.keras_model import folded
 from pipeline.heads.lean import keras
 
 layers = keras.layers

@@ -23,7 +23,7 @@ from pipeline import spec as spec_module
 from pipeline.errors import ConfigError, SpecMismatch, UnreadableClip
 from pipeline.features.catalog import discover
 from pipeline.features.decoding import FramePlan, read_clip, seeking
-from pipeline.features.decoding.fit import fit_picture
+from pipeline.features.decoding.pictures import fit_picture
 from pipeline.features.decoding.video import Video
 from pipeline.features.sampling import sample_indices, sample_times
 from pipeline.spec import Sampling, Spec

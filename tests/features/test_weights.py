@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
-from pipeline.features.backbones import imagenet as module
+from pipeline.features.backbones import keras_models as module
 from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.features.stage import stored_stage

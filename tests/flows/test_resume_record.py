@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import COMMANDS
-from pipeline.features.decoders import Limits
+from pipeline.features.decoding.process import Limits
 from pipeline.features.reasons import FAILURES, WARNINGS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "resume.md").read_text()

@@ -12,7 +12,7 @@ from flows.data.web import fetch
 from flows.extract import cluster
 from flows.server.lifetime import find_server
 from pipeline.errors import exit_status
-from pipeline.features.backbones import imagenet, resolve_weights
+from pipeline.features.backbones import keras_models, resolve_weights
 from pipeline.features.catalog import discover
 
 NOWHERE = "http://127.0.0.1:9"
@@ -46,7 +46,7 @@ def test_what_does_not_answer_is_the_environments_fault(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(imagenet, "WEIGHTS_SITE", f"{NOWHERE}/")
+    monkeypatch.setattr(keras_models, "WEIGHTS_SITE", f"{NOWHERE}/")
     monkeypatch.setattr(cluster, "_CONNECT_S", 0.3)
     ask, status = ASKED[asked]
     with pytest.raises(Exception) as raised:  # noqa: PT011  (which kind it is, is what is asked)

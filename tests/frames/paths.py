@@ -68,7 +68,7 @@ class Children:
         if rule not in self._pools:
             self._pools[rule] = DecoderPool(plan(rule), processes=1)
         lent = self._pools[rule].submit(str(path), path.stat().st_size).result()
-        values = {f.name: getattr(lent, f.name) for f in fields(lent) if f.name != "on_release"}
+        values = {f.name: getattr(lent, f.name) for f in fields(lent) if f.name != "release"}
         copy = ClipFrames(**values | {"frames": lent.frames.copy()})
         lent.release()
         return copy

@@ -5,32 +5,18 @@ To add a family, write a module that defines its `Family` and list it in `FAMILI
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
 from pipeline.features.backbones import frames, keras_family, pose_family
 from pipeline.features.backbones.family import (
+    DEFAULT_OPTIONS,
     NO_WEIGHTS,
+    Backbone,
     BackboneKind,
     Family,
     LoadOptions,
     Weights,
 )
-from pipeline.features.backbones.protocol import Backbone
 from pipeline.spec import Spec
-
-__all__ = [
-    "FAMILIES",
-    "Backbone",
-    "BackboneKind",
-    "Family",
-    "Weights",
-    "backbone_names",
-    "describe",
-    "family_of",
-    "load",
-    "resolve_weights",
-]
 
 DEFAULT_BACKBONE = "inception_v3"
 
@@ -71,20 +57,12 @@ def resolve_weights(weights: str, backbone: str, *, download: bool = True) -> We
     return family_of(backbone).find_weights(describe(backbone), weights, download)
 
 
-def load(
-    spec: Spec,
-    weights: Weights | None,
-    *,
-    engine: str = "auto",
-    batch: int = 0,
-    threads: int = 0,
-    cache: Path | None = None,
-) -> Backbone:
+def load(spec: Spec, weights: Weights | None, options: LoadOptions = DEFAULT_OPTIONS) -> Backbone:
     """Load the backbone of a spec, ready to run.
 
-    weights: what `resolve_weights` returned (None for a backbone that has none). The others: see
-    `LoadOptions`. Raises `SpecMismatch` where the weights are not those of the spec, and `ConfigError`
-    where this machine lacks the spec's precision or the engine.
+    weights: what `resolve_weights` returned (None for a backbone that has none). Raises `SpecMismatch`
+    where the weights are not those of the spec, and `ConfigError` where this machine lacks the spec's
+    precision or the engine.
     """
     weights = weights or NO_WEIGHTS
     if weights.hash != spec.weights:
@@ -93,5 +71,4 @@ def load(
             f"the spec names weights {spec.weights}, and {given} were given: "
             "set WEIGHTS to the file that the spec was made with"
         )
-    options = LoadOptions(engine=engine, batch=batch, threads=threads, cache=cache)
     return family_of(spec.backbone).load(spec, weights, options)

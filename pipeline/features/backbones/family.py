@@ -6,14 +6,66 @@ loads it, so a family's module imports Keras and other runtimes only inside `loa
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pipeline.features.backbones.protocol import Backbone
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.features.files import sha256
 from pipeline.spec import Dtype, Spec
+
+
+class Backbone(ABC):
+    """A loaded backbone: frames in, one vector (or small array) per frame out.
+
+    `concurrency` threads may call it at once, and that many keep the device busy. Every call runs
+    one fixed batch shape of `batch` frames and pads itself, and a frame's result does not
+    depend, to the bit, on its place in the batch, on its neighbours or on the caller's thread.
+    Where `whole_clips` is true a call must hold all frames of one clip, in order, and no others.
+    name, size, shape: the spec's. software: the versions that compute the features.
+    """
+
+    whole_clips = False
+
+    def __init__(
+        self, spec: Spec, *, engine: str, batch: int, concurrency: int, software: dict[str, str]
+    ) -> None:
+        self.name, self.size, self.shape = spec.backbone, spec.size, spec.shape
+        self.engine, self.batch, self.concurrency = engine, batch, concurrency
+        self.software = software
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """`frames`: (1 to batch, size, size, 3) uint8 RGB → (n, *shape). Else raises `ValueError`."""
+        if frames.dtype != np.uint8 or frames.shape[1:] != (self.size, self.size, 3):
+            raise ValueError(
+                f"frames are {frames.shape} {frames.dtype}: this backbone takes "
+                f"(n, {self.size}, {self.size}, 3) uint8"
+            )
+        if not 1 <= len(frames) <= self.batch:
+            raise ValueError(f"{len(frames)} frames in one call: give 1 to {self.batch}")
+        return self.features_of(frames)
+
+    @abstractmethod
+    def features_of(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
+        """(n, *shape), float32 or what the store keeps, of frames that fit."""
+
+    def __repr__(self) -> str:
+        shapes = f"({self.batch}, {self.size}, {self.size}, 3) → {(self.batch, *self.shape)}"
+        callers = f"{self.concurrency} calls at once"
+        return f"{type(self).__name__}({self.name} on {self.engine}: {shapes}, {callers})"
+
+
+def padded(frames: NDArray[np.uint8], batch: int) -> NDArray[np.uint8]:
+    """`frames` as a whole batch: itself where it is one, else filled up with zeros."""
+    if len(frames) == batch:
+        return np.ascontiguousarray(frames)
+    whole = np.zeros((batch, *frames.shape[1:]), frames.dtype)
+    whole[: len(frames)] = frames
+    return whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +75,7 @@ class BackboneKind:
     Frames are fitted to `size` × `size` pixels with `interpolation`; one step is `shape` of `dtype`.
     Whole numbers (uint8) are stored as such; a store of others has the type that the run's `--dtype`
     names. `has_precisions` is false where values are always computed in float32 (or not computed at
-    all), so that `auto` precision means float32. `one_line` is for a list that people read.
+    all), so that `auto` precision means float32.
     """
 
     name: str
@@ -33,7 +85,6 @@ class BackboneKind:
     interpolation: str = "area"
     needs_weights: bool = True
     has_precisions: bool = False
-    one_line: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +123,9 @@ class LoadOptions:
     batch: int = 0
     threads: int = 0
     cache: Path | None = None
+
+
+DEFAULT_OPTIONS = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,27 @@
-"""A backbone on Keras: TensorFlow by default, JAX or torch by `KERAS_BACKEND`."""
+"""A backbone on Keras: TensorFlow by default, JAX or torch by `KERAS_BACKEND`.
+
+How many threads must call it at once to keep its device busy is measured, and kept.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import engine
-from pipeline.features.backbones.callers import best_callers
-from pipeline.features.backbones.family import LoadOptions, Weights
+from pipeline.features.backbones.family import Backbone, LoadOptions, Weights, padded
 from pipeline.features.backbones.keras_model import build_model
-from pipeline.features.backbones.protocol import check_frames, padded
+from pipeline.homes import cache_folder
+from pipeline.plain import write_json
 from pipeline.spec import Spec
 
 # Larger batches give a CPU nothing; a GPU is not busy below a few hundred frames.
@@ -21,37 +31,24 @@ _GPU_BATCH = 256
 Function = Callable[[np.ndarray], np.ndarray]
 
 
-class KerasBackbone:
-    """A compiled Keras model behind the `Backbone` interface.
+class KerasBackbone(Backbone):
+    """A compiled Keras model.
 
     compile_for: gives the model's function for a number of frames. Where the device's memory is too
     small for `batch` frames, a call is computed in halves, quarters, …: `step` frames at a time.
     """
 
-    whole_clips = False
-
-    def __init__(
-        self,
-        spec: Spec,
-        compile_for: Callable[[int], Function],
-        *,
-        batch: int,
-        concurrency: int = 1,
-    ) -> None:
-        self.name = spec.backbone
-        self.engine = engine.backend_name()
-        self.shape = spec.shape
-        self.size = spec.size
-        self.batch = self.step = batch
-        self.concurrency = concurrency
-        self.software = engine.software() | {"batch_normalisation": "folded"}
+    def __init__(self, spec: Spec, compile_for: Callable[[int], Function], *, batch: int) -> None:
+        software = engine.software() | {"batch_normalisation": "folded"}
+        name = engine.backend_name()
+        super().__init__(spec, engine=name, batch=batch, concurrency=1, software=software)
+        self.step = batch
         self._compile_for = compile_for
         self._lock = threading.Lock()
         self._ready: tuple[int, Function] | None = None
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """`frames`: (n ≤ batch, size, size, 3) uint8 RGB → (n, *shape) float32."""
-        check_frames(frames, size=self.size, batch=self.batch)
+    def features_of(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, *shape) float32."""
         while True:
             step = self.step
             try:
@@ -67,10 +64,6 @@ class KerasBackbone:
             else:
                 whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 return whole[: len(frames)].astype(np.float32, copy=False)
-
-    def __repr__(self) -> str:
-        shapes = f"({self.batch}, {self.size}, {self.size}, 3) → {(self.batch, *self.shape)}"
-        return f"KerasBackbone({self.name} on {self.engine}: {shapes})"
 
     def _compiled(self) -> tuple[int, Function]:
         with self._lock:
@@ -108,3 +101,63 @@ def load_keras(spec: Spec, weights: Weights, options: LoadOptions) -> KerasBackb
         # While one caller's frames are computed, another's are copied in or their features out.
         backbone.concurrency = best_callers(backbone, precision=spec.precision, cache=options.cache)
     return backbone
+
+
+MOST = 4
+SECONDS = 0.5
+"""How long each number of callers is measured."""
+
+ENOUGH = 1.04
+"""One more caller must give this much more; each holds a batch of frames."""
+
+
+def best_callers(backbone: Backbone, *, precision: str, cache: Path | None = None) -> int:
+    """The smallest number of callers, 1 to 4, that nothing larger beats by 4 %.
+
+    Cached by model, precision, batch, device and versions in `cache` (None: the user's cache), so it is
+    measured once. A cache file that cannot be read or written is ignored.
+    """
+    facts = {
+        "backbone": backbone.name,
+        "size": backbone.size,
+        "batch": backbone.batch,
+        "precision": precision,
+        "device": engine.device_name(),
+        "software": backbone.software,
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    file = (cache or cache_folder()) / "callers" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        callers = int(json.loads(file.read_text())["callers"])
+        if 1 <= callers <= MOST:
+            return callers
+    rate(backbone, MOST)  # the first calls find cold memory
+    rates = {callers: rate(backbone, callers) for callers in range(1, MOST + 1)}
+    best = chosen(rates)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {**facts, "callers": best, "frames_per_second": rates})
+    return best
+
+
+def chosen(rates: dict[int, float]) -> int:
+    """The smallest number of callers whose rate none exceeds by more than 4 %."""
+    return min(callers for callers in rates if rates[callers] * ENOUGH >= max(rates.values()))
+
+
+def rate(backbone: Backbone, callers: int, seconds: float = SECONDS) -> float:
+    """Frames per second of this many threads that copy whole batches together and call the backbone."""
+    shape = (backbone.batch, backbone.size, backbone.size, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    began = time.perf_counter()
+
+    def call(own: NDArray[np.uint8]) -> int:
+        done = 0
+        while time.perf_counter() - began < seconds:
+            own[:] = frames  # as frames of several clips are brought together
+            done += len(backbone(own))
+        return done
+
+    with ThreadPoolExecutor(callers) as threads:
+        done = sum(threads.map(call, [np.empty_like(frames) for _ in range(callers)]))
+    return done / (time.perf_counter() - began)

@@ -7,11 +7,9 @@ from typing import Literal
 
 from pipeline import engine as engines
 from pipeline.errors import ConfigError, WeightsNotFound
-from pipeline.features.backbones.family import BackboneKind, Family, LoadOptions, Weights
-from pipeline.features.backbones.imagenet import imagenet_file
-from pipeline.features.backbones.keras_models import KERAS_MODELS
+from pipeline.features.backbones.family import Backbone, BackboneKind, Family, LoadOptions, Weights
+from pipeline.features.backbones.keras_models import KERAS_MODELS, imagenet_file
 from pipeline.features.backbones.openvino_engine import available, load_openvino
-from pipeline.features.backbones.protocol import Backbone
 from pipeline.spec import Spec
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -27,9 +25,9 @@ def load(spec: Spec, weights: Weights, options: LoadOptions) -> Backbone:
             f"this machine does not compute in {spec.precision}: "
             f"use precision {' or '.join(engines.precisions())}, or a machine that does"
         )
-    require_engine(options.engine)
     if choose_engine(options.engine) == "openvino":
         return load_openvino(spec, weights, options)
+    engines.require_backend()
     from pipeline.features.backbones.keras_engine import load_keras
 
     return load_keras(spec, weights, options)
@@ -70,43 +68,34 @@ def find_weights(kind: BackboneKind, setting: str, download: bool) -> Weights:
     if setting == "imagenet":
         return Weights.of_file(imagenet_file(kind.name, download=download), "imagenet")
     if setting == "random" or setting.startswith("random:"):
-        seed = _seed(setting)
-        return Weights(kind="random", hash=f"random:{seed}", seed=seed)
+        seed = setting.partition(":")[2] or "0"
+        if not seed.isascii() or not seed.isdigit() or int(seed) >= 2**32:
+            raise ConfigError(
+                f"weights is {setting!r}: write random:SEED with a whole number from 0 to {2**32 - 1}"
+            )
+        return Weights(kind="random", hash=f"random:{int(seed)}", seed=int(seed))
     path = Path(setting).expanduser()
-    _check_file(path, setting)
-    return Weights.of_file(path.resolve())
-
-
-def _seed(weights: str) -> int:
-    text = weights.partition(":")[2] or "0"
-    if not text.isascii() or not text.isdigit() or int(text) >= 2**32:
-        raise ConfigError(
-            f"weights is {weights!r}: write random:SEED with a whole number from 0 to {2**32 - 1}"
-        )
-    return int(text)
-
-
-def _check_file(path: Path, weights: str) -> None:
     if path.is_dir():
-        raise ConfigError(f"weights is {weights!r}, a folder: give the .h5 file inside it")
+        raise ConfigError(f"weights is {setting!r}, a folder: give the .h5 file inside it")
     try:
         with path.open("rb") as file:
             start = file.read(len(_HDF5_SIGNATURE))
     except FileNotFoundError:
         raise WeightsNotFound(
-            f"there is no weights file {weights!r}: set WEIGHTS=path/to/file.h5 to one that "
+            f"there is no weights file {setting!r}: set WEIGHTS=path/to/file.h5 to one that "
             "exists, or WEIGHTS=random to run without trained weights"
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"the weights file {weights!r} cannot be read ({error.strerror}): "
+            f"the weights file {setting!r} cannot be read ({error.strerror}): "
             "check its path and permissions"
         ) from None
     if start != _HDF5_SIGNATURE:
         raise ConfigError(
-            f"{weights!r} is no Keras weights file (its first bytes are not HDF5's): "
+            f"{setting!r} is no Keras weights file (its first bytes are not HDF5's): "
             "give a no-top .h5 or .weights.h5 file"
         )
+    return Weights.of_file(path.resolve())
 
 
 FAMILY = Family(
@@ -117,7 +106,6 @@ FAMILY = Family(
             shape=(model.channels,),
             dtype="float16",
             has_precisions=True,
-            one_line=f"keras.applications.{model.function} without its top, average-pooled",
         )
         for model in KERAS_MODELS.values()
     },

@@ -1,67 +1,71 @@
-"""A backbone on OpenVINO: the fastest way through a CNN on a CPU (see `benchmarks/engine.py`)."""
+"""A backbone on OpenVINO: the fastest way through a CNN on a CPU (see `benchmarks/engine.py`).
+
+Its model lies on disk, exported once per spec and set of versions. The export runs in a process of its
+own, so that no worker ever holds TensorFlow beside OpenVINO, and lands in the cache by one rename: two
+processes that start at once both end with a whole model.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import engine
-from pipeline.features.backbones.family import LoadOptions, Weights
-from pipeline.features.backbones.openvino_cache import (
-    cached_model,
-    forget_model,
-    openvino_software,
-)
-from pipeline.features.backbones.protocol import check_frames, padded
-from pipeline.openvino_runtime import openvino
+from pipeline.errors import ConfigError, PixelsError
+from pipeline.features.backbones.family import Backbone, LoadOptions, Weights, padded
+from pipeline.features.backbones.keras_model import build_model
+from pipeline.features.files import whole
+from pipeline.homes import cache_folder
+from pipeline.openvino_runtime import openvino, write_openvino
 from pipeline.spec import Precision, Spec
 
 _BATCH = 8
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 # OpenVINO's Python binding initialises itself inside the first inference of a process. Two threads whose
-# first calls overlap deadlock (seen with 2026.4: one holds the interpreter's
-# lock, the other the binding's), so `load_openvino` makes the first call, one thread at a time.
+# first calls overlap deadlock (seen with 2026.4: one holds the interpreter's lock, the other the
+# binding's), so `load_openvino` makes the first call, one thread at a time.
 _FIRST_CALL = threading.Lock()
 
 
-class OpenVinoBackbone:
-    """A compiled OpenVINO model behind the `Backbone` interface.
+class OpenVinoBackbone(Backbone):
+    """A compiled OpenVINO model.
 
     One stream of one thread per concurrent caller; every calling thread has its own infer request,
     made on its first call.
     """
 
-    engine = "openvino"
-    whole_clips = False
-
     def __init__(self, spec: Spec, compiled: Any, *, batch: int, threads: int) -> None:
-        self.name = spec.backbone
-        self.shape = spec.shape
-        self.size = spec.size
-        self.batch = batch
-        self.concurrency = threads
-        self.software = engine.software() | openvino_software()
+        software = engine.software() | openvino_software()
+        super().__init__(
+            spec, engine="openvino", batch=batch, concurrency=threads, software=software
+        )
         self._compiled = compiled
         self._mine = threading.local()
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """`frames`: (n ≤ batch, size, size, 3) uint8 RGB → (n, *shape) float32."""
-        check_frames(frames, size=self.size, batch=self.batch)
+    def features_of(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, *shape) float32."""
         request = getattr(self._mine, "request", None)
         if request is None:
             request = self._mine.request = self._compiled.create_infer_request()
         request.infer([padded(frames, self.batch)], share_inputs=True)
         # The request's own buffer is overwritten by this thread's next call.
         return np.array(request.get_output_tensor().data[: len(frames)], np.float32)
-
-    def __repr__(self) -> str:
-        shapes = f"({self.batch}, {self.size}, {self.size}, 3) → {(self.batch, *self.shape)}"
-        return f"OpenVinoBackbone({self.name}: {shapes}, {self.concurrency} streams)"
 
 
 def available() -> bool:
@@ -74,15 +78,15 @@ def load_openvino(spec: Spec, weights: Weights, options: LoadOptions) -> OpenVin
 
     The batch is 8 frames unless the options say otherwise.
     """
-    xml = cached_model(spec, weights, options.cache)
     batch = options.batch or _BATCH
     threads = options.threads or engine.cores()
+    xml = cached_model(spec, weights, options.cache)
     try:
         model = _compile(xml, spec.precision, batch, threads)
     except RuntimeError:
         # A cache entry that another program damaged: export it once more.
-        forget_model(xml)
-        xml = cached_model(spec, weights, options.cache)
+        shutil.rmtree(xml.parent, ignore_errors=True)
+        cached_model(spec, weights, options.cache)
         model = _compile(xml, spec.precision, batch, threads)
     backbone = OpenVinoBackbone(spec, model, batch=batch, threads=threads)
     with _FIRST_CALL:
@@ -107,3 +111,106 @@ def _compile(xml: Path, precision: Precision, batch: int, threads: int) -> Any:
             "ENABLE_CPU_PINNING": False,
         },
     )
+
+
+# Part of the cache's key: raise it when `keras_model` builds another graph from the
+# same weights, or when it is written by other means.
+_GRAPH_VERSION = 2
+_XML = "model.xml"
+
+
+def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Path:
+    """The `.xml` of a spec's backbone in the cache, exported first where it is missing.
+
+    `folder` None means `cache_folder()`. Precision, sampling and view are no part of the key: one
+    exported model serves them all. Raises `ConfigError` where the export fails.
+    """
+    folder = folder or cache_folder()
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    facts = {
+        "backbone": spec.backbone,
+        "size": spec.size,
+        "weights": weights.hash,
+        # The Python too: what one can export another may not, and a model in the cache would hide it.
+        "software": engine.software() | openvino_software() | {"python": python},
+        "graph": _GRAPH_VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    entry = folder / f"{spec.backbone}-{digest[:16]}"
+    if not (entry / _XML).is_file():
+        with _one_at_a_time(folder, entry.name) as alone:
+            if not (entry / _XML).is_file():
+                # With the lock, a temporary folder is a killed export's.
+                for leftover in folder.glob(f".{entry.name}.*") if alone else ():
+                    if leftover.is_dir():
+                        shutil.rmtree(leftover, ignore_errors=True)
+                _export(spec, weights, entry)
+    return entry / _XML
+
+
+def openvino_software() -> dict[str, str]:
+    """OpenVINO's version, without importing it."""
+    return {"openvino": engine.version("openvino")}
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
+    """Hold the lock of an entry; yields False where the disk has no file locks."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / f".{name}.lock").open("w")
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {str(folder)!r} cannot be written ({error.strerror}): "
+            "set XDG_CACHE_HOME to a folder that can"
+        ) from None
+    with file:
+        alone = False
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = True
+        yield alone
+
+
+def _export(spec: Spec, weights: Weights, entry: Path) -> None:
+    program = f"import sys; from {__name__} import export; export(sys.argv[1])"
+    # The path lets a source tree find itself.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with contextlib.suppress(OSError), whole(entry) as making:
+        making.mkdir()
+        order = {
+            "backbone": spec.backbone,
+            "size": spec.size,
+            "weights": {**asdict(weights), "path": weights.path and str(weights.path)},
+            "xml": str(making / _XML),
+        }
+        ended = subprocess.run(
+            [sys.executable, "-c", program, json.dumps(order)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if ended.returncode:
+            lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+            raise ConfigError((lines or [f"exit status {ended.returncode}"])[-1])
+    if not (entry / _XML).is_file():
+        raise ConfigError(
+            f"the exported model could not be put into {entry}: "
+            "check that the folder can be written"
+        )
+
+
+def export(order: str) -> None:
+    """Build the model that `order` (JSON) names in float32 and write it to its `xml` path.
+
+    In a process of its own: an error ends it with its message.
+    """
+    wanted = json.loads(order)
+    name, size, weights = wanted["backbone"], wanted["size"], Weights(**wanted["weights"])
+    try:
+        model = build_model(name, size=size, weights=weights, precision="float32")
+        write_openvino(model, Path(wanted["xml"]))
+    except PixelsError as error:
+        sys.exit(str(error))

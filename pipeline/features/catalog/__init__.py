@@ -10,7 +10,6 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.folders import is_clip_name, list_folder, list_one
 from pipeline.features.catalog.manifest import MANIFEST_ENDINGS, list_manifest
-from pipeline.features.catalog.narrowing import narrow
 from pipeline.features.catalog.remote import (
     is_remote,
     list_remote_clip,
@@ -18,7 +17,7 @@ from pipeline.features.catalog.remote import (
     local_path,
     without_query,
 )
-from pipeline.features.catalog.table import CATALOG_COLUMNS
+from pipeline.features.catalog.table import CATALOG_COLUMNS, narrow
 from pipeline.features.catalog.ucf import apply_ucf_splits
 from pipeline.features.files import NoAnswer, answered
 
@@ -39,21 +38,19 @@ def discover(videos: str, *, ucf_splits: str | None = None) -> pd.DataFrame:
     a time has its ETag's hash there, as a negative number.
     Raises `ConfigError`: no such path, no clips, a manifest that cannot be used.
     """
-    path = videos
+    path, is_folder = videos, False
     if not is_remote(videos):
         path = os.path.abspath(os.path.expanduser(local_path(videos)))
-        state = _state_of(path, videos)
-    if path.lower().endswith(MANIFEST_ENDINGS) and is_remote(path):
-        catalog = list_manifest(path)
-    elif is_remote(path):
-        one = is_clip_name(without_query(path).rsplit("/", 1)[-1])
-        catalog = list_remote_clip(path) if one else list_remote_folder(path)
-    elif stat.S_ISDIR(state.st_mode):
+        is_folder = stat.S_ISDIR(_state_of(path, videos).st_mode)
+    if is_folder:
         catalog = list_folder(path)
     elif path.lower().endswith(MANIFEST_ENDINGS):
         catalog = list_manifest(path)
-    else:
+    elif not is_remote(path):
         catalog = list_one(path)
+    else:
+        one = is_clip_name(without_query(path).rsplit("/", 1)[-1])
+        catalog = list_remote_clip(path) if one else list_remote_folder(path)
     if ucf_splits:
         catalog = apply_ucf_splits(catalog, ucf_splits)
     return catalog

@@ -78,52 +78,42 @@ def list_folder(root: str) -> pd.DataFrame:
 def by_folders(clips: Sequence[Listed]) -> pd.DataFrame:
     """The catalog of listed clips, with labels and splits from the folders of their ids."""
     parts = [f.video_id.split("/")[:-1] for f in clips]
-    labels = [folders[0].strip() if folders else "" for folders in parts]
-    splits = [""] * len(clips)
-    if _has_splits(parts):
-        named = [SPLIT_NAMES.get(folders[0].lower(), "") if folders else "" for folders in parts]
+    first = [folders[0] if folders else "" for folders in parts]
+    named = [SPLIT_NAMES.get(folder.lower(), "") for folder in first]
+    labels, splits = first, [""] * len(clips)
+    if _are_splits(named, list(map(len, parts))):
         # A clip beside the split folders has no split, and its folder is not a class.
-        labels = [
-            folders[1].strip() if split and len(folders) > 1 else ""
-            for folders, split in zip(parts, named, strict=True)
-        ]
+        deep = zip(parts, named, strict=True)
+        labels = [folders[1] if split and len(folders) > 1 else "" for folders, split in deep]
         splits = named
-        _warn_of_strays([f.video_id for f, split in zip(clips, named, strict=True) if not split])
+        strays = [f.video_id for f, split in zip(clips, named, strict=True) if not split]
+        if strays:
+            warnings.warn(
+                f"{len(strays)} clips (such as {strays[0]}) stand beside the folders train, val and "
+                "test, so they get no label and no split: move them into a class of one of these",
+                Unplaced,
+                stacklevel=2,
+            )
     return make_catalog(
         {
-            "video_id": [f.video_id for f in clips],
-            "path": [f.path for f in clips],
-            "label": labels,
+            **{name: [getattr(f, name) for f in clips] for name in Listed._fields},
+            "label": [label.strip() for label in labels],
             "split": splits,
             "group": [ucf_group(f.video_id) for f in clips],
-            "size_bytes": [f.size_bytes for f in clips],
-            "mtime_ns": [f.mtime_ns for f in clips],
         }
     )
 
 
-def _has_splits(parts: Sequence[Sequence[str]]) -> bool:
-    """Whether the first folders are splits rather than classes; `parts` are each clip's folders.
+def _are_splits(named: Sequence[str], depths: Sequence[int]) -> bool:
+    """Whether the first folders are splits rather than classes.
 
+    named: each clip's split by its first folder, "" for another name. depths: its number of folders.
     They are where all are named so, and where clips stand beside such folders, too, if those are at
     least a train and another one with classes in them.
     """
-    named = [SPLIT_NAMES.get(folders[0].lower(), "") if folders else "" for folders in parts]
-    if all(named):
-        return True
-    deep = {split for split, folders in zip(named, parts, strict=True) if len(folders) > 1}
-    flat = {split for split, folders in zip(named, parts, strict=True) if len(folders) == 1}
-    return "train" in deep and len(deep - {""}) > 1 and not flat - {""}
-
-
-def _warn_of_strays(strays: Sequence[str]) -> None:
-    if strays:
-        warnings.warn(
-            f"{len(strays)} clips (such as {strays[0]}) stand beside the folders train, val and "
-            "test, so they get no label and no split: move them into a class of one of these",
-            Unplaced,
-            stacklevel=3,
-        )
+    deep = {split for split, depth in zip(named, depths, strict=True) if depth > 1}
+    flat = {split for split, depth in zip(named, depths, strict=True) if depth == 1}
+    return all(named) or ("train" in deep and len(deep - {""}) > 1 and not flat - {""})
 
 
 def list_one(path: str) -> pd.DataFrame:
@@ -146,12 +136,6 @@ def is_clip_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in CLIP_ENDINGS
 
 
-class _Entry(NamedTuple):
-    name: str
-    is_folder: bool
-    state: tuple[int, int] | None  # (size, mtime); None for what is no regular file
-
-
 class _Folder(NamedTuple):
     path: str
     prefix: str  # of the ids of what lies in it
@@ -163,8 +147,9 @@ def _left_out(endings: Counter[str], root: str) -> str:
     shown = [f"{count} {ending}" for ending, count in endings.most_common(_MOST_ENDINGS)]
     more = f" and {len(endings) - len(shown)} more endings" if len(endings) > len(shown) else ""
     total = endings.total()
+    files, are = ("files", "are") if total > 1 else ("file", "is")
     return (
-        f"{total} file{'s' if total > 1 else ''} under {root!r} {'are' if total > 1 else 'is'} left "
+        f"{total} {files} under {root!r} {are} left "
         f"out, by the ending of the name: {', '.join(shown)}{more}; list clips of other endings in a "
         "manifest"
     )
@@ -185,38 +170,38 @@ def _walk(root: str, left_out: Counter[str]) -> Iterator[Listed]:
                 f"links lead to the folder {folder.path!r} in more than {MOST_WAYS} ways: "
                 "remove the links, or list the clips in a manifest"
             )
-        for entry in entries:
-            path = os.path.join(folder.path, entry.name)
-            if not _is_text(entry.name):
+        for name, state in entries.items():
+            path = os.path.join(folder.path, name)
+            if name != name.encode(errors="replace").decode():
                 warnings.warn(
                     f"{path!r} is left out: its name is not UTF-8; rename it", LeftOut, stacklevel=2
                 )
-            elif entry.is_folder:
-                if not entry.name.endswith(".zarr"):
-                    prefix = f"{folder.prefix}{entry.name}/"
-                    pending.append(_Folder(path, prefix, folder.above | {here}))
-            elif entry.state is None:
+            elif state is not None and stat.S_ISDIR(state.st_mode):
+                if not name.endswith(".zarr"):
+                    pending.append(_Folder(path, f"{folder.prefix}{name}/", folder.above | {here}))
+            elif state is not None and not stat.S_ISREG(state.st_mode):
                 continue
-            elif is_clip_name(entry.name):
-                yield Listed(folder.prefix + entry.name, path, *entry.state)
-            elif entry.state != ABSENT:
-                left_out[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+            elif is_clip_name(name):
+                there = ABSENT if state is None else (state.st_size, state.st_mtime_ns)
+                yield Listed(folder.prefix + name, path, *there)
+            elif state is not None:
+                left_out[os.path.splitext(name)[1].lower() or "without an ending"] += 1
 
 
-def _list(folder: str) -> tuple[tuple[int, int], list[_Entry]]:
-    """(device and inode, entries that are not hidden) of a folder.
+def _list(folder: str) -> tuple[tuple[int, int], dict[str, os.stat_result | None]]:
+    """(device and inode, state of each entry that is not hidden) of a folder; None for a bad link.
 
     Raises `ConfigError` where it may not be listed or entered, or does not answer.
     """
 
-    def touch() -> tuple[tuple[int, int], list[_Entry]]:
+    def touch() -> tuple[tuple[int, int], dict[str, os.stat_result | None]]:
         state = os.stat(folder)
         with os.scandir(folder) as entries:
-            seen = [
-                _look(entry)
+            seen = {
+                entry.name: _look(entry)
                 for entry in entries
                 if not entry.name.startswith(".") and entry.name not in _NOT_OURS
-            ]
+            }
         return (state.st_dev, state.st_ino), seen
 
     try:
@@ -236,23 +221,11 @@ def _list(folder: str) -> tuple[tuple[int, int], list[_Entry]]:
         ) from None
 
 
-def _look(entry: os.DirEntry[str]) -> _Entry:
-    """An entry's name and state; `ABSENT` for a link that dangles or forms a cycle."""
+def _look(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """An entry's state; None for a link that dangles or forms a cycle."""
     try:
-        state = entry.stat()
+        return entry.stat()
     except PermissionError:
         raise  # the folder may be listed, but not entered
     except OSError:
-        return _Entry(entry.name, False, ABSENT)
-    if stat.S_ISDIR(state.st_mode):
-        return _Entry(entry.name, True, None)
-    size_and_time = (state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
-    return _Entry(entry.name, False, size_and_time)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return None

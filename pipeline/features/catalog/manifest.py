@@ -54,9 +54,9 @@ def list_manifest(manifest: str) -> pd.DataFrame:
         os.path.normpath(p) if not is_remote(p) and ("./" in p or "//" in p) else p
         for p in map(local_path, given)
     ]
-    if "" in given:
-        raise ConfigError(f"{manifest} has no path in row {given.index('') + 2}: fill it in")
     for row, path in enumerate(given):
+        if not path:
+            raise ConfigError(f"{manifest} has no path in row {row + 2}: fill it in")
         if is_remote(path):
             refuse_credentials(path)
             refuse_protocol(path, f"{manifest}, row {row + 2},")
@@ -64,18 +64,22 @@ def list_manifest(manifest: str) -> pd.DataFrame:
     base = _base_of(folder, manifest, given)
     paths = [p if p.startswith("/") or is_remote(p) else f"{base}/{p}" for p in given]
     ids = [_id_of(g, p, folder, base) for g, p in zip(given, paths, strict=True)]
-    _refuse_doubles(ids, manifest)
+    doubled = np.flatnonzero(pd.Series(ids, dtype=object).duplicated())
+    if len(doubled):
+        row = int(doubled[0])
+        raise ConfigError(f"{manifest} lists {ids[row]!r} twice (row {row + 2}): keep one")
     # Numbers first: their text is the largest part of a long manifest, and goes with this.
     sizes, times = _sizes(table, paths, manifest)
     empty = [""] * len(ids)
-    labels = _one_of(table, "label", manifest)
+    labels = _one_of(table, "label", manifest) or empty
+    groups = zip(table.get("group", empty), ids, strict=True)
     return make_catalog(
         {
             "video_id": ids,
             "path": paths,
-            "label": empty if labels is None else [sys.intern(label.strip()) for label in labels],
+            "label": [sys.intern(label.strip()) for label in labels],
             "split": _splits(table["split"], manifest) if "split" in table else empty,
-            "group": _groups(table["group"].tolist() if "group" in table else empty, ids),
+            "group": [sys.intern(group.strip() or ucf_group(name)) for group, name in groups],
             "size_bytes": sizes,
             "mtime_ns": times,
         }
@@ -176,28 +180,12 @@ def _id_of(given: str, path: str, folder: str, base: str) -> str:
     return path[len(inside) :] if path.startswith(inside) else given
 
 
-def _refuse_doubles(ids: list[str], manifest: str) -> None:
-    doubled = pd.Series(ids, dtype=object).duplicated()
-    if doubled.any():
-        row = int(np.flatnonzero(doubled.to_numpy())[0])
-        raise ConfigError(f"{manifest} lists {ids[row]!r} twice (row {row + 2}): keep one")
-
-
 def _splits(column: pd.Series, manifest: str) -> list[str]:
-    names = {
-        value: SPLIT_NAMES.get(value.strip().lower()) for value in set(column) if value.strip()
-    }
+    names = {value: SPLIT_NAMES.get(value.strip().lower(), "") for value in set(column)}
     for value, name in names.items():
-        if name is None:
+        if value.strip() and not name:
             raise ConfigError(f"{manifest} has the split {value!r}: use train, val or test")
-    return [names.get(value) or "" for value in column]
-
-
-def _groups(given: Sequence[str], ids: Sequence[str]) -> list[str]:
-    return [
-        sys.intern(group.strip() or ucf_group(video_id))
-        for group, video_id in zip(given, ids, strict=True)
-    ]
+    return [names[value] for value in column]
 
 
 def _sizes(
@@ -222,20 +210,12 @@ def _sizes(
 
 def _numbers(table: pd.DataFrame, name: str, manifest: str) -> NDArray[np.int64]:
     """(rows,) int64, −1 where nothing is given."""
-    if name not in table:
-        return np.full(len(table), -1, dtype=np.int64)
-    values = [value.strip() or "-1" for value in table.pop(name)]
-    try:
-        return np.array(list(map(int, values)), dtype=np.int64)
-    except (ValueError, OverflowError):
-        wrong = next(value for value in values if not _is_int64(value))
-        raise ConfigError(
-            f"{manifest} has {name} {wrong!r}: give a whole number, or leave it empty"
-        ) from None
-
-
-def _is_int64(text: str) -> bool:
-    try:
-        return -(2**63) <= int(text) < 2**63
-    except ValueError:
-        return False
+    numbers = np.full(len(table), -1, dtype=np.int64)
+    for row, text in enumerate(table.pop(name) if name in table else ()):
+        try:
+            numbers[row] = int(text.strip() or -1)
+        except (ValueError, OverflowError):
+            raise ConfigError(
+                f"{manifest} has {name} {text.strip()!r}: give a whole number, or leave it empty"
+            ) from None
+    return numbers

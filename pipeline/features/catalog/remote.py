@@ -21,12 +21,7 @@ from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.files import NoAnswer, answered
 
 _TIMES = (
-    "mtime",
-    "LastModified",
-    "last_modified",
-    "updated",
-    "Last-Modified",
-    "modified",
+    *("mtime", "LastModified", "last_modified", "updated", "Last-Modified", "modified"),
     "created",
 )
 _TAGS = ("ETag", "etag", "e_tag", "md5Hash", "Content-MD5", "content_md5", "Digest")
@@ -188,9 +183,7 @@ def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:
         futures = [threads.submit(_state_of, url, silent) for url in urls]
         done, pending = wait(futures, timeout=_WARN_AFTER_S)
         if pending:
-            first = next(
-                url for url, future in zip(urls, futures, strict=True) if future in pending
-            )
+            first = next(u for u, future in zip(urls, futures, strict=True) if future in pending)
             warnings.warn(
                 f"{len(done)} of {len(urls)} clips at URLs have answered in {_WARN_AFTER_S:g} s: "
                 f"waiting, for {_host_of(first)} first",
@@ -267,11 +260,8 @@ def _is_silence(error: BaseException) -> bool:
 def _nanoseconds(time: Any) -> int:
     if isinstance(time, str):
         try:
-            time = (
-                email.utils.parsedate_to_datetime(time)
-                if "," in time
-                else datetime.fromisoformat(time)
-            )
+            parse = email.utils.parsedate_to_datetime if "," in time else datetime.fromisoformat
+            time = parse(time)
         except ValueError:
             return 0
     seconds = time.timestamp() if isinstance(time, datetime) else float(time)

@@ -33,7 +33,9 @@ def apply_ucf_splits(catalog: pd.DataFrame, where: str) -> pd.DataFrame:
     Raises `ConfigError` where the lists are missing, contradict each other, or name no clip here.
     """
     folder, number = _which_list(where)
-    classes = _read_classes(folder)
+    index = folder / "classInd.txt"
+    pairs = [line.split(maxsplit=1) for line in _lines(index)] if index.exists() else []
+    classes = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
     split_of: dict[str, str] = {}
     label_of: dict[str, str] = {}
     for split in ("train", "test"):
@@ -56,9 +58,8 @@ def apply_ucf_splits(catalog: pd.DataFrame, where: str) -> pd.DataFrame:
             f"none of the {len(catalog)} clips is in the lists {number} of {folder}: "
             "look at both paths"
         )
-    labels = [
-        label or label_of.get(name, "") for label, name in zip(catalog["label"], names, strict=True)
-    ]
+    labelled = zip(catalog["label"], names, strict=True)
+    labels = [label or label_of.get(name, "") for label, name in labelled]
     return catalog.assign(split=pd.array(splits, dtype="str"), label=pd.array(labels, dtype="str"))
 
 
@@ -67,25 +68,15 @@ def _which_list(where: str) -> tuple[Path, str]:
     folder, colon, wish = where.rpartition(":")
     if not colon or not wish.isdecimal() or Path(where).is_dir():
         folder, wish = where, ""
-    lists = {
-        m[2] for p in Path(folder).glob("*list*.txt") if (m := _LIST.fullmatch(p.name)) is not None
-    }
-    if not lists:
+    matches = [_LIST.fullmatch(path.name) for path in Path(folder).glob("*list*.txt")]
+    numbers = {int(match[2]): match[2] for match in matches if match is not None}
+    if not numbers:
         raise ConfigError(f"there is no trainlistNN.txt in {folder!r}: give UCF's folder of lists")
-    numbers = {int(text): text for text in lists}
     number = int(wish) if wish else min(numbers)
     if number not in numbers:
-        raise ConfigError(
-            f"there is no list {number} in {folder!r}: it has {', '.join(sorted(lists))}"
-        )
+        known = ", ".join(sorted(numbers.values()))
+        raise ConfigError(f"there is no list {number} in {folder!r}: it has {known}")
     return Path(folder), numbers[number]
-
-
-def _read_classes(folder: Path) -> dict[str, str]:
-    """Class number → class name, from classInd.txt where there is one."""
-    path = folder / "classInd.txt"
-    pairs = [line.split(maxsplit=1) for line in _lines(path)] if path.exists() else []
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
 def _lines(path: Path) -> list[str]:

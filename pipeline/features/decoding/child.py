@@ -7,7 +7,10 @@ when its parent does, whatever it is doing.
 from __future__ import annotations
 
 import base64
+import ctypes
 import fcntl
+import fnmatch
+import itertools
 import json
 import mmap
 import os
@@ -15,10 +18,14 @@ import resource
 import select
 import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 LARGEST_LOG = 1 << 20
 """Most bytes that the decoders may log about one clip."""
+
+VARIABLE = "PIXELS_ONCE_FAULTS"
 
 
 def main() -> None:
@@ -67,7 +74,6 @@ def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> di
     import cv2
 
     from pipeline.errors import UnreadableClip
-    from pipeline.features.decoding.faults import act_out_fault
     from pipeline.features.decoding.reading import read_clip
     from pipeline.features.previews import preview_pictures
 
@@ -118,6 +124,27 @@ def limit_memory(memory_bytes: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = now + memory_bytes if hard == resource.RLIM_INFINITY else min(hard, now + memory_bytes)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+# What `PIXELS_ONCE_FAULTS` names makes a decoder process misbehave for real, for tests.
+_FAULTS: dict[str, Callable[[], object]] = {
+    "segfault": lambda: ctypes.string_at(0),
+    "hang": lambda: time.sleep(1e8),
+    # PyDLL keeps the GIL: no thread and no Python signal handler of this process runs again.
+    "spin_gil": lambda: ctypes.PyDLL(None).sleep(1_000_000),
+    # The limit counts allocations: pages that are never touched count too, and cost no time.
+    "eat_memory": lambda: [bytes(16 << 20) for _ in itertools.count()],
+}
+
+
+def act_out_fault(path: str) -> None:
+    """Act out the fault that is set for this clip's file name, if any.
+
+    The variable holds a JSON object: a pattern of file names (as in `fnmatch`) → a name of `_FAULTS`.
+    """
+    for pattern, fault in json.loads(os.environ.get(VARIABLE) or "{}").items():
+        if fnmatch.fnmatch(os.path.basename(path), pattern):
+            _FAULTS[fault]()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def open_video(path: str) -> tuple[Any, Any]:
     except MemoryError:
         raise
     except av.error.ArgumentError:
-        if _is_animated_webp(path):
+        head = read_start(path, 21)
+        if head[:4] + head[8:16] == b"RIFFWEBPVP8X" and head[20] & 2:  # animated
             detail = "FFmpeg has no decoder for animated WebP: convert it to MP4 or GIF"
             raise UnreadableClip("codec_unsupported", detail) from None
         detail = "its format is none that holds video, or its header makes no sense"
@@ -84,11 +85,6 @@ def the_clip(container: Any) -> Any:
         return context is not None, bool(stream.disposition & Disposition.default), area
 
     return max(clips, key=rank)
-
-
-def _is_animated_webp(path: str) -> bool:
-    head = read_start(path, 21)
-    return head[:4] + head[8:16] == b"RIFFWEBPVP8X" and bool(head[20] & 2)
 
 
 def _plain(error: Exception) -> str:

@@ -1,15 +1,17 @@
-"""FFmpeg's decoded frames → upright RGB pictures."""
+"""FFmpeg's decoded frames → upright RGB pictures → the square that the backbone looks at."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer, Type
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.values import FramePlan
 
 Picture = NDArray[np.uint8]
 Matrix = tuple[int, int, int, int]
@@ -103,3 +105,65 @@ def turn_upright(picture: Picture, matrix: Matrix | None) -> Picture:
         picture = picture.swapaxes(0, 1)
     turned = picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
     return np.ascontiguousarray(turned)
+
+
+def fit_picture(
+    picture: Picture, plan: FramePlan, aspect: float = 1.0, out: Picture | None = None
+) -> Picture:
+    """The picture fitted to (size, size, 3), its channels in the order they came.
+
+    `crop` takes the centre square (the spare pixel of an odd margin stays right or below),
+    `squash` the whole picture without its proportions, `pad` the whole picture in the middle of
+    black. `area` averages when neither side grows and is linear otherwise.
+    aspect: how many times wider than high a pixel is shown; the picture is stretched to that shape
+    in the same step. out: contiguous (size, size, 3) uint8 to write into, else fresh.
+    """
+    if out is None:
+        out = np.empty((plan.size, plan.size, 3), np.uint8)
+    if plan.fit == "pad":
+        out[:] = 0
+        _fill(_middle_of(out, picture, aspect), picture, plan.interpolation)
+    else:
+        if plan.fit == "crop":
+            picture = _centre_square(picture, aspect)
+        _fill(out, picture, plan.interpolation)
+    if plan.view == "mirror":
+        out[:] = out[:, ::-1].copy()
+    return out
+
+
+def _centre_square(picture: Picture, aspect: float) -> Picture:
+    """The largest part of the middle that is shown square."""
+    height, width = picture.shape[:2]
+    side = min(height, width * aspect)
+    rows, columns = _pixels(side), _pixels(side / aspect)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return picture[top : top + rows, left : left + columns]
+
+
+def _middle_of(canvas: Picture, picture: Picture, aspect: float) -> Picture:
+    """The part of a square canvas that the whole picture fills when it is shown in proportion."""
+    height, width = picture.shape[0], picture.shape[1] * aspect
+    size = len(canvas)
+    scale = size / max(height, width)
+    rows, columns = _pixels(height * scale), _pixels(width * scale)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    return canvas[top : top + rows, left : left + columns]
+
+
+def _fill(out: Picture, picture: Picture, interpolation: str) -> None:
+    height, width = out.shape[:2]
+    if picture.shape[:2] == (height, width):
+        out[:] = picture
+        return
+    grows = height > picture.shape[0] or width > picture.shape[1]
+    method = "linear" if interpolation == "area" and grows else interpolation
+    flag = getattr(cv2, f"INTER_{method.upper()}")
+    if out.flags.c_contiguous:
+        cv2.resize(picture, (width, height), dst=out, interpolation=flag)
+    else:
+        out[:] = cv2.resize(picture, (width, height), interpolation=flag)
+
+
+def _pixels(length: float) -> int:
+    return max(1, round(length))

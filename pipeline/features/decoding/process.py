@@ -27,11 +27,7 @@ _START_S = 120.0
 _REAP_S = 5.0
 _LOG_TAIL = 2000
 _ROOT = str(Path(__file__).resolve().parents[3])
-_QUIET = {
-    "OPENCV_LOG_LEVEL": "ERROR",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+_QUIET = {"OPENCV_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _FULL = ("bad_alloc", "Cannot allocate memory", "Insufficient memory", "MemoryError")
 
 
@@ -70,7 +66,7 @@ class ChildProcess:
         *,
         number: int,
         limits: Limits,
-        previews: bool = False,
+        previews: bool,
     ) -> None:
         self._slots, self._number, self._limits = slots, number, limits
         self._log_fd = anonymous_file("pixels-once-decoder-log")
@@ -112,11 +108,9 @@ class ChildProcess:
         try:
             self._receive(_START_S, _START_S)
         except _Gone as gone:
-            detail = self._last_words()
+            message = f"the decoder process did not start ({gone}): {self._last_words()}"
             self.close()
-            raise DecoderUnavailable(
-                f"the decoder process did not start ({gone}): {detail}"
-            ) from None
+            raise DecoderUnavailable(message) from None
 
     @property
     def pid(self) -> int:
@@ -133,16 +127,17 @@ class ChildProcess:
             reply = self._receive(self._limits.seconds(size_bytes), self._limits.stall_s)
         except _Gone as gone:
             words = self._last_words()
-            raise UnreadableClip(
-                gone.reason(words), f"{gone}; {words}" if words else str(gone)
-            ) from None
-        if "clip" not in reply:
+            crashed = gone.reason == "decoder_crashed"
+            full = crashed and any(sign in words for sign in _FULL)
+            reply = {"reason": "out_of_memory" if full else gone.reason, "detail": str(gone)}
+        else:
+            if "clip" in reply:
+                return _clip_frames(reply, self._slots, slot)
             if reply["reason"] == "out_of_memory":
                 self._end()  # a heap that has been full cannot be trusted
             words = self._last_words() if reply["reason"] != "missing" else ""
-            detail = "; ".join(filter(None, [reply["detail"], words]))
-            raise UnreadableClip(reply["reason"], detail, sha256=reply["sha256"])
-        return _clip_frames(reply, self._slots, slot)
+        detail = "; ".join(filter(None, [reply["detail"], words]))
+        raise UnreadableClip(reply["reason"], detail, sha256=reply.get("sha256", ""))
 
     @property
     def usable(self) -> bool:
@@ -197,13 +192,15 @@ class ChildProcess:
             if stalled > stall_s or waited > limit_s:
                 self._end()
                 what = f"no frame for {stall_s:g} s" if stalled > stall_s else f"over {limit_s:g} s"
-                raise _Gone(what, timed_out=True)
+                raise _Gone(what, "timed_out")
         line, _, self._unread = self._unread.partition(b"\n")
         return json.loads(line)  # type: ignore[no-any-return]
 
     def _gone(self) -> _Gone:
         code = self._process.wait()
-        return _Gone(_ending(code), killed=code == -signal.SIGKILL)
+        # Only the system (short of memory) or a person sends SIGKILL to a decoder.
+        killed = code == -signal.SIGKILL
+        return _Gone(_ending(code), "out_of_memory" if killed else "decoder_crashed")
 
     def _last_words(self) -> str:
         size = os.fstat(self._log_fd).st_size
@@ -213,19 +210,11 @@ class ChildProcess:
 
 
 class _Gone(Exception):
-    """The process ended, or was ended, before it answered."""
+    """The process ended, or was ended, before it answered; `reason` is the clip's."""
 
-    def __init__(self, what: str, *, timed_out: bool = False, killed: bool = False) -> None:
+    def __init__(self, what: str, reason: str) -> None:
         super().__init__(what)
-        self._timed_out, self._killed = timed_out, killed
-
-    def reason(self, last_words: str) -> str:
-        if self._timed_out:
-            return "timed_out"
-        # Only the system (short of memory) or a person sends SIGKILL to a decoder.
-        if self._killed or any(sign in last_words for sign in _FULL):
-            return "out_of_memory"
-        return "decoder_crashed"
+        self.reason = reason
 
 
 def _ending(code: int) -> str:
@@ -249,7 +238,7 @@ def _clip_frames(reply: dict[str, Any], slots: FrameSlots, slot: int) -> ClipFra
         frames=slots.frames(slot)[: len(index)],
         frame_index=index,
         timestamp=np.array(reply["timestamp"], dtype=np.float32),
-        on_release=release,
+        release=release,
         sha256=reply["sha256"],
         previews=tuple(base64.b64decode(picture) for picture in reply["previews"]),
         **reply["clip"],

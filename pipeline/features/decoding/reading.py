@@ -23,14 +23,8 @@ from pipeline.features.decoding.video import Video
 from pipeline.features.files import read_start
 
 _AWAY = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENOTCONN,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    *(errno.ENOTCONN, errno.ENETDOWN, errno.ENETUNREACH),
 }
 
 
@@ -56,18 +50,25 @@ def read_clip(
     room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
     with contextlib.ExitStack() as opened:
         video = opened.enter_context(Video(path, plan.max_pixels))
-        result = None
+        kept, indices = Kept(plan, room, on_progress), None
         if video.expected() >= seeking.LONG_FRAMES:
-            result = seeking.read_by_seeking(video, plan, room, on_progress)
-            if result is None:  # listing its packets has used it up
+            indices = seeking.read_by_seeking(video, kept)
+            if indices is None:  # listing its packets has used it up
                 video = opened.enter_context(Video(path, plan.max_pixels))
-        kept, indices = result or read_through(video, path, plan, room, on_progress)
-        reason = _warning(video, kept)
+                kept = Kept(plan, room, on_progress)
+        if indices is None:
+            indices = read_through(video, kept, path)
+        reason = "times_mended" if video.clock.mended else ""
+        if kept.ended and video.falls_short(len(kept.times)):
+            reason = "fewer_frames"
         facts = _facts(video, kept)  # while the file is open
     if not len(indices):
         raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
+    wanted = indices.tolist()
+    if list(kept.pictures)[: len(wanted)] != wanted:
+        room[: len(wanted)] = np.stack([kept.pictures[index] for index in wanted])
     return ClipFrames(
-        frames=_in_order(kept, indices),
+        frames=room[: len(wanted)],
         frame_index=indices.astype(np.int32),
         timestamp=np.array(kept.times)[indices].astype(np.float32),
         **facts.facts,
@@ -87,20 +88,6 @@ def _facts(video: Video, kept: Kept) -> DecoderFacts:
         frames_decoded=len(kept.times),
         decoder="pyav",
     )
-
-
-def _in_order(kept: Kept, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """(n, size, size, 3): the wanted pictures, in the room that they were kept in."""
-    wanted = indices.tolist()
-    if list(kept.pictures)[: len(wanted)] != wanted:
-        kept.room[: len(wanted)] = np.stack([kept.pictures[index] for index in wanted])
-    return kept.room[: len(wanted)]
-
-
-def _warning(video: Video, kept: Kept) -> str:
-    if kept.ended and video.falls_short(len(kept.times)):
-        return "fewer_frames"
-    return "times_mended" if video.clock.mended else ""
 
 
 def check_file(path: str) -> None:

@@ -21,17 +21,86 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.decoding.packets import Packets
-from pipeline.features.decoding.through import Kept, OnProgress, wanted_of
-from pipeline.features.decoding.values import FramePlan
+from pipeline.features.decoding.through import Kept, OnProgress
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import needs_length, rule_of, sample_indices
+from pipeline.spec import Sampling
+
+# Codec → the types of NAL units that hold a picture, and those of them at which decoding can start.
+_NAL_TYPES = {
+    "h264": (set(range(1, 6)), {5}),  # IDR
+    "hevc": (set(range(32)), set(range(16, 24))),  # IRAP
+}
+_HEVC_LEADING = {6, 7, 8, 9}  # RADL and RASL
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """How the packets of one stream are parsed.
+
+    codec: its decoder's name. prefix: bytes of the length before each NAL unit (H.264 and HEVC in
+    MP4 and Matroska), 0 where the units are not length-prefixed.
+    """
+
+    codec: str
+    prefix: int = 0
+
+    @classmethod
+    def of(cls, context: Any) -> Self:
+        """For the stream of this codec context."""
+        extra = context.extradata or b""
+        at = {"h264": 4, "hevc": 21}.get(context.name)
+        if at is None or len(extra) <= at or extra[0] != 1:
+            return cls(context.name)
+        return cls(context.name, (extra[at] & 3) + 1)
+
+    def whole(self, packet: Any) -> bool:
+        """Whether the packet is intact: the lengths of its NAL units add up to its size."""
+        if self.codec not in _NAL_TYPES:
+            return bool(packet.size)
+        return self._kinds(packet) is not None
+
+    def clean(self, packet: Any) -> bool:
+        """Whether every picture from this one on, in order of presentation, decodes from here."""
+        if self.codec in _NAL_TYPES:
+            pictures, clean = _NAL_TYPES[self.codec]
+            kinds = pictures & set(self._kinds(packet) or [])
+            return bool(kinds) and kinds <= clean
+        if self.codec != "vp9":
+            return True  # AV1's sync points are complete by its container's rules
+        head = memoryview(packet)[:1].tobytes()
+        if not head:
+            return False
+        # Bits of the frame header: two of the profile, then whether it shows a frame that exists, and
+        # whether it depends on others.
+        profile = head[0] >> 5 & 1 | head[0] >> 3 & 2
+        shift = 3 if profile < 3 else 2
+        return not head[0] >> (shift - 1) & 3
+
+    def leading(self, packet: Any) -> bool:
+        """Whether the picture is shown before the keyframe that it is decoded after."""
+        return self.codec == "hevc" and not _HEVC_LEADING.isdisjoint(self._kinds(packet) or [])
+
+    def _kinds(self, packet: Any) -> list[int] | None:
+        """The types of the packet's NAL units, None where their lengths do not add up."""
+        data = memoryview(packet)
+        kinds: list[int] = []
+        at = 0
+        while at < len(data):
+            size = int.from_bytes(data[at : at + self.prefix], "big")
+            at += self.prefix
+            if not size or at + size > len(data):
+                return None
+            kinds.append(data[at] & 31 if self.codec == "h264" else data[at] >> 1 & 63)
+            at += size
+        return kinds
+
 
 LONG_FRAMES = 600
 """Clips of fewer frames are read through: listing their packets costs more than it saves."""
@@ -59,45 +128,44 @@ class PacketTimes:
     keys: NDArray[np.int64]
 
 
-def read_by_seeking(
-    video: Video, plan: FramePlan, room: NDArray[np.uint8], on_progress: OnProgress
-) -> tuple[Kept, NDArray[np.int64]] | None:
-    """The wanted frames of a long clip and their indices; see `through.read_through`.
+def read_by_seeking(video: Video, kept: Kept) -> NDArray[np.int64] | None:
+    """Keep the wanted frames of a long clip; returns their indices, as `through.read_through` does.
 
     None where seeking is not exact or not faster; the video cannot be read again then.
     """
-    if _near_the_start(plan, video):
+    sampling = kept.plan.sampling
+    if _near_the_start(sampling, video):
         return None
-    packets = _list_packets(video, on_progress)
+    packets = _list_packets(video, kept.on_progress)
     if packets is None:
         return None
     base = float(video.stream.time_base)
-    kept = Kept(room, times=((packets.times - packets.times[0]) * base).tolist(), ended=True)
-    indices = wanted_of(plan, kept.times, video)
-    cost = _frames_to_decode(packets, packets.times[indices])
-    if cost > LARGEST_SHARE * _frames_of_reading(plan, packets, indices):
+    kept.times, kept.ended = ((packets.times - packets.times[0]) * base).tolist(), True
+    indices = kept.wanted(video)
+    # Up to the last one, where reading through could stop there.
+    reading = len(packets.times) if needs_length(sampling) else int(indices[-1]) + 1
+    if _frames_to_decode(packets, indices) > LARGEST_SHARE * reading:
         return None
     try:
-        _fetch(video, packets, indices, plan, kept, on_progress)
+        _fetch(video, packets, indices, kept)
     except (av.error.FFmpegError, _NotExact):
         return None
-    return kept, indices
+    return indices
 
 
 class _NotExact(Exception):
     """A frame did not come where the packet times say it must."""
 
 
-def _near_the_start(plan: FramePlan, video: Video) -> bool:
+def _near_the_start(sampling: Sampling, video: Video) -> bool:
     """Whether reading through would soon come to the last wanted frame."""
-    if needs_length(plan.sampling):
+    if needs_length(sampling):
         return False
-    moments_of = rule_of(plan.sampling).moments
-    if moments_of is not None:
-        moments = moments_of(plan.sampling, math.inf, video.tick_s)
-        last_s = moments.start_s + (plan.sampling.steps - 1) * moments.gap_s
+    if (moments_of := rule_of(sampling).moments) is not None:
+        moments = moments_of(sampling, math.inf, video.tick_s)
+        last_s = moments.start_s + (sampling.steps - 1) * moments.gap_s
         return last_s < LONG_FRAMES * video.frame_s
-    return bool(sample_indices(plan.sampling, video.expected())[-1] < LONG_FRAMES)
+    return bool(sample_indices(sampling, video.expected())[-1] < LONG_FRAMES)
 
 
 def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
@@ -148,30 +216,18 @@ def _key_before(packets: PacketTimes, time: int) -> int:
     return int(packets.keys[np.searchsorted(packets.keys, time, side="right") - 1])
 
 
-def _frames_to_decode(packets: PacketTimes, targets: NDArray[np.int64]) -> int:
-    """How many frames seeking decodes for these targets, ascending."""
+def _frames_to_decode(packets: PacketTimes, indices: NDArray[np.int64]) -> int:
+    """How many frames seeking decodes for these, ascending."""
     total, reached = 0, -1
-    for target in targets.tolist():
-        place = int(np.searchsorted(packets.times, target))
-        begin = int(np.searchsorted(packets.times, _key_before(packets, target)))
-        total += place - max(begin, reached + 1) + 1
-        reached = place
+    for index in indices.tolist():
+        key = _key_before(packets, int(packets.times[index]))
+        begin = int(np.searchsorted(packets.times, key))
+        total += index - max(begin, reached + 1) + 1
+        reached = index
     return total
 
 
-def _frames_of_reading(plan: FramePlan, packets: PacketTimes, indices: NDArray[np.int64]) -> int:
-    """How many frames reading through would decode: up to the last one, where it could stop there."""
-    return len(packets.times) if needs_length(plan.sampling) else int(indices[-1]) + 1
-
-
-def _fetch(
-    video: Video,
-    packets: PacketTimes,
-    indices: NDArray[np.int64],
-    plan: FramePlan,
-    kept: Kept,
-    on_progress: OnProgress,
-) -> None:
+def _fetch(video: Video, packets: PacketTimes, indices: NDArray[np.int64], kept: Kept) -> None:
     context = video.stream.codec_context
     frames: Iterator[Any] = iter(())
     reached: int | None = None  # the time of the last frame that came
@@ -181,12 +237,17 @@ def _fetch(
         if reached is None or key > reached:
             video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
             frames = _frames_from(video, packets, key)
-        raw = _advance(frames, target, on_progress)
+        for raw in frames:
+            kept.on_progress()
+            if raw.pts == target:
+                break
+        else:
+            raise _NotExact
         reached = target
         if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
             raise _NotExact
         video.turn_size(raw)
-        kept.keep(video, Frame(index, kept.times[index], raw), plan)
+        kept.keep(video, Frame(index, kept.times[index], raw))
 
 
 def _frames_from(video: Video, packets: PacketTimes, key: int) -> Iterator[Any]:
@@ -219,11 +280,3 @@ def _decoded_from(video: Video, key: int) -> Iterator[Any]:
         for raw in video.stream.decode(packet):
             video.note_matrix(raw)
             yield raw
-
-
-def _advance(frames: Iterator[Any], target: int, on_progress: OnProgress) -> Any:
-    for frame in frames:
-        on_progress()
-        if frame.pts == target:
-            return frame
-    raise _NotExact

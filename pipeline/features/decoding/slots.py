@@ -58,12 +58,6 @@ class FrameSlots:
             self._free.append(slot)
             self._changed.notify()
 
-    @property
-    def free(self) -> int:
-        """How many slots are not lent."""
-        with self._changed:
-            return len(self._free)
-
     def frames(self, slot: int) -> NDArray[np.uint8]:
         """The slot's memory as an array of `shape`."""
         return view(self._map, self.offset(slot), self.shape)

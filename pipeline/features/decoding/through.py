@@ -3,135 +3,111 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.decoding.fit import fitted
 from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
-from pipeline.features.sampling import (
-    Moments,
-    needs_length,
-    rule_of,
-    sample_indices,
-    sample_times,
-)
+from pipeline.features.sampling import Moments, needs_length, rule_of, sample_indices, sample_times
 
 OnProgress = Callable[[], None]
 
 
 @dataclass(slots=True)
 class Kept:
-    """The frames that were kept so far.
+    """What a plan asks of a clip, and the frames that were kept so far.
 
-    pictures: fitted RGB by frame index; the first `len(room)` of them lie in `room`, in the order
-    in which they came. times: seconds of every frame that was read. ended: the clip's end was
-    reached.
+    on_progress: called for every frame that is decoded. pictures: fitted RGB by frame index; the first
+    `len(room)` of them lie in `room`, in the order in which they came. times: seconds of every frame
+    that was read. ended: the clip's end was reached.
     """
 
+    plan: FramePlan
     room: NDArray[np.uint8]
+    on_progress: OnProgress
     pictures: dict[int, Picture] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     ended: bool = False
 
-    def keep(self, video: Video, frame: Frame, plan: FramePlan) -> None:
+    def keep(self, video: Video, frame: Frame) -> None:
         """Fit the frame's picture and keep it."""
         place = len(self.pictures)
         out = self.room[place] if place < len(self.room) else None
-        self.pictures[frame.index] = fitted(video, frame, plan, out)
+        self.pictures[frame.index] = video.fitted(frame, self.plan, out)
+
+    def passed(self, frame: Frame) -> None:
+        """Count a frame that was read."""
+        self.on_progress()
+        self.times.append(frame.time_s)
+
+    def wanted(self, video: Video) -> NDArray[np.int64]:
+        """The frames that the plan's rule takes of the clip, whose frames were shown at `times`."""
+        frame_s, tick_s = video.frame_s, video.tick_s
+        return sample_times(
+            self.plan.sampling, np.array(self.times), frame_s=frame_s, tick_s=tick_s
+        )
 
 
-def read_through(
-    video: Video,
-    path: str,
-    plan: FramePlan,
-    room: NDArray[np.uint8],
-    on_progress: OnProgress,
-) -> tuple[Kept, NDArray[np.int64]]:
-    """The wanted frames of an open clip and their indices, ascending.
+def read_through(video: Video, kept: Kept, path: str) -> NDArray[np.int64]:
+    """Keep the wanted frames of an open clip; returns their indices, ascending.
 
     A header's count only decides which frames the first pass keeps. The rule is then applied to
     the frames that came, and a second pass fetches those that it asks for and the first did not
     keep. Where the rule does not depend on the clip's length, reading stops at the last wanted
     frame.
     """
-    kept = Kept(room)
-    stop_early = not needs_length(plan.sampling)
-    moments_of = rule_of(plan.sampling).moments
-    if moments_of is not None:
-        moments = moments_of(plan.sampling, math.inf, video.tick_s)
-        _keep_by_time(video, moments, plan, kept, on_progress, stop_early=stop_early)
+    sampling = kept.plan.sampling
+    stop_early = not needs_length(sampling)
+    if (moments_of := rule_of(sampling).moments) is not None:
+        moments = moments_of(sampling, math.inf, video.tick_s)
+        _keep_by_time(video, kept, moments, stop_early=stop_early)
     else:
         guess = _ENDLESS if stop_early else video.expected()
-        guessed = sample_indices(plan.sampling, guess or plan.sampling.steps)
-        _keep_by_index(video, guessed, plan, kept, on_progress, stop_early=stop_early)
-    wanted = wanted_of(plan, kept.times, video)
+        guessed = sample_indices(sampling, guess or sampling.steps)
+        _keep_by_index(video, kept, guessed.tolist(), stop_early=stop_early)
+    wanted = kept.wanted(video)
     absent = [index for index in wanted.tolist() if index not in kept.pictures]
     if absent:
-        again = Kept(kept.room[len(kept.pictures) :])
-        with Video(path, plan.max_pixels) as second:
-            _keep_by_index(second, np.array(absent), plan, again, on_progress, stop_early=True)
+        again = Kept(kept.plan, kept.room[len(kept.pictures) :], kept.on_progress)
+        with Video(path, kept.plan.max_pixels) as second:
+            _keep_by_index(second, again, absent, stop_early=True)
         kept.pictures |= again.pictures
         # A file that changes between the passes may have lost frames.
         wanted = np.array([i for i in wanted.tolist() if i in kept.pictures], np.int64)
-    return kept, wanted
+    return wanted
 
 
 _ENDLESS = 1 << 62
 
 
-def wanted_of(plan: FramePlan, times: list[float], video: Video) -> NDArray[np.int64]:
-    """The frames that the plan's rule takes of a clip whose frames were shown at `times`."""
-    seconds = np.array(times)
-    return sample_times(plan.sampling, seconds, frame_s=video.frame_s, tick_s=video.tick_s)
-
-
-def _keep_by_index(
-    video: Video,
-    indices: NDArray[np.int64],
-    plan: FramePlan,
-    kept: Kept,
-    on_progress: OnProgress,
-    *,
-    stop_early: bool,
-) -> None:
-    wanted = set(indices.tolist())
+def _keep_by_index(video: Video, kept: Kept, indices: Iterable[int], *, stop_early: bool) -> None:
+    wanted = set(indices)
     last = max(wanted, default=-1)
     for frame in video:
-        on_progress()
-        kept.times.append(frame.time_s)
+        kept.passed(frame)
         if frame.index in wanted:
-            kept.keep(video, frame, plan)
+            kept.keep(video, frame)
         if stop_early and frame.index >= last:
             return
     kept.ended = True
 
 
-def _keep_by_time(
-    video: Video,
-    moments: Moments,
-    plan: FramePlan,
-    kept: Kept,
-    on_progress: OnProgress,
-    *,
-    stop_early: bool,
-) -> None:
+def _keep_by_time(video: Video, kept: Kept, moments: Moments, *, stop_early: bool) -> None:
     """Keep every frame that is shown at a moment; that is known once the next frame's time is."""
     before: Frame | None = None
     for frame in video:
-        on_progress()
-        kept.times.append(frame.time_s)
+        kept.passed(frame)
         if before is not None and moments.between(before.time_s, frame.time_s):
-            kept.keep(video, before, plan)
-            if stop_early and len(kept.pictures) == plan.sampling.steps:
+            kept.keep(video, before)
+            if stop_early and len(kept.pictures) == kept.plan.sampling.steps:
                 return
-        before = frame.held()
+        before = replace(frame)
     kept.ended = True
     if before is not None:
         end = before.time_s + video.frame_s + moments.slack_s
         if moments.between(before.time_s, end):
-            kept.keep(video, before, plan)
+            kept.keep(video, before)

@@ -38,24 +38,16 @@ class FramePlan:
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
-            raise ConfigError(
-                f"interpolation {self.interpolation!r} is not known: "
-                f"use {', '.join(INTERPOLATIONS)}"
-            )
+            known = ", ".join(INTERPOLATIONS)
+            raise ConfigError(f"interpolation {self.interpolation!r} is not known: use {known}")
         if self.fit not in ("crop", "squash", "pad"):
             raise ConfigError(f"fit {self.fit!r} is not known: use crop, squash or pad")
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
         """The plan of a spec. Raises `ConfigError` on an interpolation that is not known."""
-        return cls(
-            sampling=spec.sampling,
-            fit=spec.fit,
-            interpolation=spec.interpolation,
-            size=spec.size,
-            view=spec.view,
-            aspect=spec.aspect,
-        )
+        names = ("sampling", "fit", "interpolation", "size", "view", "aspect")
+        return cls(**{name: getattr(spec, name) for name in names})
 
     @property
     def frames_shape(self) -> tuple[int, int, int, int]:
@@ -112,7 +104,8 @@ class ClipFrames(DecoderFacts):
     """The sampled frames of one clip, in order of time.
 
     frames: (n, size, size, 3) uint8 RGB, upright and fitted, n ≤ steps. They may live in shared
-        memory that is lent: call `release` when done, and do not read them afterwards.
+        memory that is lent: call `release` when done, and do not read them afterwards. It gives the
+        memory back to its pool; a second call does nothing.
     frame_index: (n,) int32, the index of each in the clip.
     timestamp: (n,) float32, seconds from the clip's first frame, rising.
     reason: "" or a warning of `reasons`. decode_s: CPU seconds spent.
@@ -127,12 +120,7 @@ class ClipFrames(DecoderFacts):
     decode_s: float = 0.0
     sha256: str = ""
     previews: tuple[bytes, ...] = ()
-    on_release: Callable[[], None] | None = None
-
-    def release(self) -> None:
-        """Give the frames' memory back to its pool; harmless to call twice."""
-        if self.on_release is not None:
-            self.on_release()
+    release: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self.frames)

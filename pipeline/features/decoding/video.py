@@ -20,11 +20,12 @@ from pipeline.features.decoding.pictures import (
     Picture,
     check_size,
     display_matrix,
+    fit_picture,
     spare,
     swaps_sides,
     turn_upright,
 )
-from pipeline.features.decoding.values import MAX_PIXELS
+from pipeline.features.decoding.values import MAX_PIXELS, FramePlan
 from pipeline.features.sampling import ASSUMED_FPS
 
 MOST_FRAMES = 10**9
@@ -41,16 +42,13 @@ class Frame:
     """A decoded frame: its index in the clip, and seconds from the clip's first frame.
 
     `raw` is FFmpeg's frame, given back to the decoder when the next one is asked for: a buffer that
-    is free is used again while it is in the cache, which is worth 2 % of decoding.
+    is free is used again while it is in the cache, which is worth 2 % of decoding. A copy of this
+    value keeps it.
     """
 
     index: int
     time_s: float
     raw: Any
-
-    def held(self) -> Frame:
-        """The same frame, kept while the next ones are read."""
-        return Frame(self.index, self.time_s, self.raw)
 
 
 class Video:
@@ -93,15 +91,18 @@ class Video:
         """Seconds that the container states, 0.0 where it states none."""
         if self.stream.duration:
             return max(0.0, float(self.stream.duration) * self.tick_s)
-        return max(0.0, float((self.container.duration or 0) / av.time_base))
+        return max(0.0, self._container_s)
+
+    @property
+    def _container_s(self) -> float:
+        return float((self.container.duration or 0) / av.time_base)
 
     def expected(self) -> int:
         """How many frames to expect: the declared ones, less those that an edit list cuts away; else
         what the duration and the rate make. A hint, 0 where there is none."""
         if self.declared:
             return self._left_by_edits()
-        seconds = (self.container.duration or 0) / av.time_base
-        count = round(seconds * self.fps)
+        count = round(self._container_s * self.fps)
         return count if 0 < count <= MOST_FRAMES else 0
 
     def falls_short(self, frames: int) -> bool:
@@ -117,9 +118,8 @@ class Video:
         # A wrong stamp is in the declared duration as well.
         if not alone or self.clock.last is None or self.clock.mended:
             return False
-        duration = (self.container.duration or 0) / av.time_base
         end = max(0.0, self._first_s) + self.end_s
-        return bool(duration - end > max(0.5, duration / 20))
+        return self._container_s - end > max(0.5, self._container_s / 20)
 
     @property
     def end_s(self) -> float:
@@ -161,6 +161,12 @@ class Video:
             aspect = 1 / square_aspect if swaps_sides(self._matrix) else square_aspect
             margins = spare(raw.width, raw.height, aspect)
         return turn_upright(self._converter.convert(raw, margins), self._matrix)
+
+    def fitted(self, frame: Frame, plan: FramePlan, out: Picture | None = None) -> Picture:
+        """A frame's picture fitted as the plan asks; see `fit_picture`."""
+        aspect = self.pixel_aspect if plan.aspect == "display" else 1.0
+        picture = self.picture(frame, square_aspect=aspect if plan.fit == "crop" else 0.0)
+        return fit_picture(picture, plan, aspect, out)
 
     def note_matrix(self, raw: Any) -> None:
         """Take the display matrix of a decoded frame, if it has one; it holds until the next.
