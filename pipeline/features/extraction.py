@@ -147,8 +147,9 @@ class _Call:
     ) -> None:
         self._of = extractor
         self._lock = extractor._news
-        self._clips = [_Clip(index, source) for index, source in enumerate(sources)]
-        self._into = into
+        rooms = [None] * len(sources) if into is None else into
+        pairs = zip(sources, rooms, strict=True)
+        self._clips = [_Clip(i, source, features=room) for i, (source, room) in enumerate(pairs)]
         self._ended: deque[tuple[_Clip, UnreadableClip | None]] = deque()
         self._fatal: BaseException | None = None
         self.waiting = deque(self._clips)
@@ -244,7 +245,9 @@ class _Call:
                 extractor._decode_s += frames.decode_s
                 clip.frames = frames
             if frames is not None and wanted:
-                clip.features = self._room(clip.index)
+                if clip.features is None:
+                    spec = extractor._spec
+                    clip.features = np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
                 clip.job = Job(
                     frames.frames,
                     clip.features[: len(frames)],
@@ -263,13 +266,6 @@ class _Call:
         if not queued:
             self._frames_read(clip)
         extractor._cnn.changed()
-
-    def _room(self, index: int) -> NDArray[Any]:
-        """Where a clip's features go."""
-        if self._into is not None:
-            return self._into[index]
-        spec = self._of._spec
-        return np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
 
     def _frames_read(self, clip: _Clip) -> None:
         """A clip's frames are needed no more: give their memory and its share of bytes back."""

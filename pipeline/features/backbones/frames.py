@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.backbones.family import (
-    NO_WEIGHTS,
-    Backbone,
-    BackboneKind,
-    Family,
-    LoadOptions,
-    Weights,
-)
-from pipeline.spec import Spec
+from pipeline.features.backbones.family import NO_WEIGHTS, Backbone, BackboneKind, Family
 
 
 class FramesBackbone(Backbone):
@@ -27,11 +19,6 @@ class FramesBackbone(Backbone):
         return frames.copy()
 
 
-def load(spec: Spec, weights: Weights, options: LoadOptions) -> FramesBackbone:
-    """Nothing has to be loaded."""
-    return FramesBackbone(spec, engine="none", batch=64, concurrency=1, software={})
-
-
 FAMILY = Family(
     kinds={
         "frames": BackboneKind(
@@ -43,5 +30,7 @@ FAMILY = Family(
         )
     },
     find_weights=lambda kind, setting, download: NO_WEIGHTS,
-    load=load,
+    load=lambda spec, weights, options: FramesBackbone(
+        spec, engine="none", batch=64, concurrency=1, software={}
+    ),
 )
