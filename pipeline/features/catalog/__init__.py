@@ -17,8 +17,7 @@ from pipeline.features.catalog.remote import (
     local_path,
     without_query,
 )
-from pipeline.features.catalog.table import CATALOG_COLUMNS, narrow
-from pipeline.features.catalog.ucf import apply_ucf_splits
+from pipeline.features.catalog.table import CATALOG_COLUMNS, apply_ucf_splits, narrow
 from pipeline.features.files import NoAnswer, answered
 
 __all__ = ["CATALOG_COLUMNS", "discover", "narrow"]

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog
-from pipeline.features.catalog.ucf import ucf_group
+from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog, ucf_group
 from pipeline.features.files import NoAnswer, NotRegular, answered, read_start
 
 CLIP_ENDINGS = frozenset(

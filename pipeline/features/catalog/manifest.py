@@ -23,8 +23,7 @@ from pipeline.features.catalog.remote import (
     without_query,
     without_secrets,
 )
-from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, UNKNOWN, make_catalog
-from pipeline.features.catalog.ucf import ucf_group
+from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, UNKNOWN, make_catalog, ucf_group
 from pipeline.features.files import NoAnswer, answered, read_start, stat_all
 
 MANIFEST_ENDINGS = (".csv", ".tsv")

@@ -1,8 +1,11 @@
-"""The catalog's columns, and how a table of them is made."""
+"""The catalog's table: its columns, UCF's groups and splits, and a choice of its clips."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,3 +76,82 @@ def narrow(
     result = np.zeros(len(catalog), dtype=np.bool_)
     result[positions] = True
     return result
+
+
+_NAME = re.compile(r"v_.+_(g\d+)_c\d+\.[^./]+$")
+_LIST = re.compile(r"(train|test)list(\d+)\.txt$")
+
+
+def ucf_group(name: str) -> str:
+    """The group in a UCF name, shared by all classes; empty for any other name.
+
+    >>> ucf_group("Archery/v_Archery_g03_c01.avi")
+    'g03'
+    """
+    match = _NAME.search(name)
+    return match[1] if match and os.path.basename(name).startswith("v_") else ""
+
+
+def apply_ucf_splits(catalog: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The catalog with `split`, and `label` where it was empty, taken from UCF's lists.
+
+    where: the folder of `trainlistNN.txt` and `testlistNN.txt` (and `classInd.txt`, which is held
+    against them); `DIR:2` takes list 02, else the first there is. Clips are matched by file name,
+    which is unique in UCF. Clips in neither list get no split.
+    Raises `ConfigError` where the lists are missing, contradict each other, or name no clip here.
+    """
+    folder, number = _which_list(where)
+    index = folder / "classInd.txt"
+    pairs = [line.split(maxsplit=1) for line in _lines(index)] if index.exists() else []
+    classes = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    split_of: dict[str, str] = {}
+    label_of: dict[str, str] = {}
+    for split in ("train", "test"):
+        for line in _lines(folder / f"{split}list{number}.txt"):
+            clip, _, class_number = line.partition(" ")
+            name, label = os.path.basename(clip), os.path.dirname(clip)
+            if split_of.setdefault(name, split) != split:
+                raise ConfigError(f"{name} is in both lists {number} of {folder}: mend the lists")
+            indexed = classes.get(class_number.strip(), "")
+            if label and indexed and label != indexed:
+                raise ConfigError(
+                    f"{clip} has number {class_number.strip()} in list {number}, which classInd "
+                    f"gives to {indexed}: take lists of one release"
+                )
+            label_of[name] = label or indexed
+    names = [os.path.basename(video_id) for video_id in catalog["video_id"]]
+    splits = [split_of.get(name, "") for name in names]
+    if not any(splits):
+        raise ConfigError(
+            f"none of the {len(catalog)} clips is in the lists {number} of {folder}: "
+            "look at both paths"
+        )
+    labelled = zip(catalog["label"], names, strict=True)
+    labels = [label or label_of.get(name, "") for label, name in labelled]
+    return catalog.assign(split=pd.array(splits, dtype="str"), label=pd.array(labels, dtype="str"))
+
+
+def _which_list(where: str) -> tuple[Path, str]:
+    """The folder and the list's number as its files write it."""
+    folder, colon, wish = where.rpartition(":")
+    if not colon or not wish.isdecimal() or Path(where).is_dir():
+        folder, wish = where, ""
+    matches = [_LIST.fullmatch(path.name) for path in Path(folder).glob("*list*.txt")]
+    numbers = {int(match[2]): match[2] for match in matches if match is not None}
+    if not numbers:
+        raise ConfigError(f"there is no trainlistNN.txt in {folder!r}: give UCF's folder of lists")
+    number = int(wish) if wish else min(numbers)
+    if number not in numbers:
+        known = ", ".join(sorted(numbers.values()))
+        raise ConfigError(f"there is no list {number} in {folder!r}: it has {known}")
+    return Path(folder), numbers[number]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no {path.name} in {path.parent}: both lists are needed"
+        ) from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
