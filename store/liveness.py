@@ -86,7 +86,13 @@ class Holder:
             return None
         state, ticks = _stat(self.pid)
         if not state:
-            return None if _exists(self.pid) else False
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return False
+            except OSError:
+                pass  # someone else's, in a process table that hides it
+            return None
         if state in "ZX":
             return False
         if not self.ticks:  # written by a version that did not know them
@@ -157,13 +163,3 @@ def _stat(pid: int) -> tuple[str, int]:
         return fields[0].decode(), int(fields[19])
     except (OSError, IndexError, ValueError):
         return "", 0
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # someone else's, in a process table that hides it
-        return True
-    return True
