@@ -11,7 +11,7 @@ from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics
 from pipeline.heads.zoo import build_head
-from pipeline.heads.zoo.lstm import LstmConfig
+from pipeline.heads.zoo.recurrent import LstmConfig
 
 layers = keras.layers
 

@@ -50,11 +50,21 @@ class SeededLayers:
                 options[parameter] = seeded_initialiser(start, seed)
         return kind(*arguments, **options)
 
-    def probabilities(self, classes: int) -> Any:
-        """The last layer of a head: softmax over the classes, in float32 whatever the policy."""
-        return self(
-            keras.layers.Dense, classes, activation="softmax", dtype="float32", name="probabilities"
-        )
+    def dense(self, x: Any, units: int, activation: str | None = "relu", **options: Any) -> Any:
+        """`x` through a dense layer."""
+        return self(keras.layers.Dense, units, activation=activation, **options)(x)
+
+    def convolution(self, kind: type[Any], x: Any, filters: int, size: Any, **options: Any) -> Any:
+        """`x` through a convolution of this kind, with ReLU and as long and wide as before."""
+        return self(kind, filters, size, padding="same", activation="relu", **options)(x)
+
+    def dropout(self, x: Any, rate: float) -> Any:
+        """`x` with a dropout on it."""
+        return self(keras.layers.Dropout, rate)(x)
+
+    def probabilities(self, x: Any, classes: int, name: str = "probabilities") -> Any:
+        """The end of a head: softmax over the classes, in float32 whatever the policy."""
+        return self.dense(x, classes, activation="softmax", dtype="float32", name=name)
 
     def _next_name(self, kind: type[Any]) -> str:
         stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind.__name__).lower()

@@ -10,43 +10,11 @@ from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
-from pipeline.heads.zoo import (
-    attention,
-    bilstm,
-    conv3d,
-    convlstm,
-    early_fusion,
-    frame_average,
-    gru,
-    late_fusion,
-    lrcn,
-    lstm,
-    mlp,
-    stacked,
-    tcn,
-    transformer,
-)
+from pipeline.heads.zoo import attention, convolution, fusion, recurrent
 from pipeline.heads.zoo.kinds import HeadKind, config_dict, layers
 
-HEADS: dict[str, HeadKind] = {
-    module.HEAD.name: module.HEAD
-    for module in (
-        lstm,
-        gru,
-        bilstm,
-        stacked,
-        mlp,
-        frame_average,
-        late_fusion,
-        early_fusion,
-        attention,
-        transformer,
-        tcn,
-        convlstm,
-        lrcn,
-        conv3d,
-    )
-}
+_FAMILIES = (recurrent, fusion, attention, convolution)
+HEADS: dict[str, HeadKind] = {kind.name: kind for family in _FAMILIES for kind in family.HEADS}
 """Every head of the zoo, in the order of the documentation."""
 
 __all__ = ["HEADS", "HeadKind", "build_head", "config_dict", "head_kind", "require_readable"]
@@ -64,11 +32,10 @@ def require_readable(kind: HeadKind, shape: Sequence[int]) -> None:
     has = "frames" if len(shape) == 3 else "features"
     if has not in kind.reads:
         able = ", ".join(name for name, other in HEADS.items() if has in other.reads)
-        remedy = "" if has == "features" else ", or make a store of features"
-        remedy = remedy if has == "frames" else ", or make a store with backbone=frames"
+        remedy = "of features" if has == "frames" else "with backbone=frames"
         raise SpecMismatch(
             f"the head {kind.name} reads {' or '.join(kind.reads)}, and this store holds {has} of "
-            f"shape {tuple(shape)} per step: use {able}{remedy}"
+            f"shape {tuple(shape)} per step: use {able}, or make a store {remedy}"
         )
 
 
@@ -105,7 +72,7 @@ def build_head(
             # Landmarks × coordinates: a vector per step to every head.
             flat = layers.Reshape((steps, channels_of(shape)))(features)
         x = normalise(flat, mask)
-        outputs = kind.build(x, mask, classes, config, SeededLayers(seed, name))
+        outputs = config.build(x, mask, classes, SeededLayers(seed, name))
     return keras.Model({"features": features, "mask": mask}, outputs, name=name)
 
 

@@ -1,18 +1,21 @@
-"""What a head is to the rest: a name, a typed config and a function that draws its layers."""
+"""What a head is to the rest: a name, and a typed config that builds its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 
-Build = Callable[[Any, Any, int, Any, SeededLayers], Any]
-"""(normalised x (batch, steps, *shape), mask (batch, steps), classes, config, what makes its layers
-with seeds of their own) → probabilities."""
+
+class HeadConfig(Protocol):
+    """A dataclass of a head's options."""
+
+    def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
+        """Normalised x (batch, steps, *shape), mask (batch, steps) → probabilities (batch, classes)."""
 
 
 class _Layers:
@@ -44,11 +47,10 @@ class HeadKind:
     """
 
     name: str
-    reads: tuple[str, ...]
+    reads: tuple[str, ...] = ("features",)
     one_line: str
     source: str
     config: type
-    build: Build
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lr: float = 1e-3
 
