@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.heads.clips import Clips
-from pipeline.heads.initialisers import FastOrthogonal
-from pipeline.heads.layers import Standardise
+from pipeline.heads.layers import FastOrthogonal, Standardise
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics

@@ -17,7 +17,7 @@ from flows.train.flow import ACCEPTED
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.gate import unseen
+from pipeline.heads.leakage import unseen
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.promotion import Hits
 from pipeline.heads.run_folder import read_config, trained_clips

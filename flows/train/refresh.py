@@ -35,14 +35,14 @@ from flows.train.flow import (
 )
 from flows.train.result import RefreshResult, Trained, publish
 from flows.train.test_sets import refreshed_set, with_test_set
-from pipeline.heads.gate import require_unseen
 from pipeline.heads.holdout import Holdout
+from pipeline.heads.leakage import require_unseen
 from pipeline.heads.measures import LEAST_GROUPS
 from pipeline.heads.promotion import Verdict, judge, judge_by_baselines
 from pipeline.heads.run_folder import trained_clips
+from pipeline.heads.source import group_names
 from pipeline.heads.splits import FOLDED, rows_of_test_set
 from pipeline.heads.training import train
-from pipeline.heads.units import group_names
 from pipeline.plain import write_json
 
 VERDICT = "promotion.json"

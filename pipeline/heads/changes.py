@@ -48,29 +48,18 @@ class ClipChanges:
 
     def phrases(self, *, came: bool = True) -> list[str]:
         """A phrase for each kind of change, with the first clip's id; `came`: added clips too."""
-        phrases = []
-        if self.gone:
-            phrases.append(
-                f"{_clips(self.gone, 'is', 'are')} gone ({self.gone[0]}{_more(self.gone)})"
-            )
-        if self.features:
-            phrases.append(
-                f"{_clips(self.features, 'has', 'have')} other features "
-                f"({self.features[0]}{_more(self.features)})"
-            )
+        phrases = [
+            _phrase(self.gone, "is gone", "are gone"),
+            _phrase(self.features, "has other features", "have other features"),
+        ]
         for name in NAMED:
             renamed: Renamed = getattr(self, name)
-            if renamed:
-                clip, old, new = renamed[0]
-                phrases.append(
-                    f"{_clips(renamed, 'has', 'have')} another {name} "
-                    f"({clip}{_more(renamed)}: {old or 'none'}, now {new or 'none'})"
-                )
-        if came and self.came:
-            phrases.append(
-                f"{_clips(self.came, 'is', 'are')} new ({self.came[0]}{_more(self.came)})"
-            )
-        return phrases
+            words = [f"{old or 'none'}, now {new or 'none'}" for _, old, new in renamed[:1]]
+            ids = [clip for clip, _, _ in renamed]
+            phrases.append(_phrase(ids, f"has another {name}", f"have another {name}", *words))
+        if came:
+            phrases.append(_phrase(self.came, "is new", "are new"))
+        return [phrase for phrase in phrases if phrase]
 
 
 def _renamed(old: pd.Series[Any], new: pd.Series[Any]) -> Renamed:
@@ -79,11 +68,10 @@ def _renamed(old: pd.Series[Any], new: pd.Series[Any]) -> Renamed:
     return tuple(zip(ids, old[other].tolist(), new[other].tolist(), strict=True))
 
 
-def _clips(some: Sequence[Any], singular: str, plural: str) -> str:
-    return (
-        f"{len(some)} clip{'' if len(some) == 1 else 's'} {singular if len(some) == 1 else plural}"
-    )
-
-
-def _more(some: Sequence[Any]) -> str:
-    return " for one" if len(some) > 1 else ""
+def _phrase(ids: Sequence[str], singular: str, plural: str, *first: str) -> str:
+    """How many clips there are and the first of them; `first`: what is said of it. "" for no clip."""
+    if not ids:
+        return ""
+    one = len(ids) == 1
+    example = ": ".join([ids[0] if one else f"{ids[0]} for one", *first])
+    return f"{len(ids)} clip{'' if one else 's'} {singular if one else plural} ({example})"

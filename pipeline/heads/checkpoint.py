@@ -13,41 +13,17 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import ConfigError
 from pipeline.heads.epochs import EpochReport, Progress
+from pipeline.heads.source import Array
 from pipeline.plain import write_json
 
 COST = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class State:
-    """A training at the end of an epoch: every variable, the best weights, and the history."""
-
-    variables: list[npt.NDArray[Any]]
-    best_weights: list[npt.NDArray[Any]]
-    values: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, model: Any, progress: Progress) -> Self:
-        """A copy of a model's and its optimizer's variables, which training changes further."""
-        return cls(
-            variables=[np.array(np.asarray(v)) for v in _variables(model)],
-            best_weights=list(progress.best_weights),
-            values={
-                "history": [dataclasses.asdict(report) for report in progress.history],
-                "best_loss": progress.best_loss,
-                "best_epoch": progress.best_epoch,
-                "lr": progress.lr,
-            },
-        )
 
 
 class Checkpoint:
@@ -60,7 +36,7 @@ class Checkpoint:
         self.folder = folder
         self.identity = identity
         self._next = 0.0
-        self._held: State | None = None
+        self._held: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @property
     def exists(self) -> bool:
@@ -69,24 +45,28 @@ class Checkpoint:
 
     def after_epoch(self, model: Any, progress: Progress) -> None:
         """Keep this epoch's state; write it, unless the last write is too recent for its cost."""
-        self._held = State.of(model, progress)
+        # Copies: training changes the variables further.
+        arrays = {f"variable_{i}": np.array(np.asarray(v)) for i, v in enumerate(_variables(model))}
+        arrays |= {f"best_{i}": w for i, w in enumerate(progress.best_weights)}
+        values = {name: getattr(progress, name) for name in ("best_loss", "best_epoch", "lr")}
+        history = [dataclasses.asdict(report) for report in progress.history]
+        self._held = arrays, {"history": history, **values}
         if time.monotonic() >= self._next:
             self.save()
 
     def save(self) -> None:
         """Write the state of the last whole epoch, unless it is written already."""
-        state, started = self._held, time.monotonic()
-        if state is None:
+        if self._held is None:
             return
+        started = time.monotonic()
+        arrays, values = self._held
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f"variable_{i}": v for i, v in enumerate(state.variables)}
-        arrays |= {f"best_{i}": w for i, w in enumerate(state.best_weights)}
-        name = f"state-{len(state.values['history'])}.npz"
+        name = f"state-{len(values['history'])}.npz"
         with (self.folder / f".{name}").open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)
         os.replace(self.folder / f".{name}", self.folder / name)
         # The JSON names its arrays: both are of one epoch, even after a kill.
-        values = {"identity": self.identity, "state": name, **state.values}
+        values = {"identity": self.identity, "state": name, **values}
         write_json(self.folder / "progress.json", values, indent=None)
         for old in self.folder.glob("*state-*.npz"):
             if old.name != name:
@@ -103,8 +83,7 @@ class Checkpoint:
             )
         model.optimizer.build(model.trainable_variables)
         with np.load(self.folder / values["state"], allow_pickle=False) as arrays:
-            variables = _variables(model)
-            saved = [arrays[f"variable_{i}"] for i in range(_count(arrays, "variable_"))]
+            variables, saved = _variables(model), _arrays(arrays, "variable_")
             if [v.shape for v in saved] != [tuple(v.shape) for v in variables]:
                 raise ConfigError(
                     f"{self.folder} holds the state of another head: resume with the settings that "
@@ -112,7 +91,7 @@ class Checkpoint:
                 )
             for variable, value in zip(variables, saved, strict=True):
                 variable.assign(value)
-            best = [arrays[f"best_{i}"] for i in range(_count(arrays, "best_"))]
+            best = _arrays(arrays, "best_")
         return Progress(
             history=[EpochReport(**_with_nan(report)) for report in values["history"]],
             best_loss=float("inf") if values["best_loss"] is None else values["best_loss"],
@@ -135,5 +114,5 @@ def _variables(model: Any) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _count(arrays: Any, prefix: str) -> int:
-    return sum(name.startswith(prefix) for name in arrays.files)
+def _arrays(file: Any, prefix: str) -> list[Array]:
+    return [file[f"{prefix}{i}"] for i in range(sum(n.startswith(prefix) for n in file.files))]

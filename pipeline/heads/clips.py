@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.holdout import Holdout, holdouts_of
 from pipeline.heads.order import WINDOW_BYTES, pieces, shuffled
-from pipeline.heads.source import READY, Rows, SequenceSource, normalised, usable
+from pipeline.heads.source import READY, Array, Mask, Rows, SequenceSource, normalised, usable
 
 MEMORY_SHARE = 0.5
 """Sequences that take more than this share of the free memory are streamed."""
@@ -23,7 +23,7 @@ READ_SHARE = 0.125
 READ_BYTES = 1 << 27
 """What a stream in the order of rows reads at a time."""
 
-Batch = tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows]
+Batch = tuple[Array, Mask, Rows]
 """(features (n, steps, *shape), mask (n, steps) bool, positions (n,))."""
 
 
@@ -40,10 +40,10 @@ class Clips:
     """
 
     source: SequenceSource
-    features: npt.NDArray[Any] | None
-    mask: npt.NDArray[np.bool_] | None
-    labels: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
+    features: Array | None
+    mask: Mask | None
+    labels: Rows
+    rows: Rows
     digests: npt.NDArray[np.uint32]
     table: pd.DataFrame
     classes: tuple[str, ...]
@@ -120,7 +120,7 @@ class Clips:
                         features[chosen], mask[chosen] = view.gather(places[at[chosen]])
             yield features, mask, at
 
-    def gather(self, positions: Rows) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    def gather(self, positions: Rows) -> tuple[Array, Mask]:
         """(features, mask) of these clips, in this order, repeats allowed."""
         if self.features is not None and self.mask is not None:
             return self.features[positions], self.mask[positions]
@@ -139,7 +139,7 @@ class Clips:
                     batch = at[first - start : first - start + size]
                     yield features[batch], mask[batch], order[first : first + len(batch)]
 
-    def _load(self, positions: Rows) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows]:
+    def _load(self, positions: Rows) -> tuple[Array, Mask, Rows]:
         """(features, mask, where in them each of `positions` is), read from the source."""
         distinct, back = np.unique(positions, return_inverse=True)
         wanted = self.stored_rows[distinct]
@@ -174,8 +174,8 @@ def load_clips(
     if not len(good):
         raise ConfigError(_nothing_usable(table))
     rows = np.sort(good.index.to_numpy(dtype=np.int64))
-    features: npt.NDArray[Any] | None = None
-    mask: npt.NDArray[np.bool_] | None = None
+    features: Array | None = None
+    mask: Mask | None = None
     lost = {"damaged": 0, "without_steps": 0}
     if stream is None:
         stream = _bytes(source, rows) > MEMORY_SHARE * _free_bytes()
@@ -211,9 +211,7 @@ def load_clips(
     )
 
 
-def _read(
-    source: SequenceSource, rows: Rows
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Rows, dict[str, int]]:
+def _read(source: SequenceSource, rows: Rows) -> tuple[Array, Mask, Rows, dict[str, int]]:
     read = source.load(rows)
     got = np.asarray(read.rows, dtype=np.int64)
     features, mask = np.asarray(read.features), np.asarray(read.mask, dtype=bool)
@@ -275,9 +273,7 @@ def _nothing_usable(table: pd.DataFrame) -> str:
     return f"none of the {len(table)} clips in the store is ready: run `features` first"
 
 
-def _refuse_non_finite(
-    features: npt.NDArray[Any], mask: npt.NDArray[np.bool_], table: pd.DataFrame, rows: Rows
-) -> None:
+def _refuse_non_finite(features: Array, mask: Mask, table: pd.DataFrame, rows: Rows) -> None:
     if features.dtype.kind != "f":
         return
     axes = tuple(range(2, features.ndim))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.drawing import new_figure, save_figure
@@ -22,7 +21,7 @@ from pipeline.heads.run_folder import (
     read_predictions,
     split_records,
 )
-from pipeline.heads.units import group_names
+from pipeline.heads.source import Array, group_names
 from pipeline.plain import write_table
 
 COLUMNS = [
@@ -126,7 +125,7 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
     hits = [
         (paired[f"predicted{run}"] == paired["label"]).to_numpy(float) for run in ("", "_second")
     ]
-    difference: npt.NDArray[Any] = hits[0] - hits[1]
+    difference: Array = hits[0] - hits[1]
     low, high = bootstrap_interval(difference, group_names(paired), seed=seed)
     return {
         "difference": float(difference.mean()),

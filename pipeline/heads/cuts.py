@@ -8,22 +8,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.grouping import assign_groups
-from pipeline.heads.source import Rows, texts
-from pipeline.heads.units import contents, group_names
+from pipeline.heads.source import Array, Float64, Rows, contents, group_names, texts
 
 NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "development": "validation",
-    "test": "test",
-    "testing": "test",
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev", "development"),
+    "test": ("test", "testing"),
 }
-"""Names in the `split` column (blanks around them and case do not count) → the part they mean."""
+"""Part → its names in the `split` column; blanks around them and case do not count."""
 
 
 def by_groups(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
@@ -59,13 +51,14 @@ def given_parts(clips: pd.DataFrame) -> list[str]:
     some are: a misspelt name would leave its clips out.
     """
     names = clips["split"].astype(str).str.strip().str.lower()
-    parts = names.map(NAMES).fillna("").astype(str)
+    part_of = {name: part for part, known in NAMES.items() for name in known}
+    parts = names.map(part_of).fillna("").astype(str)
     unknown = names[(parts == "") & (names != "")].value_counts()
     if len(unknown) and (parts != "").any():
         shown = ", ".join(f"{name!r} on {count}" for name, count in unknown.items())
         raise ConfigError(
             f"the split column has names that are not known ({shown} of {len(clips)} clips): "
-            f"use {', '.join(dict.fromkeys(NAMES.values()))}, or leave it empty"
+            f"use {', '.join(NAMES)}, or leave it empty"
         )
     return list(parts)
 
@@ -84,7 +77,7 @@ def given_split(clips: pd.DataFrame, seed: int, share: float, *, test: bool) -> 
             f"the data's own split has no {' and no '.join(missing)} clips: "
             "use split=grouped or split=stratified"
         )
-    numbers = {"train": 0, "validation": 1, "test": 2}
+    numbers = {part: number for number, part in enumerate(NAMES)}
     where: Rows = np.fromiter((numbers.get(part, -1) for part in parts), np.int64, len(parts))
     if not (where == 1).any():
         where[where == 0] = inner_validation(clips[where == 0], share, seed)
@@ -111,3 +104,122 @@ def _each_class(labels: Rows, shares: Sequence[float], seed: int) -> Rows:
         for part, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True), start=1):
             where[members[start:stop]] = part
     return where
+
+
+TRIES = 12
+MOVES = 2000
+FINE = 4
+NEAR = 0.01
+"""A part's share of the clips, or of a class, that is no farther off than this is as near."""
+
+
+def assign_groups(
+    groups: Array,
+    labels: Rows,
+    shares: Float64,
+    seed: int,
+) -> Rows:
+    """The part (0 … len(shares) − 1) of every clip, so that every part gets its share of every class.
+
+    Clips of one group share their part. This is a balanced partition problem, so it is solved the
+    usual way: largest groups first, each where it helps most, from several seeded orders, then single
+    moves while one still helps. If several of these splits are as near the wanted shares, the one with
+    more groups in test and validation is taken: groups are the unit of chance, so a test of many tells
+    more than one of few.
+
+    `groups` (n,) any comparable, `labels` (n,) int class numbers, `shares` the wanted proportions
+    (scaled to 1). Every part with a share above 0 gets a group where there are enough groups.
+    """
+    _, of_clip = np.unique(groups, return_inverse=True)
+    counts = np.zeros((of_clip.max() + 1, labels.max() + 1))
+    np.add.at(counts, (of_clip, labels), 1.0)
+    totals = counts.sum(axis=0)
+    # One more column, the clips of all classes together, keeps the parts' sizes right too.
+    weighed = np.concatenate([counts / np.maximum(totals, 1), counts.sum(1, keepdims=True)], axis=1)
+    weighed[:, -1] *= np.count_nonzero(totals) / len(labels)
+    target = np.outer(shares / shares.sum(), weighed.sum(axis=0))
+    rng = np.random.default_rng(seed)
+    tries, fine = (TRIES, FINE) if len(counts) <= 5000 else (1, 1)
+    candidates = []
+    for number in range(tries + fine):
+        parts = _dealt(weighed, target, rng, fine=number >= tries)
+        candidates.append((_improve(parts, weighed, target, rng), parts))
+    nearest = min(cost for cost, _ in candidates) + NEAR**2 * target.size
+    near = [(cost, parts) for cost, parts in candidates if cost <= nearest]
+    size = target.sum(axis=1)
+    # All but a largest part, which trains; of equal parts (folds) each is a test.
+    judged = np.flatnonzero((size > 0) & ((size < size.max()) | (size.min() == size.max())))
+    # The part with the fewest first; among equals the nearest, and of those the first found.
+    _, best = max(near, key=lambda pair: (_groups_of(pair[1], judged), -pair[0]))
+    return best[of_clip]
+
+
+def _groups_of(parts: Rows, judged: Rows) -> list[int]:
+    """How many groups each of the judged parts has, the fewest first."""
+    return sorted(np.bincount(parts, minlength=judged.max() + 1)[judged].tolist())
+
+
+def _dealt(weighed: Float64, target: Float64, rng: np.random.Generator, *, fine: bool) -> Rows:
+    """The largest groups first, each where it helps most.
+
+    fine: all parts save the largest are filled, with the smallest groups first
+    """
+    size = weighed.sum(axis=1) * rng.uniform(0.8, 1.25, len(weighed))
+    wanted = target.sum(axis=1) > 0
+    largest = int(np.argmax(target.sum(axis=1)))
+    filling = wanted & (np.arange(len(target)) != largest) if fine else wanted
+    parts = np.full(len(weighed), largest, dtype=np.int64)
+    filled = np.zeros_like(target)
+    for g in np.argsort(size if fine else -size, kind="stable"):
+        gap = target - filled
+        # The fall of Σ gap² when this group joins a part.
+        gain = np.where(filling, (2 * gap * weighed[g] - weighed[g] ** 2).sum(axis=1), -np.inf)
+        part = int(np.argmax(gain))
+        if gain[part] > 0 or not fine:
+            parts[g] = part
+            filled[part] += weighed[g]
+    _fill_empty(parts, weighed, np.flatnonzero(wanted))
+    return parts
+
+
+def _fill_empty(parts: Rows, weighed: Float64, wanted: Rows) -> None:
+    """Give every wanted part a group, the smallest that another can spare."""
+    for part in wanted:
+        if not (parts == part).any():
+            crowded = np.bincount(parts, minlength=wanted.max() + 1)
+            donors = np.flatnonzero(crowded[parts] > 1)
+            if len(donors):
+                parts[donors[np.argmin(weighed[donors].sum(axis=1))]] = part
+
+
+def _improve(
+    parts: Rows,
+    weighed: Float64,
+    target: Float64,
+    rng: np.random.Generator,
+) -> float:
+    """Move single groups while that lowers Σ (filled − target)²; returns the cost reached."""
+    filled = np.zeros_like(target)
+    np.add.at(filled, parts, weighed)
+    members = np.bincount(parts, minlength=len(target))
+    wanted = target.sum(axis=1) > 0
+    order = rng.permutation(len(parts))
+    moved, looked = True, 0
+    while moved and looked < MOVES:
+        moved = False
+        for g in order:
+            looked += 1
+            here, w = parts[g], weighed[g]
+            if members[here] == 1:
+                continue
+            gap = filled - target
+            change = (2 * gap * w + w**2).sum(axis=1) + (-2 * gap[here] * w + w**2).sum()
+            change[here] = 0.0
+            there = int(np.argmin(np.where(wanted, change, np.inf)))
+            if change[there] < -1e-12:
+                filled[here] -= w
+                filled[there] += w
+                members[here] -= 1
+                members[there] += 1
+                parts[g], moved = there, True
+    return float(((filled - target) ** 2).sum())

@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.heads.augmentation import drop_features, jitter_steps
 from pipeline.heads.clips import Batch, Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.inference import predict_probabilities
 from pipeline.heads.measures import cross_entropy, predicted_classes
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Array, Float32, Mask, Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics
 
@@ -75,7 +73,7 @@ class Progress:
     history: list[EpochReport] = field(default_factory=list)
     best_loss: float = float("inf")
     best_epoch: int = 0
-    best_weights: list[npt.NDArray[Any]] = field(default_factory=list)
+    best_weights: list[Array] = field(default_factory=list)
     stopped: bool = False
     stopped_by: str = ""
     lr: float = 0.0
@@ -208,7 +206,7 @@ def _training_batches(fit: Fit, train: Rows, epoch: int) -> Iterator[Batch]:
         yield features, mask, at
 
 
-def _class_weights(labels: Rows, classes: int) -> npt.NDArray[np.float32]:
+def _class_weights(labels: Rows, classes: int) -> Float32:
     """(classes,) weights n / (classes present · n of class), mean 1 over the clips."""
     counts = np.bincount(labels, minlength=classes)
     present = np.count_nonzero(counts)
@@ -242,3 +240,36 @@ def _learning_rate(settings: TrainConfig, progress: Progress) -> float:
             progress.lr = max(progress.lr / 2, lr / 100)
         return progress.lr or lr
     return lr
+
+
+def jitter_steps(features: Array, mask: Mask, reach: int, rng: np.random.Generator) -> Array:
+    """Every real step replaced by one at most `reach` steps away; the order of time is kept.
+
+    Each step i of a clip with n real steps becomes sorted(clip(i + U{−reach…reach}, 0, n − 1))[i].
+    `features` (n, steps, *shape); padding and mask are unchanged.
+    """
+    clips, steps = mask.shape
+    lengths = mask.sum(axis=1, keepdims=True)
+    places = np.arange(steps)[None, :]
+    moved = places + rng.integers(-reach, reach + 1, size=(clips, steps))
+    moved = np.clip(moved, 0, np.maximum(lengths - 1, 0))
+    moved = np.where(mask, np.sort(np.where(mask, moved, steps), axis=1), places)
+    picked: Array = features[np.arange(clips)[:, None], moved]
+    return picked
+
+
+def drop_features(
+    features: Array,
+    share: float,
+    fill: Float32,
+    rng: np.random.Generator,
+) -> Array:
+    """Each clip with this share of its channels, chosen at random, set to `fill` at all steps.
+
+    `features` (n, steps, *shape), `fill` (channels,): the training mean, which a head sees as 0.
+    Channels are what is normalised apart: of landmarks every coordinate of each, of pixels the colours.
+    """
+    clips, steps, channels = *features.shape[:2], len(fill)
+    flat = features.reshape(clips, steps, -1, channels)
+    dropped = rng.random((clips, 1, 1, channels)) < share
+    return np.where(dropped, fill.astype(features.dtype), flat).reshape(features.shape)

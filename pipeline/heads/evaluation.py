@@ -27,8 +27,7 @@ from pipeline.heads.measures import (
 )
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import class_probabilities, predictions_table
-from pipeline.heads.source import Rows
-from pipeline.heads.units import group_names
+from pipeline.heads.source import Rows, group_names
 from pipeline.plain import write_table
 
 MISTAKES = 20

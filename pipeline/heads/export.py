@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import ConfigError, first_line
-from pipeline.heads.initialisers import PACKAGE
+from pipeline.heads.layers import PACKAGE
 from pipeline.heads.lean import keras
-from pipeline.heads.metadata import write_metadata
 from pipeline.heads.saved import Run
-from pipeline.openvino_runtime import openvino, write_openvino
-from pipeline.plain import write_json
+from pipeline.heads.source import Array, Float32, Mask
+from pipeline.openvino_runtime import openvino, write_openvino, write_rt_info
+from pipeline.plain import json_text, write_json
 
 FORMATS = ("saved_model", "onnx", "openvino")
 TOLERANCE = 1e-4
@@ -58,7 +57,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     the Keras model on random sequences of several lengths (tolerance 1e-4 in probability; bfloat16
     heads are exported as float32, and compared as such). The JSON file beside it holds what is needed to
     serve it: labels, spec and preprocessing, and with which options it was compared;
-    ONNX and OpenVINO files carry the same within (`pipeline.heads.metadata`).
+    ONNX and OpenVINO files carry the same within (`pipeline.heads.export`).
     Nothing is left under `path` unless all of it succeeded.
 
     Raises `ConfigError` for a format that is unknown, or whose package is not installed, or into
@@ -203,7 +202,7 @@ def _for_inference(config: Any) -> None:
             _for_inference(value)
 
 
-def _probe(run: Run) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def _probe(run: Run) -> tuple[Float32, Mask]:
     rng = np.random.default_rng(0)
     lengths = np.unique(np.linspace(1, run.steps, 4).astype(int))
     mask = np.arange(run.steps)[None] < lengths[:, None]
@@ -221,12 +220,12 @@ def _by_keras(format: str) -> Callable[[Any, Path], None]:
     return lambda model, path: model.export(str(path), format=format, verbose=False)
 
 
-def _read_saved_model(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
+def _read_saved_model(path: Path, features: Any, mask: Any) -> Array:
     layer = keras.layers.TFSMLayer(str(path), call_endpoint="serve")
     return np.asarray(layer({"features": features, "mask": mask}))
 
 
-def _read_onnx(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
+def _read_onnx(path: Path, features: Any, mask: Any) -> Array:
     onnxruntime = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     by_rank = {len(entry.shape): entry.name for entry in session.get_inputs()}
@@ -234,7 +233,7 @@ def _read_onnx(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
     return np.asarray(session.run(None, inputs)[0])
 
 
-def _read_openvino(path: Path, features: Any, mask: Any) -> npt.NDArray[Any]:
+def _read_openvino(path: Path, features: Any, mask: Any) -> Array:
     # Float32 on purpose: some CPUs' default is bfloat16, which is not this comparison.
     model = openvino().Core().compile_model(str(path), "CPU", OPTIONS["openvino"])
     by_rank = {len(entry.partial_shape): entry for entry in model.inputs}
@@ -252,3 +251,27 @@ _READERS = {
     "onnx": _read_onnx,
     "openvino": _read_openvino,
 }
+
+
+def write_metadata(path: Path, format: str, description: Mapping[str, Any]) -> None:
+    """Write labels, spec and preprocessing into an export, as in the JSON file beside it.
+
+    Every value is JSON text. ONNX holds them in `metadata_props` as `pixels_once.NAME`, OpenVINO in
+    `rt_info` under `pixels_once`. A SavedModel is a folder, in which the JSON file lies.
+
+    OpenVINO has no option in a model's file that makes its CPU plugin compute in float32: neither
+    `runtime_options` nor marks on the operations change its choice of bfloat16 (2026.4 on a processor
+    with AMX). The option is written to `runtime_options` all the same, for programs that read it there,
+    and to `pixels_once` as what must be passed to `compile_model`.
+    """
+    texts = {name: json_text(value) for name, value in description.items()}
+    if format == "openvino":
+        options = description.get("runtime_options", {})
+        values: dict[tuple[str, ...], str] = {(PACKAGE, name): text for name, text in texts.items()}
+        values |= {("runtime_options", str(name)): str(value) for name, value in options.items()}
+        write_rt_info(path, values)
+    elif format == "onnx":
+        onnx = importlib.import_module("onnx")
+        model = onnx.load(str(path))
+        onnx.helper.set_model_props(model, {f"{PACKAGE}.{k}": text for k, text in texts.items()})
+        onnx.save(model, str(path))

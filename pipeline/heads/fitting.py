@@ -13,8 +13,8 @@ from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
-from pipeline.heads.gate import require_apart
 from pipeline.heads.inference import predict_batch, predict_probabilities
+from pipeline.heads.leakage import require_apart
 from pipeline.heads.lean import keras
 from pipeline.heads.measures import Probabilities
 from pipeline.heads.source import Rows

@@ -36,8 +36,8 @@ from pipeline.heads.run_folder import (
     save_model,
     write_history,
 )
+from pipeline.heads.source import group_names
 from pipeline.heads.splits import Split, rows_of_test_set
-from pipeline.heads.units import group_names
 from pipeline.plain import read_table, write_json, write_table
 
 MARK = "fold.json"

@@ -11,8 +11,8 @@ from pipeline.errors import ConfigError
 from pipeline.heads import cuts
 from pipeline.heads.clips import Clips
 from pipeline.heads.holdout import Holdout, Marks, kept_out
+from pipeline.heads.source import group_names
 from pipeline.heads.splits import resolve_way
-from pipeline.heads.units import group_names
 
 
 def cut_holdout(

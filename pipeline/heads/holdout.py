@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.source import Names, texts
-from pipeline.heads.units import contents, digest_keys, group_names
+from pipeline.heads.source import Mask, Names, contents, digest_keys, group_names, texts
 
-Marks = npt.NDArray[np.bool_]
+Marks = Mask
 """(clips,) bool."""
 
 
@@ -23,7 +21,7 @@ Marks = npt.NDArray[np.bool_]
 class Holdout:
     """One named test set: which clips test, and what else stays out of training with them.
 
-    `groups` are theirs, `contents` what their bytes are known by (`units.contents`): a clip of one
+    `groups` are theirs, `contents` what their bytes are known by (`source.contents`): a clip of one
     of these groups or bytes, whenever it comes, is never trained on. `whole_groups` is false where
     groups were on both sides as the user asked for (a stratified split, a given one): then only
     the clips themselves and equal bytes stay out.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import pandas as pd
 
 from pipeline import engine
 from pipeline.errors import ConfigError
-from pipeline.heads.changes import ClipChanges
+from pipeline.heads.changes import NAMED, ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import DEFAULTS, TrainConfig
 from pipeline.heads.digest import json_digest
@@ -65,17 +65,14 @@ class Identity:
     @classmethod
     def of(cls, clips: Clips, splits: Sequence[Split], settings: TrainConfig) -> Self:
         """The identity of a training of these clips; `settings` as `resolve` gives them."""
-        values = settings.to_dict()
+        head = config_dict(head_kind(settings.head).configure(settings.options))
         return cls(
             spec=clips.spec,
             fingerprint=clips.fingerprint,
-            views=tuple(view.fingerprint for view, _ in clips.views),
+            views=_views(clips),
             backend=engine.backend_name(),
-            head={
-                "name": settings.head,
-                "config": config_dict(head_kind(settings.head).configure(settings.options)),
-            },
-            settings={k: v for k, v in values.items() if k not in NOT_COMPARED},
+            head={"name": settings.head, "config": head},
+            settings={k: v for k, v in settings.to_dict().items() if k not in NOT_COMPARED},
             classes=clips.classes,
             clips=_clips_table(clips),
             parts=tuple(_letters(clips, split) for split in splits),
@@ -85,24 +82,21 @@ class Identity:
     def hash(self) -> str:
         """SHA-256 of all of it but the row numbers, in hexadecimal."""
         order = self._by_id()
-        table = self.clips.drop(columns="row").iloc[order]
         parts = ["".join(np.array(list(part), dtype=str)[order]) for part in self.parts]
-        return json_digest(self._values() | {"clips": _columns(table), "parts": parts})
+        return json_digest(self._values() | {"clips": self._clips_by_id(), "parts": parts})
 
     @property
     def made_of(self) -> str:
         """SHA-256 of what a training reads: the features, the clips, their labels and classes."""
-        table = self.clips.drop(columns="row").iloc[self._by_id()]
-        names = ("spec", "fingerprint", "views", "backend", "classes")
-        values = {name: value for name, value in self._values().items() if name in names}
-        return json_digest(values | {"clips": _columns(table)})
+        values = self._values()
+        del values["head"], values["settings"]
+        return json_digest(values | {"clips": self._clips_by_id()})
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "hash": self.hash}
-        write_json(
-            path, head | self._values() | {"clips": _columns(self.clips), "parts": [*self.parts]}
-        )
+        rest = {"clips": _columns(self.clips), "parts": self.parts}
+        write_json(path, head | self._values() | rest)
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
@@ -121,18 +115,10 @@ class Identity:
                 f"{folder / FILE} is not an identity of format {FORMAT_VERSION} or older: "
                 "update pixels-once"
             )
-        columns = values["clips"]
-        identity = cls(
-            spec=values["spec"],
-            fingerprint=values["fingerprint"],
-            views=tuple(values["views"]),
-            backend=values["backend"],
-            head=values["head"],
-            settings=values["settings"],
-            classes=tuple(values["classes"]),
-            clips=pd.DataFrame(columns).set_index("video_id"),
-            parts=tuple(values["parts"]),
-        )
+        known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
+        known |= {name: tuple(known[name]) for name in ("views", "classes", "parts")}
+        known["clips"] = pd.DataFrame(known["clips"]).set_index("video_id")
+        identity = cls(**known)
         if identity.hash != values["hash"]:
             raise ConfigError(f"{folder / FILE} was changed by hand: train again with --overwrite")
         return identity
@@ -177,14 +163,14 @@ class Identity:
     def require_no_more(self, clips: Clips, run: str) -> None:
         """Raise `ConfigError` if clips were added since."""
         changes = ClipChanges.between(self.clips, _clips_table(clips))
-        self._refuse(replace(ClipChanges(), came=changes.came).phrases(), run)
+        self._refuse(ClipChanges(came=changes.came).phrases(), run)
 
     def changes(self, source: SequenceSource) -> ClipChanges:
         """Which clips of the run differ in its first store now; added clips are not listed."""
         table = usable(normalised(source.table()))
         table = table[table["video_id"].isin(self.clips.index)]
         rows = table.index.to_numpy(dtype=np.int64)
-        now = table[["label", "group", "split"]].astype(str)
+        now = table[[*NAMED]].astype(str)
         now = now.assign(row=rows, digest=np.asarray(source.digests(rows), dtype=np.int64))
         return ClipChanges.between(self.clips, now.set_axis(table["video_id"].astype(str), axis=0))
 
@@ -209,23 +195,19 @@ class Identity:
     def _by_id(self) -> Any:
         return np.argsort(self.clips.index.to_numpy(dtype=str), kind="stable")
 
+    def _clips_by_id(self) -> dict[str, list[Any]]:
+        return _columns(self.clips.drop(columns="row").iloc[self._by_id()])
+
     def _values(self) -> dict[str, Any]:
-        return {
-            "spec": dict(self.spec),
-            "fingerprint": self.fingerprint,
-            "views": list(self.views),
-            "backend": self.backend,
-            "head": dict(self.head),
-            "settings": dict(self.settings),
-            "classes": list(self.classes),
-        }
+        """All but the clips and their parts."""
+        names = [field.name for field in fields(self) if field.name not in ("clips", "parts")]
+        return {name: getattr(self, name) for name in names}
 
 
 def _clips_table(clips: Clips) -> pd.DataFrame:
     table = clips.table
     columns: dict[str, Any] = {"row": clips.rows, "digest": clips.digests.astype(np.int64)}
-    for name in ("label", "group", "split"):
-        columns[name] = texts(table, name)
+    columns |= {name: texts(table, name) for name in NAMED}
     for number, (view, places) in enumerate(clips.views, start=1):
         columns[f"view_{number}"] = view.digests[places].astype(np.int64)
     return pd.DataFrame(columns, index=pd.Index(table["video_id"].astype(str), name="video_id"))
@@ -252,9 +234,8 @@ def _features(
 ) -> list[str]:
     differences = []
     if before.fingerprint != fingerprint:
-        differences += _changed_values(flat(before.spec), flat(spec)) or [
-            "another spec of features"
-        ]
+        changed = _changed_values(flat(before.spec), flat(spec))
+        differences += changed or ["another spec of features"]
     if before.views != views:
         differences.append(f"{len(before.views)} further views, now {len(views)} or others")
     return differences
@@ -265,9 +246,8 @@ def _changed_values(
 ) -> list[str]:
     """`defaults`: of settings that an earlier version did not have, and so did not record."""
     old = {name: (defaults or {}).get(name) for name in now} | dict(before)
-    return [
-        f"{name} {old[name]}, now {now.get(name)}" for name in old if old[name] != now.get(name)
-    ]
+    changed = {name: now.get(name) for name in old if old[name] != now.get(name)}
+    return [f"{name} {old[name]}, now {value}" for name, value in changed.items()]
 
 
 def _taken(clips: Clips, at: Any, rows: Any, classes: tuple[str, ...]) -> Clips:

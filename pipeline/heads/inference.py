@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.heads.clips import Clips
 from pipeline.heads.measures import Probabilities
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Array, Mask, Rows
 
 
 def predict_probabilities(
@@ -37,9 +36,7 @@ def predict_views(model: Any, clips: Clips, positions: Rows, batch: int = 64) ->
     return np.asarray(total / (1 + len(clips.views)), dtype=np.float32)
 
 
-def predict_batch(
-    model: Any, features: npt.NDArray[Any], mask: npt.NDArray[np.bool_], batch: int
-) -> Probabilities:
+def predict_batch(model: Any, features: Array, mask: Mask, batch: int) -> Probabilities:
     """(n, classes) float32 for n ≤ `batch` sequences, computed as one full batch."""
     n = len(features)
     if n < batch:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Probabilities = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
+from pipeline.heads.source import Array, Float32, Rows
+
+Probabilities = Float32
+Labels = Rows
 
 
 LEAST_GROUPS = 5
@@ -85,7 +86,7 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
     return float(gaps.sum() / len(labels))
 
 
-def confusion(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
+def confusion(probabilities: Probabilities, labels: Labels) -> Rows:
     """(classes, classes) counts: row = true class, column = predicted class.
 
     Clips for which nothing was predicted (a probability is not a number) are not in it.
@@ -114,8 +115,8 @@ def per_class(probabilities: Probabilities, labels: Labels, classes: Sequence[st
 
 
 def bootstrap_interval(
-    values: npt.NDArray[Any],
-    groups: npt.NDArray[Any],
+    values: Array,
+    groups: Array,
     *,
     resamples: int = 2000,
     level: float = 0.95,
@@ -141,7 +142,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def interval_record(values: npt.NDArray[Any], groups: npt.NDArray[Any]) -> dict[str, Any]:
+def interval_record(values: Array, groups: Array) -> dict[str, Any]:
     """`top1_interval` ([low, high], or None where there are too few groups) and `groups`."""
     low, high = bootstrap_interval(values, groups)
     known = not np.isnan(low)

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.heads.source import Rows, SequenceSource
+from pipeline.heads.source import Array, Float32, Rows, SequenceSource
 from pipeline.heads.statistics import scale_of
 
-Vectors = npt.NDArray[Any]
+Vectors = Array
 
 _IN_CACHE = 64  # vectors compared at a time: a core's cache holds them through every step of it
 _BLOCK = 4096  # vectors that are made float32 at a time: bounds memory, whatever the store's size
@@ -32,7 +32,7 @@ def mean_vectors(
     rows: Rows,
     *,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[Rows, npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[Rows, Float32]]:
     """Yield (rows (n,), vectors (n, channels) float32) until each of `rows` was yielded once.
 
     Rows whose features are damaged are left out by the source. `on_progress` is called with (rows
@@ -54,8 +54,8 @@ def mean_vectors(
 class Scaling:
     """`mean` and `scale`, both (channels,) float32: a vector is compared as (x − mean) · scale."""
 
-    mean: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
+    mean: Float32
+    scale: Float32
 
     def __repr__(self) -> str:
         return f"Scaling(mean={self.mean.shape}, scale={self.scale.shape})"
@@ -75,7 +75,7 @@ class Scaling:
             squares += np.square(gap, dtype=np.float32).sum(axis=0, dtype=np.float64)
         return cls(mean=mean.astype(np.float32), scale=scale_of(np.sqrt(squares / count)))
 
-    def unit(self, vectors: Vectors) -> npt.NDArray[np.float32]:
+    def unit(self, vectors: Vectors) -> Float32:
         """The scaled vectors (n, channels) at length 1; a vector at the mean stays 0."""
         scaled = np.array(vectors, np.float32)
         scaled -= self.mean
@@ -87,7 +87,7 @@ class Scaling:
 
 def nearest(
     vectors: Vectors, query: Vectors, *, count: int, scaling: Scaling, leave_out: int = -1
-) -> tuple[Rows, npt.NDArray[np.float32]]:
+) -> tuple[Rows, Float32]:
     """The positions in `vectors` (n, channels) most similar to `query` (channels,), and the similarities.
 
     Exact: every vector is compared. Similarities are cosines, −1 to 1, the largest first; ties go
@@ -183,7 +183,7 @@ def look_alikes(vectors: Vectors, *, near: float = 0.98, most: int = 200) -> pd.
     return pairs.sort_values("similarity", ascending=False, ignore_index=True).head(most)
 
 
-def project(vectors: Vectors, *, seed: int = 0) -> tuple[npt.NDArray[np.float32], list[float]]:
+def project(vectors: Vectors, *, seed: int = 0) -> tuple[Float32, list[float]]:
     """(n, 2) principal components of the unit vectors, and each one's share of the variance."""
     if len(vectors) < 3 or vectors.shape[1] < 2:
         return np.zeros((len(vectors), 2), np.float32), [0.0, 0.0]

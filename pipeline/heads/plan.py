@@ -14,8 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.gate import require_apart
 from pipeline.heads.identity import Identity
+from pipeline.heads.leakage import require_apart
 from pipeline.heads.run_folder import (
     CHECKPOINT,
     DONE,
@@ -63,31 +63,24 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
             "older version made it), so it cannot be resumed: start over with --overwrite"
         )
     if resumed is None or recorded is None:
-        splits = _splits(clips, config)
-        _require_apart(clips, splits)
-        settings = resolve(config, splits)
-        return Plan(
-            clips=clips,
-            splits=splits,
-            asked=config,
-            settings=settings,
-            identity=Identity.of(clips, splits, settings),
-            resumed=False,
-        )
-    name = f"the run {resumed}"
-    clips = recorded.align(clips, name)
-    splits = tuple(recorded_splits(read_config(resumed)))
-    _require_apart(clips, splits)
-    asked = resolve_way(clips.table, config.split)
-    settings = resolve(config, splits, how=asked)
-    recorded.require(Identity.of(clips, splits, settings), name)
+        splits, how = _splits(clips, config), ""
+    else:
+        clips = recorded.align(clips, f"the run {resumed}")
+        splits = tuple(recorded_splits(read_config(resumed)))
+        how = resolve_way(clips.table, config.split)
+    for split in splits:
+        require_apart(clips, split)
+    settings = resolve(config, splits, how=how)
+    identity = Identity.of(clips, splits, settings)
+    if recorded is not None:
+        recorded.require(identity, f"the run {resumed}")
     return Plan(
         clips=clips,
         splits=splits,
         asked=config,
         settings=settings,
-        identity=recorded,
-        resumed=True,
+        identity=recorded or identity,
+        resumed=recorded is not None,
     )
 
 
@@ -196,15 +189,7 @@ def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
     return (make_split(clips.table, test_set=config.test_set, **options),)
 
 
-def _require_apart(clips: Clips, splits: Sequence[Split]) -> None:
-    for split in splits:
-        require_apart(clips, split)
-
-
 def _has_state(folder: Path) -> bool:
     """Whether a run holds anything that a later one would reuse."""
-    return (
-        (folder / DONE).exists()
-        or any((folder / CHECKPOINT).glob("*.json"))
-        or any([*folder.glob(f"folds/*/{DONE}"), *folder.glob(f"folds/*/{CHECKPOINT}/*.json")])
-    )
+    states = (DONE, f"{CHECKPOINT}/*.json", f"folds/*/{DONE}", f"folds/*/{CHECKPOINT}/*.json")
+    return any(path for state in states for path in folder.glob(state))

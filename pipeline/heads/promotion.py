@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.heads.measures import LEAST_GROUPS, bootstrap_interval
-from pipeline.heads.source import Names
+from pipeline.heads.source import Mask, Names
 
-Hits = npt.NDArray[np.bool_]
+Hits = Mask
 """(clips,) bool: whether a head named the clip rightly."""
 
 

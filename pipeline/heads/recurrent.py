@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline import engine
-from pipeline.heads.initialisers import PACKAGE, FastOrthogonal
+from pipeline.heads.layers import PACKAGE, FastOrthogonal
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrence import gru_states, lstm_states
 
@@ -31,7 +31,24 @@ class _Projected:
         """The initialisers that differ from Keras' own, for a layer of this width."""
         return {"recurrent_initializer": FastOrthogonal()} if units >= WIDE else {}
 
-    def _takes_over(self, sequences: Any, initial_state: Any, training: Any) -> bool:
+    def __init__(self, units: int, **options: Any) -> None:
+        keras_layer: Any = super()
+        keras_layer.__init__(units, **(self.start_weights(units) | options))
+
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
+    ) -> Any:
+        """`sequences` (batch, steps, channels), `mask` (batch, steps) → (batch, [steps,] units)."""
+        layer: Any = self
+        if not self._takes_over(sequences, initial_state):
+            keras_layer: Any = super()
+            return keras_layer.call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+        states = ops.cast(layer._states(*self._laid_out(sequences, mask)), layer.compute_dtype)
+        return ops.transpose(states, (1, 0, 2)) if layer.return_sequences else states[-1]
+
+    def _takes_over(self, sequences: Any, initial_state: Any) -> bool:
         layer: Any = self
         plain = (
             initial_state is None
@@ -42,6 +59,7 @@ class _Projected:
             and layer.use_bias
             and not (layer.dropout or layer.recurrent_dropout)
             and not (layer.stateful or layer.return_state or layer.zero_output_for_mask)
+            and getattr(layer, "reset_after", True)
         )
         has_cudnn = engine.backend_name() != "jax" and engine.device() == "gpu"
         return bool(plain and not has_cudnn)
@@ -49,8 +67,7 @@ class _Projected:
     def _laid_out(self, sequences: Any, mask: Any) -> tuple[Any, Any]:
         """Inputs (steps, batch, channels) · kernel + bias in compute dtype, mask (steps, batch, 1)."""
         layer: Any = self
-        dtype = layer.compute_dtype
-        x = ops.cast(sequences, dtype)
+        x = ops.cast(sequences, layer.compute_dtype)
         if mask is None:
             mask = ops.ones_like(sequences[:, :, 0], dtype="bool")
         real = ops.expand_dims(ops.transpose(ops.cast(mask, "float32"), (1, 0)), -1)
@@ -59,8 +76,8 @@ class _Projected:
         # The narrower side is transposed to steps first: it is a copy, and 2048 channels are many.
         if channels < units:
             x = ops.transpose(x, (1, 0, 2))
-        flat = ops.matmul(ops.reshape(x, (-1, channels)), _as(layer.cell.kernel, dtype))
-        bias = _as(layer.cell.bias, dtype)
+        flat = ops.matmul(ops.reshape(x, (-1, channels)), self._as(layer.cell.kernel))
+        bias = self._as(layer.cell.bias)
         flat = flat + (bias if len(bias.shape) == 1 else bias[0])
         if channels < units:
             projected = ops.reshape(flat, (steps, -1, units))
@@ -70,54 +87,24 @@ class _Projected:
             projected, real = ops.flip(projected, axis=0), ops.flip(real, axis=0)
         return projected, real
 
-    def _returned(self, states: Any) -> Any:
-        """States (steps, batch, units) as the layer's output."""
+    def _as(self, variable: Any) -> Any:
+        """The variable as a tensor in compute dtype."""
         layer: Any = self
-        states = ops.cast(states, layer.compute_dtype)
-        return ops.transpose(states, (1, 0, 2)) if layer.return_sequences else states[-1]
+        return ops.cast(ops.convert_to_tensor(variable), layer.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LSTM(_Projected, keras.layers.LSTM):  # type: ignore[misc]
     """`keras.layers.LSTM`, faster on a CPU and under JAX; see the module."""
 
-    def __init__(self, units: int, **options: Any) -> None:
-        super().__init__(units, **(self.start_weights(units) | options))
-
-    def call(
-        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
-    ) -> Any:
-        """`sequences` (batch, steps, channels), `mask` (batch, steps) → (batch, [steps,] units)."""
-        if not self._takes_over(sequences, initial_state, training):
-            return super().call(
-                sequences, initial_state=initial_state, mask=mask, training=training
-            )
-        projected, real = self._laid_out(sequences, mask)
-        recurrent = _as(self.cell.recurrent_kernel, self.compute_dtype)
-        return self._returned(lstm_states(projected, recurrent, real))
+    def _states(self, projected: Any, real: Any) -> Any:
+        return lstm_states(projected, self._as(self.cell.recurrent_kernel), real)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GRU(_Projected, keras.layers.GRU):  # type: ignore[misc]
     """`keras.layers.GRU`, faster on a CPU and under JAX; see the module."""
 
-    def __init__(self, units: int, **options: Any) -> None:
-        super().__init__(units, **(self.start_weights(units) | options))
-
-    def call(
-        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = False
-    ) -> Any:
-        """`sequences` (batch, steps, channels), `mask` (batch, steps) → (batch, [steps,] units)."""
-        plain = self.reset_after and self._takes_over(sequences, initial_state, training)
-        if not plain:
-            return super().call(
-                sequences, initial_state=initial_state, mask=mask, training=training
-            )
-        projected, real = self._laid_out(sequences, mask)
-        dtype = self.compute_dtype
-        recurrent, bias = _as(self.cell.recurrent_kernel, dtype), _as(self.cell.bias, dtype)[1]
-        return self._returned(gru_states(projected, recurrent, bias, real))
-
-
-def _as(variable: Any, dtype: str) -> Any:
-    return ops.cast(ops.convert_to_tensor(variable), dtype)
+    def _states(self, projected: Any, real: Any) -> Any:
+        recurrent, bias = self._as(self.cell.recurrent_kernel), self._as(self.cell.bias)[1]
+        return gru_states(projected, recurrent, bias, real)

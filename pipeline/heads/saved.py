@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, first_line
@@ -16,7 +15,7 @@ from pipeline.heads.digest import head_digest
 from pipeline.heads.inference import predict_batch
 from pipeline.heads.lean import keras
 from pipeline.heads.run_folder import DONE, read_config, read_metrics
-from pipeline.heads.source import SequenceSource
+from pipeline.heads.source import Array, Float32, Mask, SequenceSource
 from pipeline.spec import differing
 
 
@@ -43,9 +42,7 @@ class Run:
             f"spec={self.fingerprint[:12]})"
         )
 
-    def predict(
-        self, features: npt.NDArray[Any], mask: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.float32]:
+    def predict(self, features: Array, mask: Mask) -> Float32:
         """(n, classes) probabilities of `features` (n, steps, *shape) under `mask` (n, steps).
 
         Values in padding do not matter. Raises `ConfigError` on another shape, a mask with
@@ -91,7 +88,7 @@ class Run:
         now = dict(zip(there, np.asarray(source.digests(there)).tolist(), strict=True))
         return [video for video, row, digest in known if now.get(row) != digest]
 
-    def _check(self, features: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> None:
+    def _check(self, features: Array, mask: Mask) -> None:
         wanted = (self.steps, *self.shape)
         if features.shape[1:] != wanted or mask.shape != features.shape[:2]:
             raise ConfigError(

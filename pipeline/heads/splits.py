@@ -1,7 +1,7 @@
 """Who trains, who decides when to stop, and who tests: pure functions of a table and a seed.
 
 A group (clips cut from one source video) never straddles a split, except where the data's own
-split or `stratified` does; clips of equal bytes never do (`pipeline.heads.gate` checks both).
+split or `stratified` does; clips of equal bytes never do (`pipeline.heads.leakage` checks both).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads import cuts
 from pipeline.heads.config import DEFAULTS, FRACTIONS, SPLITS
 from pipeline.heads.holdout import Holdout, kept_out, named
-from pipeline.heads.source import Rows, normalised, usable
-from pipeline.heads.units import group_names
+from pipeline.heads.source import Rows, group_names, normalised, usable
 
 GROUPED = ("grouped", "kfold", "leave_one_group_out")
 """Ways to split that keep groups whole."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.heads.clips import Clips
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Float32, Float64, Rows
 
 FLOOR = 0.05
 """No channel is divided by less than this share of the median channel's deviation, so a channel
@@ -21,8 +20,8 @@ that is almost always 0 (17 % of random features vanish in float16) does not dom
 class Statistics:
     """`mean` and `scale`, both (channels,) float32: a head sees (x − mean) · scale."""
 
-    mean: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
+    mean: Float32
+    scale: Float32
 
     def __repr__(self) -> str:
         return f"Statistics(mean={self.mean.shape}, scale={self.scale.shape})"
@@ -59,7 +58,7 @@ def masked_statistics(clips: Clips, positions: Rows) -> Statistics:
     )
 
 
-def scale_of(deviation: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def scale_of(deviation: Float64) -> Float32:
     """The factor (channels,) for channels of these standard deviations; 0 for a constant one."""
     varied = deviation[deviation > 0]
     floor = FLOOR * float(np.median(varied)) if len(varied) else 1.0

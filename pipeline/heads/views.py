@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import SpecMismatch
 from pipeline.heads.clips import Clips
-from pipeline.heads.source import Rows, texts
+from pipeline.heads.source import Array, Mask, Rows, texts
 from pipeline.spec import differing
 
 MAY_DIFFER = frozenset({"view", "fit", "interpolation", "precision", "sampling.offset"})
@@ -85,7 +83,7 @@ def _places(clips: Clips, other: Clips, name: str) -> Rows:
     return places
 
 
-def _refuse(ids: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], what: str, remedy: str) -> None:
+def _refuse(ids: Array, wrong: Mask, what: str, remedy: str) -> None:
     if wrong.any():
         first = ids[int(np.argmax(wrong))]
         raise SpecMismatch(

@@ -19,7 +19,7 @@ from flows.train.sweep import run_trial
 from flows.train.trials import trials
 from pipeline.heads import plan
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.gate import LeakError
+from pipeline.heads.leakage import LeakError
 from pipeline.heads.run_folder import read_clips
 from tests.flows.refreshing import Refresh, clips_of, made, refresh
 from tests.flows.running import finish, run, start_code

@@ -16,13 +16,13 @@ from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import fit_split
 from pipeline.heads.freezing import cut_holdout
-from pipeline.heads.gate import LeakError, require_apart, require_unseen, unseen
 from pipeline.heads.holdout import Holdout
+from pipeline.heads.leakage import LeakError, require_apart, require_unseen, unseen
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import read_clips, trained_clips
+from pipeline.heads.source import contents, group_names
 from pipeline.heads.splits import make_folds, make_split
 from pipeline.heads.training import train
-from pipeline.heads.units import contents, group_names
 from tests.heads.sources import MemorySource, rising_or_falling
 
 QUICK = TrainConfig(head="mlp", options={"units": 4, "second_units": 4}, epochs=1, baselines=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline import engine
-from pipeline.heads.initialisers import FastOrthogonal
+from pipeline.heads.layers import FastOrthogonal
 from pipeline.heads.lean import keras
 from pipeline.heads.recurrent import GRU, LSTM
 

@@ -9,6 +9,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
+from pipeline.heads import cuts
 from pipeline.heads.splits import FOLDED, make_folds, make_split, resolve_way, split_notes
 
 PARTS = ("train", "validation", "test")
@@ -245,8 +246,6 @@ def test_of_splits_as_near_the_one_with_more_test_groups_is_taken(seed):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=5, max_size=40), st.integers(0, 99))
 def test_more_groups_never_cost_more_than_a_hundredth_of_the_shares(sizes, seed):
-    from pipeline.heads import grouping
-
     table = of_groups(sizes)
     groups, labels = table["group"].to_numpy(), (table["label"] == "class 1").to_numpy(np.int64)
     shares = np.array([0.7, 0.15, 0.15])
@@ -257,10 +256,10 @@ def test_more_groups_never_cost_more_than_a_hundredth_of_the_shares(sizes, seed)
         found = [np.bincount(some, minlength=3) / len(some) - shares for some in every]
         return np.sqrt(np.square(found).sum())
 
-    now = grouping.assign_groups(groups, labels, shares, seed)
+    now = cuts.assign_groups(groups, labels, shares, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouping, "NEAR", 0.0)
-        nearest = grouping.assign_groups(groups, labels, shares, seed)
+        patch.setattr(cuts, "NEAR", 0.0)
+        nearest = cuts.assign_groups(groups, labels, shares, seed)
     assert off(now) <= off(nearest) + 0.04
     counts = [sorted(len(set(groups[p == k])) for k in (1, 2)) for p in (now, nearest)]
     assert counts[0] >= counts[1]

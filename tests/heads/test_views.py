@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import SpecMismatch
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.gate import LeakError
+from pipeline.heads.leakage import LeakError
 from pipeline.heads.saved import load_run
 from pipeline.heads.training import train
 from pipeline.heads.views import with_views
