@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternating import save
-from pipeline.heads.neighbours import Scaling, nearest
+from pipeline.heads.neighbours import nearest
+from pipeline.heads.statistics import Statistics
 
 CHANNELS = 2048
 
@@ -37,7 +38,7 @@ def main() -> None:
             part = vectors[start : start + len(some)]
             # Shifted copies: every row is another vector, and a million are written in seconds.
             part[:] = np.roll(some[: len(part)], start // len(some), axis=1)
-        scaling = Scaling.of(some)
+        scaling = Statistics.of(some)
         seconds = []
         for number in range(arguments.rounds):
             wanted = arguments.clips * (2 * number + 1) // (2 * arguments.rounds)

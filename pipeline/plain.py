@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from pipeline.errors import ConfigError
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -26,10 +29,25 @@ def json_text(values: Any, *, indent: int | None = None) -> str:
     return json.dumps(_plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def read_json(path: Path, *, absent: str, damaged: str) -> Any:
+    """The values in a JSON file; raises `ConfigError` with these messages if it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(absent) from None
+    except ValueError:
+        raise ConfigError(damaged) from None
+
+
 def write_json(path: Path, values: Mapping[str, Any], *, indent: int | None = 1) -> None:
     """Write JSON, indented for people unless `indent` is None; whole or not at all."""
     with _whole(path) as temporary:
         temporary.write_text(json_text(values, indent=indent) + "\n", encoding="utf-8")
+
+
+def json_digest(values: Any) -> str:
+    """SHA-256 (hex) of plain JSON values; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def escaped(cell: Any) -> Any:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.neighbours import Scaling, mean_vectors
+from pipeline.heads.neighbours import mean_vectors
+from pipeline.heads.statistics import Statistics
 from pipeline.homes import cache_folder
 
 
@@ -26,7 +27,7 @@ class ClipVectors:
 
     rows: np.ndarray
     vectors: np.ndarray
-    scaling: Scaling
+    scaling: Statistics
 
     def __repr__(self) -> str:
         return f"ClipVectors({self.vectors.shape} {self.vectors.dtype})"
@@ -74,8 +75,8 @@ def clip_vectors(
     if not known.all():  # damaged rows: left out, and not remembered as known
         Path(name).unlink()
         kept = np.asarray(vectors[known])
-        return ClipVectors(rows=rows[known], vectors=kept, scaling=Scaling.of(kept))
-    scaling = Scaling.of(vectors)
+        return ClipVectors(rows=rows[known], vectors=kept, scaling=Statistics.of(kept))
+    scaling = Statistics.of(vectors)
     _write(folder, Path(name), rows, digests, vectors, scaling)
     return ClipVectors(rows=rows, vectors=vectors, scaling=scaling)
 
@@ -85,12 +86,12 @@ def _folder(source: Any) -> Path:
     return cache_folder() / "vectors" / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Scaling] | None:
+def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Statistics] | None:
     # Whatever is wrong with a cache, it is written again.
     try:
         with np.load(folder / "index.npz") as index:
             vectors = np.load(folder / str(index["vectors"]), mmap_mode="r")
-            scaling = Scaling(mean=index["mean"], scale=index["scale"])
+            scaling = Statistics(mean=index["mean"], scale=index["scale"])
             rows, digests = index["rows"], index["digests"]
     except (OSError, ValueError, KeyError, EOFError):
         return None
@@ -103,7 +104,7 @@ def _write(
     rows: np.ndarray,
     digests: np.ndarray,
     vectors: np.ndarray,
-    scaling: Scaling,
+    scaling: Statistics,
 ) -> None:
     if isinstance(vectors, np.memmap):
         vectors.flush()

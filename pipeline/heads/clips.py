@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,16 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.holdout import Holdout, holdouts_of
 from pipeline.heads.order import WINDOW_BYTES, pieces, shuffled
-from pipeline.heads.source import READY, Array, Mask, Rows, SequenceSource, normalised, usable
+from pipeline.heads.source import (
+    READY,
+    Array,
+    Mask,
+    Rows,
+    SequenceSource,
+    class_numbers,
+    normalised,
+    usable,
+)
 
 MEMORY_SHARE = 0.5
 """Sequences that take more than this share of the free memory are streamed."""
@@ -52,8 +61,8 @@ class Clips:
     steps: int
     shape: tuple[int, ...]
     left_out: Mapping[str, int]
-    views: tuple[tuple[Clips, Rows], ...] = field(default=())
-    holdouts: tuple[Holdout, ...] = field(default=())
+    views: tuple[tuple[Clips, Rows], ...] = ()
+    holdouts: tuple[Holdout, ...] = ()
     stored: Rows | None = None
 
     @property
@@ -172,13 +181,18 @@ def load_clips(
     table = normalised(source.table())
     good = usable(table)
     if not len(good):
-        raise ConfigError(_nothing_usable(table))
+        ready = int((table["status"] == READY).sum())
+        raise ConfigError(
+            f"none of the {ready} ready clips has a label: give labels by folder or manifest"
+            if ready
+            else f"none of the {len(table)} clips in the store is ready: run `features` first"
+        )
     rows = np.sort(good.index.to_numpy(dtype=np.int64))
     features: Array | None = None
     mask: Mask | None = None
-    lost = {"damaged": 0, "without_steps": 0}
     if stream is None:
-        stream = _bytes(source, rows) > MEMORY_SHARE * _free_bytes()
+        row_bytes = _row_bytes(source.steps, source.shape)
+        stream = len(rows) * row_bytes > MEMORY_SHARE * _free_bytes()
     if stream:
         rows, lost = _usable_rows(source, rows, table)
     else:
@@ -187,17 +201,11 @@ def load_clips(
     digests = np.asarray(source.digests(rows), dtype=np.uint32)
     chosen = table.loc[rows].assign(digest=digests)
     names = tuple(classes) if classes else tuple(sorted(set(chosen["label"].astype(str))))
-    index = {name: i for i, name in enumerate(names)}
-    unknown = sorted(set(chosen["label"].astype(str)) - set(names))
-    if unknown:
-        raise ConfigError(
-            f"the label {unknown[0]!r} is not among the {len(names)} classes: name it in classes"
-        )
     return Clips(
         source=source,
         features=features,
         mask=mask,
-        labels=np.array([index[name] for name in chosen["label"].astype(str)], dtype=np.int64),
+        labels=class_numbers(chosen, names),
         rows=rows,
         digests=digests,
         table=chosen,
@@ -239,10 +247,6 @@ def _usable_rows(
     return usable_rows, lost
 
 
-def _bytes(source: SequenceSource, rows: Rows) -> int:
-    return len(rows) * _row_bytes(source.steps, source.shape)
-
-
 def _row_bytes(steps: int, shape: tuple[int, ...]) -> int:
     item = 1 if len(shape) == 3 else 4
     return int(steps * np.prod(shape) * item)
@@ -254,23 +258,12 @@ def _free_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _left_out(table: pd.DataFrame, good: pd.DataFrame, lost: Mapping[str, int]) -> dict[str, int]:
+def _left_out(table: pd.DataFrame, good: pd.DataFrame, lost: dict[str, int]) -> dict[str, int]:
     status = table["status"].to_numpy()
-    counts = {
-        "pending": int((status == 0).sum()),
-        "failed": int((status == 2).sum()),
-        "gone": int((status == 3).sum()),
-        "unlabelled": int((status == READY).sum()) - len(good),
-        **lost,
-    }
+    states = {"pending": 0, "failed": 2, "gone": 3, "unlabelled": READY}
+    counts = {name: int((status == number).sum()) for name, number in states.items()} | lost
+    counts["unlabelled"] -= len(good)
     return {name: count for name, count in counts.items() if count}
-
-
-def _nothing_usable(table: pd.DataFrame) -> str:
-    ready = int((table["status"] == READY).sum()) if len(table) else 0
-    if ready:
-        return f"none of the {ready} ready clips has a label: give labels by folder or manifest"
-    return f"none of the {len(table)} clips in the store is ready: run `features` first"
 
 
 def _refuse_non_finite(features: Array, mask: Mask, table: pd.DataFrame, rows: Rows) -> None:

@@ -12,7 +12,6 @@ import pandas as pd
 
 from pipeline.drawing import new_figure, save_figure
 from pipeline.errors import ConfigError
-from pipeline.heads.digest import json_digest
 from pipeline.heads.measures import bootstrap_interval
 from pipeline.heads.run_folder import (
     DONE,
@@ -22,24 +21,7 @@ from pipeline.heads.run_folder import (
     split_records,
 )
 from pipeline.heads.source import Array, group_names
-from pipeline.plain import write_table
-
-COLUMNS = [
-    "run",
-    "head",
-    "top1",
-    "spread",
-    "top5",
-    "macro_f1",
-    "validation_top1",
-    "frame_average",
-    "parameters",
-    "train_seconds",
-    "inference_clips_per_second",
-    "split",
-    "fingerprint",
-    "clips",
-]
+from pipeline.plain import json_digest, write_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,13 +46,13 @@ def leaderboards(runs: Path | str) -> list[Leaderboard]:
         raise ConfigError(f"{runs} holds no finished run: train a head first")
     sets: dict[str, list[dict[str, Any]]] = {}
     for folder in folders:
-        sets.setdefault(test_set_key(folder), []).append(_line(folder, read_config(folder)))
+        sets.setdefault(test_set_key(folder), []).append(_line(folder))
     boards = [
         Leaderboard(
             test_set=key,
-            table=pd.DataFrame(lines, columns=COLUMNS)
-            .sort_values("top1", ascending=False, kind="stable")
-            .reset_index(drop=True),
+            table=pd.DataFrame(lines).sort_values(
+                "top1", ascending=False, kind="stable", ignore_index=True
+            ),
         )
         for key, lines in sets.items()
     ]
@@ -105,10 +87,8 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
     clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
     were not tested on the same clips.
     """
-    keys = {
-        json_digest([read_config(run)["fingerprint"], *_test_ids(run)]) for run in (first, second)
-    }
-    if len(keys) > 1:
+    mine, theirs = ([read_config(run)["fingerprint"], *_test_ids(run)] for run in (first, second))
+    if mine != theirs:
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"
@@ -122,16 +102,18 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
             "store"
         )
     paired = pairs[same].sort_index().reset_index()
-    hits = [
-        (paired[f"predicted{run}"] == paired["label"]).to_numpy(float) for run in ("", "_second")
-    ]
-    difference: Array = hits[0] - hits[1]
-    low, high = bootstrap_interval(difference, group_names(paired), seed=seed)
+    hits, rival = (
+        (paired[column] == paired["label"]).to_numpy(float)
+        for column in ("predicted", "predicted_second")
+    )
+    difference: Array = hits - rival
+    groups = group_names(paired)
+    low, high = bootstrap_interval(difference, groups, seed=seed)
     return {
         "difference": float(difference.mean()),
         "low": low,
         "high": high,
-        "groups": len(set(group_names(paired))),
+        "groups": len(set(groups)),
         "clips": len(paired),
         "relabelled": int((~same).sum()),
     }
@@ -141,11 +123,11 @@ def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
     """`leaderboard.csv` and `leaderboard.png` in `out` (numbered where there are several)."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for number, board in enumerate(boards):
-        name = "leaderboard" if not number else f"leaderboard-{number + 1}"
-        write_table(board.table, out / f"{name}.csv")
-        _plot(board, out / f"{name}.png")
-        written += [out / f"{name}.csv", out / f"{name}.png"]
+    for number, board in enumerate(boards, start=1):
+        table = out / ("leaderboard.csv" if number == 1 else f"leaderboard-{number}.csv")
+        write_table(board.table, table)
+        _plot(board, table.with_suffix(".png"))
+        written += [table, table.with_suffix(".png")]
     return written
 
 
@@ -160,7 +142,7 @@ def _test_ids(run: Path) -> list[list[str]]:
     return [sorted(map(str, record["test"]["video_ids"])) for record in records]
 
 
-def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _line(folder: Path) -> dict[str, Any]:
     metrics = read_metrics(folder)
     test = metrics["test"]
     return {
@@ -176,7 +158,7 @@ def _line(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         "train_seconds": metrics["seconds"],
         "inference_clips_per_second": metrics.get("inference_clips_per_second", np.nan),
         "split": metrics["split"],
-        "fingerprint": config["fingerprint"][:12],
+        "fingerprint": read_config(folder)["fingerprint"][:12],
         "clips": test["clips"],
     }
 

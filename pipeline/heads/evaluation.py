@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from pipeline.heads.clips import Clips
-from pipeline.heads.digest import head_digest
 from pipeline.heads.fitting import Fitted, fit_split
 from pipeline.heads.holdout import kept_out
 from pipeline.heads.inference import predict_views
@@ -27,6 +26,7 @@ from pipeline.heads.measures import (
 )
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import class_probabilities, predictions_table
+from pipeline.heads.saved import head_digest
 from pipeline.heads.source import Rows, group_names
 from pipeline.plain import write_table
 

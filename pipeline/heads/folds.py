@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
-from pipeline.heads.digest import head_digest
 from pipeline.heads.epochs import Callbacks
 from pipeline.heads.evaluation import (
     figures_of_test_set,
@@ -36,9 +34,10 @@ from pipeline.heads.run_folder import (
     save_model,
     write_history,
 )
+from pipeline.heads.saved import head_digest
 from pipeline.heads.source import group_names
 from pipeline.heads.splits import Split, rows_of_test_set
-from pipeline.plain import read_table, write_json, write_table
+from pipeline.plain import read_json, read_table, write_json, write_table
 
 MARK = "fold.json"
 """Names the run that a fold's folder belongs to."""
@@ -81,9 +80,9 @@ def _require_own(folder: Path, identity: str) -> None:
     """Raise `ConfigError` if a finished fold was not trained by the run of this identity."""
     if not (folder / DONE).exists():
         return
-    mark = folder / MARK
-    if not mark.exists() or json.loads(mark.read_text(encoding="utf-8"))["identity"] != identity:
-        raise ConfigError(f"{folder} is a fold of another run: start over with --overwrite")
+    other = f"{folder} is a fold of another run: start over with --overwrite"
+    if read_json(folder / MARK, absent=other, damaged=other)["identity"] != identity:
+        raise ConfigError(other)
 
 
 def _train_fold(plan: Plan, split: Split, folder: Path, callbacks: Callbacks) -> None:
@@ -147,30 +146,21 @@ def _mean_metrics(
     def means(part: str, names: Sequence[str] = AVERAGED) -> dict[str, Any]:
         return {name: float(np.mean([fold[part][name] for fold in folds])) for name in names}
 
-    def clips_in(part: str) -> dict[str, Any]:
-        return {"clips": int(sum(fold[part]["clips"] for fold in folds))}
-
-    def median(name: str) -> float:
-        return float(np.median([fold[name] for fold in folds]))
-
     first = folds[0]
-    spread = {
-        name: float(np.std([fold["test"][name] for fold in folds], ddof=1)) for name in AVERAGED
-    }
+    baselines = [name for name, top1 in first["baseline"].items() if top1 is not None]
+    figures = {"test": means("test"), "validation": means("validation")}
+    for part in figures:
+        figures[part]["clips"] = sum(fold[part]["clips"] for fold in folds)
+    spread = {name: [fold["test"][name] for fold in folds] for name in AVERAGED}
+    rates = ("clips_per_second", "inference_clips_per_second")
     tested = np.concatenate([split.test for split in splits])
     return {
-        "test": means("test") | clips_in("test"),
-        "spread": spread,
-        "validation": means("validation") | clips_in("validation"),
-        "baseline": means(
-            "baseline", [name for name, top1 in first["baseline"].items() if top1 is not None]
-        ),
+        **figures,
+        "spread": {name: float(np.std(values, ddof=1)) for name, values in spread.items()},
+        "baseline": means("baseline", baselines),
         "folds": [fold["test"] | {"best_epoch": fold["best_epoch"]} for fold in folds],
-        "clips_per_second": median("clips_per_second"),
-        "head": first["head"],
-        "parameters": first["parameters"],
-        "inference_clips_per_second": median("inference_clips_per_second"),
-        "classes": first["classes"],
+        **{name: float(np.median([fold[name] for fold in folds])) for name in rates},
+        **{name: first[name] for name in ("head", "parameters", "classes")},
         "train_clips": len(tested),
         "stopped": False,
         "split": splits[0].how,
@@ -189,11 +179,8 @@ def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -
     )
     write_table(predictions, out / "predictions.csv")
     write_class_tables(out, predictions, clips.classes)
-    leaks = [
-        read_table(folder / "leakage.csv").assign(fold=folder.name)
-        for folder in folders
-        if (folder / "leakage.csv").exists()
-    ]
+    found = [folder for folder in folders if (folder / "leakage.csv").exists()]
+    leaks = [read_table(folder / "leakage.csv").assign(fold=folder.name) for folder in found]
     if leaks:
         write_table(pd.concat(leaks, ignore_index=True), out / "leakage.csv")
     return predictions

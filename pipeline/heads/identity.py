@@ -21,11 +21,10 @@ from pipeline.errors import ConfigError
 from pipeline.heads.changes import NAMED, ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import DEFAULTS, TrainConfig
-from pipeline.heads.digest import json_digest
-from pipeline.heads.source import SequenceSource, normalised, texts, usable
+from pipeline.heads.source import SequenceSource, class_numbers, normalised, texts, usable
 from pipeline.heads.splits import Split
 from pipeline.heads.zoo import config_dict, head_kind
-from pipeline.plain import write_json
+from pipeline.plain import json_digest, write_json
 from pipeline.spec import flat
 
 FORMAT = "pixels-once/identity"
@@ -253,12 +252,11 @@ def _changed_values(
 def _taken(clips: Clips, at: Any, rows: Any, classes: tuple[str, ...]) -> Clips:
     """The clips at these positions under these row numbers, which must ascend."""
     table = clips.table.iloc[at].set_axis(pd.Index(rows, name=clips.table.index.name), axis=0)
-    index = {name: i for i, name in enumerate(classes)}
     return replace(
         clips,
         features=None if clips.features is None else clips.features[at],
         mask=None if clips.mask is None else clips.mask[at],
-        labels=np.array([index[name] for name in table["label"].astype(str)], dtype=np.int64),
+        labels=class_numbers(table, classes),
         rows=rows,
         stored=clips.stored_rows[at],
         digests=clips.digests[at],

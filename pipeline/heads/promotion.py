@@ -42,19 +42,10 @@ def judge_by_baselines(
     `baselines` are their top-1 on the same clips. Promoted if the head is not worse than the best
     of them by more than `threshold`.
     """
-    top1 = float(hits.mean())
     name = max(baselines, key=lambda name: baselines[name])
-    difference = top1 - baselines[name]
-    promoted = difference >= -threshold - 1e-9
-    return Verdict(
-        promoted=promoted,
-        why=f"beside {name} ({baselines[name]:.3f}) the difference ({difference:+.3f}) "
-        f"is {'not ' * promoted}below {-threshold:+.3f}",
-        clips=len(hits),
-        groups=len(set(groups)),
-        top1=top1,
-        classes=tuple(_classes(hits, None, labels)),
-    )
+    difference = float(hits.mean()) - baselines[name]
+    what = f"beside {name} ({baselines[name]:.3f}) the difference"
+    return _verdict(what, difference, threshold, _figures(hits, None, labels, groups))
 
 
 def judge(
@@ -66,29 +57,35 @@ def judge(
     low end of the paired interval over `groups` (n,) is not below −`threshold`. With fewer than
     five groups there is no interval, and the difference itself decides.
     """
-    number = len(set(groups))
-    figures: dict[str, Any] = {
-        "clips": len(hits),
-        "groups": number,
-        "top1": float(hits.mean()),
-        "classes": tuple(_classes(hits, rival, labels)),
-    }
+    figures = _figures(hits, rival, labels, groups)
+    number = figures["groups"]
     if rival is None:
         return Verdict(promoted=True, why="there is no accepted run to hold it against", **figures)
     difference = hits.astype(float) - rival.astype(float)
-    figures |= {
-        "accepted_top1": float(rival.mean()),
-        "difference": float(difference.mean()),
-    }
-    if number < LEAST_GROUPS:
-        held, what = float(difference.mean()), f"no interval over {number} groups, the difference"
-    else:
-        low, high = bootstrap_interval(difference, groups)
-        figures |= {"low": low, "high": high}
-        held, what = low, f"the low end of the 95 % interval over {number} groups"
+    held = float(difference.mean())
+    figures |= {"accepted_top1": float(rival.mean()), "difference": held}
+    what = f"no interval over {number} groups, the difference"
+    if number >= LEAST_GROUPS:
+        held, high = bootstrap_interval(difference, groups)
+        figures |= {"low": held, "high": high}
+        what = f"the low end of the 95 % interval over {number} groups"
+    return _verdict(what, held, threshold, figures)
+
+
+def _verdict(what: str, held: float, threshold: float, figures: dict[str, Any]) -> Verdict:
     promoted = held >= -threshold - 1e-9
     why = f"{what} ({held:+.3f}) is {'not ' * promoted}below {-threshold:+.3f}"
     return Verdict(promoted=promoted, why=why, **figures)
+
+
+def _figures(hits: Hits, rival: Hits | None, labels: Names, groups: Names) -> dict[str, Any]:
+    """What every verdict names."""
+    return {
+        "clips": len(hits),
+        "groups": len(set(groups)),
+        "top1": float(hits.mean()),
+        "classes": tuple(_classes(hits, rival, labels)),
+    }
 
 
 def _classes(hits: Hits, rival: Hits | None, labels: Names) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.heads.compare import test_set_key
-from pipeline.heads.digest import json_digest
 from pipeline.heads.identity import NOT_COMPARED, Identity
 from pipeline.heads.run_folder import read_config, read_metrics
 from pipeline.heads.work_folder import RunState, run_state
+from pipeline.plain import json_digest
 
 PARTS = ("test", "validation", "test_set", "test_views", "baseline")
 """The parts of `metrics.json` that are summed up."""
@@ -44,14 +44,9 @@ class Repeats:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {
-            "name": self.name,
-            "head": self.head,
-            "runs": list(self.runs),
-            "seeds": list(self.seeds),
-            "same_test": self.same_test,
-            **self.figures,
-        }
+        values = asdict(self)
+        figures: dict[str, Any] = values.pop("figures")
+        return values | figures
 
     def line(self) -> tuple[str | int, ...]:
         """A line of a table under `COLUMNS`: mean ± spread (low to high)."""
@@ -61,12 +56,8 @@ class Repeats:
 
     def _text(self, part: str, name: str) -> str:
         value = self.figures.get(part, {}).get(name)
-        if value is None:
-            return ""
-        return (
-            f"{value['mean']:.3f} ± {value['spread']:.3f} "
-            f"({value['low']:.3f} to {value['high']:.3f})"
-        )
+        form = "{mean:.3f} ± {spread:.3f} ({low:.3f} to {high:.3f})"
+        return form.format(**value) if value else ""
 
 
 def repeats_among(folders: Sequence[Path]) -> list[Repeats]:
@@ -90,17 +81,18 @@ def seeded_name(name: str, seed: int) -> str:
 
 
 def _repeats(runs: Mapping[int, Path]) -> Repeats:
-    ordered = dict(sorted(runs.items()))
-    metrics = [read_metrics(run) for run in ordered.values()]
+    seeds, folders = zip(*sorted(runs.items()), strict=True)
+    metrics = [read_metrics(run) for run in folders]
+    parts = [part for part in PARTS if part in metrics[0]]
+    names = tuple(run.name for run in folders)
     return Repeats(
-        name=_common_name([run.name for run in ordered.values()]),
+        # What the names are but for `-seed=N`; all of them where that is not one name.
+        name=", ".join(sorted({re.sub(r"-seed=\d+", "", name) for name in names})),
         head=str(metrics[0]["head"]),
-        runs=tuple(run.name for run in ordered.values()),
-        seeds=tuple(ordered),
-        same_test=len({test_set_key(run) for run in ordered.values()}) == 1,
-        figures={
-            part: _spreads([run[part] for run in metrics]) for part in PARTS if part in metrics[0]
-        },
+        runs=names,
+        seeds=seeds,
+        same_test=len({test_set_key(run) for run in folders}) == 1,
+        figures={part: _spreads([run[part] for run in metrics]) for part in parts},
     )
 
 
@@ -135,8 +127,3 @@ def _recipe(folder: Path) -> str | None:
         return None
     asked = {k: v for k, v in config["asked"].items() if k not in (*NOT_COMPARED, "seed")}
     return json_digest([identity.made_of, dict(identity.head), asked])
-
-
-def _common_name(names: Sequence[str]) -> str:
-    """What the names are but for `-seed=N`; all of them where that is not one name."""
-    return ", ".join(sorted({re.sub(r"-seed=\d+", "", name) for name in names}))

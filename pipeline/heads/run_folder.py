@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.epochs import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicted_classes
-from pipeline.heads.source import Rows
+from pipeline.heads.source import Rows, class_numbers
 from pipeline.heads.splits import PARTS, Split
-from pipeline.plain import read_table, write_rows, write_table
+from pipeline.plain import read_json, read_table, write_rows, write_table
 
 FORMAT = "pixels-once/run"
 FORMAT_VERSION = 1
@@ -27,19 +26,18 @@ CHECKPOINT = "checkpoint"
 DONE = "metrics.json"
 """A folder with it holds the figures of a trained head; plots may be written after it."""
 CLIPS = "clips.csv"
+HOW = ("how", "seed", "fold", "folds", "test_set")
+"""How a split was chosen; older versions recorded no `test_set`."""
 COLUMNS = ("row", "video_id", "label", "group", "part", "fold", "sha256", "digest")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's `config.json`; raises `ConfigError` if it is damaged, not a run's, or too new."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{folder} is not a run, it has no config.json: name a folder that `train` made"
-        ) from None
-    except ValueError:
-        raise ConfigError(f"{folder}/config.json is damaged: train again") from None
+    config = read_json(
+        folder / "config.json",
+        absent=f"{folder} is not a run, it has no config.json: name a folder that `train` made",
+        damaged=f"{folder}/config.json is damaged: train again",
+    )
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ConfigError(f"{folder}/config.json is not a run's: name a folder that `train` made")
     if config.get("format_version", 0) > FORMAT_VERSION:
@@ -57,14 +55,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """A run's `metrics.json`; raises `ConfigError` if it is missing or damaged."""
-    try:
-        metrics: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{folder} has no {DONE}: its training has not ended, resume it"
-        ) from None
-    except ValueError:
-        raise ConfigError(f"{folder / DONE} is damaged: restore the file or train again") from None
+    metrics: dict[str, Any] = read_json(
+        folder / DONE,
+        absent=f"{folder} has no {DONE}: its training has not ended, resume it",
+        damaged=f"{folder / DONE} is damaged: restore the file or train again",
+    )
     return metrics
 
 
@@ -123,16 +118,13 @@ def class_probabilities(
     predictions: pd.DataFrame, classes: Sequence[str]
 ) -> tuple[Probabilities, Labels]:
     """(probabilities (n, classes) float32, labels (n,) int64) of a table of predictions."""
-    index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([index[str(name)] for name in predictions["label"]], dtype=np.int64)
-    return predictions[[f"p:{name}" for name in classes]].to_numpy(dtype=np.float32), labels
+    probabilities = predictions[[f"p:{name}" for name in classes]].to_numpy(dtype=np.float32)
+    return probabilities, class_numbers(predictions, classes)
 
 
 def split_record(clips: Clips, split: Split) -> dict[str, Any]:
     """The split with rows, digests and video ids of each part, as plain JSON values."""
-    record: dict[str, Any] = {
-        name: getattr(split, name) for name in ("how", "seed", "fold", "folds", "test_set")
-    }
+    record: dict[str, Any] = {name: getattr(split, name) for name in HOW}
     for name in PARTS:
         at = clips.positions(getattr(split, name))
         record[name] = {
@@ -150,17 +142,12 @@ def split_records(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def recorded_splits(config: Mapping[str, Any]) -> list[Split]:
     """The splits that a run's `config.json` records."""
-    return [
-        Split(
-            **{name: np.asarray(record[name]["rows"], dtype=np.int64) for name in PARTS},
-            how=str(record["how"]),
-            seed=int(record["seed"]),
-            fold=int(record["fold"]),
-            folds=int(record["folds"]),
-            test_set=str(record.get("test_set", "")),
-        )
-        for record in split_records(config)
-    ]
+    splits = []
+    for record in split_records(config):
+        values = {name: record[name] for name in HOW if name in record}
+        values |= {name: np.asarray(record[name]["rows"], dtype=np.int64) for name in PARTS}
+        splits.append(Split(**values))
+    return splits
 
 
 def write_clips(out: Path, clips: Clips, splits: Sequence[Split], tested: Rows) -> None:

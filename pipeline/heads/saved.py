@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,11 @@ import numpy as np
 
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, first_line
-from pipeline.heads.digest import head_digest
 from pipeline.heads.inference import predict_batch
 from pipeline.heads.lean import keras
 from pipeline.heads.run_folder import DONE, read_config, read_metrics
 from pipeline.heads.source import Array, Float32, Mask, SequenceSource
+from pipeline.heads.splits import PARTS
 from pipeline.spec import differing
 
 
@@ -33,7 +35,7 @@ class Run:
     first_stage: Mapping[str, Any]
     steps: int
     shape: tuple[int, ...]
-    batch: int = field(default=32)
+    batch: int = 32
 
     def __repr__(self) -> str:
         return (
@@ -50,16 +52,11 @@ class Run:
         """
         features, mask = np.asarray(features), np.asarray(mask, dtype=bool)
         self._check(features, mask)
-        parts = [
-            predict_batch(
-                self.model,
-                features[start : start + self.batch],
-                mask[start : start + self.batch],
-                self.batch,
-            )
-            for start in range(0, len(features), self.batch)
-        ]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
+        parts = [np.zeros((0, len(self.classes)), np.float32)]
+        for start in range(0, len(features), self.batch):
+            part = slice(start, start + self.batch)
+            parts.append(predict_batch(self.model, features[part], mask[part], self.batch))
+        return np.concatenate(parts)
 
     def require_same_spec(self, source: SequenceSource) -> None:
         """Raises `SpecMismatch` if a source's features are not those that this head reads."""
@@ -74,19 +71,17 @@ class Run:
 
     def moved_on(self, source: SequenceSource) -> list[str]:
         """The ids of clips of this run whose features the store no longer holds as they were."""
-        record = self.config["split"]
+        parts = [self.config["split"][part] for part in PARTS]
+        ids = [str(video) for part in parts for video in part["video_ids"]]
+        digests = [int(digest) for part in parts for digest in part["digests"]]
         table = source.table()
         rows_of = dict(zip(table["video_id"].astype(str), table.index.astype(int), strict=True))
-        known = [
-            (str(video), rows_of.get(str(video), -1), int(digest))
-            for part in ("train", "validation", "test")
-            for video, digest in zip(
-                record[part]["video_ids"], record[part]["digests"], strict=True
-            )
+        there = [video for video in ids if video in rows_of]
+        found = np.asarray(source.digests([rows_of[video] for video in there])).tolist()
+        now = dict(zip(there, found, strict=True))
+        return [
+            video for video, digest in zip(ids, digests, strict=True) if now.get(video) != digest
         ]
-        there = [row for _, row, _ in known if row >= 0]
-        now = dict(zip(there, np.asarray(source.digests(there)).tolist(), strict=True))
-        return [video for video, row, digest in known if now.get(row) != digest]
 
     def _check(self, features: Array, mask: Mask) -> None:
         wanted = (self.steps, *self.shape)
@@ -142,6 +137,20 @@ def load_run(folder: Path | str) -> Run:
         steps=int(config["steps"]),
         shape=tuple(config["shape"]),
     )
+
+
+def head_digest(model: Any, classes: Sequence[str]) -> str:
+    """SHA-256 (hex) over the class names in their order, then each weight's shape, dtype and bytes.
+
+    Equal for a model that was saved and loaded; names of layers and the states of dropouts do not
+    count. `metrics.json` keeps it, so that a loaded head can be compared with the one that was trained.
+    """
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for weight in model.get_weights():
+        array = np.ascontiguousarray(weight)
+        digest.update(json.dumps([list(array.shape), str(array.dtype)]).encode())
+        digest.update(array.view(np.uint8).reshape(-1).data if array.size else b"")
+    return digest.hexdigest()
 
 
 def _require_consistent(

@@ -6,12 +6,14 @@ A split separates neither clips of one group (`group_names`) nor clips of equal 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from pipeline.errors import ConfigError
 
 READY = 1
 """The status of a row whose features may be used (format version 1)."""
@@ -83,6 +85,18 @@ def normalised(table: pd.DataFrame) -> pd.DataFrame:
 def texts(table: pd.DataFrame, column: str) -> Names:
     """A column of a table as text, (clips,)."""
     return table[column].astype(str).to_numpy(dtype=object)
+
+
+def class_numbers(clips: pd.DataFrame, classes: Sequence[str]) -> Rows:
+    """Each clip's label as its place in `classes`, (clips,); raises `ConfigError` if one is not in it."""
+    labels = clips["label"].astype(str)
+    numbers = pd.Index(classes).get_indexer(pd.Index(labels)).astype(np.int64)
+    if (numbers < 0).any():
+        raise ConfigError(
+            f"the label {min(labels[numbers < 0])!r} is not among the {len(classes)} classes: "
+            "name it in classes"
+        )
+    return numbers
 
 
 def contents(clips: pd.DataFrame) -> Names:

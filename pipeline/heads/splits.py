@@ -75,8 +75,12 @@ def make_split(
         where = cuts.given_split(free, seed, share, test=not test_set)
     else:
         shares = (1 - share, share) if test_set else tuple(fractions)
-        if resolved == "grouped":
-            _require_groups(free, sum(part > 0 for part in shares))
+        parts, groups = sum(part > 0 for part in shares), len(set(group_names(free)))
+        if resolved == "grouped" and groups < parts:
+            raise ConfigError(
+                f"{parts} parts need at least {parts} groups, these clips have {groups}: "
+                "use split=stratified or add source videos"
+            )
         cut = cuts.by_groups if resolved == "grouped" else cuts.stratified
         where = cut(free, shares, seed)
     rows = free.index.to_numpy(dtype=np.int64)
@@ -129,16 +133,8 @@ def make_folds(
         where = np.full(len(clips), 2, dtype=np.int64)
         rest = tested_in != fold
         where[rest] = cuts.by_groups(clips[rest], (1 - share, share), seed + fold)
-        train, validation, test = (rows[where == part] for part in range(3))
-        split = Split(
-            train=train,
-            validation=validation,
-            test=test,
-            how=how,
-            seed=seed,
-            fold=fold,
-            folds=folds,
-        )
+        parts = {name: rows[where == part] for part, name in enumerate(PARTS)}
+        split = Split(**parts, how=how, seed=seed, fold=fold, folds=folds)
         splits.append(_as_split(clips, split))
     return splits
 
@@ -191,8 +187,7 @@ def split_notes(
             f"{alone} of {len(clips)} clips have no group: each counts as a group of its own"
         )
     if resolved == "given":
-        parts = cuts.given_parts(clips)
-        if missing := parts.count(""):
+        if missing := cuts.given_parts(clips).count(""):
             notes.append(
                 f"{missing} of {len(clips)} clips have no split: they are neither trained on nor "
                 "tested"
@@ -218,41 +213,26 @@ def _checked(table: pd.DataFrame, fractions: Sequence[float]) -> pd.DataFrame:
             f"fractions are {tuple(fractions)}: give three shares for train, validation and test"
         )
     clips = usable(normalised(table)).sort_index()
-    classes = sorted(set(clips["label"]))
-    if len(classes) < 2:
+    if (classes := clips["label"].nunique()) < 2:
         raise ConfigError(
-            f"the {len(clips)} usable clips have {len(classes)} class"
-            f"{'' if len(classes) == 1 else 'es'}: a head needs at least two"
+            f"the {len(clips)} usable clips have {classes} class{'es' * (classes != 1)}: "
+            "a head needs at least two"
         )
     return clips
-
-
-def _require_groups(clips: pd.DataFrame, parts: int) -> None:
-    distinct = len(set(group_names(clips)))
-    if distinct < parts:
-        raise ConfigError(
-            f"{parts} parts need at least {parts} groups, these clips have {distinct}: "
-            "use split=stratified or add source videos"
-        )
 
 
 def _as_split(clips: pd.DataFrame, split: Split) -> Split:
     """The split; raises `ConfigError` if a part has no clips, or a tested class is not trained on."""
     labels = clips["label"].astype(str)
-    sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
-    for name, size in sizes.items():
-        if not size:
+    classes = {name: set(labels[clips.index.isin(getattr(split, name))]) for name in PARTS}
+    for name in PARTS:
+        if not classes[name]:
             raise ConfigError(
                 f"the {split.how} split of {len(clips)} clips leaves no clip for {name}: "
                 "add clips or choose another split"
             )
-    trained = set(labels[clips.index.isin(split.train)])
-    untrained = {
-        name: set(labels[clips.index.isin(getattr(split, name))]) - trained
-        for name in ("test", "validation")
-    }
-    for name, absent in untrained.items():
-        if absent:
+    for name in ("test", "validation"):
+        if absent := classes[name] - classes["train"]:
             label = min(absent)
             raise ConfigError(_untrained(split, name, label, clips[labels == label]))
     return split
@@ -260,13 +240,13 @@ def _as_split(clips: pd.DataFrame, split: Split) -> Split:
 
 def _untrained(split: Split, part: str, label: str, clips: pd.DataFrame) -> str:
     """Why no clip of a class is trained on, and what to do about it."""
-    whose = "data's own" if split.how == "given" else split.how
-    fact = f"the {whose} split has {label} in its {part} clips only"
     if split.test_set and part == "test":
         return (
             f"{label} is in the test set {split.test_set} only: add training clips of {label}, of "
             "other groups"
         )
+    whose = "data's own" if split.how == "given" else split.how
+    fact = f"the {whose} split has {label} in its {part} clips only"
     if split.how == "given":
         return f"{fact}: give it training clips, or take its clips out"
     if split.how == "stratified":

@@ -1,4 +1,4 @@
-"""Masked mean and scale of the training rows' features: what a head normalises by."""
+"""Mean and scale of features: what a head normalises by, and what clips are compared under."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Self
 import numpy as np
 
 from pipeline.heads.clips import Clips
-from pipeline.heads.source import Float32, Float64, Rows
+from pipeline.heads.source import Array, Float32, Float64, Rows
 
+BLOCK = 4096
+"""Vectors that are made float32 at a time: bounds memory, whatever the store's size."""
 FLOOR = 0.05
 """No channel is divided by less than this share of the median channel's deviation, so a channel
 that is almost always 0 (17 % of random features vanish in float16) does not dominate."""
@@ -18,7 +20,7 @@ that is almost always 0 (17 % of random features vanish in float16) does not dom
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Statistics:
-    """`mean` and `scale`, both (channels,) float32: a head sees (x − mean) · scale."""
+    """`mean` and `scale`, both (channels,) float32: x is seen, or compared, as (x − mean) · scale."""
 
     mean: Float32
     scale: Float32
@@ -30,6 +32,29 @@ class Statistics:
     def neutral(cls, channels: int) -> Self:
         """Statistics that change nothing."""
         return cls(mean=np.zeros(channels, np.float32), scale=np.ones(channels, np.float32))
+
+    @classmethod
+    def of(cls, vectors: Array) -> Self:
+        """The statistics of these vectors (n, channels); constant channels are ignored."""
+        count = max(len(vectors), 1)
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(vectors), BLOCK)]
+        total, squares = np.zeros(vectors.shape[1]), np.zeros(vectors.shape[1])
+        for block in blocks:
+            total += vectors[block].sum(axis=0, dtype=np.float64)
+        mean = (total / count).astype(np.float32)
+        for block in blocks:
+            gap = vectors[block] - mean
+            squares += np.square(gap, dtype=np.float32).sum(axis=0, dtype=np.float64)
+        return cls(mean=mean, scale=scale_of(np.sqrt(squares / count)))
+
+    def unit(self, vectors: Array) -> Float32:
+        """The scaled vectors (n, channels) at length 1; a vector at the mean stays 0."""
+        scaled = np.array(vectors, np.float32)
+        scaled -= self.mean
+        scaled *= self.scale
+        lengths = np.sqrt(np.einsum("nc,nc->n", scaled, scaled))[:, None]
+        scaled /= np.maximum(lengths, 1e-12)
+        return scaled
 
 
 def channels_of(shape: Sequence[int]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.heads.neighbours import Scaling, look_alikes, nearest, project, same_class_share
+from pipeline.heads.neighbours import look_alikes, nearest, project, same_class_share
+from pipeline.heads.statistics import Statistics
 
 
 def clouds(
@@ -21,7 +22,7 @@ def clouds(
 
 def test_the_nearest_are_those_of_a_plain_loop() -> None:
     vectors, _ = clouds()
-    scaling = Scaling.of(vectors)
+    scaling = Statistics.of(vectors)
     unit = scaling.unit(vectors)
     places, cosines = nearest(vectors, vectors[7], count=5, scaling=scaling, leave_out=7)
     plain = sorted(
@@ -33,13 +34,13 @@ def test_the_nearest_are_those_of_a_plain_loop() -> None:
 
 def test_a_clip_is_its_own_nearest_unless_left_out() -> None:
     vectors, _ = clouds()
-    places, cosines = nearest(vectors, vectors[3], count=1, scaling=Scaling.of(vectors))
+    places, cosines = nearest(vectors, vectors[3], count=1, scaling=Statistics.of(vectors))
     assert (places[0], round(float(cosines[0]), 5)) == (3, 1.0)
 
 
 def test_more_is_asked_for_than_there_is() -> None:
     vectors, _ = clouds(per_class=2, classes=2)
-    found, _ = nearest(vectors, vectors[0], count=99, scaling=Scaling.of(vectors), leave_out=0)
+    found, _ = nearest(vectors, vectors[0], count=99, scaling=Statistics.of(vectors), leave_out=0)
     assert sorted(found.tolist()) == [1, 2, 3]
 
 

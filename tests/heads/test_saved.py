@@ -12,8 +12,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.digest import head_digest
-from pipeline.heads.saved import load_run
+from pipeline.heads.saved import head_digest, load_run
 from pipeline.heads.training import train
 from pipeline.heads.zoo import build_head
 from tests.heads.sources import rising_or_falling
