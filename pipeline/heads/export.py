@@ -57,7 +57,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     the Keras model on random sequences of several lengths (tolerance 1e-4 in probability; bfloat16
     heads are exported as float32, and compared as such). The JSON file beside it holds what is needed to
     serve it: labels, spec and preprocessing, and with which options it was compared;
-    ONNX and OpenVINO files carry the same within (`pipeline.heads.export`).
+    ONNX and OpenVINO files carry the same within (`write_metadata`).
     Nothing is left under `path` unless all of it succeeded.
 
     Raises `ConfigError` for a format that is unknown, or whose package is not installed, or into
@@ -66,6 +66,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     path = Path(path)
     _require(format, path)
     beside = path / SIDECAR if format == "saved_model" else path.with_suffix(".json")
+    description, options = _description(run), OPTIONS.get(format, {})
     model = for_inference(run.model)
     features, mask = _probe(run)
     wanted = np.asarray(model.predict_on_batch({"features": features, "mask": mask}))
@@ -74,9 +75,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
         export = Path(making) / path.name
         try:
             _WRITERS[format](model, export)
-            write_metadata(
-                export, format, _description(run) | {"runtime_options": OPTIONS.get(format, {})}
-            )
+            write_metadata(export, format, description | {"runtime_options": options})
             got = _READERS[format](export, features, mask)
         except Exception as error:  # every converter has errors of its own
             raise ConfigError(
@@ -91,15 +90,13 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
             )
         compared = Compared(
             runtime=RUNTIMES[format],
-            options=OPTIONS.get(format, {}),
+            options=options,
             lengths=tuple(int(n) for n in mask.sum(axis=1)),
             trained_in=_trained_in(run.model),
             largest_difference=difference,
         )
-        write_json(
-            Path(making) / beside.relative_to(path.parent),
-            _description(run) | {"compared": asdict(compared)},
-        )
+        sidecar = Path(making) / beside.relative_to(path.parent)
+        write_json(sidecar, description | {"compared": asdict(compared)})
         # The model's own file is moved last: where it is, all that belongs to it is too.
         for entry in sorted(Path(making).iterdir(), key=lambda entry: entry.name == path.name):
             entry.rename(path.parent / entry.name)
@@ -246,11 +243,7 @@ _WRITERS = {
     "onnx": _by_keras("onnx"),
     "openvino": write_openvino,
 }
-_READERS = {
-    "saved_model": _read_saved_model,
-    "onnx": _read_onnx,
-    "openvino": _read_openvino,
-}
+_READERS = {"saved_model": _read_saved_model, "onnx": _read_onnx, "openvino": _read_openvino}
 
 
 def write_metadata(path: Path, format: str, description: Mapping[str, Any]) -> None:

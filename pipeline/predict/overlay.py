@@ -148,6 +148,3 @@ def _pictures(path: str, widest: int) -> Iterator[tuple[float, Picture]]:
 def _rate(timeline: Timeline) -> Fraction:
     rate = timeline.decoded / max(timeline.duration_s, 1e-3)
     return Fraction(min(max(rate, 1.0), 240.0)).limit_denominator(1001)
-
-
-__all__ = ["Painter", "write_gif", "write_overlay"]

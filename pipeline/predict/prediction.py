@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,27 +69,19 @@ def predict_clips(
         usable = {i: r.features for i, r in enumerate(results) if r.features is not None}
         probabilities = {}
         if usable:
-            predicted = run.predict(
-                np.stack(list(usable.values())), np.stack([results[i].mask for i in usable])
-            )
+            masks = np.stack([results[i].mask for i in usable])
+            predicted = run.predict(np.stack(list(usable.values())), masks)
             probabilities = dict(zip(usable, predicted, strict=True))
         for i, (clip, result) in enumerate(zip(group, results, strict=True)):
             if i not in probabilities:
                 yield Prediction(path=clip.path, reason=result.reason, detail=result.detail)
                 continue
+            seen = Prediction(path=clip.path, steps=int(result.mask.sum()), reason=result.reason)
             if predicted_classes(probabilities[i][None])[0] < 0:
-                yield Prediction(
-                    path=clip.path,
-                    steps=int(result.mask.sum()),
-                    reason="not_finite",
-                    detail="the head's probabilities of this clip are not numbers",
-                )
+                cause = "the head's probabilities of this clip are not numbers"
+                yield replace(seen, reason="not_finite", detail=cause)
                 continue
             order = np.argsort(-probabilities[i], kind="stable")
-            yield Prediction(
-                path=clip.path,
-                labels=tuple(run.classes[k] for k in order),
-                probabilities=tuple(float(probabilities[i][k]) for k in order),
-                steps=int(result.mask.sum()),
-                reason=result.reason,
-            )
+            labels = tuple(run.classes[k] for k in order)
+            sure = tuple(float(probabilities[i][k]) for k in order)
+            yield replace(seen, labels=labels, probabilities=sure)

@@ -19,6 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star", "x", "hexagon")
 MOST_LEGEND = 24
 MOST_CLASSES = 40
+CATEGORIES: dict[str, Any] = {"automargin": True, "type": "category"}
 
 
 def class_chart(table: pd.DataFrame) -> go.Figure:
@@ -45,11 +46,13 @@ def class_chart(table: pd.DataFrame) -> go.Figure:
             marker_color=COLOURS[number % len(COLOURS)],
             hovertemplate="%{y}: %{x} clips<extra>" + str(split) + "</extra>",
         )
-    figure.update_layout(barmode="stack", xaxis_title=unit, showlegend=len(counts.columns) > 1)
     return finished(
         figure,
         height=max(220, 90 + 22 * len(counts)),
-        yaxis={"automargin": True, "type": "category"},
+        barmode="stack",
+        xaxis_title=unit,
+        yaxis=CATEGORIES,
+        showlegend=len(counts.columns) > 1,
     )
 
 
@@ -67,8 +70,7 @@ def histogram(values: pd.Series, *, unit: str) -> go.Figure:
             hovertemplate="%{customdata[0]:.4~g} to %{customdata[1]:.4~g}: %{y} clips<extra></extra>",
         )
     )
-    figure.update_layout(xaxis_title=unit, yaxis_title="clips", bargap=0.03)
-    return finished(figure, height=230)
+    return finished(figure, height=230, xaxis_title=unit, yaxis_title="clips", bargap=0.03)
 
 
 def map_chart(feature_map: FeatureMap) -> go.Figure:
@@ -98,13 +100,14 @@ def map_chart(feature_map: FeatureMap) -> go.Figure:
             )
         )
     first, second = feature_map.shares
-    figure.update_layout(
+    return finished(
+        figure,
+        height=520,
         xaxis={"title": f"first component ({first:.0%})", "zeroline": False},
         yaxis={"title": f"second component ({second:.0%})", "zeroline": False},
         showlegend=1 < len(names) <= MOST_LEGEND,
         hovermode="closest",
     )
-    return finished(figure, height=520)
 
 
 def curves_chart(history: pd.DataFrame) -> go.Figure:
@@ -125,12 +128,8 @@ def curves_chart(history: pd.DataFrame) -> go.Figure:
                 line={"color": colour},
                 hovertemplate="epoch %{x}: %{y:.1%}<extra>" + name + "</extra>",
             )
-    figure.update_layout(
-        xaxis_title="epoch",
-        yaxis={"title": "top-1", "tickformat": ".0%", "range": [0, 1.02]},
-        hovermode="x unified",
-    )
-    return finished(figure, height=300)
+    yaxis = {"title": "top-1", "tickformat": ".0%", "range": [0, 1.02]}
+    return finished(figure, height=300, xaxis_title="epoch", yaxis=yaxis, hovermode="x unified")
 
 
 def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
@@ -153,22 +152,13 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
             hovertemplate="%{y} called %{x}: %{text} clips (%{z:.0%})<extra></extra>",
         )
     )
-    figure.update_layout(
-        xaxis={
-            "title": "predicted",
-            "type": "category",
-            "automargin": True,
-            "showticklabels": len(names) <= MOST_CLASSES,
-        },
-        yaxis={
-            "title": "true",
-            "type": "category",
-            "automargin": True,
-            "autorange": "reversed",
-            "showticklabels": len(names) <= MOST_CLASSES,
-        },
+    axis = CATEGORIES | {"showticklabels": len(names) <= MOST_CLASSES}
+    return finished(
+        figure,
+        height=300 if few else 480,
+        xaxis=axis | {"title": "predicted"},
+        yaxis=axis | {"title": "true", "autorange": "reversed"},
     )
-    return finished(figure, height=300 if few else 480)
 
 
 def board_chart(board: pd.DataFrame) -> go.Figure:
@@ -193,12 +183,8 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
             annotation={"text": "frame average", "y": 1, "yanchor": "bottom"},
             line_color="#888",
         )
-    figure.update_layout(
-        xaxis={"title": "top-1 on test clips", "tickformat": ".0%", "range": [0, 1]}
-    )
-    return finished(
-        figure, height=130 + 28 * len(board), yaxis={"automargin": True, "type": "category"}
-    )
+    xaxis = {"title": "top-1 on test clips", "tickformat": ".0%", "range": [0, 1]}
+    return finished(figure, height=130 + 28 * len(board), xaxis=xaxis, yaxis=CATEGORIES)
 
 
 def finished(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from pipeline.heads.measures import LEAST_GROUPS
 from pipeline.plain import json_text
 from pipeline.report import figures
-from pipeline.report.contents import ClipCard, Contents, RunView
+from pipeline.report.contents import Contents, RunView
 from pipeline.report.pictures import data_url
 
 _BOARD = {
@@ -238,21 +238,18 @@ def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
     base = run.metrics.get("baseline", {})
     if "frame_average" in base:
         words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"
-    curves = charts.add(
-        figures.curves_chart(run.history),
-        f"Accuracy of {run.name} over {len(run.history)} epochs, in training and validation.",
-    )
-    confusion = charts.add(
-        figures.confusion_chart(run.confusion),
-        f"Which classes {run.name} confuses on its test clips: {_worst(run.confusion)}",
-    )
-    mistakes: list[ClipCard] = list(run.mistakes)
     return {
         "name": run.name,
         "words": words,
-        "curves": curves,
-        "confusion": confusion,
-        "mistakes": mistakes,
+        "curves": charts.add(
+            figures.curves_chart(run.history),
+            f"Accuracy of {run.name} over {len(run.history)} epochs, in training and validation.",
+        ),
+        "confusion": charts.add(
+            figures.confusion_chart(run.confusion),
+            f"Which classes {run.name} confuses on its test clips: {_worst(run.confusion)}",
+        ),
+        "mistakes": run.mistakes,
     }
 
 
