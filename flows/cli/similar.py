@@ -164,8 +164,7 @@ def _draw(
     settings: Settings, source: Any, found: list[dict[str, Any]], pictures: Any, label: str
 ) -> None:
     import store
-    from pipeline.report.contents import ClipCard
-    from pipeline.report.pictures import save_grid
+    from pipeline.report.contents import ClipCard, save_grid
 
     drawn = found[:MOST_DRAWN]
     previews = store.read_previews(source.url, [one["row"] for one in drawn]) if drawn else []

@@ -17,8 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.neighbours import look_alikes, project
 from pipeline.plain import read_table
-from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
-from pipeline.report.pictures import middle
+from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView, middle
 from pipeline.spec import Spec
 
 MOST_FAILED = 60

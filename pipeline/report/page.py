@@ -16,8 +16,7 @@ from markupsafe import Markup
 from pipeline.heads.measures import LEAST_GROUPS
 from pipeline.plain import json_text
 from pipeline.report import figures
-from pipeline.report.contents import Contents, RunView
-from pipeline.report.pictures import data_url
+from pipeline.report.contents import Contents, RunView, data_url
 
 _BOARD = {
     "run": "run",

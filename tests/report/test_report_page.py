@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 
 from pipeline.features.previews import jpeg
-from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView
+from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView, save_grid
 from pipeline.report.page import render
-from pipeline.report.pictures import save_grid
 
 NASTY = '</script><script>alert("x")</script> & <b>"é" 🎬'
 
