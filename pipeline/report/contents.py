@@ -1,4 +1,4 @@
-"""What a report shows: plain frames, arrays and JPEG bytes, gathered by the caller; and pictures drawn."""
+"""What a report shows: plain frames, arrays and JPEG bytes, gathered by the caller; and their grid."""
 
 from __future__ import annotations
 
