@@ -229,7 +229,7 @@ def _install(stage: Stage, pace: float) -> None:
     import distributed
 
     import flows.extract.batches
-    import flows.extract.worker
+    import flows.extract.batches
     import store
     from benchmarks.null_cnn import NullCnn
     from pipeline.features import filling
@@ -253,7 +253,7 @@ def _install(stage: Stage, pace: float) -> None:
     fetching = FetchingDecoders(pool)
     extractor = Extractor(spec, cnn, fetching)
     made = FirstStage(cnn, pool, fetching, extractor)
-    flows.extract.worker._loaded[repr(stage)] = made
+    flows.extract.batches._loaded[repr(stage)] = made
     _spent_s.update(dict.fromkeys(PARTS, 0.0))
 
 

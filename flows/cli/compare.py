@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import print_json, print_over_seeds, print_table
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 from pipeline.errors import ConfigError
 
 EXAMPLES = """

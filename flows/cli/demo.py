@@ -15,7 +15,7 @@ from flows.cli import predict as predict_command
 from flows.cli import train as train_command
 from flows.cli.terminal import print_json
 from flows.settings import FeaturesSettings, TrainSettings
-from flows.settings.field import LARGEST_SEED, setting
+from flows.settings.resolve import LARGEST_SEED, setting
 
 EXAMPLES = "pixels-once demo"
 

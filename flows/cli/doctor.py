@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from flows.cli.terminal import console, print_json
 from flows.server.home import quiet_prefect
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 
 _SIGNS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
 

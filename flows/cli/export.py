@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli.terminal import print_json, progress_bar
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 from pipeline.errors import ConfigError
 
 _NAMES = {"saved_model": "saved_model", "onnx": "head.onnx", "openvino": "head.xml"}

@@ -28,7 +28,7 @@ def run(settings: Settings, *, json: bool) -> int:
     Request.of(settings)  # what cannot be is refused before a run's page shows it
     print(f"store: {settings.store}", file=sys.stderr)
     if find_server() is None:  # to start one takes longer than to see that there is nothing to do
-        from flows.extract.idle import run_idle
+        from flows.extract.setup import run_idle
 
         if (idle := run_idle(settings)) is not None:
             print_summary(idle, json=json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.forget import matching
 from flows.cli.terminal import print_json, print_table
-from flows.settings.field import LARGEST_SEED, setting
+from flows.settings.resolve import LARGEST_SEED, setting
 
 if TYPE_CHECKING:
     from pipeline.heads.clips import Clips
@@ -58,7 +58,7 @@ def run(settings: Settings, *, json: bool) -> int:
     """Write the set and say how many clips it has and keeps out; or list the store's sets."""
     import store
     from flows.train.flow import store_warnings
-    from flows.train.test_sets import require_name, write_test_set
+    from flows.train.promotion import require_name, write_test_set
     from pipeline.heads.clips import load_clips
 
     source = store.open(settings.store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from flows.cli.terminal import print_json, print_table
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 
 EXAMPLES = """
 pixels-once heads

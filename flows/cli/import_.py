@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 from pipeline.errors import ConfigError
 
 EXAMPLES = """

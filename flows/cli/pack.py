@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli.terminal import print_json, suggest
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 
 EXAMPLES = """
 pixels-once pack --store clips.zarr --out clips.zarr.zip

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import print_json, print_table
-from flows.settings.field import setting
-from flows.settings.resolve import require_file
+from flows.settings.resolve import require_file, setting
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Settings:
 
 def run(settings: Settings, *, json: bool) -> int:
     """Print the top-k labels of every clip with their probabilities, or one video's timeline."""
-    from flows.data.web import fetch, is_url
+    from flows.data.downloads import fetch_clip, is_url
 
     if not settings.run or not settings.video:
         missing = "--run" if not settings.run else "--video"
@@ -81,7 +80,7 @@ def run(settings: Settings, *, json: bool) -> int:
     if not is_url(settings.video):
         return _run(settings, settings.video, json=json)
     with tempfile.TemporaryDirectory(prefix="pixels-once-") as folder:
-        return _run(settings, str(fetch(settings.video, Path(folder))), json=json)
+        return _run(settings, str(fetch_clip(settings.video, Path(folder))), json=json)
 
 
 def _run(settings: Settings, video: str, *, json: bool) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from flows.cli.terminal import headline, print_json, print_table
 from flows.server.lifetime import prefect_server
 from flows.settings import RefreshSettings as Settings
-from flows.settings.refresh import resolved
+from flows.settings.training import resolved
 
 NOT_PROMOTED = 5
 

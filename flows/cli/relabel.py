@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.cli.terminal import print_json, print_table
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.cli.terminal import headline, print_json, progress_bar
-from flows.settings.field import LARGEST_SEED, setting
-from flows.settings.resolve import require_file
+from flows.settings.resolve import LARGEST_SEED, require_file, setting
 
 EXAMPLES = "pixels-once report --store clips.zarr --runs runs --out report.html"
 

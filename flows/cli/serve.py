@@ -10,7 +10,7 @@ from flows.cli import resolve
 from flows.cli.terminal import print_json
 from flows.server.home import quiet_prefect
 from flows.server.lifetime import find_server
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 from pipeline.errors import ConfigError
 
 EXAMPLES = """

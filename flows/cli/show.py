@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.cli.terminal import console, print_json, print_table
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 
 EXAMPLES = "pixels-once show --store clips.zarr"
 

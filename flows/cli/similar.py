@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
-from flows.settings.field import setting
-from flows.settings.resolve import require_file
+from flows.settings.resolve import require_file, setting
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flows.cli.terminal import print_json
 from flows.server.home import quiet_prefect
 from flows.server.lifetime import answers
-from flows.settings.field import setting
+from flows.settings.resolve import setting
 
 EXAMPLES = """
 pixels-once ui

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import headline, print_json, print_table
-from flows.settings.field import LARGEST_SEED, setting
+from flows.settings.resolve import LARGEST_SEED, setting
 
 if TYPE_CHECKING:
     import store

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.exchange.arrays import Foreign, array_of, open_npy, open_npz, readable
+from flows.exchange.arrays import (
+    Foreign,
+    array_of,
+    open_npy,
+    open_npz,
+    readable,
+    require_bounded_chunks,
+)
 from flows.exchange.entries import (
     MANIFEST,
     PICKLES,
@@ -22,7 +29,6 @@ from flows.exchange.entries import (
     entries_of_manifest,
     refuse_pickle,
 )
-from flows.exchange.hdf5 import require_bounded_chunks
 from flows.exchange.parquet import ParquetRows
 from flows.exchange.told import Told, told_of
 from pipeline.errors import ConfigError, UnreadableClip

@@ -19,10 +19,9 @@ from flows.extract.request import Request, with_store
 from flows.extract.setup import Prepared, count_rows, dry_run, find_clips, prepare
 from flows.extract.specs import require_batch, stage_of
 from flows.extract.summary import Summary, require_few_failed, require_reached
-from flows.server.cancelling import RunCancelled, end_open_tasks, is_scheduled
 from flows.server.run_client import own_run
 from flows.server.run_page import RunPage
-from flows.server.settling import settle_now
+from flows.server.settling import RunCancelled, end_open_tasks, is_scheduled, settle_now
 from flows.settings import FeaturesSettings
 from pipeline.engine import version
 from pipeline.features.backbones import family_of

@@ -16,14 +16,13 @@ from typing import Any
 from prefect_dask import DaskTaskRunner
 
 import store
-from flows.extract.batches import Batch, topic
+from flows.extract.batches import Batch, request_stop, send_logs, topic
 from flows.extract.commit import Committer, Totals
 from flows.extract.dispatch import Dispatch, worker_died
 from flows.extract.progress import Progress
-from flows.extract.worker import request_stop, send_logs
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
-from flows.server.cancelling import RunCancelled
+from flows.server.settling import RunCancelled
 from flows.stopping import on_signals, signals_of_a_run
 from store import Writer
 

@@ -22,8 +22,8 @@ from flows.extract.setup import Prepared
 from flows.extract.summary import Summary, stage_rows
 from flows.extract.worker_checks import check_of
 from flows.extract.workforce import Workforce
-from flows.server.cancelling import watched_for_cancelling
 from flows.server.run_page import RunPage
+from flows.server.settling import watched_for_cancelling
 from pipeline.features.stage import Stage
 from store import PENDING, Writer
 

@@ -13,7 +13,7 @@ from typing import Any
 from flows.extract.request import require_addresses, with_store
 from flows.names import label, named
 from flows.settings import FeaturesSettings, RefreshSettings
-from flows.settings.refresh import resolved
+from flows.settings.training import resolved
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import is_remote
 

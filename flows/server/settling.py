@@ -1,15 +1,20 @@
-"""Final states that the Prefect server did not receive: sent by the next run, by `ui` and by `serve`.
+"""How a run ends for the Prefect server: cancelled there, or an end that the server did not receive.
 
-A run whose process was killed cannot send its own, nor one that ended while no server answered. Only
+A run whose process was killed cannot send its own, nor one that ended while no server answered: the next
+run, `ui` and `serve` do. Only
 runs whose labels name a process of this host (`flows.server.processes`) are changed, and those whose
 final state waits in this Prefect home.
 """
 
 from __future__ import annotations
 
+import contextvars
 import json
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,6 +32,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed
 
@@ -142,3 +148,66 @@ def _end_crashed(client: Any) -> list[tuple[FlowRun, State[Any]]]:
             client.set_flow_run_state(run.id, state, force=True)
             ended_runs.append((run, state))
     return ended_runs
+
+
+_LOOK_EVERY_S = 1.0
+_ASKED = {StateType.CANCELLING, StateType.CANCELLED}
+
+
+class RunCancelled(Exception):
+    """This flow run was cancelled."""
+
+
+@contextmanager
+def watched_for_cancelling() -> Iterator[threading.Event]:
+    """An event that is set within seconds once someone cancels the flow run that this is in.
+
+    Prefect itself signals only runs that a worker or `serve` has started; this is for the others.
+    """
+    asked, over = threading.Event(), threading.Event()
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield asked
+        return
+    # Without the context a thread knows neither the server nor the client, and starts a server.
+    watch = partial(contextvars.copy_context().run, _watch, context.flow_run.id, asked, over)
+    thread = threading.Thread(target=watch, name="cancel-watch", daemon=True)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        thread.join(timeout=5)
+
+
+def is_scheduled() -> bool:
+    """Whether this flow run was made by a schedule, or by hand from a deployment."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
+
+
+def end_open_tasks() -> None:
+    """Mark the batches of this flow run that were cut off as cancelled: nothing else would."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with suppress(Exception):  # cosmetic: the store is whole either way
+        end_tasks(get_client(sync_client=True), context.flow_run.id, Cancelled())
+
+
+def _watch(flow_run: UUID, asked: threading.Event, over: threading.Event) -> None:
+    runs = [flow_run]
+    client: Any = get_client(sync_client=True)
+    patient = getattr(client, "patient_for", nullcontext)
+    with suppress(Exception):
+        parent = client.read_flow_run(flow_run).parent_task_run_id
+        if parent is not None:  # `features` inside `refresh`: either may be cancelled
+            above = client.read_task_run(parent).flow_run_id
+            runs += [above] if above is not None else []
+    with patient(0.0):
+        while not over.wait(_LOOK_EVERY_S):
+            # A server that does not answer for a while is no reason to stop the work.
+            with suppress(Exception):
+                if any(client.read_flow_run(run).state_type in _ASKED for run in runs):
+                    asked.set()
+                    return

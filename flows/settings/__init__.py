@@ -7,8 +7,7 @@ A TOML file (`--config`), the environment (`PIXELS_ONCE_FEATURES_VIDEOS=…`) an
 from __future__ import annotations
 
 from flows.settings.features import FeaturesSettings
-from flows.settings.refresh import RefreshSettings
-from flows.settings.training import SweepSettings, TrainingSettings, TrainSettings
+from flows.settings.training import RefreshSettings, SweepSettings, TrainingSettings, TrainSettings
 
 __all__ = [
     "FeaturesSettings",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.settings.field import MOST_PROCESSES, setting
+from flows.settings.resolve import MOST_PROCESSES, setting
 from pipeline.errors import ConfigError
 from pipeline.spec import NUMBERS, RULES, Sampling
 

@@ -1,4 +1,4 @@
-"""Settings of a command from a TOML file, the environment and flags, over their defaults.
+"""How a setting is declared, and resolved from a TOML file, the environment and flags over defaults.
 
 `tree` maps the name of every command, in whatever order, to its dataclass of settings.
 """
@@ -10,12 +10,39 @@ import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flows.encoding import is_utf8
 from pipeline.errors import ConfigError, nearest
+
+LARGEST_SEED = 2**32 - 1
+MOST_PROCESSES = 4096
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    least: float = 0,
+    most: float | None = None,
+) -> Any:
+    """A dataclass field with the words that `--help` prints for it.
+
+    least, most: the bounds of a number, inclusive. Numbers are never negative unless `least` is.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "metavar": metavar,
+        "least": least,
+        "most": most,
+    }
+    return field(default=default, metadata=metadata)
+
 
 ENVIRONMENT_PREFIX = "PIXELS_ONCE_"
 Tree = Mapping[str, type[Any]]

@@ -15,12 +15,12 @@ from prefect.states import Cancelled, Completed
 
 from flows.extract.flow import features
 from flows.names import key
-from flows.server.cancelling import is_scheduled
 from flows.server.run_client import own_run
 from flows.server.run_page import RunPage
+from flows.server.settling import is_scheduled
 from flows.settings import RefreshSettings, TrainSettings
-from flows.settings.refresh import features_settings, resolved, train_settings
 from flows.settings.resolve import check_settings
+from flows.settings.training import features_settings, resolved, train_settings
 from flows.stopping import Stopping, stopping
 from flows.train import promotion
 from flows.train.flow import (
@@ -33,8 +33,8 @@ from flows.train.flow import (
     store_warnings,
     train_config,
 )
+from flows.train.promotion import refreshed_set, with_test_set
 from flows.train.result import RefreshResult, Trained, publish
-from flows.train.test_sets import refreshed_set, with_test_set
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.leakage import require_unseen
 from pipeline.heads.measures import LEAST_GROUPS

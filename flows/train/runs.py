@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.names import key
 from flows.settings import TrainSettings
-from flows.settings.field import LARGEST_SEED
+from flows.settings.resolve import LARGEST_SEED
 from flows.train.flow import (
     Loaded,
     epoch_hooks,

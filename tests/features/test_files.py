@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.extract.idle import run_idle
+from flows.extract.setup import run_idle
 from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features import files

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import store
-from flows.extract.idle import run_idle
+from flows.extract.setup import run_idle
 from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
 from pipeline.features.catalog import discover

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.data.web import fetch, is_url
+from flows.data.downloads import fetch_clip, is_url
 from pipeline.errors import ConfigError
 from pipeline.predict.timeline import Segment, overlap
 from tests.flows.running import run_here
@@ -91,7 +91,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 @needs_web
 def test_a_url_is_fetched_to_a_file(server: str, tmp_path: Path) -> None:
     (tmp_path / "in 100% here").mkdir()
-    path = fetch(f"{server}/red%20clip.mp4", tmp_path / "in 100% here")
+    path = fetch_clip(f"{server}/red%20clip.mp4", tmp_path / "in 100% here")
     assert path.parent == tmp_path / "in 100% here"
     assert path.read_bytes() == (tmp_path / "red clip.mp4").read_bytes()
 
@@ -100,7 +100,7 @@ def test_a_url_is_fetched_to_a_file(server: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", ["nothing.mp4", ""])
 def test_a_url_without_a_video_is_one_sentence(server: str, page: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        fetch(f"{server}/{page}", tmp_path)
+        fetch_clip(f"{server}/{page}", tmp_path)
     assert "\n" not in str(caught.value)
     assert server in str(caught.value)
 

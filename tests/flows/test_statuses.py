@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.data import downloads
-from flows.data.web import fetch
+from flows.data.downloads import fetch_clip
 from flows.extract import cluster
 from flows.server.lifetime import find_server
 from pipeline.errors import exit_status
@@ -29,7 +29,7 @@ ASKED: dict[str, tuple[Callable[[Path], object], int]] = {
         lambda folder: downloads.download(f"{NOWHERE}/a.zip", folder / "a.zip", pause_s=0),
         4,
     ),
-    "a page with a video": (lambda folder: fetch(f"{NOWHERE}/page", folder), 4),
+    "a page with a video": (lambda folder: fetch_clip(f"{NOWHERE}/page", folder), 4),
     "ImageNet's weights": (lambda folder: resolve_weights("imagenet", "inception_v3"), 4),
 }
 
