@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+from flows.notices import notice
 
 scheduled = threading.Event()
 """Set in a process of a schedule: a signal that cuts its run off has cancelled it, it has not crashed."""
@@ -48,6 +49,16 @@ def signals_of_a_run() -> list[signal.Signals]:
     return [signal.SIGINT] + [signal.SIGTERM] * (RUN_BY_PREFECT not in os.environ)
 
 
+def stopped_status(by: str) -> int:
+    """The exit status of a command that was stopped by the signal of this name."""
+    return 143 if by == "SIGTERM" else 130
+
+
+def interrupt(number: int, frame: object = None) -> None:
+    """A handler of signals that raises `KeyboardInterrupt` with the signal's name."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 @contextlib.contextmanager
 def stopping() -> Iterator[Stopping]:
     """Turn the first Ctrl-C or SIGTERM into a set event; the second raises `KeyboardInterrupt`."""
@@ -58,7 +69,7 @@ def stopping() -> Iterator[Stopping]:
         asked.event.set()
         if again:
             raise KeyboardInterrupt(asked.signal)
-        print("stopping after this batch (once more to stop at once)", file=sys.stderr)
+        notice("stopping after this batch (once more to stop at once)")
 
     with on_signals(handle, *signals_of_a_run()):
         yield asked

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -53,6 +54,12 @@ def keras_home() -> Path:
         return Path(named)
     readable = Path(os.path.expanduser("~")) / ".keras"
     return readable if readable.is_dir() else user_folder(".keras")
+
+
+def free_space(path: Path) -> tuple[Path, int]:
+    """The nearest folder above `path` that exists, or itself, and its disk's free bytes."""
+    folder = next(each for each in (path, *path.parents) if each.exists())
+    return folder, shutil.disk_usage(folder).free
 
 
 @functools.cache

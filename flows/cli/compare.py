@@ -53,19 +53,15 @@ def run(settings: Settings, *, json: bool) -> int:
     ranked: list[dict[str, Any]] = []
     for leaderboard in boards:
         rival = settings.against or _frame_average(leaderboard.table)
-        lines = []
-        for line in leaderboard.table.to_dict("records"):
+        lines = leaderboard.table.to_dict("records")
+        for line in lines:
             if rival and line["run"] != rival:
                 # Another board's run: tested on the same clips under other labels, or on others.
                 with contextlib.suppress(ConfigError):
-                    line["against"] = {
-                        "run": rival,
-                        **paired_difference(folder / str(line["run"]), folder / rival),
-                    }
-            lines.append(line)
+                    paired = paired_difference(folder / str(line["run"]), folder / rival)
+                    line["against"] = {"run": rival, **paired}
         ranked.append({"test_set": leaderboard.test_set, "runs": lines})
-    shown = [folder / str(line["run"]) for board in ranked for line in board["runs"]]
-    seeds = repeats_among(shown)
+    seeds = repeats_among([folder / str(name) for board in boards for name in board.table["run"]])
     if json:
         print_json(
             {
@@ -93,11 +89,12 @@ def _of_test_set(boards: list[Leaderboard], settings: Settings) -> list[Leaderbo
 
     if not settings.test_set:
         return boards
-    chosen = []
-    for board in boards:
-        config = read_config(Path(settings.runs) / str(board.table["run"].iloc[0]))
-        if config["split"].get("test_set", "") == settings.test_set:
-            chosen.append(board)
+    first_runs = (Path(settings.runs) / str(board.table["run"].iloc[0]) for board in boards)
+    chosen = [
+        board
+        for board, run in zip(boards, first_runs, strict=True)
+        if read_config(run)["split"].get("test_set", "") == settings.test_set
+    ]
     if not chosen:
         raise ConfigError(
             f"no finished run in {settings.runs} was tested on the test set {settings.test_set!r}: "

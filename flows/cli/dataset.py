@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
@@ -60,15 +60,7 @@ def run(settings: Settings, *, json: bool) -> int:
             on_progress=progress,
         )
     if json:
-        print_json(
-            {
-                "name": settings.name,
-                "videos": str(got.videos),
-                "ucf_splits": str(got.ucf_splits) if got.ucf_splits else "",
-                "clips": got.clips,
-                "classes": got.classes,
-            }
-        )
+        print_json({"name": settings.name, **asdict(got), "ucf_splits": got.ucf_splits or ""})
         return 0
     headline(f"{got.videos}: {got.clips:,} clips in {got.classes} classes")
     splits = ("--ucf-splits", got.ucf_splits) if got.ucf_splits else ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json as json_format
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from flows.cli import features as features_command
 from flows.cli import predict as predict_command
 from flows.cli import train as train_command
 from flows.cli.terminal import print_json
+from flows.notices import notice
 from flows.settings import FeaturesSettings, TrainSettings
 from flows.settings.resolve import LARGEST_SEED, setting
 
@@ -50,42 +50,34 @@ def run(settings: Settings, *, json: bool) -> int:
     )
 
     def features_step() -> int:
-        _say("1 of 3 · features: six actions, of which pairs differ only in the order of time")
+        notice("\n1 of 3 · features: six actions, of which pairs differ only in the order of time")
         features = FeaturesSettings(store=settings.store, weights=settings.weights)
         return features_command.run(features, json=json)
 
     def train_step() -> int:
-        _say("2 of 3 · train: an LSTM that reads the 40 steps in their order")
+        notice("\n2 of 3 · train: an LSTM that reads the 40 steps in their order")
         return train_command.run(train, json=json)
 
     def predict_step() -> int:
-        _say("3 of 3 · predict: a clip that the head has not been trained on")
-        clip = _test_clip(run_folder)
+        from flows.extract.request import DEMO_CLIPS
+
+        notice("\n3 of 3 · predict: a clip that the head has not been trained on")
+        config = json_format.loads((run_folder / "config.json").read_text())
+        clip = Path(DEMO_CLIPS) / config["split"]["test"]["video_ids"][0]
         return predict_command.run(
             predict_command.Settings(run=str(run_folder), video=str(clip), top=3), json=json
         )
 
-    steps = {"features": features_step, "train": train_step, "predict": predict_step}
-    if not json:
-        return next((status for step in steps.values() if (status := step())), 0)
     results: dict[str, Any] = {}
     status = 0
-    for step_name, step in steps.items():
-        with contextlib.redirect_stdout(io.StringIO()) as output:
+    for step in (features_step, train_step, predict_step):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output) if json else contextlib.nullcontext():
             status = step()
-        results[step_name] = json_format.loads(output.getvalue())
+        if json:
+            results[step.__name__.removesuffix("_step")] = json_format.loads(output.getvalue())
         if status:
             break
-    print_json(results)
+    if json:
+        print_json(results)
     return status
-
-
-def _test_clip(folder: Path) -> Path:
-    from flows.extract.request import DEMO_CLIPS
-
-    config = json_format.loads((folder / "config.json").read_text())
-    return Path(DEMO_CLIPS) / str(config["split"]["test"]["video_ids"][0])
-
-
-def _say(text: str) -> None:
-    print(f"\n{text}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 
-from flows.cli.terminal import console, print_json
+from flows.cli.terminal import console, headline, print_json
 from flows.server.home import quiet_prefect
 from flows.settings.resolve import setting
 
@@ -38,11 +38,9 @@ def run(settings: Settings, *, json: bool) -> int:
 
     quiet_prefect()
     lines = []
-    out = console()
+    out = console(quiet=json)
     for line in examine(**asdict(settings)):
         lines.append(line)
-        if json:
-            continue
         sign, style = _SIGNS[line.state]
         text = Text.assemble((sign, style), f"  {line.area:<9} {line.found}")
         out.print(text, soft_wrap=True)
@@ -52,10 +50,9 @@ def run(settings: Settings, *, json: bool) -> int:
     bad = sum(line.state == "bad" for line in lines)
     if json:
         print_json({"bad": bad, "lines": [asdict(line) for line in lines]})
-        return 4 if bad else 0
-    if bad:
-        out.print(f"{bad} to mend: see the lines marked →", style="bold")
+    elif bad:
+        headline(f"{bad} to mend: see the lines marked →")
     else:
-        out.print("this machine is ready", style="bold")
+        headline("this machine is ready")
         print("next: make features VIDEOS=your/clips STORE=clips.zarr")
     return 4 if bad else 0

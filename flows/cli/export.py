@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.cli.terminal import print_json, progress_bar
@@ -80,7 +80,7 @@ def _export_store(settings: Settings, *, json: bool) -> int:
             on_progress=show,
         )
     if json:
-        print_json({"out": result.out, "written": result.written, "kept": result.kept})
+        print_json(asdict(result))
         return 0
     print(f"{result.out}: {result.written:,} rows written and read back, {result.kept:,} kept")
     return 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.cli.terminal import headline, print_json, print_table, suggest
+from flows.notices import notice
 from flows.server.lifetime import find_server, prefect_server
 from flows.settings import FeaturesSettings as Settings
+from flows.stopping import stopped_status
 
 if TYPE_CHECKING:
     from flows.extract.summary import Summary
@@ -26,33 +27,26 @@ def run(settings: Settings, *, json: bool) -> int:
 
     settings = with_store(replace(settings, videos=without_signature(settings.videos)))
     Request.of(settings)  # what cannot be is refused before a run's page shows it
-    print(f"store: {settings.store}", file=sys.stderr)
+    notice(f"store: {settings.store}")
     if find_server() is None:  # to start one takes longer than to see that there is nothing to do
         from flows.extract.setup import run_idle
 
         if (idle := run_idle(settings)) is not None:
             print_summary(idle, json=json)
             return 0
-    with prefect_server(importing="flows.extract.flow") as server:
-        from prefect.exceptions import CancelledRun
-
+    with prefect_server(importing="flows.extract.flow"):
         from flows.extract.flow import features
         from flows.extract.summary import RunFailed
 
-        if server is not None and server.page:
-            print(f"watch: {server.page}", file=sys.stderr)
         status = 0
         try:
             summary = features(settings)
-        except CancelledRun as cancelled:
-            print(f"pixels-once features: {cancelled}", file=sys.stderr)
-            return 130
         except RunFailed as error:
-            print(f"pixels-once features: {error}", file=sys.stderr)
+            notice(f"pixels-once features: {error}")
             summary, status = error.summary, error.exit_status
     print_summary(summary, json=json)
     if summary.outcome == "interrupted":
-        return 143 if summary.stopped_by == "SIGTERM" else 130
+        return stopped_status(summary.stopped_by)
     return status
 
 

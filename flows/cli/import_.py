@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
 from flows.settings.resolve import setting
@@ -55,11 +55,7 @@ def run(settings: Settings, *, json: bool) -> int:
 
     if not settings.from_:
         raise ConfigError("import needs --from: a folder of .npy files, say")
-    rules = Rules(
-        store=settings.store, steps=settings.steps, long=settings.long, dtype=settings.dtype,
-        source=settings.source, sampling=settings.sampling, batch=settings.batch,
-        lease=settings.lease,
-    )  # fmt: skip
+    rules = Rules(**{item.name: getattr(settings, item.name) for item in fields(Rules)})
     with progress_bar("import", "rows") as show:
         result = import_clips(
             settings.from_,
@@ -70,15 +66,7 @@ def run(settings: Settings, *, json: bool) -> int:
         )
     failed = sum(result.failed.values())
     if json:
-        print_json(
-            {
-                "store": settings.store,
-                "ready": result.ready,
-                "kept": result.kept,
-                "failed": dict(result.failed),
-                "failures": result.failures,
-            }
-        )
+        print_json({"store": settings.store, **asdict(result), "failed": result.failed})
         return 0
     if failed:
         shown = [(f["id"], f["reason"], f["detail"]) for f in result.failures[:20]]

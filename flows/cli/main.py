@@ -18,8 +18,10 @@ from typing import Any
 
 from flows.cli import COMMANDS, module_of, resolve
 from flows.encoding import require_utf8_folder, use_utf8
+from flows.notices import notice
 from flows.server.home import spare_loopback
 from flows.settings.resolve import Parser, add_flags, unknown_flag
+from flows.stopping import interrupt, stopped_status
 from pipeline.errors import exit_status, nearest
 
 
@@ -35,23 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _usage(f"unknown command {command}{nearest(command, COMMANDS)}")
     parsed, unknown = _parser_of(command).parse_known_args(rest)
     if unknown:
-        print(
-            f"pixels-once: {unknown_flag(unknown[0], command, COMMANDS[command])}", file=sys.stderr
-        )
+        notice(f"pixels-once: {unknown_flag(unknown[0], command, COMMANDS[command])}")
         return 2
     options = vars(parsed)
-    config, json = options.pop("config"), options.pop("json")
-    traceback = options.pop("traceback")
+    config, json, traceback = (options.pop(name) for name in ("config", "json", "traceback"))
     spare_loopback()
-    previous = _terminate_as_interrupt()
+    previous = signal.signal(signal.SIGTERM, interrupt)
     shown, warnings.showwarning = warnings.showwarning, _one_line(warnings.showwarning)
     try:
         require_utf8_folder()
         settings = resolve(command, options, config=config)
         return int(module_of(command).run(settings, json=json))
-    except KeyboardInterrupt as interrupt:
-        print("stopped", file=sys.stderr)
-        return 143 if "SIGTERM" in interrupt.args else 130
+    except KeyboardInterrupt as cause:
+        notice("stopped")
+        return stopped_status(str(cause))
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pipeline.features.catalog.remote import without_secrets
 
         # A URL is shown without its signature or password.
-        print(f"pixels-once {command}: {without_secrets(str(error))}", file=sys.stderr)
+        notice(f"pixels-once {command}: {without_secrets(str(error))}")
         return status
     finally:
         warnings.showwarning = shown
@@ -75,18 +74,11 @@ def _one_line(show: Any) -> Any:
 
     def print_warning(message: Any, category: type[Warning], *location: Any, **more: Any) -> None:
         if category.__module__.startswith(("pipeline.", "store.")):
-            print(f"note: {message}", file=sys.stderr)
+            notice(f"note: {message}")
         else:
             show(message, category, *location, **more)
 
     return print_warning
-
-
-def _terminate_as_interrupt() -> Any:
-    def handle(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    return signal.signal(signal.SIGTERM, handle)
 
 
 def _without_command(words: Sequence[str]) -> int:
@@ -108,7 +100,7 @@ def _without_command(words: Sequence[str]) -> int:
 
 
 def _usage(message: str) -> int:
-    print(f"pixels-once: {message}\nSee `pixels-once --help`.", file=sys.stderr)
+    notice(f"pixels-once: {message}\nSee `pixels-once --help`.")
     return 2
 
 

@@ -36,12 +36,10 @@ def run(settings: Settings, *, json: bool) -> int:
     base = settings.store.rstrip("/").rsplit("/", 1)[-1]
     out = settings.out or (f"{base}.zip" if "://" in settings.store else f"{settings.store}.zip")
     source = store.open(settings.store)
-    sheet = datasheet_of(source, Path(out).name, license=settings.license, origin=settings.source)
+    told = {"license": settings.license, "origin": settings.source}
+    sheet = datasheet_of(source, Path(out).name, **told)
     size = store.pack(settings.store, out, readme=readme_of(sheet), datasheet=sheet)
-    packed = datasheet_of(
-        store.open(out), Path(out).name, license=settings.license, origin=settings.source
-    )
-    if packed != sheet:
+    if datasheet_of(store.open(out), Path(out).name, **told) != sheet:
         Path(out).unlink()
         raise store.StoreBusy(
             f"the store {settings.store} was written before it was packed: pack it again", None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import print_json, print_table
+from flows.notices import notice
 from flows.settings.resolve import require_file, setting
 from pipeline.errors import ConfigError
 
@@ -74,8 +75,6 @@ def run(settings: Settings, *, json: bool) -> int:
     if not settings.run or not settings.video:
         missing = "--run" if not settings.run else "--video"
         raise ConfigError(f"predict needs {missing}: e.g. --run runs/gru-clips --video new.mp4")
-    if settings.top < 1:
-        raise ConfigError(f"top is {settings.top}: give 1 or more")
     require_file("csv", settings.csv)
     if not is_url(settings.video):
         return _run(settings, settings.video, json=json)
@@ -93,23 +92,12 @@ def _run(settings: Settings, video: str, *, json: bool) -> int:
     head = load_run(Path(settings.run))
     first_stage, notes = open_predictor(head, weights=settings.weights, engine_name=settings.engine)
     for note in filter(None, [*notes, moved_on(head)]):
-        print(note, file=sys.stderr)
+        notice(note)
     with first_stage:
         if settings.timeline:
             from flows.cli.timeline import run_timeline
 
-            return run_timeline(
-                head,
-                first_stage,
-                Path(video),
-                out=settings.out,
-                window_s=settings.window,
-                hop=settings.hop,
-                smooth=settings.smooth,
-                cuts=settings.cuts,
-                least_s=settings.least,
-                json=json,
-            )
+            return run_timeline(head, first_stage, Path(video), settings, json=json)
         records = _predictions(settings, head, first_stage, clips)
     if settings.csv:
         _write_csv(Path(settings.csv), records)
@@ -135,18 +123,14 @@ def _predictions(
     records = []
     predictions = predict_clips(head, first_stage, sources)
     for name, prediction in zip(clips["video_id"], predictions, strict=True):
+        best = zip(prediction.labels[:top], prediction.probabilities, strict=False)
         records.append(
             {
                 "clip": name,
                 "steps": prediction.steps,
                 "reason": prediction.reason,
                 "detail": prediction.detail,
-                "top": [
-                    {"label": label, "probability": round(probability, 6)}
-                    for label, probability in zip(
-                        prediction.labels[:top], prediction.probabilities, strict=False
-                    )
-                ],
+                "top": [{"label": label, "probability": round(p, 6)} for label, p in best],
             }
         )
         if len(sources) > 1:
@@ -161,7 +145,7 @@ def _print(records: list[dict[str, Any]]) -> None:
     if len(records) == 1 and records[0]["top"]:
         only = records[0]
         print_table(
-            f"{only['clip']} · {only['steps']} frames" + _note(only),
+            " · ".join(filter(None, [only["clip"], f"{only['steps']} frames", only["reason"]])),
             ("label", "probability"),
             [(label["label"], f"{label['probability']:.1%}") for label in only["top"]],
         )
@@ -183,23 +167,14 @@ def _print(records: list[dict[str, Any]]) -> None:
     )
 
 
-def _note(record: dict[str, Any]) -> str:
-    return f" · {record['reason']}" if record["reason"] else ""
-
-
 def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
     from pipeline.plain import write_rows
 
-    lines = [
-        [
-            record["clip"],
-            rank if one else "",
-            one.get("label", ""),
-            one.get("probability", ""),
-            record["steps"],
-            record["reason"],
-        ]
-        for record in records
-        for rank, one in enumerate(record["top"] or [{}], start=1)
-    ]
-    write_rows(path, [["clip", "rank", "label", "probability", "steps", "reason"], *lines])
+    lines: list[list[Any]] = [["clip", "rank", "label", "probability", "steps", "reason"]]
+    for record in records:
+        seen = [record["steps"], record["reason"]]
+        for rank, best in enumerate(record["top"], start=1):
+            lines.append([record["clip"], rank, best["label"], best["probability"], *seen])
+        if not record["top"]:
+            lines.append([record["clip"], "", "", "", *seen])
+    write_rows(path, lines)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
-from typing import Any
 
 from flows.cli.terminal import headline, print_json, print_table
 from flows.server.lifetime import prefect_server
 from flows.settings import RefreshSettings as Settings
 from flows.settings.training import resolved
+from flows.stopping import stopped_status
 
 NOT_PROMOTED = 5
 
@@ -26,21 +25,11 @@ def run(settings: Settings, *, json: bool) -> int:
 
     settings = resolved(settings)
     settings = replace(settings, videos=without_signature(settings.videos))
-    require_addresses(
-        store_url=settings.store, videos=settings.videos
-    )  # before a run's page shows them
-    with prefect_server(importing="flows.train.refresh") as server:
-        from prefect.exceptions import CancelledRun
-
+    require_addresses(settings)  # before a run's page shows them
+    with prefect_server(importing="flows.train.refresh"):
         from flows.train.refresh import refresh
 
-        if server is not None and server.page:
-            print(f"watch: {server.page}", file=sys.stderr)
-        try:
-            result = refresh(settings)
-        except CancelledRun as cancelled:
-            print(f"pixels-once refresh: {cancelled}", file=sys.stderr)
-            return 130
+        result = refresh(settings)
     if json:
         print_json(asdict(result))
     else:
@@ -48,21 +37,9 @@ def run(settings: Settings, *, json: bool) -> int:
             print_table(
                 f"{result.clips} clips of {result.test_set} in {result.groups} groups",
                 ("class", "clips", "recall", "accepted", "difference"),
-                [_line(line) for line in result.classes],
+                result.class_rows(),
             )
         headline(result.headline())
     if result.outcome == "interrupted":
-        return 143 if result.stopped_by == "SIGTERM" else 130
+        return stopped_status(result.stopped_by)
     return NOT_PROMOTED if result.outcome == "refused" else 0
-
-
-def _line(line: dict[str, Any]) -> tuple[str, int, str, str, str]:
-    """One class: its clips, and the recall of both heads."""
-    rival = "accepted_recall" in line
-    return (
-        line["class"],
-        line["clips"],
-        f"{line['recall']:.3f}",
-        f"{line['accepted_recall']:.3f}" if rival else "",
-        f"{line['difference']:+.3f}" if rival else "",
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.cli.terminal import console, print_json, print_table
+from flows.cli.terminal import headline, print_json, print_table
 from flows.settings.resolve import setting
 
 EXAMPLES = "pixels-once show --store clips.zarr"
@@ -20,37 +20,25 @@ class Settings:
 def run(settings: Settings, *, json: bool) -> int:
     """Print the spec, rows by status, labels, reasons and size."""
     import store
-    from pipeline.spec import IMPORTED, Spec
+    from flows.exchange.datasheet import facts_of
+    from pipeline.spec import IMPORTED
 
     source = store.open(settings.store)
     table = source.table()
-    ready = table[table["state"] == "ready"]
-    labels = ready["label"].value_counts()
+    labels = table.loc[table["state"] == "ready", "label"].value_counts()
     reasons = table.loc[table["reason"] != "", "reason"].value_counts()
-    features_bytes = Spec.from_dict(source.spec).row_bytes * len(table)
     clips_bytes = int(table["size_bytes"].clip(0).sum())
-    facts = {
+    facts = facts_of(source) | {
         "store": settings.store,
-        "fingerprint": source.fingerprint,
-        "spec": source.spec,
-        "rows": source.counts(),
         "batch": source.batch,
-        "steps": source.steps,
-        "shape": list(source.shape),
-        "dtype": str(source.dtype),
-        "features_bytes": features_bytes,
         "clips_bytes": clips_bytes,
         "labels": labels.to_dict(),
         "reasons": reasons.to_dict(),
-        "splits": ready.loc[ready["split"] != "", "split"].value_counts().to_dict(),
-        "groups": int(ready.loc[ready["group"] != "", "group"].nunique()),
-        "software": source.software,
     }
     if json:
         print_json(facts)
         return 0
-    out = console()
-    out.print(f"{settings.store}", style="bold")
+    headline(settings.store)
     spec = source.spec
     sampling = spec["sampling"]
     how = (
@@ -63,7 +51,7 @@ def run(settings: Settings, *, json: bool) -> int:
     print(f"{source.steps} × {source.shape} {source.dtype} {how}")
     print(
         f"fingerprint {source.fingerprint[:16]}… · batch {source.batch} · "
-        f"{features_bytes / 2**20:,.1f} MiB of features from "
+        f"{facts['features_bytes'] / 2**20:,.1f} MiB of features from "
         f"{clips_bytes / 2**20:,.1f} MiB of clips · {facts['groups']} groups"
     )
     if spec["weights"].startswith("random"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
+from flows.notices import notice
 from flows.settings.resolve import require_file, setting
 from pipeline.errors import ConfigError
 
@@ -48,8 +48,6 @@ class Settings:
 
 def run(settings: Settings, *, json: bool) -> int:
     """Print the nearest clips as a table and draw them; without a clip, print how telling they are."""
-    if settings.top < 1:
-        raise ConfigError(f"top is {settings.top}: give 1 or more")
     require_file("out", settings.out)
     import store
     from flows.report.vectors import clip_vectors
@@ -81,17 +79,9 @@ def run(settings: Settings, *, json: bool) -> int:
         known.vectors, query, count=settings.top, scaling=known.scaling, leave_out=place
     )
     seconds = time.monotonic() - started
-    rows = known.rows[places]
-    found = [
-        {
-            "row": int(one),
-            "video_id": str(table.at[one, "video_id"]),
-            "label": str(table.at[one, "label"]),
-            "group": str(table.at[one, "group"]),
-            "similarity": round(float(cosine), 4),
-        }
-        for one, cosine in zip(rows, cosines, strict=True)
-    ]
+    similar = table.loc[known.rows[places], ["video_id", "label", "group"]]
+    similar = similar.rename_axis("row").reset_index()
+    found: list[Any] = similar.assign(similarity=cosines.astype(float).round(4)).to_dict("records")
     if settings.out:
         _draw(settings, source, found, pictures, label)
     if json:
@@ -103,8 +93,8 @@ def run(settings: Settings, *, json: bool) -> int:
         f"most like {settings.video}" + (f" ({label})" if label else ""),
         ("similarity", "label", "group", "clip", "row"),
         [
-            tuple(one[k] for k in ("similarity", "label", "group", "video_id", "row"))
-            for one in found
+            tuple(clip[name] for name in ("similarity", "label", "group", "video_id", "row"))
+            for clip in found
         ],
     )
     headline(f"{len(known.rows):,} clips compared in {seconds:.2f} s")
@@ -146,7 +136,7 @@ def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes,
     )
     stage, note = at_a_precision_of_this_machine(stored)
     if note:
-        print(note, file=sys.stderr)
+        notice(note)
     size = Path(settings.video).stat().st_size
     with FirstStage.load(stage) as first:
         result = first.extractor.extract([ClipSource(path=settings.video, size_bytes=size)])[0]
@@ -166,17 +156,11 @@ def _draw(
     from pipeline.report.contents import ClipCard, save_grid
 
     drawn = found[:MOST_DRAWN]
-    previews = store.read_previews(source.url, [one["row"] for one in drawn]) if drawn else []
+    previews = store.read_previews(source.url, [clip["row"] for clip in drawn]) if drawn else []
     cards = [ClipCard(video_id=settings.video, label=label, note="asked for", pictures=pictures)]
-    cards += [
-        ClipCard(
-            video_id=one["video_id"],
-            label=one["label"],
-            note=f"{one['similarity']:.3f}",
-            pictures=some,
-        )
-        for one, some in zip(drawn, previews, strict=True)
-    ]
+    for clip, previewed in zip(drawn, previews, strict=True):
+        names = {"video_id": clip["video_id"], "label": clip["label"]}
+        cards.append(ClipCard(**names, note=f"{clip['similarity']:.3f}", pictures=previewed))
     some = f" (the first {len(drawn)} of {len(found)})" if len(drawn) < len(found) else ""
     save_grid(cards, Path(settings.out), title=f"most like {Path(settings.video).name}{some}")
 
@@ -191,17 +175,11 @@ def _agreement(settings: Settings, table: Any, known: Any, *, json: bool) -> int
     if json:
         print_json({"store": settings.store, "all": among_all, "other_groups": elsewhere})
         return 0
+    shares = {"all other clips": among_all, "clips of other groups": elsewhere}
     print_table(
         f"of a clip's {among_all['neighbours']} nearest, how many have its label",
         ("looked at", "same class", "chance"),
-        [
-            ("all other clips", f"{among_all['same_class']:.1%}", f"{among_all['chance']:.1%}"),
-            (
-                "clips of other groups",
-                f"{elsewhere['same_class']:.1%}",
-                f"{elsewhere['chance']:.1%}",
-            ),
-        ],
+        [(n, f"{s['same_class']:.1%}", f"{s['chance']:.1%}") for n, s in shares.items()],
     )
     suggest("similar", "--store", settings.store, "--video", table["video_id"].iloc[0])
     return 0

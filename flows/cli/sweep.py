@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,15 +17,17 @@ pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 se
 
 def run(settings: Settings, *, json: bool) -> int:
     """Train them all and print their outcomes; status 1 only if none was trained."""
-    with prefect_server(importing="flows.train.sweep") as server:
+    with prefect_server(importing="flows.train.sweep"):
         from flows.train.sweep import sweep
         from pipeline.heads.compare import test_set_key
         from pipeline.heads.repeats import repeats_among
 
-        if server is not None and server.page:
-            print(f"watch: {server.page}", file=sys.stderr)
         outcomes = sweep(settings)
     failed = [outcome for outcome in outcomes if outcome.error]
+    status = 1 if len(failed) == len(outcomes) else 0
+    ranked = sorted(
+        (each for each in outcomes if each.metrics), key=lambda each: -each.metrics["test"]["top1"]
+    )
     seeds = repeats_among([Path(settings.runs) / each.name for each in outcomes if each.metrics])
     if json:
         print_json(
@@ -36,19 +37,14 @@ def run(settings: Settings, *, json: bool) -> int:
                 "over_seeds": [each.to_dict() for each in seeds],
             }
         )
-        return 1 if len(failed) == len(outcomes) else 0
-    ranked = sorted(
-        (each for each in outcomes if each.metrics), key=lambda each: -each.metrics["test"]["top1"]
-    )
+        return status
     print_table(
         f"{len(ranked)} of {len(outcomes)} heads trained in {settings.runs}/",
         ("run", "top-1", "top-5", "macro-F1", "parameters", "seconds", ""),
         [
             (
                 each.name,
-                f"{each.metrics['test']['top1']:.3f}",
-                f"{each.metrics['test']['top5']:.3f}",
-                f"{each.metrics['test']['macro_f1']:.3f}",
+                *(f"{each.metrics['test'][name]:.3f}" for name in ("top1", "top5", "macro_f1")),
                 each.metrics["parameters"],
                 f"{each.metrics['seconds']:.0f}",
                 "was finished already" if each.skipped else "",
@@ -65,4 +61,4 @@ def run(settings: Settings, *, json: bool) -> int:
     for each in failed:
         print(f"failed: {each.name}: {each.error}")
     suggest("compare", "--runs", settings.runs)
-    return 1 if len(failed) == len(outcomes) else 0
+    return status

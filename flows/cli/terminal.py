@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pipeline.heads.repeats import Repeats
 
 
-def console() -> Console:
+def console(*, quiet: bool = False) -> Console:
     """Standard output. Rich leaves colour out where it is no terminal, or NO_COLOR is set."""
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, soft_wrap=False, quiet=quiet)
 
 
 def headline(text: str) -> None:
@@ -80,10 +80,10 @@ def print_over_seeds(repeats: Sequence[Repeats]) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on standard error for a step that may take long: call what it yields with (done, total).
 
-    Shown on a terminal only, from the first call on.
+    Shown on a terminal only, from the first call on. A total of None is not known.
     """
     bar = Progress(
         TextColumn("{task.description}"),

@@ -2,64 +2,53 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.cli.terminal import headline, print_json, print_table
+from flows.cli.predict import Settings
+from flows.cli.terminal import headline, print_json, print_table, progress_bar
+from flows.notices import notice
 from pipeline.errors import ConfigError
 from pipeline.features.stage import FirstStage
 from pipeline.heads.saved import Run
 from pipeline.plain import write_rows
 from pipeline.predict.overlay import write_gif, write_overlay
 from pipeline.predict.sliding import make_timeline
-from pipeline.predict.timeline import Timeline, segments, write_segments
+from pipeline.predict.timeline import segments, write_segments
 
 
 def run_timeline(
     head: Run,
     first_stage: FirstStage,
     video: Path,
+    settings: Settings,
     *,
-    out: str,
-    window_s: float,
-    hop: int,
-    smooth: int,
-    cuts: bool,
-    least_s: float,
     json: bool,
 ) -> int:
-    """Write segments.csv, timeline.csv, overlay.mp4 and timeline.gif, and print the segments.
-
-    out: the folder for the files · window_s, hop, smooth, cuts: as for `make_timeline` · least_s: the
-    shortest segment.
-    """
+    """Write segments.csv, timeline.csv, overlay.mp4 and timeline.gif, and print the segments."""
     if not video.is_file():
         raise ConfigError(f"{video} is not a file: --timeline takes one video")
-    folder = Path(out or f"timeline-{video.stem}")
-    shown = sys.stderr.isatty()
-
-    def show(frames: int) -> None:
-        if shown:
-            print(f"\r{frames:,} frames", end="", file=sys.stderr, flush=True)
-
-    timeline = make_timeline(
-        head,
-        first_stage.backbone,
-        str(video),
-        window_s=window_s,
-        hop=hop,
-        smooth=smooth,
-        cuts=cuts,
-        on_frames=show,
-    )
-    if shown:
-        print(file=sys.stderr)
-    parts = segments(timeline, least_s=least_s)
+    folder = Path(settings.out or f"timeline-{video.stem}")
+    with progress_bar("timeline", "frames") as progress:
+        timeline = make_timeline(
+            head,
+            first_stage.backbone,
+            str(video),
+            window_s=settings.window,
+            hop=settings.hop,
+            smooth=settings.smooth,
+            cuts=settings.cuts,
+            on_frames=lambda frames: progress(frames, None),
+        )
+    parts = segments(timeline, least_s=settings.least)
     folder.mkdir(parents=True, exist_ok=True)
     write_segments(folder / "segments.csv", parts)
-    _write_probabilities(folder / "timeline.csv", timeline)
-    print("drawing the overlay …", file=sys.stderr)
+    lines = [
+        [f"{time_s:.3f}", *(f"{value:.5f}" for value in probabilities)]
+        for time_s, probabilities in zip(timeline.times, timeline.probabilities, strict=True)
+    ]
+    write_rows(folder / "timeline.csv", [["time_s", *timeline.classes], *lines])
+    notice("drawing the overlay …")
     write_overlay(str(video), folder / "overlay.mp4", timeline, parts)
     write_gif(str(video), folder / "timeline.gif", timeline, parts)
     if json:
@@ -93,11 +82,3 @@ def run_timeline(
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
-
-
-def _write_probabilities(path: Path, timeline: Timeline) -> None:
-    lines = [
-        [f"{time_s:.3f}", *(f"{value:.5f}" for value in probabilities)]
-        for time_s, probabilities in zip(timeline.times, timeline.probabilities, strict=True)
-    ]
-    write_rows(path, [["time_s", *timeline.classes], *lines])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
+from flows.notices import notice
 from flows.server.lifetime import prefect_server
 from flows.settings import TrainSettings as Settings
+from flows.stopping import stopped_status
 
 if TYPE_CHECKING:
     from flows.train.runs import Made
@@ -27,46 +28,30 @@ def run(settings: Settings, *, json: bool) -> int:
     with prefect_server(optional=True) as server:
         from flows.train.runs import over_seeds, run_training_flow, run_trainings
 
-        if server is None:
-            made = run_trainings(settings)
-        else:
-            print(f"watch: {server.page}", file=sys.stderr)
-            made = run_training_flow(settings)
+        made = run_trainings(settings) if server is None else run_training_flow(settings)
     folder, metrics = made[-1].folder, made[-1].metrics
-    if settings.seeds == 1:
-        if json:
-            print_json({"run": str(folder), **metrics})
-        else:
-            print_metrics(folder, metrics)
+    runs = [{"run": str(each.folder), **each.metrics} for each in made]
+    seeds = over_seeds(made) if settings.seeds > 1 else None
+    if json and settings.seeds == 1:
+        print_json(runs[0])
+    elif json:
+        print_json({"runs": runs, "over_seeds": None if seeds is None else seeds.to_dict()})
+    elif settings.seeds == 1:
+        print_metrics(folder, metrics)
     else:
-        seeds = over_seeds(made)
-        if json:
-            print_json(
-                {
-                    "runs": [{"run": str(each.folder), **each.metrics} for each in made],
-                    "over_seeds": None if seeds is None else seeds.to_dict(),
-                }
-            )
-        else:
-            print_runs(made, settings)
-            print_over_seeds([] if seeds is None else [seeds])
-            suggest("compare", "--runs", settings.runs)
+        print_runs(made, settings)
+        print_over_seeds([] if seeds is None else [seeds])
+        suggest("compare", "--runs", settings.runs)
     if metrics["stopped"]:
-        print(f"stopped: {folder} holds the best head so far, --resume goes on", file=sys.stderr)
-        return 143 if metrics.get("stopped_by") == "SIGTERM" else 130
+        notice(f"stopped: {folder} holds the best head so far, --resume goes on")
+        return stopped_status(metrics.get("stopped_by", ""))
     return 0
 
 
 def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """The figures of a run as a table, and what to do next."""
     rows = [
-        (
-            part,
-            f"{values['top1']:.3f}",
-            f"{values['top5']:.3f}",
-            f"{values['loss']:.3f}",
-            values["clips"],
-        )
+        (part, *(f"{values[name]:.3f}" for name in ("top1", "top5", "loss")), values["clips"])
         for part in ("test", "validation")
         if (values := metrics.get(part)) and values["clips"]
     ]
@@ -93,9 +78,7 @@ def print_runs(made: Sequence[Made], settings: Settings) -> None:
         [
             (
                 each.folder.name,
-                f"{each.metrics['test']['top1']:.3f}",
-                f"{each.metrics['test']['top5']:.3f}",
-                f"{each.metrics['test']['loss']:.3f}",
+                *(f"{each.metrics['test'][name]:.3f}" for name in ("top1", "top5", "loss")),
                 f"{each.metrics['validation']['top1']:.3f}",
                 f"{each.metrics['seconds']:.0f}",
                 "stopped" if each.metrics["stopped"] else "was finished already" * each.skipped,

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from flows.cli.terminal import print_json
+from flows.notices import notice
 from flows.server.home import quiet_prefect
 from flows.server.lifetime import answers
 from flows.settings.resolve import setting
@@ -43,25 +44,24 @@ def run(settings: Settings, *, json: bool) -> int:
     address = f"http://{shown}:{settings.port}"
     if answers(f"{address}/api"):
         _say(address, json=json)
-        print("it was running already", file=sys.stderr)
+        notice("it was running already")
         return 0
-    print("starting the Prefect server …", file=sys.stderr)
+    notice("starting the Prefect server …")
     with prefect_ui(host=settings.host, port=settings.port, database=settings.database) as (
         address,
         pid,
     ):
         _say(address, json=json, pid=pid)
         _settle(f"{address}/api")
-        print(
+        notice(
             "runs that you start now (in another terminal) report to it by themselves; "
-            f"on other machines set PREFECT_API_URL={address}/api. Ctrl-C ends it.",
-            file=sys.stderr,
+            f"on other machines set PREFECT_API_URL={address}/api. Ctrl-C ends it."
         )
         try:
             while True:
                 signal.pause()
         except KeyboardInterrupt:
-            print("the Prefect server has ended; its history stays", file=sys.stderr)
+            notice("the Prefect server has ended; its history stays")
     return 0
 
 
@@ -75,7 +75,7 @@ def _settle(api: str) -> None:
 
     with contextlib.suppress(Exception), made_patient(SyncPrefectClient(api), 5.0) as client:
         for name in settle(client):
-            print(f"{name} had ended without saying so", file=sys.stderr)
+            notice(f"{name} had ended without saying so")
 
 
 def _say(address: str, *, json: bool, pid: int | None = None) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.terminal import headline, print_json, print_table
+from flows.cli.terminal import headline, print_json, print_table, progress_bar
+from flows.notices import notice
 from flows.settings.resolve import LARGEST_SEED, setting
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ def run(settings: Settings, *, json: bool) -> int:
 
     import store
 
-    report = store.verify(settings.store, on_progress=_show if sys.stderr.isatty() else None)
+    with progress_bar("verify", "rows") as progress:
+        report = store.verify(settings.store, on_progress=progress)
     again = None
     if settings.sample and report.columns:
-        print("--sample was left out: repair the damaged columns first", file=sys.stderr)
+        notice("--sample was left out: repair the damaged columns first")
     elif settings.sample:
         from flows.checks.recheck import recheck
 
@@ -81,18 +82,13 @@ def _facts(
         "checked": report.checked,
         "sound": report.sound,
         "damaged": report.damaged.to_dict("records"),
-        "columns": list(report.columns),
-        "problems": list(report.problems),
+        "columns": report.columns,
+        "problems": report.problems,
         "repaired": repaired,
     }
     if again is not None:
-        facts["sample"] = {
-            "checked": again.checked,
-            "identical": again.identical,
-            "different": len(again.different),
-            "skipped": again.skipped,
-            "least_cosine": round(again.least_cosine, 6),
-        }
+        numbers = {"different": len(again.different), "least_cosine": round(again.least_cosine, 6)}
+        facts["sample"] = asdict(again) | numbers
     return facts
 
 
@@ -120,7 +116,3 @@ def _print(settings: Settings, report: store.Report, again: Any | None, repaired
         print("the columns are reset; the next `pixels-once features` fills them in again")
     elif len(report.damaged) or report.columns:
         print("next: run this again with --repair, then `pixels-once features`")
-
-
-def _show(done: int, of: int) -> None:
-    print(f"\rverify: {done}/{of} rows", end="\n" if done == of else "", file=sys.stderr)

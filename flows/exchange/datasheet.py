@@ -9,29 +9,39 @@ import store
 from pipeline.spec import Spec
 
 
-def datasheet_of(source: store.Store, name: str, *, license: str, origin: str) -> dict[str, Any]:
-    """The datasheet as JSON values. license, origin: as told by who packs; may be empty."""
+def facts_of(source: store.Store) -> dict[str, Any]:
+    """A store in numbers, as JSON values: its rows, what its ready ones are, its spec."""
     table = source.table()
     ready = table[table["state"] == "ready"]
+    counts = {
+        name: ready.loc[ready[name] != "", name].value_counts() for name in ("label", "split")
+    }
+    return {
+        "rows": source.counts(),
+        "labels": {str(label): int(count) for label, count in counts["label"].items()},
+        "splits": {str(split): int(count) for split, count in counts["split"].items()},
+        "groups": int(ready.loc[ready["group"] != "", "group"].nunique()),
+        "steps": source.steps,
+        "shape": list(source.shape),
+        "dtype": str(source.dtype),
+        "features_bytes": Spec.from_dict(source.spec).row_bytes * len(table),
+        "fingerprint": source.fingerprint,
+        "spec": source.spec,
+        "software": source.software,
+    }
+
+
+def datasheet_of(source: store.Store, name: str, *, license: str, origin: str) -> dict[str, Any]:
+    """The datasheet as JSON values. license, origin: as told by who packs; may be empty."""
     return {
         "name": name,
         "format": source.attributes["format"],
         "format_version": source.attributes["format_version"],
         "license": license,
         "source": origin,
-        "rows": source.counts(),
-        "labels": {str(k): int(v) for k, v in ready["label"].value_counts().items() if k},
-        "splits": {str(k): int(v) for k, v in ready["split"].value_counts().items() if k},
-        "groups": int(ready.loc[ready["group"] != "", "group"].nunique()),
-        "steps": source.steps,
-        "shape": list(source.shape),
-        "dtype": str(source.dtype),
-        "features_bytes": Spec.from_dict(source.spec).row_bytes * len(table),
+        **facts_of(source),
         "classes": source.classes,
         "test_sets": sorted(source.test_sets),
-        "fingerprint": source.fingerprint,
-        "spec": source.spec,
-        "software": source.software,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from collections import Counter
 from dataclasses import replace
@@ -19,12 +18,14 @@ from flows.extract.request import Request, with_store
 from flows.extract.setup import Prepared, count_rows, dry_run, find_clips, prepare
 from flows.extract.specs import require_batch, stage_of
 from flows.extract.summary import Summary, require_few_failed, require_reached
+from flows.server.lifetime import RunCancelled
 from flows.server.run_client import own_run
 from flows.server.run_page import RunPage
-from flows.server.settling import RunCancelled, end_open_tasks, is_scheduled, settle_now
+from flows.server.settling import end_open_tasks, is_scheduled, settle_now
 from flows.settings import FeaturesSettings
 from pipeline.engine import version
 from pipeline.features.backbones import family_of
+from pipeline.homes import free_space
 from pipeline.spec import Spec
 from store import Layout, StoreBusy, Writer
 
@@ -147,11 +148,8 @@ def _require_space(url: str, clips: int, spec: Spec) -> None:
     """Raise `store.StoreUnwritable` if the disk cannot hold so many. Object stores have no limit."""
     if "://" in url and not url.startswith("file://"):
         return
-    folder = Path(url.removeprefix("file://")).absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder, free = free_space(Path(url.removeprefix("file://")).absolute())
     needed = clips * spec.row_bytes
-    free = shutil.disk_usage(folder).free
     if needed > free:
         raise store.StoreUnwritable(
             f"{url} needs about {needed / 2**20:,.0f} MiB and {folder} has {free / 2**20:,.0f} MiB "

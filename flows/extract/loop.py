@@ -22,7 +22,7 @@ from flows.extract.dispatch import Dispatch, worker_died
 from flows.extract.progress import Progress
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
-from flows.server.settling import RunCancelled
+from flows.server.lifetime import RunCancelled
 from flows.stopping import on_signals, signals_of_a_run
 from store import Writer
 

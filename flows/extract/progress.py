@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+
+from flows.notices import notice
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -79,11 +80,7 @@ class Progress:
             self._show()
         elif now - self._printed >= PLAIN_LINE_EVERY_S:
             self._printed = now
-            print(
-                f"features: {self.done}/{self.total} clips · {self.text}",
-                file=sys.stderr,
-                flush=True,
-            )
+            notice(f"features: {self.done}/{self.total} clips · {self.text}")
         if self._on_change is not None and now - self._reported >= 2:
             self._reported = now
             self._on_change(self.done / max(1, self.total), self.text)
@@ -93,7 +90,7 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(text)
         else:
-            print(text, file=sys.stderr, flush=True)
+            notice(text)
 
     @property
     def rate(self) -> float:

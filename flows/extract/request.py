@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flows.extract.plan import check_retry
-from flows.settings import FeaturesSettings
+from flows.settings import FeaturesSettings, RefreshSettings
 from flows.settings.resolve import check_settings
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import refuse_credentials, without_query, without_secrets
@@ -78,7 +78,7 @@ class Request:
         """
         check_settings(settings)
         settings = with_store(settings)
-        require_addresses(store_url=settings.store, videos=settings.videos)
+        require_addresses(settings)
         retry = _parts(settings.retry)
         check_retry(retry)
         return cls(
@@ -114,24 +114,24 @@ def with_store(settings: FeaturesSettings) -> FeaturesSettings:
     return replace(settings, store="features.zarr" if settings.videos else "demo.zarr")
 
 
-def require_addresses(*, store_url: str, videos: str) -> None:
+def require_addresses(settings: FeaturesSettings | RefreshSettings) -> None:
     """Raise `ConfigError` for a store or clips that a run's workers could never reach.
 
     `memory://` lives in one process and the workers are others; a URL with a password or a query (a
     signature, often) in it would end up in logs and in Prefect's database, with a run's parameters.
     """
-    for url in (store_url, videos):
+    for url in (settings.store, settings.videos):
         refuse_credentials(url)
         if without_query(url) != url:
             raise ConfigError(
                 f"the URL {without_secrets(url)} carries what may be a signature, and would be kept "
                 "with the run: list the clip in a CSV manifest, whose rows are not"
             )
-    if store_url.startswith("memory://") or videos.startswith("memory://"):
-        raise ConfigError(
-            "memory:// exists in one process only and the workers are others: use a folder or an "
-            "object store"
-        )
+        if url.startswith("memory://"):
+            raise ConfigError(
+                "memory:// exists in one process only and the workers are others: use a folder or an "
+                "object store"
+            )
 
 
 def without_signature(url: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.extract.request import require_addresses, with_store
 from flows.names import label, named
+from flows.notices import notice
 from flows.settings import FeaturesSettings, RefreshSettings
 from flows.settings.training import resolved
 from pipeline.errors import ConfigError
@@ -81,7 +82,7 @@ def served(settings: Served) -> Served:
     else:
         settings = replace(settings, runs=os.path.abspath(settings.runs))
     settings = replace(settings, videos=_absolute(settings.videos), store=_absolute(settings.store))
-    require_addresses(store_url=settings.store, videos=settings.videos)
+    require_addresses(settings)
     return settings
 
 
@@ -115,7 +116,7 @@ def serve(flow: str, deployment: Any, name: str = "") -> None:
         deployment_id = deployment.apply()
         with contextlib.suppress(Exception):  # the runs to come do it as well
             for run_name in settle(client):
-                print(f"{run_name} had ended without saying so", file=sys.stderr)
+                notice(f"{run_name} had ended without saying so")
         Serving(client, deployment_id, lambda run: (*command, str(run))).run()
 
 
@@ -131,19 +132,17 @@ def replace_earlier(client: Any, flow: str, deployment: Any, name: str = "") -> 
         old = client.read_deployment_by_name(f"{flow}/{deployment.name}")
         was = _store_of(old)
         if was and was != store:
-            print(
+            notice(
                 f"{flow}/{deployment.name} has been the schedule of {was} and is that of "
-                f"{store} from now on; another --name keeps both",
-                file=sys.stderr,
+                f"{store} from now on; another --name keeps both"
             )
     with contextlib.suppress(ObjectNotFound):
         old = client.read_deployment_by_name(f"{flow}/{label(store)}")
         if name != old.name and _store_of(old) == store and not old.paused:
             client.pause_deployment(old.id)
-            print(
+            notice(
                 f"{flow}/{old.name} of an earlier version is paused: "
-                f"{flow}/{deployment.name} takes its place",
-                file=sys.stderr,
+                f"{flow}/{deployment.name} takes its place"
             )
 
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from uuid import UUID, uuid4
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Completed, Crashed, Pending
 
+from flows.notices import notice
 from flows.server.guard import start
 from flows.server.processes import identity
 from flows.server.run_client import RunClient, is_owed
@@ -72,11 +72,11 @@ class Serving:
                 )
         except Exception as error:  # whatever the server does, the schedule continues
             if not self._away:
-                _say(f"{error}; asking every {_POLL_S:.0f} s")
+                notice(f"{error}; asking every {_POLL_S:.0f} s")
             self._away = True
             return None
         if self._away:
-            _say("the Prefect server answers again")
+            notice("the Prefect server answers again")
         self._away = False
         self._put_off = {run.id: self._put_off[run.id] for run in found if run.id in self._put_off}
         # A run that a limit holds up goes behind the others: they would never be asked for.
@@ -106,7 +106,7 @@ class Serving:
                 self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
                 return
         except Exception as error:  # it stays due, or its state is seen below
-            _say(f"{run.name} was not taken up: {error}")
+            notice(f"{run.name} was not taken up: {error}")
             self._stopping.wait(_POLL_S)
             return
         # In a session of its own: a terminal's Ctrl-C is ours to pass on.
@@ -119,7 +119,7 @@ class Serving:
         try:
             self._client.set_flow_run_state(run.id, end, force=True)
         except Exception as error:  # deleted, or no answer: settled later
-            _say(f"{run.name} was not given its end {end.name}: {error}")
+            notice(f"{run.name} was not given its end {end.name}: {error}")
 
     def _has(self, run_id: UUID, state: Any) -> bool:
         found = self._client.read_flow_run(run_id).state
@@ -195,7 +195,3 @@ def _overtakes(one: Any, other: Any) -> bool:
         and one.parameters == other.parameters
         and (one.expected_start_time, str(one.id)) > (other.expected_start_time, str(other.id))
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from flows.notices import notice
 from flows.server.guard import start, stop
 from flows.server.home import prefect_home, quiet_prefect, require_home
-from pipeline.errors import ServiceUnavailable
+from pipeline.errors import PixelsError, ServiceUnavailable
 
 USUAL_URL = "http://127.0.0.1:4200/api"
 # A first start on a cold, busy machine imports for minutes; a server that has exited is known at once.
@@ -33,6 +34,12 @@ _SHOW_WAIT_EVERY_S = 10.0
 _STOP_S = 2.0
 _PAUSES_S = (0.1, 0.4)
 _ANSWER_TIMEOUT_S = 10.0  # an unused port is known at once; a busy server is not absent
+
+
+class RunCancelled(PixelsError):
+    """A flow run was cancelled through Prefect."""
+
+    exit_status = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +88,8 @@ def forget_ui(url: str) -> None:
 def prefect_server(*, optional: bool = False, importing: str = "") -> Iterator[Server | None]:
     """The server for one run, with `PREFECT_API_URL` set for all child processes.
 
-    With `optional`, no server is started if none answers (training and prediction just run).
+    With `optional`, no server is started if none answers (training and prediction just run). Prints
+    where the run can be watched. Raises `RunCancelled` if the run is cancelled through Prefect.
     importing: a module to import meanwhile, for a server takes seconds to start, and so does Prefect's
     import. A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
     """
@@ -102,7 +110,14 @@ def prefect_server(*, optional: bool = False, importing: str = "") -> Iterator[S
 
         from flows.server.run_client import patient_client
 
-        with temporary_settings({PREFECT_API_URL: server.url}), patient_client(), drained():
+        if server.page:
+            notice(f"watch: {server.page}")
+        with (
+            cancelled_raised(),
+            temporary_settings({PREFECT_API_URL: server.url}),
+            patient_client(),
+            drained(),
+        ):
             yield server
     finally:
         if before is None:
@@ -215,7 +230,7 @@ def _await_answer(process: subprocess.Popen[bytes], url: str) -> bool:
             return True
         if waited - shown >= _SHOW_WAIT_EVERY_S:
             shown = waited
-            print(f"the temporary Prefect server is starting: {waited:.0f} s", file=sys.stderr)
+            notice(f"the temporary Prefect server is starting: {waited:.0f} s")
         time.sleep(0.05)
     return False
 
@@ -232,6 +247,17 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def cancelled_raised() -> Iterator[None]:
+    """Raise `RunCancelled` for Prefect's `CancelledRun`, which has no exit status."""
+    from prefect.exceptions import CancelledRun
+
+    try:
+        yield
+    except CancelledRun as cancelled:
+        raise RunCancelled(str(cancelled)) from None
 
 
 @contextlib.contextmanager

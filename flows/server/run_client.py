@@ -27,6 +27,7 @@ from prefect.context import FlowRunContext, SyncClientContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError, TerminationSignal
 from prefect.states import Cancelled, Crashed
 
+from flows.notices import notice
 from flows.server.home import prefect_home
 from flows.server.processes import identity
 from flows.stopping import scheduled
@@ -88,7 +89,7 @@ class _PatientHttp(PrefectHttpxSyncClient):
                 is_reported = True
                 # `patience` is the longest that this may take from the beginning.
                 why = problem if isinstance(problem, str) else "it does not answer"
-                _say(f"waiting up to {patience:.0f} s for the Prefect server ({why}) …")
+                notice(f"waiting up to {patience:.0f} s for the Prefect server ({why}) …")
             time.sleep(min(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)], patience - spent))
             tries += 1
 
@@ -135,11 +136,11 @@ class RunClient(SyncPrefectClient):
                     return super().set_flow_run_state(flow_run_id, state, force)
             return super().set_flow_run_state(flow_run_id, state, force)
         except ObjectNotFound:
-            _say("this run was deleted from the Prefect server meanwhile; its work is done")
+            notice("this run was deleted from the Prefect server meanwhile; its work is done")
         except (Exception, KeyboardInterrupt) as error:  # the work is done: nothing may fail it now
             owe(flow_run_id, state, str(self.api_url))
             why = "not waited for" if isinstance(error, KeyboardInterrupt) else str(error)
-            _say(
+            notice(
                 f"the Prefect server has not taken this run's end ({state.name}): {why}; "
                 "it is told at the next run, `ui` or `serve`"
             )
@@ -248,7 +249,3 @@ def owe(flow_run_id: Any, state: State[Any], server: str) -> None:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(values), encoding="utf-8")
         part.replace(path)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Self
@@ -13,6 +12,8 @@ from typing import Any, Self
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.exceptions import MissingContextError
+
+from flows.notices import notice
 
 _AT_THE_END_S = 15.0
 Job = Callable[[], Any]
@@ -89,4 +90,4 @@ class RunPage:
 def _log(text: str) -> None:
     with contextlib.suppress(MissingContextError):
         get_run_logger().warning(text)
-    print(text, file=sys.stderr, flush=True)
+    notice(text)

@@ -154,10 +154,6 @@ _LOOK_EVERY_S = 1.0
 _ASKED = {StateType.CANCELLING, StateType.CANCELLED}
 
 
-class RunCancelled(Exception):
-    """This flow run was cancelled."""
-
-
 @contextmanager
 def watched_for_cancelling() -> Iterator[threading.Event]:
     """An event that is set within seconds once someone cancels the flow run that this is in.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pandas as pd
 
 import store
 from flows.names import label
+from flows.notices import notice
 from flows.server.markdown import markdown_table, picture
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
@@ -66,7 +66,7 @@ def print_notes(
         with contextlib.suppress(ConfigError):
             notes |= dict.fromkeys(split_notes(table, how, holdouts, test_set))
     for note in notes:
-        print(note, file=sys.stderr)
+        notice(note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,9 @@ def load_stores(stores: str) -> Loaded:
     for source in sources:
         counts = source.counts()
         if counts["pending"] + counts["failed"]:
-            print(
+            notice(
                 f"training on the {counts['ready']} ready rows of {source.url}; "
-                f"{counts['pending']} pending and {counts['failed']} failed rows are left out",
-                file=sys.stderr,
+                f"{counts['pending']} pending and {counts['failed']} failed rows are left out"
             )
     clips = load_clips(sources[0])
     others = [load_clips(source) for source in sources[1:]]
@@ -122,7 +121,7 @@ def store_warnings() -> Iterator[None]:
         finally:
             for warning in caught:
                 if issubclass(warning.category, ours):
-                    print(warning.message, file=sys.stderr)
+                    notice(warning.message)
 
 
 def moved_on(run: Run) -> str:
@@ -244,12 +243,10 @@ def print_epoch(report: EpochReport) -> None:
         if math.isnan(report.val_top1)
         else f"validation loss {report.val_loss:.3f} · top-1 {report.val_top1:.3f} · "
     )
-    print(
+    notice(
         f"{fold}epoch {report.epoch:>3}/{report.epochs} · loss {report.loss:.3f} · "
         f"top-1 {report.top1:.3f} · {validation}{report.clips_per_second:,.0f} clips/s"
-        f"{' · best' if report.best else ''}",
-        file=sys.stderr,
-        flush=True,
+        f"{' · best' if report.best else ''}"
     )
 
 

@@ -14,6 +14,7 @@ from flows.server.markdown import markdown_table
 from flows.settings import RefreshSettings
 
 EVENT = "pixels-once.refresh"
+FIGURES = ("top1", "accepted_top1", "difference", "low", "high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,19 @@ class RefreshResult:
     extracted: int = 0
     failed: int = 0
     stopped_by: str = ""
+
+    def class_rows(self) -> list[tuple[str, int, str, str, str]]:
+        """(class, clips, recall, the accepted run's recall, the difference) of every class."""
+        return [
+            (
+                line["class"],
+                line["clips"],
+                f"{line['recall']:.3f}",
+                _figure(line.get("accepted_recall")),
+                _figure(line.get("difference"), "+"),
+            )
+            for line in self.classes
+        ]
 
     def headline(self) -> str:
         """The outcome and its reason in one line."""
@@ -83,25 +97,8 @@ def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Traine
         )
         for head in heads
     ]
-    classes = [
-        *(
-            (
-                line["class"],
-                line["clips"],
-                f"{line['recall']:.3f}",
-                _figure(line.get("accepted_recall")),
-                _figure(line.get("difference"), "+"),
-            )
-            for line in result.classes
-        ),
-        (
-            "all",
-            result.clips,
-            f"{result.top1:.3f}",
-            _figure(result.accepted_top1),
-            _figure(result.difference, "+"),
-        ),
-    ]
+    accepted, difference = _figure(result.accepted_top1), _figure(result.difference, "+")
+    every = ("all", result.clips, f"{result.top1:.3f}", accepted, difference)
     lines = [
         f"# {result.headline()}",
         "",
@@ -109,7 +106,9 @@ def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Traine
         "",
         f"On {result.clips} clips of {result.groups} groups of {result.test_set}:",
         "",
-        *markdown_table(("class", "clips", "recall", "accepted", "difference"), classes),
+        *markdown_table(
+            ("class", "clips", "recall", "accepted", "difference"), [*result.class_rows(), every]
+        ),
     ]
     if result.low is not None and result.high is not None:
         lines += ["", f"95 % interval of the difference: {result.low:+.3f} to {result.high:+.3f}."]
@@ -129,15 +128,7 @@ def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Traine
             "prefect.resource.id": f"pixels-once.{key('store', settings.store)}",
             "prefect.resource.name": settings.store,
         },
-        payload={
-            "run": result.run,
-            "accepted": result.accepted,
-            "top1": result.top1,
-            "accepted_top1": result.accepted_top1,
-            "difference": result.difference,
-            "low": result.low,
-            "high": result.high,
-        },
+        payload={name: getattr(result, name) for name in ("run", "accepted", *FIGURES)},
     )
 
 

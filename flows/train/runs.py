@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.names import key
+from flows.notices import notice
 from flows.settings import TrainSettings
 from flows.settings.resolve import LARGEST_SEED
 from flows.train.flow import (
@@ -151,19 +151,19 @@ def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
         yield
     except BaseException:
         if wanted > 1:
-            print(f"{len(made)} of {wanted} runs are finished: --resume goes on", file=sys.stderr)
+            notice(f"{len(made)} of {wanted} runs are finished: --resume goes on")
         raise
 
 
 def _finished(settings: TrainSettings) -> Made:
     folder = _folder(settings)
-    print(f"{folder} is finished already", file=sys.stderr)
+    notice(f"{folder} is finished already")
     return Made(folder=folder, metrics=read_metrics(folder), skipped=True)
 
 
 def _trained(settings: TrainSettings, loaded: Loaded) -> Made:
     folder = _folder(settings)
-    print(f"training {folder}", file=sys.stderr)
+    notice(f"training {folder}")
     work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
     metrics = train(
         loaded.clips,
@@ -175,10 +175,9 @@ def _trained(settings: TrainSettings, loaded: Loaded) -> Made:
         first_stage=loaded.first_stage,
     )
     if work.replaces and metrics["stopped"]:
-        print(
+        notice(
             f"{folder} is as it was; what was trained of its replacement is in {work.path}, and "
-            "--resume goes on with it",
-            file=sys.stderr,
+            "--resume goes on with it"
         )
         folder = work.path
     return Made(folder=folder, metrics=metrics)
