@@ -13,7 +13,7 @@ from flows.settings import TrainSettings as Settings
 from flows.stopping import stopped_status
 
 if TYPE_CHECKING:
-    from flows.train.runs import Made
+    from flows.train.flow import Made
 
 
 EXAMPLES = """

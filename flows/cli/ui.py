@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 from dataclasses import dataclass
@@ -52,7 +51,14 @@ def run(settings: Settings, *, json: bool) -> int:
         pid,
     ):
         _say(address, json=json, pid=pid)
-        _settle(f"{address}/api")
+        quiet_prefect()
+        from prefect.client.orchestration import SyncPrefectClient
+
+        from flows.server.run_client import made_patient
+        from flows.server.settling import settle_aloud
+
+        with made_patient(SyncPrefectClient(f"{address}/api"), 5.0) as client:
+            settle_aloud(client)
         notice(
             "runs that you start now (in another terminal) report to it by themselves; "
             f"on other machines set PREFECT_API_URL={address}/api. Ctrl-C ends it."
@@ -63,19 +69,6 @@ def run(settings: Settings, *, json: bool) -> int:
         except KeyboardInterrupt:
             notice("the Prefect server has ended; its history stays")
     return 0
-
-
-def _settle(api: str) -> None:
-    """Tell the server of runs that ended without its hearing of it."""
-    quiet_prefect()
-    from prefect.client.orchestration import SyncPrefectClient
-
-    from flows.server.run_client import made_patient
-    from flows.server.settling import settle
-
-    with contextlib.suppress(Exception), made_patient(SyncPrefectClient(api), 5.0) as client:
-        for name in settle(client):
-            notice(f"{name} had ended without saying so")
 
 
 def _say(address: str, *, json: bool, pid: int | None = None) -> None:

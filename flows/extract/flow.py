@@ -19,9 +19,8 @@ from flows.extract.setup import Prepared, count_rows, dry_run, find_clips, prepa
 from flows.extract.specs import require_batch, stage_of
 from flows.extract.summary import Summary, require_few_failed, require_reached
 from flows.server.lifetime import RunCancelled
-from flows.server.run_client import own_run
 from flows.server.run_page import RunPage
-from flows.server.settling import end_open_tasks, is_scheduled, settle_now
+from flows.server.settling import end_open_tasks, is_scheduled, run_page
 from flows.settings import FeaturesSettings
 from pipeline.engine import version
 from pipeline.features.backbones import family_of
@@ -42,12 +41,9 @@ def features(settings: FeaturesSettings) -> Summary:
     Raises `ConfigError` for a user's mistake, `store.StoreError` where the store cannot be used,
     `RunFailed` after a run that is over `max_failed` or that reached none of its clips.
     """
-    own_run()
-    settings = with_store(settings)
-    request = Request.of(settings)
-    with RunPage() as page:
-        page.add("the ends of earlier runs", settle_now)
-        ended = _features(settings, request, page)
+    with run_page() as page:
+        settings = with_store(settings)
+        ended = _features(settings, Request.of(settings), page)
     if not isinstance(ended, Summary) or ended.outcome == "dry run":
         return ended  # type: ignore[no-any-return]  # a flow that returns a state ends in it
     summary = ended

@@ -108,15 +108,13 @@ def serve(flow: str, deployment: Any, name: str = "") -> None:
     """
     from flows.schedule.due import Serving
     from flows.server.run_client import patient_client
-    from flows.server.settling import settle
+    from flows.server.settling import settle_aloud
 
     command = (sys.executable, "-m", "flows.schedule.scheduled", flow)
     with patient_client() as client:
         replace_earlier(client, flow, deployment, name)
         deployment_id = deployment.apply()
-        with contextlib.suppress(Exception):  # the runs to come do it as well
-            for run_name in settle(client):
-                notice(f"{run_name} had ended without saying so")
+        settle_aloud(client)
         Serving(client, deployment_id, lambda run: (*command, str(run))).run()
 
 

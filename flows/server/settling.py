@@ -36,8 +36,10 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed
 
+from flows.notices import notice
 from flows.server.processes import describe, has_gone
-from flows.server.run_client import owed_folder
+from flows.server.run_client import owed_folder, own_run
+from flows.server.run_page import RunPage
 
 FLOWS = ("features", "refresh", "sweep", "train")
 _OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -59,9 +61,23 @@ def settle(client: Any) -> list[str]:
     return [run.name for run, _ in settled]
 
 
-def settle_now() -> None:
-    """`settle` with the current client: each run does it for earlier ones."""
-    settle(get_client(sync_client=True))
+@contextmanager
+def run_page() -> Iterator[RunPage]:
+    """The page of the flow run that this is in; to be entered first in a flow.
+
+    Labels the run with this process, and sends the ends of earlier runs.
+    """
+    own_run()
+    with RunPage() as page:
+        page.add("the ends of earlier runs", lambda: settle(get_client(sync_client=True)))
+        yield page
+
+
+def settle_aloud(client: Any) -> None:
+    """`settle`, with a notice of each run; not if the server refuses: the runs to come do it as well."""
+    with suppress(Exception):
+        for name in settle(client):
+            notice(f"{name} had ended without saying so")
 
 
 def end_tasks(client: Any, flow_run: UUID, state: State[Any]) -> None:

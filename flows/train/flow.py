@@ -6,7 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import pandas as pd
 import store
 from flows.names import label
 from flows.notices import notice
-from flows.server.markdown import markdown_table, picture
 from flows.settings import TrainSettings
 from flows.settings.training import TrainingSettings
 from pipeline.errors import ConfigError, RunWarning
@@ -27,26 +26,17 @@ from pipeline.heads.holdout import Holdout
 from pipeline.heads.identity import Identity
 from pipeline.heads.splits import split_notes
 from pipeline.heads.views import with_views
+from pipeline.heads.work_folder import WorkFolder, claim_folder
 from pipeline.heads.zoo import HEADS
 
 if TYPE_CHECKING:
     from pipeline.heads.saved import Run
 
-TRAINING = (
-    "epochs",
-    "patience",
-    "seed",
-    "train_batch",
-    "lr",
-    "schedule",
-    "split",
-    "test_set",
-    "folds",
-    "class_weights",
-    "label_smoothing",
-    "feature_dropout",
-    "step_jitter",
-    "precision",
+TRAINING = tuple(
+    item.name
+    for item in fields(TrainConfig)
+    if item.name in TrainingSettings.__dataclass_fields__
+    if item.name != "options"
 )
 """Settings that a training takes as they are."""
 ACCEPTED = "accepted"
@@ -67,6 +57,21 @@ def print_notes(
             notes |= dict.fromkeys(split_notes(table, how, holdouts, test_set))
     for note in notes:
         notice(note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A trained head: its run's folder and what `metrics.json` holds; `skipped`: it had been done."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    skipped: bool = False
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """What heads are compared by before the test: the higher, the better."""
+        validation = self.metrics["validation"]
+        return validation["top1"], -validation["loss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,17 +160,15 @@ def moved_on(run: Run) -> str:
 
 def run_name(settings: TrainSettings) -> str:
     """The run's name: the one given, else the head and the store's stem."""
-    if settings.name:
-        if "/" in settings.name or settings.name in (".", ".."):
-            raise ConfigError(
-                f"name is {settings.name!r}: give a plain folder name; RUNS says where runs live"
-            )
-        if settings.name == ACCEPTED:
-            raise ConfigError(
-                f"the name {ACCEPTED} is kept for the run that refresh has accepted: choose another"
-            )
-        return settings.name
-    return f"{settings.head}-{store_name(settings.store)}"
+    if "/" in settings.name or settings.name in (".", ".."):
+        raise ConfigError(
+            f"name is {settings.name!r}: give a plain folder name; RUNS says where runs live"
+        )
+    if settings.name == ACCEPTED:
+        raise ConfigError(
+            f"the name {ACCEPTED} is kept for the run that refresh has accepted: choose another"
+        )
+    return settings.name or f"{settings.head}-{store_name(settings.store)}"
 
 
 def store_name(stores: str) -> str:
@@ -204,10 +207,8 @@ def widths(head: str, units: str) -> dict[str, Any]:
         raise ConfigError(
             f"the head {head} has no units: leave it out, its options are {', '.join(known)}"
         )
-    first, comma, rest = units.partition(",")
-    if comma and "second_units" in known:
-        return {"units": first, "second_units": rest}
-    return {"units": units}
+    names = ("units", "second_units") if "second_units" in known else ("units",)
+    return dict(zip(names, units.split(",", len(names) - 1), strict=False))
 
 
 def make_config(
@@ -218,19 +219,41 @@ def make_config(
     return TrainConfig(head=head, options=options, **(values | changes))
 
 
-def epoch_hooks(settings: TrainingSettings, folder: Path, *others: OnEpoch) -> OnEpoch:
-    """A callback for the end of each epoch: `others`, and TensorBoard's log if it is wanted."""
-    hooks = list(others)
+def train_head(
+    loaded: Loaded,
+    config: TrainConfig,
+    folder: Path,
+    settings: TrainingSettings,
+    *hooks: OnEpoch,
+    resume: bool,
+) -> tuple[WorkFolder, dict[str, Any]]:
+    """Train into a folder of runs as the command's settings say.
+
+    Returns the folder that was worked in, and the metrics. hooks: called at the end of each epoch,
+    beside TensorBoard's log if that is wanted.
+    """
+    from pipeline.heads.training import train
+
+    work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)
     if settings.tensorboard:
         from pipeline.heads.tensorboard import log_epochs
 
-        hooks.append(log_epochs(folder / "tensorboard"))
+        hooks += (log_epochs(work.path / "tensorboard"),)
 
     def on_epoch(report: EpochReport) -> None:
         for hook in hooks:
             hook(report)
 
-    return on_epoch
+    metrics = train(
+        loaded.clips,
+        config,
+        folder,
+        overwrite=settings.overwrite,
+        resume=resume,
+        on_epoch=on_epoch,
+        first_stage=loaded.first_stage,
+    )
+    return work, metrics
 
 
 def print_epoch(report: EpochReport) -> None:
@@ -248,15 +271,3 @@ def print_epoch(report: EpochReport) -> None:
         f"top-1 {report.top1:.3f} · {validation}{report.clips_per_second:,.0f} clips/s"
         f"{' · best' if report.best else ''}"
     )
-
-
-def run_page(folder: Path, metrics: dict[str, Any]) -> str:
-    """A run's figures and pictures as markdown, for its page in the Prefect UI."""
-    parts = [(part, metrics[part]) for part in ("test", "validation")]
-    rows = [(part, f"{v['top1']:.3f}", f"{v['top5']:.3f}", v["clips"]) for part, v in parts]
-    lines = [f"# {folder.name}", "", *markdown_table(("", "top-1", "top-5", "clips"), rows)]
-    for name in ("curves", "confusion"):
-        file = folder / f"{name}.png"
-        if file.exists():
-            lines += ["", picture(name, file.read_bytes())]
-    return "\n".join(lines)

@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled, Completed
 
 from flows.extract.flow import features
 from flows.names import key
-from flows.server.run_client import own_run
 from flows.server.run_page import RunPage
-from flows.server.settling import is_scheduled
+from flows.server.settling import is_scheduled, run_page
 from flows.settings import RefreshSettings, TrainSettings
 from flows.settings.resolve import check_settings
 from flows.settings.training import features_settings, resolved, train_settings
@@ -25,16 +23,16 @@ from flows.stopping import Stopping, stopping
 from flows.train import promotion
 from flows.train.flow import (
     Loaded,
+    Made,
     load_stores,
     print_epoch,
     print_notes,
-    run_page,
     store_name,
     store_warnings,
     train_config,
 )
 from flows.train.promotion import refreshed_set, with_test_set
-from flows.train.result import RefreshResult, Trained, publish
+from flows.train.result import FIGURES, RefreshResult, publish, publish_head
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.leakage import require_unseen
 from pipeline.heads.measures import LEAST_GROUPS
@@ -57,9 +55,8 @@ def refresh(settings: RefreshSettings) -> RefreshResult:
     makes it. The best is chosen by its validation clips. Raises `ConfigError` for a user's mistake,
     `RunFailed` as `features` does; nothing is trained then.
     """
-    own_run()
     check_settings(settings)
-    with RunPage() as page:
+    with run_page() as page:
         return _refresh(settings, page)
 
 
@@ -90,7 +87,9 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
         threshold=settings.threshold,
     )
     before = promotion.read(runs)
-    if before is not None and _remembered(runs, settings.store) == state and not settings.always:
+    known = _remembered(runs)
+    same = state == (known.get(settings.store) or known.get("", ""))
+    if before is not None and same and not settings.always:
         logger.info("nothing new since the last refresh")
         return replace(begun, outcome="unchanged", accepted=before.name)
     loaded, holdout = _with_test_set(settings, loaded, before, trainings[0])
@@ -109,7 +108,8 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
         if result.outcome == "promoted":
             promotion.promote(runs, runs / result.run)
         # Last: a refresh that died before is done again.
-        _remember(runs, settings.store, state)
+        stores = {name: each for name, each in _remembered(runs).items() if name}
+        write_json(runs / _REMEMBERED, {"stores": stores | {settings.store: state}})
     page.add("the comparison", partial(publish, result, settings, heads_trained))
     logger.info(result.headline())
     return result
@@ -144,10 +144,10 @@ def _train_all(
     trainings: list[TrainSettings],
     before: Path | None,
     stop: Stopping,
-) -> list[Trained]:
+) -> list[Made]:
     """Train every head in its own folder; ends early if `stop` is set."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    heads: list[Trained] = []
+    heads: list[Made] = []
     for training in trainings:
         stem = f"{training.head}-{store_name(training.store)}"
         folder = runs / f"{stem}-{stamp}"
@@ -172,21 +172,13 @@ def _train_all(
             stop.signal = stop.signal or metrics.get("stopped_by") or "SIGINT"
         if stop.event.is_set():
             return heads
-        page.add(
-            f"the head {folder.name}",
-            partial(
-                create_markdown_artifact,
-                key=key(f"head-{training.head}", training.store),
-                markdown=run_page(folder, metrics),
-                description=f"test top-1 {metrics['test']['top1']:.3f} ({folder.name})",
-            ),
-        )
-        heads.append(Trained(folder=folder, metrics=metrics))
+        heads.append(Made(folder=folder, metrics=metrics))
+        publish_head(page, key(f"head-{training.head}", training.store), heads[-1], named=True)
     return heads
 
 
 def _judge(
-    settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Trained
+    settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Made
 ) -> RefreshResult:
     """Compare the best new head with the run that is accepted now, on the same unseen clips."""
     clips = loaded.clips
@@ -224,49 +216,34 @@ def _judge(
 def _result(
     settings: RefreshSettings,
     holdout: Holdout,
-    best: Trained,
+    best: Made,
     before: Path | None,
     verdict: Verdict,
     note: str,
 ) -> RefreshResult:
     """The result by the verdict; it is written to the run's folder, too."""
     config = json.loads((best.folder / "config.json").read_text(encoding="utf-8"))
-    result = RefreshResult(
-        outcome="promoted" if verdict.promoted else "refused",
+    figures = {name: getattr(verdict, name) for name in ("classes", "clips", "groups", *FIGURES)}
+    judged = {
+        "outcome": "promoted" if verdict.promoted else "refused",
+        "accepted": "" if before is None else before.name,
+        "test_set": holdout.name,
+        "why": "; ".join(filter(None, [note, verdict.why])),
+        **figures,
+    }
+    write_json(best.folder / VERDICT, judged)
+    return RefreshResult(
         store=settings.store,
         run=best.folder.name,
-        accepted="" if before is None else before.name,
-        test_set=holdout.name,
-        top1=verdict.top1,
-        accepted_top1=verdict.accepted_top1,
-        difference=verdict.difference,
-        low=verdict.low,
-        high=verdict.high,
-        why="; ".join(filter(None, [note, verdict.why])),
-        clips=verdict.clips,
-        groups=verdict.groups,
-        classes=verdict.classes,
         since={what: len(which) for what, which in config.get("since", {}).items()},
+        **judged,
     )
-    names = ("outcome", "accepted", "test_set", "why", "classes", "clips", "groups", "top1")
-    figures = ("accepted_top1", "difference", "low", "high")
-    write_json(best.folder / VERDICT, {name: getattr(result, name) for name in names + figures})
-    return result
 
 
-def _remembered(runs: Path, store: str) -> str:
-    """The state of a store at the last refresh of this folder; empty where there was none."""
+def _remembered(runs: Path) -> dict[str, str]:
+    """Store → its state at the last refresh of this folder; "" is for all, from an older version."""
     try:
         values = json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))
-        return str(values.get("stores", {}).get(store) or values.get("state", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
-
-
-def _remember(runs: Path, store: str, state: str) -> None:
-    try:
-        values = json.loads((runs / _REMEMBERED).read_text(encoding="utf-8"))
-        stores = dict(values.get("stores", {}))
-    except (OSError, ValueError, AttributeError):
-        stores = {}
-    write_json(runs / _REMEMBERED, {"stores": stores | {store: state}})
+        return {"": str(values.get("state", "")), **values.get("stores", {})}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows.names import key
-from flows.server.markdown import markdown_table
+from flows.server.markdown import markdown_table, picture
+from flows.server.run_page import RunPage
 from flows.settings import RefreshSettings
+from flows.train.flow import Made
 
 EVENT = "pixels-once.refresh"
 FIGURES = ("top1", "accepted_top1", "difference", "low", "high")
@@ -74,26 +76,38 @@ class RefreshResult:
         return f"{self.outcome}: {new}, the accepted {self.accepted} {self.accepted_top1:.3f}; {self.why}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A new head, with the metrics of its training."""
+def publish_head(page: RunPage, key: str, made: Made, *, named: bool = False) -> None:
+    """Put a run's figures and pictures on the flow run's page. named: with its folder's name."""
+    top1 = f"test top-1 {made.metrics['test']['top1']:.3f}"
+    page.add(
+        f"the head {made.folder.name}",
+        partial(
+            create_markdown_artifact,
+            key=key,
+            markdown=head_page(made),
+            description=f"{top1} ({made.folder.name})" if named else top1,
+        ),
+    )
 
-    folder: Path
-    metrics: dict[str, Any]
 
-    @property
-    def merit(self) -> tuple[float, float]:
-        validation = self.metrics["validation"]
-        return validation["top1"], -validation["loss"]
+def head_page(made: Made) -> str:
+    """A run's figures and pictures as markdown."""
+    parts = [(part, made.metrics[part]) for part in ("test", "validation")]
+    rows = [(part, f"{v['top1']:.3f}", f"{v['top5']:.3f}", v["clips"]) for part, v in parts]
+    lines = [f"# {made.folder.name}", "", *markdown_table(("", "top-1", "top-5", "clips"), rows)]
+    for name in ("curves", "confusion"):
+        file = made.folder / f"{name}.png"
+        if file.exists():
+            lines += ["", picture(name, file.read_bytes())]
+    return "\n".join(lines)
 
 
-def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Trained]) -> None:
+def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Made]) -> None:
     """Write the comparison as an artifact, and emit an event that automations can wait for."""
     runs = [
         (
             head.folder.name,
-            f"{head.metrics['validation']['top1']:.3f}",
-            f"{head.metrics['test']['top1']:.3f}",
+            *(f"{head.metrics[part]['top1']:.3f}" for part in ("validation", "test")),
         )
         for head in heads
     ]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from flows.names import key
 from flows.notices import notice
@@ -15,32 +13,21 @@ from flows.settings import TrainSettings
 from flows.settings.resolve import LARGEST_SEED
 from flows.train.flow import (
     Loaded,
-    epoch_hooks,
+    Made,
     load_stores,
     print_epoch,
     print_notes,
     run_name,
-    run_page,
     store_warnings,
     train_config,
+    train_head,
 )
 from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.repeats import Repeats, repeats_among, seeded_name
 from pipeline.heads.run_folder import read_metrics
-from pipeline.heads.training import train
 from pipeline.heads.work_folder import claim_folder, is_finished
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """One run of `train`: its folder and what `metrics.json` holds; `skipped`: it had been done."""
-
-    folder: Path
-    metrics: dict[str, Any]
-    skipped: bool = False
-
 
 OnRun = Callable[[Made], None]
 
@@ -109,28 +96,13 @@ def run_training_flow(settings: TrainSettings) -> list[Made]:
         persist_result=False,
     )
     def train_flow(settings: TrainSettings) -> list[Made]:
-        from prefect.artifacts import create_markdown_artifact
+        from flows.server.settling import run_page
+        from flows.train.result import publish_head
 
-        from flows.server.run_client import own_run
-        from flows.server.run_page import RunPage
-        from flows.server.settling import settle_now
-
-        own_run()
-        with RunPage() as page:
-            page.add("the ends of earlier runs", settle_now)
-
-            def on_run(made: Made) -> None:
-                page.add(
-                    f"the head {made.folder.name}",
-                    partial(
-                        create_markdown_artifact,
-                        key=key("head", str(made.folder)),
-                        markdown=run_page(made.folder, made.metrics),
-                        description=f"test top-1 {made.metrics['test']['top1']:.3f}",
-                    ),
-                )
-
-            return run_trainings(settings, on_run)
+        with run_page() as page:
+            return run_trainings(
+                settings, lambda made: publish_head(page, key("head", str(made.folder)), made)
+            )
 
     return train_flow(settings)
 
@@ -164,15 +136,8 @@ def _finished(settings: TrainSettings) -> Made:
 def _trained(settings: TrainSettings, loaded: Loaded) -> Made:
     folder = _folder(settings)
     notice(f"training {folder}")
-    work = claim_folder(folder, overwrite=settings.overwrite, resume=settings.resume)
-    metrics = train(
-        loaded.clips,
-        train_config(settings),
-        folder,
-        overwrite=settings.overwrite,
-        resume=settings.resume,
-        on_epoch=epoch_hooks(settings, work.path, print_epoch),
-        first_stage=loaded.first_stage,
+    work, metrics = train_head(
+        loaded, train_config(settings), folder, settings, print_epoch, resume=settings.resume
     )
     if work.replaces and metrics["stopped"]:
         notice(

@@ -24,18 +24,16 @@ from prefect.cache_policies import NO_CACHE
 import store
 from flows.extract.cluster import visible_gpus
 from flows.names import key
-from flows.server.run_client import own_run
-from flows.server.run_page import RunPage
-from flows.server.settling import settle_now
+from flows.server.settling import run_page
 from flows.settings import SweepSettings
 from flows.settings.resolve import check_settings
 from flows.train.flow import (
     Loaded,
-    epoch_hooks,
     load_stores,
     make_config,
     print_notes,
     store_warnings,
+    train_head,
 )
 from flows.train.trials import Trial, sweep_heads, trials
 from pipeline import engine
@@ -45,8 +43,7 @@ from pipeline.heads.holdout import holdouts_of
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.plots import draw_missing
 from pipeline.heads.run_folder import read_metrics
-from pipeline.heads.training import train
-from pipeline.heads.work_folder import RunState, claim_folder, run_state
+from pipeline.heads.work_folder import RunState, run_state
 
 _loaded: dict[str, Loaded] = {}
 
@@ -72,21 +69,21 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
     """Train every trial; returns their outcomes, in the trials' order."""
     from prefect_dask import DaskTaskRunner
 
-    own_run()
     check_settings(settings)
     engine.require_backend()
-    with store_warnings():
-        source = store.open(settings.store.split(",")[0].strip())
-        todo = trials(settings, source.shape)
-        print_notes(source.table(), holdouts_of(source), [_way(settings, each) for each in todo])
-    with (
-        training_cluster(settings.workers, len(todo)) as cluster,
-        DaskTaskRunner(cluster=cluster) as runner,
-    ):
-        futures = [runner.submit(train_trial, {"trial": t, "settings": settings}) for t in todo]
-        outcomes = [_outcome(trial, future) for trial, future in zip(todo, futures, strict=True)]
-    with RunPage() as page:
-        page.add("the ends of earlier runs", settle_now)
+    with run_page() as page:
+        with store_warnings():
+            source = store.open(settings.store.split(",")[0].strip())
+            todo = trials(settings, source.shape)
+            configs = [trial_config(settings, trial) for trial in todo]
+            ways = [(config.split, config.test_set) for config in configs]
+            print_notes(source.table(), holdouts_of(source), ways)
+        with (
+            training_cluster(settings.workers, len(todo)) as cluster,
+            DaskTaskRunner(cluster=cluster) as runner,
+        ):
+            futures = [runner.submit(train_trial, {"trial": t, "settings": settings}) for t in todo]
+            outcomes = [_outcome(trial, done) for trial, done in zip(todo, futures, strict=True)]
         page.add("the leaderboard", partial(_publish, settings, outcomes))
     return outcomes
 
@@ -121,10 +118,8 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
     """
     folder = Path(settings.runs) / trial.name
     # The frame average is a run of the sweep itself: not once more beside every other head.
-    baselines = "frame_average" not in [
-        head for head, _ in sweep_heads(settings.heads, loaded.clips.shape)
-    ]
-    config = _config(settings, trial, baselines)
+    heads = [head for head, _ in sweep_heads(settings.heads, loaded.clips.shape)]
+    config = trial_config(settings, trial, baselines="frame_average" not in heads)
     state = run_state(folder)
     if state in (RunState.FINISHED, RunState.UNFINISHED) and not settings.overwrite:
         require_same_run(folder, loaded.clips, config)
@@ -134,16 +129,7 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
                 name=trial.name, head=trial.head, metrics=read_metrics(folder), skipped=True
             )
     resume = state is RunState.UNFINISHED and not settings.overwrite
-    work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)
-    metrics = train(
-        loaded.clips,
-        config,
-        folder,
-        overwrite=settings.overwrite,
-        resume=resume,
-        on_epoch=epoch_hooks(settings, work.path),
-        first_stage=loaded.first_stage,
-    )
+    _, metrics = train_head(loaded, config, folder, settings, resume=resume)
     return Outcome(name=trial.name, head=trial.head, metrics=metrics)
 
 
@@ -194,16 +180,9 @@ def training_cluster(workers: int, trainings: int) -> Iterator[distributed.Local
         yield cluster
 
 
-def _config(settings: SweepSettings, trial: Trial, baselines: bool) -> TrainConfig:
-    return make_config(
-        settings, head=trial.head, options=trial.options, baselines=baselines, **trial.changes
-    )
-
-
-def _way(settings: SweepSettings, trial: Trial) -> tuple[str, str]:
-    """How a trial splits the clips: split and test set."""
-    split = trial.changes.get("split", settings.split)
-    return split, trial.changes.get("test_set", settings.test_set)
+def trial_config(settings: SweepSettings, trial: Trial, **changes: Any) -> TrainConfig:
+    """The config of a trial's training."""
+    return make_config(settings, head=trial.head, options=trial.options, **changes, **trial.changes)
 
 
 def _outcome(trial: Trial, future: Any) -> Outcome:

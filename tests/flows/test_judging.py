@@ -9,10 +9,9 @@ import pytest
 
 from flows.settings import RefreshSettings
 from flows.train import promotion
-from flows.train.flow import load_stores
+from flows.train.flow import Made, load_stores
 from flows.train.promotion import refreshed_set, with_test_set
 from flows.train.refresh import _judge
-from flows.train.result import Trained
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.training import train
 from tests.flows.stores import rising_or_falling
@@ -45,7 +44,7 @@ def test_a_head_that_cannot_be_compared_is_held_against_its_baselines(
     )
     metrics = train(loaded.clips, head, runs / "new")
     settings = RefreshSettings(store=url, videos="x", runs=str(runs), threshold=-0.01)
-    result = _judge(settings, loaded, holdout, runs, Trained(folder=runs / "new", metrics=metrics))
+    result = _judge(settings, loaded, holdout, runs, Made(folder=runs / "new", metrics=metrics))
     assert result.outcome == outcome, result.why
     assert "so it cannot be held against" in result.why
     assert result.accepted_top1 is None

@@ -13,7 +13,8 @@ import pytest
 
 import store
 from flows.settings import SweepSettings, TrainSettings
-from flows.train.runs import Made, over_seeds, run_trainings, seeded
+from flows.train.flow import Made
+from flows.train.runs import over_seeds, run_trainings, seeded
 from flows.train.trials import trials
 from pipeline.errors import ConfigError
 from pipeline.heads.run_folder import read_config
