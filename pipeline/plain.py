@@ -41,7 +41,7 @@ def read_json(path: Path, *, absent: str, damaged: str) -> Any:
 
 def write_json(path: Path, values: Mapping[str, Any], *, indent: int | None = 1) -> None:
     """Write JSON, indented for people unless `indent` is None; whole or not at all."""
-    with _whole(path) as temporary:
+    with whole(path) as temporary:
         temporary.write_text(json_text(values, indent=indent) + "\n", encoding="utf-8")
 
 
@@ -77,13 +77,13 @@ def write_table(frame: pd.DataFrame, path: Path, *, index: bool = False) -> None
     # pandas leaves a lone carriage return unquoted, and readers end the line there.
     odd = any("\r" in text for text in texts)
     options: dict[str, Any] = {"quoting": csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL}
-    with _whole(path) as temporary:
+    with whole(path) as temporary:
         frame.to_csv(temporary, index=index, encoding="utf-8", **options)
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows as CSV, escaped, quoted and whole like `write_table`'s."""
-    with _whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         # The usual end of a line, "\\r\\n", is what makes the writer quote a lone carriage return.
         csv.writer(file).writerows([escaped(cell) for cell in row] for row in rows)
 
@@ -98,7 +98,7 @@ def read_table(path: Path, **options: Any) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that replaces it at the end; on an error it is removed.
 
     A link stays one, and a path that is no file (a pipe, `/dev/stdout`) is written to directly.

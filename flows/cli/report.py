@@ -36,6 +36,7 @@ def run(settings: Settings, *, json: bool) -> int:
     out = Path(settings.out)
     require_file("out", settings.out)
     from flows.report.contents import gather
+    from pipeline.plain import whole
     from pipeline.report.page import render
 
     started = time.monotonic()
@@ -49,10 +50,8 @@ def run(settings: Settings, *, json: bool) -> int:
             seed=settings.seed,
             on_progress=progress,
         )
-    page = render(contents)
-    making = out.with_name(f".{out.name}.partial")
-    making.write_text(page, encoding="utf-8")
-    making.replace(out)
+    with whole(out) as making:
+        making.write_text(render(contents), encoding="utf-8")
     size = out.stat().st_size
     pictures = any(card.pictures for card in contents.wall)
     if json:

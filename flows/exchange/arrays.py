@@ -11,9 +11,9 @@ import math
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -40,8 +40,8 @@ class Foreign:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[int, int], NDArray[Any]]
-    times: NDArray[np.float32] | None = field(default=None)
-    frames: NDArray[np.int32] | None = field(default=None)
+    times: NDArray[np.float32] | None = None
+    frames: NDArray[np.int32] | None = None
 
 
 def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = False) -> Foreign:
@@ -58,7 +58,7 @@ def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = F
 
 def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     """A `.npz` file: its array `features`, or the only one of two axes or more."""
-    with _readable(), zipfile.ZipFile(path) as archive:
+    with readable(), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if len(members) > _MOST_MEMBERS:
         raise UnreadableClip("unreadable", f"the archive has {len(members)} members")
@@ -88,10 +88,7 @@ def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
                 _require_small(extra.shape, extra.dtype)
                 with np.errstate(invalid="ignore"):  # what does not fit is left out later
                     extras[ours] = extra.read(0, extra.shape[0]).astype(kind)
-    return Foreign(
-        shape=features.shape, dtype=features.dtype, read=features.read,
-        times=extras.get("times"), frames=extras.get("frames"),
-    )  # fmt: skip
+    return replace(features, **extras)
 
 
 def array_of(value: Any, *, transpose: bool = False) -> Foreign:
@@ -110,7 +107,7 @@ def array_of(value: Any, *, transpose: bool = False) -> Foreign:
 
 
 def _npy(stream: Callable[[], BinaryIO], size: int, *, transpose: bool) -> Foreign:
-    with _readable(), stream() as file:
+    with readable(), stream() as file:
         shape, fortran, dtype = _header(file)
         start = file.tell()
         # `tell` counts from the file's beginning, which is not the array's inside an archive.
@@ -130,7 +127,7 @@ def _npy(stream: Callable[[], BinaryIO], size: int, *, transpose: bool) -> Forei
         _require_small(shape, dtype)
 
     def span(first: int, count: int) -> NDArray[Any]:
-        with _readable(), stream() as file:
+        with readable(), stream() as file:
             file.seek(start + first, io.SEEK_CUR)
             data = file.read(count)
         if len(data) != count:
@@ -165,13 +162,9 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     text = head[8 + width :] + file.read(length - (4 - width))
     if len(text) != length:
         raise UnreadableClip("unreadable", "the file ends in its header")
-    whole = io.BytesIO(head[:8] + head[8 : 8 + width] + text)
-    np.lib.format.read_magic(whole)
-    read = (
-        np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
-    )
+    read = getattr(np.lib.format, f"read_array_header_{min(version, 2)}_0")
     try:
-        shape, fortran, dtype = read(whole)
+        shape, fortran, dtype = read(io.BytesIO(head[8 : 8 + width] + text))
     except MemoryError:  # brackets nested too deep for the parser
         raise UnreadableClip("unreadable", "the header is no array's") from None
     if any(n < 0 for n in shape):
@@ -212,29 +205,25 @@ class _Closing(io.RawIOBase):
         super().close()
 
 
-class _readable:
-    """Turns what a file that is no array raises into `UnreadableClip`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, UnreadableClip | KeyboardInterrupt | MemoryError):
-            return
-        if isinstance(error, FileNotFoundError):
-            raise UnreadableClip("missing") from error
+@contextmanager
+def readable() -> Iterator[None]:
+    """Turn what a file that is no array raises into `UnreadableClip`."""
+    try:
+        yield
+    except (UnreadableClip, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableClip("missing") from error
+    except Exception as error:  # each library raises its own
         if isinstance(error, OSError) and error.errno is not None:
             raise UnreadableClip("unreachable", str(error.strerror)) from error
         raise UnreadableClip("unreadable", f"{type(error).__name__}: {error}"[:200]) from error
 
 
-readable = _readable
-
-
 def tar_members(path: Path) -> list[tuple[str, int, int]]:
     """(name, offset, size) of every regular file of a tar archive that is not compressed."""
     found = []
-    with _readable(), tarfile.open(path, "r:") as archive:
+    with readable(), tarfile.open(path, "r:") as archive:
         for member in archive:
             if member.isreg():
                 found.append((member.name, member.offset_data, member.size))

@@ -12,11 +12,9 @@ from typing import Any
 
 from flows.exchange.arrays import readable, tar_members
 from flows.exchange.parquet import is_list, parquet_module
-from flows.exchange.told import about_of
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.catalog.table import SPLIT_NAMES
 
-MANIFEST, ABOUT = "manifest.jsonl", "export.json"
 _FILES = (".npy", ".npz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _CONTAINERS = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".tar": "tar"}
@@ -152,44 +150,3 @@ def _in_tar(path: Path, name: str) -> Iterator[Entry]:
                 n: str(said[n]) for n in ("id", "label", "split", "group") if said.get(n)
             }
             yield Entry(**{"id": key, **values}, file=name, key=f"{array[0]}:{array[1]}")
-
-
-def is_inside(name: str) -> bool:
-    """Whether a path in a manifest stays below its folder."""
-    return not name.startswith("/") and ".." not in name.split("/")
-
-
-def about_export(root: Path) -> dict[str, Any]:
-    """What an export of ours says of itself (`told.about_of`); empty if it says nothing."""
-    try:
-        return about_of(json.loads((root / ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def entries_of_manifest(root: Path) -> Iterator[Entry]:
-    """The last line of every id counts; a line that was cut short does not."""
-    at: dict[str, Entry] = {}
-    known: dict[str, str] = {}
-    start = 0
-    with (root / MANIFEST).open("rb") as file:
-        for number, line in enumerate(file):
-            begin, start = start, start + len(line)
-            try:
-                said = json.loads(line)
-                name = str(said["file"])
-                entry = Entry(
-                    id=str(said["id"]), file=name, key=str(said.get("key", "")), line=begin,
-                    **{n: known.setdefault(v, v) for n in ("label", "split", "group")
-                       for v in ["" if said.get(n) is None else str(said[n])]},
-                )  # fmt: skip
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise ConfigError(
-                    f"line {number + 1} of {root / MANIFEST} cannot be read: export again"
-                ) from None
-            if not is_inside(name):
-                raise ConfigError(
-                    f"{root / MANIFEST} names {name!r}, which is outside of the folder: take it out"
-                )
-            at[entry.id] = entry
-    yield from at.values()

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import store
-from flows.exchange.entries import ABOUT, MANIFEST, Entry
+from flows.exchange.entries import Entry
 from flows.exchange.formats import FORMATS, Clip, Format
-from flows.exchange.names import file_names
-from flows.exchange.noted import Notes
+from flows.exchange.manifest import ABOUT, MANIFEST, Notes, file_names
 from flows.exchange.sources import Source
 from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.plain import whole, write_json
 from store.errors import translated
 
 ANNOTATIONS = "annotations.json"
@@ -120,8 +120,7 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     ):
         raise ConfigError(f"{folder} holds something else: name an empty or a new OUT")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f".{ABOUT}").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    os.replace(folder / f".{ABOUT}", path)
+    write_json(path, about)
 
 
 class _Export:
@@ -154,9 +153,9 @@ class _Export:
         for name in self._notes.files - {self._file(row) for row in rows.tolist()}:
             (self._folder / name).unlink(missing_ok=True)
         units = np.split(rows, np.flatnonzero(np.diff(rows // UNIT)) + 1) if len(rows) else []
-        making = self._folder / f".{MANIFEST}"
-        with (self._folder / MANIFEST).open("ab") as manifest, making.open("wb") as whole:
-            if manifest.tell() and not _ends_in_a_line(self._folder / MANIFEST):
+        path = self._folder / MANIFEST
+        with path.open("ab") as manifest, whole(path) as making, making.open("wb") as anew:
+            if manifest.tell() and not _ends_in_a_line(path):
                 manifest.write(b"\n")  # a run that was killed left half a line
             for unit in units:
                 lines = self._kept(unit)
@@ -168,9 +167,8 @@ class _Export:
                     manifest.flush()
                     written += len(fresh)
                     lines = sorted([*lines, *fresh], key=lambda line: line["row"])
-                whole.write(_text(lines))
+                anew.write(_text(lines))
                 on_progress(int(np.searchsorted(rows, unit[-1])) + 1, len(rows))
-        os.replace(making, self._folder / MANIFEST)
         return Exported(written=written, kept=kept, out=str(self._folder))
 
     def _kept(self, unit: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -252,9 +250,12 @@ def _require_same(source: Source, lines: list[dict[str, Any]]) -> None:
 def _write_annotations(folder: Path) -> None:
     """The JSON of ActivityNet, as temporal detection toolkits read it, written clip by clip."""
     subsets = {"train": "training", "val": "validation", "test": "testing"}
-    making = folder / f".{ANNOTATIONS}"
     labels: dict[str, int] = {}
-    with (folder / MANIFEST).open("rb") as lines, making.open("w", encoding="utf-8") as out:
+    with (
+        (folder / MANIFEST).open("rb") as lines,
+        whole(folder / ANNOTATIONS) as making,
+        making.open("w", encoding="utf-8") as out,
+    ):
         out.write('{"version": "1.3", "database": {')
         for number, line in enumerate(lines):
             said = json.loads(line)
@@ -276,4 +277,3 @@ def _write_annotations(folder: Path) -> None:
             key = said["file"].removesuffix(".npy")
             out.write(f"{',' * bool(number)}\n{json.dumps(key)}: {json.dumps(values)}")
         out.write("\n}}\n")
-    os.replace(making, folder / ANNOTATIONS)

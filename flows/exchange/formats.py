@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
+from flows.exchange.parquet import parquet_module
+from pipeline.plain import whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +67,16 @@ class Format:
     embeds: tuple[str, ...] = ("id", "label", "split", "group", "times", "frames")
 
 
-def _write_npy(folder: Path, names: list[str], clips: list[Clip], *, transpose: bool) -> list[str]:
+def _write_arrays(
+    folder: Path, names: list[str], clips: list[Clip], *, transpose: bool
+) -> list[str]:
     for name, clip in zip(names, clips, strict=True):
         values = np.ascontiguousarray(clip.features.T if transpose else clip.features)
         with _making(folder / name) as file:
-            np.lib.format.write_array(file, values, allow_pickle=False)
-    return [""] * len(clips)
-
-
-def _write_npz(folder: Path, names: list[str], clips: list[Clip], *, transpose: bool) -> list[str]:
-    for name, clip in zip(names, clips, strict=True):
-        values = np.ascontiguousarray(clip.features.T if transpose else clip.features)
-        with _making(folder / name) as file:
-            np.savez(file, features=values, times=clip.times, frames=clip.frames)
+            if name.endswith(".npz"):
+                np.savez(file, features=values, times=clip.times, frames=clip.frames)
+            else:
+                np.lib.format.write_array(file, values, allow_pickle=False)
     return [""] * len(clips)
 
 
@@ -96,13 +94,8 @@ def _write_hdf5(folder: Path, names: list[str], clips: list[Clip], *, transpose:
 def _write_parquet(
     folder: Path, names: list[str], clips: list[Clip], *, transpose: bool
 ) -> list[str]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError(
-            "Parquet needs pyarrow, which is not installed: pip install 'pixels-once[parquet]'"
-        ) from None
+    parquet = parquet_module()
+    import pyarrow
 
     def nested(clip: Clip) -> Any:
         flat = pyarrow.array(np.ascontiguousarray(clip.features).reshape(-1))
@@ -116,15 +109,11 @@ def _write_parquet(
         for name in ("id", "label", "split", "group")
     }
     columns["embedding"] = pyarrow.ListArray.from_arrays(ends, pyarrow.concat_arrays(steps))
-    columns["times"] = pyarrow.array(
-        [clip.times for clip in clips], pyarrow.list_(pyarrow.float32())
-    )
-    columns["frames"] = pyarrow.array(
-        [clip.frames for clip in clips], pyarrow.list_(pyarrow.int32())
-    )
+    for name, kind in (("times", pyarrow.float32()), ("frames", pyarrow.int32())):
+        columns[name] = pyarrow.array([getattr(c, name) for c in clips], pyarrow.list_(kind))
     with _making(folder / names[0]) as file:
         table = pyarrow.table(columns)
-        pyarrow.parquet.write_table(
+        parquet.write_table(
             table, file, row_group_size=64, compression="none", use_dictionary=False
         )
     return [str(i) for i in range(len(clips))]
@@ -149,39 +138,25 @@ def _write_tar(folder: Path, names: list[str], clips: list[Clip], *, transpose: 
     return keys
 
 
-class _making:
-    """A file that has its name when it is whole. A context manager of the open file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> Any:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._partial.open("w+b")
-        return self._file
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._file.close()
-        if error is None:
-            os.replace(self._partial, self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
+@contextmanager
+def _making(path: Path) -> Iterator[BinaryIO]:
+    """The open file, which has its name when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary, temporary.open("w+b") as file:
+        yield file
 
 
+_TEXTS = ("id", "label", "split", "group")
+_PER_CLIP: dict[str, Any] = {"write": _write_arrays, "per_clip": True, "transposes": True}
 FORMATS = {
-    "npy": Format(ending=".npy", write=_write_npy, per_clip=True, transposes=True, embeds=()),
-    "npz": Format(
-        ending=".npz", write=_write_npz, per_clip=True, transposes=True, embeds=("times", "frames")
-    ),
-    "activitynet": Format(
-        ending=".npy", write=_write_npy, per_clip=True, transposes=True, embeds=()
-    ),
+    "npy": Format(ending=".npy", **_PER_CLIP, embeds=()),
+    "npz": Format(ending=".npz", **_PER_CLIP, embeds=("times", "frames")),
+    "activitynet": Format(ending=".npy", **_PER_CLIP, embeds=()),
     "hdf5": Format(ending=".h5", write=_write_hdf5),
     "parquet": Format(ending=".parquet", write=_write_parquet),
     "webdataset": Format(
         ending=".tar",
         write=_write_tar,
-        embeds=("id", "label", "split", "group", "times", "frames", "fps", "frames_declared"),
+        embeds=(*_TEXTS, "times", "frames", "fps", "frames_declared"),
     ),
 }

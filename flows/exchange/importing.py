@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 import store
+from flows.encoding import is_utf8
 from flows.exchange.entries import Entry
 from flows.exchange.labels import FOLLOWED, read_labels
 from flows.exchange.rows import (
@@ -72,15 +73,10 @@ def import_clips(
     twice = ids[ids.duplicated() | (ids == "")]
     if len(twice):
         raise ConfigError(f"{path} has two arrays of the id {twice.iloc[0]!r}: rename one")
-    layout = store.Layout(
-        steps=spec.sampling.steps,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        batch=batch,
-    )
+    steps = spec.sampling.steps
     store.create(
         rules.store,
-        layout=layout,
+        layout=store.Layout(steps=steps, shape=spec.shape, dtype=spec.dtype, batch=batch),
         spec=spec.to_dict(),
         fingerprint=spec.fingerprint,
         software={"numpy": np.__version__},
@@ -217,12 +213,8 @@ def _require_text(path: str, entries: list[Entry]) -> None:
     """Raise `ConfigError` for a name that is not UTF-8, which a store cannot hold."""
     for entry in entries:
         for value in (entry.id, *(getattr(entry, name) for name in FOLLOWED)):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise ConfigError(
-                    f"{path} has the name {value!r}, which is not UTF-8: rename it"
-                ) from None
+            if not is_utf8(value):
+                raise ConfigError(f"{path} has the name {value!r}, which is not UTF-8: rename it")
 
 
 def _with_labels(entries: list[Entry], path: str) -> list[Entry]:

@@ -34,19 +34,13 @@ class Changes:
 
     def lines(self, table: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         """(id, column, before, after) of every change, in the order of rows."""
-        ids = table["video_id"].to_numpy()
+        ids = table["video_id"]
         found = [
-            (
-                int(self.rows[i]),
-                name,
-                str(table[name][self.rows[i]]),
-                str(self.values[name].iloc[i]),
-            )
+            (row, name, str(table[name][row]), str(self.values[name].iloc[i]))
             for name, positions in self.changed.items()
-            for i in positions.tolist()
+            for i, row in zip(positions.tolist(), self.rows[positions].tolist(), strict=True)
         ]
-        at = pd.Series(ids, index=table.index)
-        return [(str(at[row]), name, before, after) for row, name, before, after in sorted(found)]
+        return [(str(ids[row]), name, before, after) for row, name, before, after in sorted(found)]
 
 
 def read_labels(path: str) -> pd.DataFrame:
@@ -90,10 +84,8 @@ def read_labels(path: str) -> pd.DataFrame:
             "one of label, split and group"
         )
     at = {name: head.index(name) for name in ("id", *names)}
-    table = pd.DataFrame(
-        {n: [row[i].strip() for _, row in lines] for n, i in at.items()},
-        dtype=object,
-    )
+    columns = {name: [row[i].strip() for _, row in lines] for name, i in at.items()}
+    table = pd.DataFrame(columns, dtype=object)
     doubled = table["id"][table["id"].duplicated()]
     if len(doubled):
         raise ConfigError(f"{path} has {doubled.iloc[0]!r} twice: keep one row for each clip")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from flows.exchange.arrays import Foreign
 from flows.exchange.entries import Entry
+from flows.exchange.manifest import Told
 from flows.exchange.sources import Source
-from flows.exchange.told import Told
 from flows.settings.features import parse_sampling
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.spec import IMPORTED, Sampling, Spec
@@ -53,11 +54,9 @@ def spec_of(source: Source, rules: Rules, name: str) -> Spec:
     about = source.about
     first: Foreign | None = None
     for entry in source.entries:
-        try:
+        with suppress(UnreadableClip):
             first = source.read(entry)
             break
-        except UnreadableClip:
-            continue
     if first is None:
         raise ConfigError(
             f"none of the {len(source.entries)} arrays can be read, e.g. {source.entries[0].file}: "
@@ -91,10 +90,8 @@ def pieces_of(source: Source, steps: int, *, split: bool) -> Iterator[Piece]:
     for entry in source.entries:
         length = 0
         if split:
-            try:
+            with suppress(UnreadableClip):  # told where it is read
                 length = _clip_shape(source.read(entry))[0]
-            except UnreadableClip:  # told where it is read
-                length = 0
         if length <= steps or length > _MOST_STEPS:  # read as one, it is `too_long`
             yield Piece(entry)
             continue

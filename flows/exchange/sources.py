@@ -20,17 +20,14 @@ from flows.exchange.arrays import (
     require_bounded_chunks,
 )
 from flows.exchange.entries import (
-    MANIFEST,
     PICKLES,
     Entry,
-    about_export,
     array_files,
     entries_in,
-    entries_of_manifest,
     refuse_pickle,
 )
+from flows.exchange.manifest import MANIFEST, Told, about_export, entries_of_manifest, told_of
 from flows.exchange.parquet import ParquetRows
-from flows.exchange.told import Told, told_of
 from pipeline.errors import ConfigError, UnreadableClip
 
 
@@ -58,7 +55,7 @@ class Source:
                 offset, size = (int(n) for n in entry.key.split(":"))
                 found = open_npy(path, offset=offset, size=size, transpose=self.transpose)
             elif ending in (".h5", ".hdf5"):
-                dataset = self._hdf5(path)[entry.key]
+                dataset = self._cached(path, _open_hdf5)[entry.key]
                 found = array_of(dataset, transpose=self.transpose)
                 if (entry.file, entry.key) not in self._bounded:
                     require_bounded_chunks(dataset)
@@ -78,11 +75,6 @@ class Source:
         file.seek(entry.line)
         return told_of(json.loads(file.readline()))
 
-    def _hdf5(self, path: Path) -> Any:
-        import h5py
-
-        return self._cached(path, lambda name: h5py.File(name, "r"))
-
     def _cached(self, path: Path, opener: Any) -> Any:
         name = str(path)
         if name not in self._open:
@@ -91,6 +83,12 @@ class Source:
                     self._open.pop(next(iter(self._open))).close()
             self._open[name] = opener(path)
         return self._open[name]
+
+
+def _open_hdf5(path: Path) -> Any:
+    import h5py
+
+    return h5py.File(path, "r")
 
 
 def find_source(path: str, *, transpose: bool = False) -> Source:

@@ -23,7 +23,7 @@ from flows.cli.export import STORE_FORMATS
 from flows.cli.main import main
 from flows.exchange.exporting import export_store
 from flows.exchange.importing import import_clips
-from flows.exchange.names import file_names
+from flows.exchange.manifest import file_names
 from flows.exchange.rows import Rules
 from tests.store.stores import FINGERPRINT, SPEC
 
