@@ -191,7 +191,7 @@ def ms_per_clip(runs: dict[int, list[dict[str, float]]]) -> dict[int, dict[str, 
 
 def extractor_alone(videos: Path) -> float:
     """CPU seconds per clip of decoding, extraction and hashing, without flow, workers or commits."""
-    from flows.extract.specs import stage_of
+    from flows.extract.request import stage_of
     from flows.settings import FeaturesSettings
     from pipeline.features.extraction import ClipSource
     from pipeline.features.stage import FirstStage
@@ -225,7 +225,7 @@ def link_clips(folder: Path, count: int) -> None:
 
 def store_of_done(videos: Path, url: str) -> None:
     """A store in which every clip of the folder is ready."""
-    from flows.extract.specs import stage_of
+    from flows.extract.request import stage_of
     from flows.settings import FeaturesSettings
 
     spec, stage, _ = stage_of(

@@ -77,7 +77,7 @@ def shown(figures: dict[str, Any]) -> str:
 
 def write(folder: Path, rows: int) -> None:
     """A store in which all rows are ready, and the manifest that it was made from."""
-    from flows.extract.specs import stage_of
+    from flows.extract.request import stage_of
     from flows.settings import FeaturesSettings
 
     numbers = np.arange(rows)
@@ -148,19 +148,18 @@ def _table(folder: Path) -> None:
 
 
 def _plan(folder: Path) -> None:
-    from flows.extract.request import Request
+    from flows.extract.request import checked, stage_of
     from flows.extract.setup import dry_run, find_clips
-    from flows.extract.specs import stage_of
     from flows.settings import FeaturesSettings
 
     settings = FeaturesSettings(
         videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True
     )
-    request = Request.of(settings)
-    listed = find_clips(request.clips)
+    settings = checked(settings)
+    listed = find_clips(settings)
     existing = store.open(settings.store)
     spec, _, _ = stage_of(settings, existing)
-    summary = dry_run(request, listed, existing, spec)
+    summary = dry_run(settings, listed, existing, spec)
     assert (summary.clips, summary.planned) == (len(listed[0]), 0), summary
 
 

@@ -229,7 +229,6 @@ def _install(stage: Stage, pace: float) -> None:
     import distributed
 
     import flows.extract.batches
-    import flows.extract.batches
     import store
     from benchmarks.null_cnn import NullCnn
     from pipeline.features import filling

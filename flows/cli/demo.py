@@ -29,8 +29,8 @@ class Settings:
         "", "as for features; random is allowed to step in here", metavar="WEIGHTS"
     )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
-    units: int = setting(64, "width of the demo's LSTM", metavar="N", least=1)
-    seed: int = setting(0, "of the split and the training", metavar="N", most=LARGEST_SEED)
+    units: int = setting(64, "width of the demo's LSTM", least=1)
+    seed: int = setting(0, "of the split and the training", most=LARGEST_SEED)
 
 
 def run(settings: Settings, *, json: bool) -> int:

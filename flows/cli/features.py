@@ -23,10 +23,10 @@ pixels-once features --videos clips/ --store clips.zarr --retry timed_out
 
 def run(settings: Settings, *, json: bool) -> int:
     """Run the flow on this machine (or its cluster) and print what it did."""
-    from flows.extract.request import Request, with_store, without_signature
+    from flows.extract.request import checked, without_signature
 
-    settings = with_store(replace(settings, videos=without_signature(settings.videos)))
-    Request.of(settings)  # what cannot be is refused before a run's page shows it
+    # What cannot be is refused before a run's page shows it.
+    settings = checked(replace(settings, videos=without_signature(settings.videos)))
     notice(f"store: {settings.store}")
     if find_server() is None:  # to start one takes longer than to see that there is nothing to do
         from flows.extract.setup import run_idle

@@ -48,9 +48,7 @@ class Settings:
     fraction: float = setting(
         0.15, "share of the clips, where groups or classes are cut", metavar="FRACTION", most=1
     )
-    seed: int = setting(
-        0, "decides which groups or clips are taken", metavar="N", most=LARGEST_SEED
-    )
+    seed: int = setting(0, "decides which groups or clips are taken", most=LARGEST_SEED)
     lease: bool = setting(True, "hold the store's lease while writing")
 
 

@@ -30,7 +30,7 @@ class Settings:
         "CSV file with id and label, split or group (default: folders are labels)",
         metavar="FILE",
     )
-    steps: int = setting(0, "steps of every row (default: 40, or an export's own)", metavar="N")
+    steps: int = setting(0, "steps of every row (default: 40, or an export's own)")
     long: str = setting(
         "refuse",
         "a sequence with more steps is a failed row, cut, or split into rows",
@@ -44,7 +44,7 @@ class Settings:
     )
     source: str = setting("", "what computed them (default: the folder's name)", metavar="NAME")
     sampling: str = setting("", "how frames were sampled, if known, e.g. stride=16", metavar="RULE")
-    batch: int = setting(64, "rows in a chunk of a new store", metavar="N", least=1)
+    batch: int = setting(64, "rows in a chunk of a new store", least=1)
     lease: bool = setting(True, "hold the store's lease while writing")
 
 

@@ -21,14 +21,12 @@ class Settings:
         "runs", "folder of all runs; those of other stores are left out", metavar="DIR"
     )
     out: str = setting("report.html", "the page to write", metavar="FILE")
-    wall: int = setting(20, "random clips to show", metavar="N")
-    hover: int = setting(
-        2000, "clips of the map that show their picture under the pointer", metavar="N"
-    )
+    wall: int = setting(20, "random clips to show")
+    hover: int = setting(2000, "clips of the map that show their picture under the pointer")
     near: float = setting(
-        0.98, "from this similarity on, two clips are look-alikes", metavar="X", least=-1, most=1
+        0.98, "from this similarity on, two clips are look-alikes", least=-1, most=1
     )
-    seed: int = setting(0, "which clips are drawn", metavar="N", most=LARGEST_SEED)
+    seed: int = setting(0, "which clips are drawn", most=LARGEST_SEED)
 
 
 def run(settings: Settings, *, json: bool) -> int:

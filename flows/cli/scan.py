@@ -33,9 +33,7 @@ class Settings:
     ucf_splits: str = setting(
         "", "folder of UCF's trainlistNN/testlistNN/classInd files, and which list", metavar="DIR"
     )
-    frames: int = setting(
-        40, "steps in every sequence, for the estimate", metavar="N", least=1, most=100_000
-    )
+    frames: int = setting(40, "steps in every sequence, for the estimate", least=1, most=100_000)
     rate: float = setting(
         0.0,
         "frames per second of the CNN, for the estimate (0: as measured on CPUs, by their cores)",

@@ -34,7 +34,7 @@ class Settings:
     video: str = setting(
         "", "a clip's file, its id in the store, or its row number", metavar="PATH|ID|ROW"
     )
-    top: int = setting(10, "how many clips to find", metavar="N", least=1)
+    top: int = setting(10, "how many clips to find", least=1)
     out: str = setting(
         "similar.png",
         "a picture of what was found, at most 59 clips of it (empty: none)",

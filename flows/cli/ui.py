@@ -25,7 +25,7 @@ class Settings:
     host: str = setting(
         "127.0.0.1", "address to listen on; 0.0.0.0 for other machines", metavar="HOST"
     )
-    port: int = setting(4200, "port to listen on", metavar="N", least=1, most=65535)
+    port: int = setting(4200, "port to listen on", least=1, most=65535)
     database: str = setting(
         "",
         "where it keeps its history: postgresql+asyncpg://USER@HOST/NAME (default: SQLite in the "

@@ -27,14 +27,12 @@ class Settings:
     store: str = setting("features.zarr", "the store", metavar="PATH")
     repair: bool = setting(False, "set damaged rows to pending; the next run makes them anew")
     lease: bool = setting(True, "hold the store's lease while repairing")
-    sample: int = setting(
-        0, "also extract this many random ready clips again and compare", metavar="N"
-    )
+    sample: int = setting(0, "also extract this many random ready clips again and compare")
     videos: str = setting(
         "", "where the clips are, for --sample (default: where they were)", metavar="PATH"
     )
     weights: str = setting("", "the backbone's weights, for --sample", metavar="WEIGHTS")
-    seed: int = setting(0, "which clips --sample picks", metavar="N", most=LARGEST_SEED)
+    seed: int = setting(0, "which clips --sample picks", most=LARGEST_SEED)
 
 
 def run(settings: Settings, *, json: bool) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
@@ -13,18 +13,6 @@ from pipeline.errors import UnreadableClip
 from pipeline.features.catalog.table import UNKNOWN
 from pipeline.features.files import sha256_if_readable
 from pipeline.features.reasons import FAILURES
-
-COLUMNS = (
-    "readable",
-    "reason",
-    "codec",
-    "width",
-    "height",
-    "fps",
-    "frames",
-    "duration_s",
-    "sha256",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +30,9 @@ class ClipLook:
     fps: float = 0.0
     frames: int = 0
     duration_s: float = 0.0
+
+
+COLUMNS = (*(item.name for item in fields(ClipLook)), "sha256")
 
 
 def look_at(path: str) -> ClipLook:
@@ -62,15 +53,13 @@ def look_at(path: str) -> ClipLook:
                 "frames": video.expected(),
                 "duration_s": round(video.duration_s, 3),
             }
-            first = next(iter(video), None)
+            reason = "no_frames" if next(iter(video), None) is None else ""
             look |= {"width": video.width, "height": video.height}
-            if first is None:
-                return ClipLook(readable=False, reason="no_frames", **look)
-            return ClipLook(readable=True, **look)
     except MemoryError:
-        return ClipLook(readable=False, reason="out_of_memory", **look)
+        reason = "out_of_memory"
     except UnreadableClip as error:
-        return ClipLook(readable=False, reason=error.reason, **look)
+        reason = error.reason
+    return ClipLook(readable=not reason, reason=reason, **look)
 
 
 def scan(
@@ -90,8 +79,7 @@ def scan(
     def one(job: tuple[str, bool, bool]) -> dict[str, Any]:
         path, may_be_twin, unseen = job
         look = ClipLook(readable=False, reason="unreachable") if unseen else look_at(path)
-        found = {name: getattr(look, name) for name in COLUMNS if name != "sha256"}
-        return found | {"sha256": sha256_if_readable(path) if hashes and may_be_twin else ""}
+        return asdict(look) | {"sha256": sha256_if_readable(path) if hashes and may_be_twin else ""}
 
     found = []
     with ThreadPoolExecutor(threads) as pool:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -93,20 +94,12 @@ def _put_failures(summary: Summary) -> None:
 
 
 def _put_summary(summary: Summary) -> None:
+    counts = ", ".join(f"{count} {state}" for state, count in summary.rows.items() if count)
     create_markdown_artifact(
         key=key("summary", summary.store),
         markdown=markdown(summary),
-        description=f"{summary.headline()} · {_counts(summary.rows)}",
+        description=f"{summary.headline()} · the store has {counts or 'no rows'}",
     )
-
-
-def _counts(rows: dict[str, int]) -> str:
-    """
-    >>> _counts({"ready": 10, "failed": 0, "gone": 2})
-    'the store has 10 ready, 2 gone'
-    """
-    counts = ", ".join(f"{count} {state}" for state, count in rows.items() if count)
-    return f"the store has {counts or 'no rows'}"
 
 
 def markdown(summary: Summary) -> str:
@@ -154,14 +147,11 @@ def _stage_shares(seconds: dict[str, float]) -> bytes:
 
 def _throughput(curve: Sequence[tuple[float, int]]) -> bytes:
     """Frames per second over the run, from (seconds since the start, frames so far)."""
-    points = list(curve)
-    middles, rates = [], []
-    for i in range(1, len(points)):
-        first = points[max(0, i - _SMOOTHED_OVER)]
-        elapsed = points[i][0] - first[0]
-        if elapsed > 0:
-            middles.append(points[i][0])
-            rates.append((points[i][1] - first[1]) / elapsed)
+    seconds, frames = np.array(curve, float).reshape(-1, 2).T
+    first = np.maximum(np.arange(1, len(seconds)) - _SMOOTHED_OVER, 0)
+    elapsed = seconds[1:] - seconds[first]
+    moved = elapsed > 0
+    middles, rates = seconds[1:][moved], (frames[1:] - frames[first])[moved] / elapsed[moved]
     figure, axes = _canvas(2.4)
     axes.fill_between(middles, rates, color=_COLOURS["cnn"], alpha=0.2, linewidth=0)
     axes.plot(middles, rates, color=_COLOURS["cnn"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import dask
 import distributed
 
-from flows.extract.request import ClusterChoice
+from flows.settings import FeaturesSettings
+from flows.stopping import on_signals
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
@@ -26,23 +27,23 @@ _CONNECT_S = 20
 
 
 @contextlib.contextmanager
-def dask_cluster(choice: ClusterChoice) -> Iterator[dict[str, Any]]:
+def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
     """Arguments for a `DaskTaskRunner` on the cluster that was chosen.
 
     A cluster that this starts ends with the block; one given by address is left alone.
     """
-    if choice.scheduler:
-        require_scheduler(choice.scheduler)
-        yield {"address": choice.scheduler}
+    if settings.scheduler:
+        require_scheduler(settings.scheduler)
+        yield {"address": settings.scheduler}
         return
     cores = os.cpu_count() or 1
-    gpus = visible_gpus() if choice.gpu != "never" else []
-    processes = choice.workers or max(1, len(gpus))
+    gpus = visible_gpus() if settings.gpu != "never" else []
+    processes = settings.workers or max(1, len(gpus))
     with dask.config.set(_options(cores, processes)), _signals_held():
-        cluster = _by_class_path(choice) if choice.class_path else _local(processes, gpus)
+        cluster = _by_class_path(settings) if settings.cluster else _local(processes, gpus)
     with cluster:
-        if choice.adapt:
-            cluster.adapt(**choice.adapt)
+        if settings.adapt:
+            cluster.adapt(**settings.adapt)
         yield {"cluster": cluster}
 
 
@@ -151,22 +152,20 @@ def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
     )
 
 
-def _by_class_path(choice: ClusterChoice) -> Any:
-    from importlib import import_module
-
-    module, _, name = choice.class_path.rpartition(".")
+def _by_class_path(settings: FeaturesSettings) -> Any:
+    module, _, name = settings.cluster.rpartition(".")
     try:
-        cls = getattr(import_module(module), name)
+        cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"the cluster class {choice.class_path!r} cannot be imported ({error}): "
+            f"the cluster class {settings.cluster!r} cannot be imported ({error}): "
             "give its full path, e.g. distributed.LocalCluster, and install its package"
         ) from None
     try:
-        return cls(**choice.options)
+        return cls(**settings.cluster_options)
     except TypeError as error:
         raise ConfigError(
-            f"{choice.class_path} does not take its options: {error}; see "
+            f"{settings.cluster} does not take its options: {error}; see "
             "[features.cluster_options] in the config file"
         ) from None
 
@@ -180,21 +179,17 @@ def _signals_held() -> Iterator[None]:
     arrives meanwhile is handled when the children have started.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
-    main = threading.current_thread() is threading.main_thread()
     received: list[int] = []
-    handlers = {}
-    if main:  # threads that exist already take no part in the mask, and Python handles it here
-        handlers = {
-            n: signal.signal(n, lambda number, frame: received.append(number)) for n in numbers
-        }
-    # Else multiprocessing starts it with the first worker, and lifts the mask when it has.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        yield
+        # Threads that exist already take no part in the mask, and Python handles it here.
+        with on_signals(received.append, *numbers):
+            # Else multiprocessing starts it with the first worker, and lifts the mask when it has.
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])

@@ -14,9 +14,8 @@ from prefect.states import Cancelled, Completed
 
 import store
 from flows.extract.artifacts import publish_summary
-from flows.extract.request import Request, with_store
-from flows.extract.setup import Prepared, count_rows, dry_run, find_clips, prepare
-from flows.extract.specs import require_batch, stage_of
+from flows.extract.request import checked, clips_of, require_batch, stage_of
+from flows.extract.setup import count_rows, dry_run, find_clips, prepare
 from flows.extract.summary import Summary, require_few_failed, require_reached
 from flows.server.lifetime import RunCancelled
 from flows.server.run_page import RunPage
@@ -42,8 +41,8 @@ def features(settings: FeaturesSettings) -> Summary:
     `RunFailed` after a run that is over `max_failed` or that reached none of its clips.
     """
     with run_page() as page:
-        settings = with_store(settings)
-        ended = _features(settings, Request.of(settings), page)
+        settings = checked(settings)
+        ended = _features(settings, page)
     if not isinstance(ended, Summary) or ended.outcome == "dry run":
         return ended  # type: ignore[no-any-return]  # a flow that returns a state ends in it
     summary = ended
@@ -57,58 +56,58 @@ def features(settings: FeaturesSettings) -> Summary:
     return summary
 
 
-def _features(settings: FeaturesSettings, request: Request, page: RunPage) -> Any:
+def _features(settings: FeaturesSettings, page: RunPage) -> Any:
     """The summary, or the state in which the run ends."""
-    logger, started = get_run_logger(), time.monotonic()
-    existing = store.open(request.url) if store.exists(request.url) else None
-    listed = find_clips(request.clips) if existing is None or settings.dry_run else None
-    spec, stage, weights = stage_of(settings, existing, demo=request.clips.is_demo)
+    logger, started, url = get_run_logger(), time.monotonic(), settings.store
+    existing = store.open(url) if store.exists(url) else None
+    listed = find_clips(settings) if existing is None or settings.dry_run else None
+    spec, stage, weights = stage_of(settings, existing)
     if existing is not None:
         require_batch(existing, settings)
     if settings.dry_run and listed is not None:
-        return dry_run(request, listed, existing, spec)
+        return dry_run(settings, listed, existing, spec)
 
     def require_room(clips: int) -> None:
-        _require_space(request.url, clips, spec)
-        if not request.cluster.scheduler:  # the workers are on this machine: before they start
+        _require_space(url, clips, spec)
+        if not settings.scheduler:  # the workers are on this machine: before they start
             family_of(spec.backbone).require(settings.engine)
 
     try:
         if existing is None and listed is not None:
             require_room(int(listed[1].sum()))
+            steps, shape, dtype = spec.sampling.steps, spec.shape, spec.dtype
             store.create(
-                request.url,
-                layout=Layout(
-                    steps=spec.sampling.steps,
-                    shape=spec.shape,
-                    dtype=spec.dtype,
-                    batch=settings.batch,
-                ),
+                url,
+                layout=Layout(steps=steps, shape=shape, dtype=dtype, batch=settings.batch),
                 spec=spec.to_dict(),
                 fingerprint=spec.fingerprint,
                 software=software(),
-                lease=request.lease,
+                lease=settings.lease,
             )
-        writer = Writer.acquire(
-            request.url, owner="features", lease=request.lease, wait_s=request.lease_wait_s
-        )
+        wait_s = float("inf") if settings.if_busy == "wait" else 0.0
+        writer = Writer.acquire(url, owner="features", lease=settings.lease, wait_s=wait_s)
     except StoreBusy as busy:
-        if not request.skips_if_busy:
+        if settings.if_busy != "skip":
             raise
         logger.warning("skipped: %s", busy)
         return Completed(
             name="Skipped",
             message=f"another run is going on: {busy}",
-            data=Summary(store=request.url, outcome="skipped", clips=0),
+            data=Summary(store=url, outcome="skipped", clips=0),
         )
     with writer:
         if listed is None or len(writer):
             # Only now: a listing from before the lease was ours would call the clips gone that
             # another run has found and stored since.
-            listed = find_clips(request.clips)
-        logger.info("%d clips under %s", len(listed[0]), request.clips)
-        prepared = prepare(request, listed, writer, spec, stage, weights)
-        _log_plan(prepared)
+            listed = find_clips(settings)
+        logger.info("%d clips under %s", len(listed[0]), clips_of(settings))
+        prepared = prepare(settings, listed, writer, spec, stage, weights)
+        logger.info("%r", prepared.plan)
+        if unknown := len(prepared.plan.unknown):
+            logger.warning(
+                "%d clips did not say whether they have changed: their rows stay as they are",
+                unknown,
+            )
         summary = prepared.summary
         if len(prepared.rows) or writer.suspects:
             # Only where there is something to do: Dask's import takes a second.
@@ -116,10 +115,10 @@ def _features(settings: FeaturesSettings, request: Request, page: RunPage) -> An
 
             require_room(len(prepared.rows))
             try:
-                summary = extract(prepared, writer, stage, request.cluster, page)
+                summary = extract(prepared, writer, stage, settings, page)
             except RunCancelled:
                 end_open_tasks()
-                return Cancelled(message=f"cancelled; {request.url} is whole, the next run goes on")
+                return Cancelled(message=f"cancelled; {url} is whole, the next run goes on")
         summary = replace(
             summary,
             rows=count_rows(writer.table),
@@ -128,16 +127,6 @@ def _features(settings: FeaturesSettings, request: Request, page: RunPage) -> An
         )
     publish_summary(page, summary)
     return summary
-
-
-def _log_plan(prepared: Prepared) -> None:
-    logger = get_run_logger()
-    logger.info("%r", prepared.plan)
-    if len(prepared.plan.unknown):
-        logger.warning(
-            "%d clips did not say whether they have changed: their rows stay as they are",
-            len(prepared.plan.unknown),
-        )
 
 
 def _require_space(url: str, clips: int, spec: Spec) -> None:

@@ -17,13 +17,13 @@ from flows.extract.commit import Totals
 from flows.extract.dispatch import batches_of
 from flows.extract.loop import BatchLoop
 from flows.extract.progress import Progress
-from flows.extract.request import ClusterChoice
 from flows.extract.setup import Prepared
 from flows.extract.summary import Summary, stage_rows
 from flows.extract.worker_checks import check_of
 from flows.extract.workforce import Workforce
 from flows.server.run_page import RunPage
 from flows.server.settling import watched_for_cancelling
+from flows.settings import FeaturesSettings
 from pipeline.features.stage import Stage
 from store import PENDING, Writer
 
@@ -31,7 +31,7 @@ _PASSES = 3  # a chunk that a late writer has damaged is extracted again, but no
 
 
 def extract(
-    prepared: Prepared, writer: Writer, stage: Stage, choice: ClusterChoice, page: RunPage
+    prepared: Prepared, writer: Writer, stage: Stage, settings: FeaturesSettings, page: RunPage
 ) -> Summary:
     """Extract the prepared rows, and check what a dead run or worker may have disturbed.
 
@@ -47,12 +47,12 @@ def extract(
 
     with (
         Progress(len(prepared.rows), on_change=on_change) as progress,
-        dask_cluster(choice) as arguments,
+        dask_cluster(settings) as arguments,
         DaskTaskRunner(**arguments) as runner,
         Workforce(
             runner.client,
             check_of(writer.url, [prepared.path_of(int(row)) for row in prepared.rows]),
-            wait_s=choice.wait_s,
+            wait_s=settings.worker_wait,
             say=progress.note,
         ) as workforce,
         watched_for_cancelling() as cancelled,
@@ -62,7 +62,7 @@ def extract(
 
         def run_rows(rows: np.ndarray) -> Totals:
             loop = BatchLoop(
-                writer, runner, workforce, progress, run=run, gpu=choice.gpu, cancelled=cancelled
+                writer, runner, workforce, progress, run=run, gpu=settings.gpu, cancelled=cancelled
             )
             return loop.run(batches_of(rows.tolist(), writer, stage, prepared.path_of, run))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -38,29 +38,26 @@ class Progress:
         self._lock = threading.Lock()
         self._started = self._reported = self._printed = time.monotonic()
         self._first: float | None = None
-        self._bar: RichProgress | None = None
-        self._task: Any = None
+        self._bar = RichProgress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("clips · {task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            refresh_per_second=4,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("features", total=total, text="starting")
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
-        if self._console.is_terminal:
-            self._bar = RichProgress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("clips · {task.fields[text]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task("features", total=self.total, text="starting")
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._show()
-            self._bar.stop()
+        self._show()
+        self._bar.stop()
 
     def clip(self, *, row: int, status: str, frames: int) -> None:
         """Count one finished clip. A row reported twice (its batch was resubmitted) counts once."""
@@ -76,9 +73,8 @@ class Progress:
     def tick(self) -> None:
         """Show what has come since; called by the flow's thread, a few times a second."""
         now = time.monotonic()
-        if self._bar is not None:
-            self._show()
-        elif now - self._printed >= PLAIN_LINE_EVERY_S:
+        self._show()
+        if self._bar.disable and now - self._printed >= PLAIN_LINE_EVERY_S:
             self._printed = now
             notice(f"features: {self.done}/{self.total} clips · {self.text}")
         if self._on_change is not None and now - self._reported >= 2:
@@ -87,10 +83,10 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print one line without disturbing the bar."""
-        if self._bar is not None:
-            self._bar.console.print(text)
-        else:
+        if self._bar.disable:
             notice(text)
+        else:
+            self._console.print(text)
 
     @property
     def rate(self) -> float:
@@ -108,8 +104,7 @@ class Progress:
         return f"{failed}{self.rate:.0f} frames/s · {_duration(left)} left"
 
     def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, text=self.text)
+        self._bar.update(self._task, completed=self.done, text=self.text)
 
 
 def _duration(seconds: float) -> str:

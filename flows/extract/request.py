@@ -1,15 +1,21 @@
-"""A run of `features` as its rooms need it: the settings, resolved once and taken apart."""
+"""What a run of `features` was asked for: settings that hold, and the spec that follows from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from flows.extract.plan import check_retry
 from flows.settings import FeaturesSettings, RefreshSettings
+from flows.settings.features import parse_sampling
 from flows.settings.resolve import check_settings
-from pipeline.errors import ConfigError
+from pipeline import engine
+from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
+from pipeline.features.backbones import DEFAULT_BACKBONE, describe, resolve_weights
+from pipeline.features.backbones.family import Weights
 from pipeline.features.catalog.remote import refuse_credentials, without_query, without_secrets
+from pipeline.features.stage import Stage, remembered_weights
+from pipeline.spec import NUMBERS, Sampling, Spec
 
 DEMO_CLIPS = "demo-clips"
 """The folder of the built-in clips, where no clips are named."""
@@ -17,94 +23,22 @@ DEMO_CLIPS = "demo-clips"
 _whole: dict[str, str] = {}  # a URL without its query → the URL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipChoice:
-    """Which clips: a folder, file or manifest, narrowed to classes and numbers (0: no limit)."""
+def checked(settings: FeaturesSettings) -> FeaturesSettings:
+    """The settings of a run, with the store's name filled in.
 
-    videos: str
-    ucf_splits: str = ""
-    classes: tuple[str, ...] = ()
-    limit: int = 0
-    per_class: int = 0
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether these are the built-in clips."""
-        return not self.videos
-
-    def __str__(self) -> str:
-        return self.videos or DEMO_CLIPS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterChoice:
-    """Which Dask cluster: a running scheduler, a class by its path, or local processes (0: as fits).
-
-    gpu: auto, require or never · wait_s: how long to wait when all workers have gone.
+    Raises `ConfigError` for a setting that cannot be, and for clips or a store that no worker could
+    reach.
     """
-
-    scheduler: str = ""
-    class_path: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    adapt: dict[str, Any] = field(default_factory=dict)
-    gpu: str = "auto"
-    workers: int = 0
-    wait_s: float = 600.0
+    check_settings(settings)
+    settings = with_store(settings)
+    require_addresses(settings)
+    check_retry(parts(settings.retry))
+    return settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a run of `features` was asked for. url: the store's address.
-
-    retry: reasons of rows to make again · lease_wait_s: how long to wait while another run holds the
-    store. What decides the features' values is `flows.extract.specs.stage_of`'s to resolve.
-    """
-
-    url: str
-    clips: ClipChoice
-    cluster: ClusterChoice
-    retry: tuple[str, ...] = ()
-    allow_gone: bool = False
-    lease: bool = True
-    lease_wait_s: float = 0.0
-    skips_if_busy: bool = False
-
-    @classmethod
-    def of(cls, settings: FeaturesSettings) -> Request:
-        """The request in a command's settings.
-
-        Raises `ConfigError` for a setting that cannot be, and for clips or a store that no worker
-        could reach.
-        """
-        check_settings(settings)
-        settings = with_store(settings)
-        require_addresses(settings)
-        retry = _parts(settings.retry)
-        check_retry(retry)
-        return cls(
-            url=settings.store,
-            clips=ClipChoice(
-                videos=settings.videos,
-                ucf_splits=settings.ucf_splits,
-                classes=_parts(settings.classes),
-                limit=settings.limit,
-                per_class=settings.per_class,
-            ),
-            cluster=ClusterChoice(
-                scheduler=settings.scheduler,
-                class_path=settings.cluster,
-                options=settings.cluster_options,
-                adapt=settings.adapt,
-                gpu=settings.gpu,
-                workers=settings.workers,
-                wait_s=settings.worker_wait,
-            ),
-            retry=retry,
-            allow_gone=settings.allow_gone,
-            lease=settings.lease,
-            lease_wait_s=float("inf") if settings.if_busy == "wait" else 0.0,
-            skips_if_busy=settings.if_busy == "skip",
-        )
+def clips_of(settings: FeaturesSettings) -> str:
+    """Where the clips are: a folder, file or manifest; the built-in clips where none are named."""
+    return settings.videos or DEMO_CLIPS
 
 
 def with_store(settings: FeaturesSettings) -> FeaturesSettings:
@@ -147,5 +81,121 @@ def with_signature(url: str) -> str:
     return _whole.get(url, url)
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def parts(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas, blanks around them taken off."""
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
+
+
+def stage_of(settings: FeaturesSettings, existing: Any | None) -> tuple[Spec, Stage, Weights]:
+    """The spec of a run, and how its batches are extracted.
+
+    existing: the open store, or None if a new one will be made. Backbone, weights, precision and
+    aspect that the user did not choose are the store's own.
+    Raises `SpecMismatch`, with both specs and the remedy, if the store holds another spec.
+    """
+    stored = Spec.from_dict(existing.spec) if existing is not None else None
+    if stored is not None and stored.imported:
+        raise SpecMismatch(
+            f"{settings.store} has imported features (source {stored.source}), which `features` cannot "
+            "compute: name another STORE for features of videos, or `import` more into this one"
+        )
+    backbone = settings.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
+    kind = describe(backbone)
+    wanted = settings.weights
+    if not wanted and stored is not None and stored.backbone == backbone:
+        remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
+        wanted = remembered_weights(stored, remembered)
+    demo = not settings.videos
+    setting, weights = _weights(wanted if kind.needs_weights else None, backbone, demo=demo)
+    aspect = stored.aspect if stored else "display"
+    spec = Spec(
+        sampling=sampling_of(settings),
+        fit=settings.fit,  # type: ignore[arg-type]  # checked against its choices when resolved
+        interpolation=kind.interpolation,
+        size=kind.size,
+        backbone=kind.name,
+        weights=weights.hash,
+        view=settings.view,  # type: ignore[arg-type]
+        precision=_precision(settings, stored) if kind.has_precisions else "float32",
+        dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
+        shape=kind.shape,
+        aspect=aspect if settings.aspect == "auto" else settings.aspect,  # type: ignore[arg-type]
+    )
+    if stored is not None:
+        require_same(stored, spec, settings.store)
+    stage = Stage(
+        spec=spec.to_dict(),
+        weights=setting,
+        engine=settings.engine,
+        cnn_batch=settings.cnn_batch,
+        decoders=settings.decoders,
+        timeout_s=settings.timeout,
+        previews=settings.previews,
+    )
+    return spec, stage, weights
+
+
+def require_batch(existing: Any, settings: FeaturesSettings) -> None:
+    """Raise `ConfigError` if a store has batches of another size than was asked for."""
+    if existing.batch != settings.batch != FeaturesSettings().batch:
+        raise ConfigError(
+            f"{settings.store} was made with batch {existing.batch}, not {settings.batch}: "
+            "leave --batch out, or use another STORE"
+        )
+
+
+def sampling_of(settings: FeaturesSettings) -> Sampling:
+    """The sampling rule of the settings; `fps=N` and `stride=N` carry their number with them."""
+    given = parse_sampling(settings.sampling)
+    stride = settings.stride if given["rule"] in NUMBERS else 0
+    return Sampling(
+        **{"steps": settings.frames, "stride": stride, "offset": settings.offset} | given
+    )
+
+
+def require_same(stored: Spec, asked: Spec, url: str) -> None:
+    """Raise `SpecMismatch` if a store's spec is not the one asked for; it names every difference."""
+    if stored.fingerprint == asked.fingerprint:
+        return
+    differences = ", ".join(
+        f"{name} is {_short(mine)} there and {_short(theirs)} here"
+        for name, (mine, theirs) in stored.differences(asked).items()
+    )
+    raise SpecMismatch(
+        f"{url} holds features of another spec ({stored.fingerprint[:12]}, asked: "
+        f"{asked.fingerprint[:12]}): {differences}; use the store's settings, or another STORE for these"
+    )
+
+
+def _weights(wanted: str | None, backbone: str, *, demo: bool) -> tuple[str, Weights]:
+    """The setting that leads to the weights, and the weights. wanted: None if there are none."""
+    if wanted is None:
+        return "", resolve_weights("", backbone)
+    if wanted:
+        weights = resolve_weights(wanted, backbone)
+        # A path is made absolute for the workers, whose current folder may be another.
+        return (str(weights.path) if weights.kind == "file" else wanted), weights
+    try:
+        return "imagenet", resolve_weights("imagenet", backbone)
+    except WeightsNotFound:
+        if not demo:
+            raise
+        return "random:0", resolve_weights("random:0", backbone)
+
+
+def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
+    if settings.precision != "auto":
+        return settings.precision
+    if stored is not None:
+        if stored.precision not in engine.precisions():
+            raise ConfigError(
+                f"{settings.store} holds {stored.precision} features, which this machine cannot "
+                "compute: run where it can, or use --precision float32 with another STORE"
+            )
+        return stored.precision
+    return engine.auto_precision()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 26 else f"{text[:23]}…"

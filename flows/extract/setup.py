@@ -16,8 +16,14 @@ import pandas as pd
 
 import store
 from flows.extract.plan import Plan, follow_catalog, make_plan
-from flows.extract.request import DEMO_CLIPS, ClipChoice, Request, with_signature
-from flows.extract.specs import require_batch, stage_of
+from flows.extract.request import (
+    DEMO_CLIPS,
+    clips_of,
+    parts,
+    require_batch,
+    stage_of,
+    with_signature,
+)
 from flows.extract.summary import Summary
 from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError
@@ -44,34 +50,38 @@ class Prepared:
     summary: Summary
 
 
-def find_clips(choice: ClipChoice) -> Listed:
-    """List the clips of a choice."""
-    if choice.is_demo and not Path(DEMO_CLIPS).is_dir():
+def find_clips(settings: FeaturesSettings) -> Listed:
+    """List the clips, and narrow them to the classes and numbers that are wanted."""
+    if not settings.videos and not Path(DEMO_CLIPS).is_dir():
         from pipeline.features.demo import write_demo_clips
 
         write_demo_clips(Path(DEMO_CLIPS))
-    catalog = discover(
-        with_signature(choice.videos) or DEMO_CLIPS, ucf_splits=choice.ucf_splits or None
+    catalog = discover(with_signature(clips_of(settings)), ucf_splits=settings.ucf_splits or None)
+    return catalog, narrow(
+        catalog,
+        classes=parts(settings.classes),
+        limit=settings.limit,
+        per_class=settings.per_class,
     )
-    wanted = narrow(catalog, classes=choice.classes, limit=choice.limit, per_class=choice.per_class)
-    return catalog, wanted
 
 
-def dry_run(request: Request, listed: Listed, existing: Any | None, spec: Spec) -> Summary:
+def dry_run(
+    settings: FeaturesSettings, listed: Listed, existing: Any | None, spec: Spec
+) -> Summary:
     """What a run would do and about how long it may take; nothing is written."""
     catalog, wanted = listed
-    plan = None if existing is None else plan_run(request, listed, existing.table())
-    planned = int(wanted.sum()) if plan is None else len(plan)
-    rate = 0.0
+    planned, rate = int(wanted.sum()), 0.0
+    known: dict[str, Any] = {}
     if existing is not None:
+        plan = plan_run(settings, listed, existing.table())
+        planned, known = len(plan), {"gone": len(plan.gone), "why": plan.why}
         rate = float(existing.attributes.get("last_run", {}).get("frames_per_second", 0.0))
     return Summary(
-        store=request.url,
+        store=settings.store,
         outcome="dry run",
         clips=len(catalog),
         planned=planned,
-        gone=0 if plan is None else len(plan.gone),
-        why={} if plan is None else plan.why,
+        **known,
         fingerprint=spec.fingerprint,
         weights=spec.weights,
         # Without a run to learn from: what two cores did with InceptionV3 when this was measured.
@@ -80,35 +90,42 @@ def dry_run(request: Request, listed: Listed, existing: Any | None, spec: Spec) 
     )
 
 
-def plan_run(request: Request, listed: Listed, table: pd.DataFrame) -> Plan:
+def plan_run(settings: FeaturesSettings, listed: Listed, table: pd.DataFrame) -> Plan:
     """What to do with every clip and row. Raises `ConfigError` if too many rows have no clip."""
     catalog, wanted = listed
-    plan = make_plan(catalog, table, wanted=wanted, retry=request.retry, same_bytes=_same_bytes)
+    retry = parts(settings.retry)
+    plan = make_plan(catalog, table, wanted=wanted, retry=retry, same_bytes=_same_bytes)
     lost = len(plan.gone)
-    if len(table) and lost > MOST_GONE * len(table) and not request.allow_gone:
+    if len(table) and lost > MOST_GONE * len(table) and not settings.allow_gone:
         raise ConfigError(
-            f"{lost} of the {len(table)} rows of {request.url} have no clip under "
-            f"{request.clips}: check --videos, or pass --allow-gone to go on without them"
+            f"{lost} of the {len(table)} rows of {settings.store} have no clip under "
+            f"{clips_of(settings)}: check --videos, or pass --allow-gone to go on without them"
         )
     return plan
 
 
 def prepare(
-    request: Request, listed: Listed, writer: Writer, spec: Spec, stage: Stage, weights: Weights
+    settings: FeaturesSettings,
+    listed: Listed,
+    writer: Writer,
+    spec: Spec,
+    stage: Stage,
+    weights: Weights,
 ) -> Prepared:
     """Update the store's table to the catalog.
 
-    The store remembers the weights and the clips, so that later
-    runs, `predict` and `verify` find them.
+    The store remembers the weights and the clips, so that later runs, `predict` and `verify` find them.
     """
     catalog, _ = listed
-    writer.set_attributes(first_stage={"weights": stage.weights}, clips=_absolute(request.clips))
+    clips = clips_of(settings)
+    clips = clips if "://" in clips else str(Path(clips).absolute())
+    writer.set_attributes(first_stage={"weights": stage.weights}, clips=clips)
     if stage.previews:
         writer.keep_previews()
-    plan = plan_run(request, listed, writer.table)
+    plan = plan_run(settings, listed, writer.table)
     rows, path_of = _follow(catalog, plan, writer)
     summary = Summary(
-        store=request.url,
+        store=settings.store,
         outcome="nothing to do",
         clips=len(catalog),
         planned=len(rows),
@@ -127,11 +144,6 @@ def count_rows(table: pd.DataFrame) -> dict[str, int]:
     names = {PENDING: "pending", READY: "ready", FAILED: "failed", GONE: "gone"}
     counts = Counter(table["status"].tolist())
     return {name: counts.get(code, 0) for code, name in names.items()}
-
-
-def _absolute(choice: ClipChoice) -> str:
-    videos = str(choice)
-    return videos if "://" in videos else str(Path(videos).absolute())
 
 
 def _same_bytes(path: str, stored: str) -> bool | None:
@@ -172,29 +184,31 @@ def _follow(
 def run_idle(settings: FeaturesSettings) -> Summary | None:
     """The summary of a run that has nothing to do; None if there may be work for the flow.
 
+    settings: as `checked` returns them.
     Only for folders of clips and stores on this machine: to list others twice may take minutes.
     Raises what the flow raises for clips, a store or settings that do not match.
     """
-    request, started = Request.of(settings), time.monotonic()
-    if settings.dry_run or "://" in request.url or not _is_folder(str(request.clips)):
+    started = time.monotonic()
+    if settings.dry_run or "://" in settings.store or not _is_folder(clips_of(settings)):
         return None
-    if not store.exists(request.url):
+    if not store.exists(settings.store):
         return None
-    existing = store.open(request.url)
-    spec, stage, weights = stage_of(settings, existing, demo=request.clips.is_demo)
+    existing = store.open(settings.store)
+    spec, stage, weights = stage_of(settings, existing)
     require_batch(existing, settings)
     try:
-        writer = Writer.acquire(request.url, owner="features", lease=request.lease)
+        writer = Writer.acquire(settings.store, owner="features", lease=settings.lease)
     except StoreBusy:
         return None
     with writer:
-        listed = find_clips(request.clips)
+        listed = find_clips(settings)
         # Clips whose time has changed count as work: the flow compares their bytes.
-        plan = make_plan(listed[0], writer.table, wanted=listed[1], retry=request.retry)
-        parts = (plan.new, plan.make, plan.gone, plan.returned, plan.stale, plan.unknown)
-        if any(map(len, parts)) or writer.suspects:
+        retry = parts(settings.retry)
+        plan = make_plan(listed[0], writer.table, wanted=listed[1], retry=retry)
+        work = (plan.new, plan.make, plan.gone, plan.returned, plan.stale, plan.unknown)
+        if any(map(len, work)) or writer.suspects:
             return None
-        summary = prepare(request, listed, writer, spec, stage, weights).summary
+        summary = prepare(settings, listed, writer, spec, stage, weights).summary
         return replace(summary, rows=count_rows(writer.table), seconds=time.monotonic() - started)
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import distributed
@@ -48,17 +49,17 @@ def readable_sample(clips: Sequence[str]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """What a worker is asked: `problem` returns a sentence, empty if there is none.
 
     clips: some that the flow itself can read; a worker that can read none of them lacks the mount.
     """
 
-    def __init__(self, *, store_url: str, clips: Sequence[str], api_url: str) -> None:
-        self.store_url = store_url
-        self.clips = list(clips)
-        self.api_url = api_url
-        self.versions = _versions()
+    store_url: str
+    clips: Sequence[str]
+    api_url: str
+    versions: dict[str, str] = field(default_factory=lambda: _versions())
 
     def problem(self) -> str:
         """The first problem of this process, with its remedy; or empty."""
@@ -153,11 +154,6 @@ def answer(question: Future[Any], worker: str) -> str | None:
         reply = error
     if reply is None or isinstance(reply, OSError | TimeoutError):
         return None  # a connection that was not made or was lost: CommClosedError is an OSError
-    return _in_words(reply) if reply else ""
-
-
-def _in_words(reply: Any) -> str:
-    """A worker's answer as a sentence: an exception is one, too."""
     if isinstance(reply, ModuleNotFoundError):
         return f"it lacks the package {reply.name}: install pixels-once there"
     if isinstance(reply, BaseException):

@@ -47,9 +47,8 @@ def gather(
     """
     source = store.open(url)
     table = source.table()
-    cards = _Cards(source, table)
-    vectors = clip_vectors(source, on_progress=on_progress)
     random = np.random.default_rng(seed)
+    cards = _Cards(source, table, clip_vectors(source, on_progress=on_progress), random)
     boards, over_seeds, runs, warnings = _runs(Path(runs_folder), source, cards)
     if source.spec["weights"].startswith("random"):
         warnings.insert(0, "these features come from random weights, not ImageNet's.")
@@ -57,17 +56,15 @@ def gather(
     labelled = ready[(table.loc[ready, "label"] != "").to_numpy()]
     drawn = labelled if len(labelled) else ready
     failed = table.index[table["state"] == "failed"].to_numpy()
-    feature_map, map_note = _map(vectors, table, cards, random, hover=hover, seed=seed)
-    pairs, pairs_note = _pairs(vectors, table, cards, random, near=near)
+    feature_map, map_note = cards.map(hover, seed)
+    pairs, pairs_note = cards.pairs(near)
     return Contents(
         name=Path(url.rstrip("/")).name,
         made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
         facts=[*_facts(source), *_pixels(source.spec, table)],
         table=table,
         remedies={r.code: (r.meaning, r.remedy) for r in (*FAILURES.values(), *WARNINGS.values())},
-        wall=cards.of(
-            np.sort(random.choice(drawn, min(wall, len(drawn)), replace=False)),
-        ),
+        wall=cards.of(np.sort(random.choice(drawn, min(wall, len(drawn)), replace=False))),
         failed=cards.of(failed[:MOST_FAILED], table.loc[failed[:MOST_FAILED], "reason"].tolist()),
         feature_map=feature_map,
         map_note=map_note,
@@ -81,11 +78,16 @@ def gather(
 
 
 class _Cards:
-    """Makes cards of rows, their pictures read from the store."""
+    """Makes cards of rows, their pictures read from the store; and the views that are made of cards."""
 
-    def __init__(self, source: Any, table: pd.DataFrame) -> None:
-        self._source = source
-        self._table = table
+    def __init__(
+        self,
+        source: Any,
+        table: pd.DataFrame,
+        vectors: ClipVectors,
+        random: np.random.Generator,
+    ) -> None:
+        self._source, self._table, self._vectors, self._random = source, table, vectors, random
         self.rows = pd.Series(table.index.to_numpy(), index=table["video_id"].to_numpy())
 
     def pictures(self, rows: Sequence[int] | np.ndarray) -> list[list[bytes]]:
@@ -95,14 +97,64 @@ class _Cards:
         self, rows: Sequence[int] | np.ndarray, notes: Sequence[str] | None = None
     ) -> list[ClipCard]:
         some = self._table.loc[np.asarray(rows, dtype=np.int64)]
-        ids, labels = some["video_id"].tolist(), some["label"].tolist()
         words = notes or [""] * len(rows)
+        each = zip(some["video_id"], some["label"], words, self.pictures(rows), strict=True)
         return [
             ClipCard(video_id=video, label=label, note=note, pictures=pictures)
-            for video, label, note, pictures in zip(
-                ids, labels, words, self.pictures(rows), strict=True
-            )
+            for video, label, note, pictures in each
         ]
+
+    def map(self, hover: int, seed: int) -> tuple[FeatureMap | None, str]:
+        """All ready clips in the plane, `hover` of them with a picture; and a note on those."""
+        rows = self._vectors.rows
+        if len(rows) < 3:
+            return None, ""
+        points, shares = project(self._vectors.vectors, seed=seed)
+        chosen = np.arange(len(points))
+        if len(chosen) > hover:
+            chosen = np.sort(self._random.choice(len(points), hover, replace=False))
+        shown = {
+            int(place): middle(pictures)
+            for place, pictures in zip(chosen, self.pictures(rows[chosen]), strict=True)
+            if pictures
+        }
+        feature_map = FeatureMap(
+            points=points,
+            video_ids=self._table.loc[rows, "video_id"].tolist(),
+            labels=self._table.loc[rows, "label"].tolist(),
+            shares=shares,
+            pictures=shown,
+        )
+        some = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else "All"
+        return feature_map, f"{some} points show their clip under the pointer." if shown else ""
+
+    def pairs(self, near: float) -> tuple[list[Pair], str]:
+        """Look-alikes; suspects (other split, group or label) first, which is where a test leaks."""
+        at = every = np.arange(len(self._vectors.rows))
+        if len(at) > MOST_COMPARED:
+            at = np.sort(self._random.choice(at, MOST_COMPARED, replace=False))
+        found = look_alikes(self._vectors.vectors[at], near=near, most=2000)
+        rows = self._vectors.rows[at]
+        first, second = (rows[found[name].to_numpy()] for name in ("first", "second"))
+        why = [_suspect(self._table, a, b) for a, b in zip(first, second, strict=True)]
+        order = sorted(range(len(why)), key=lambda i: (not why[i], i))[:MOST_PAIRS]
+        left = self.of(first[order], _groups(self._table, first[order]))
+        right = self.of(second[order], _groups(self._table, second[order]))
+        pairs = [
+            Pair(first=a, second=b, similarity=float(found["similarity"].iloc[i]), suspect=why[i])
+            for i, a, b in zip(order, left, right, strict=True)
+        ]
+        random = "random " if len(at) < len(every) else ""
+        count = f"{len(found):,}{'+' if len(found) == 2000 else ''}"
+        pairs_have = "pair has" if count == "1" else "pairs have"
+        note = (
+            f"{count} {pairs_have} a similarity of {near:g} or more (every pair of {len(at):,} "
+            f"{random}clips was compared); "
+            f"{sum(map(bool, why)):,} of them of different splits, groups or labels"
+            f"{f'; {len(order)} are shown' if len(order) < len(found) else ''}. "
+            "Such clips on both sides of a split flatter the test."
+        )
+        return pairs, note
 
 
 def _facts(source: Any) -> list[tuple[str, str]]:
@@ -132,83 +184,10 @@ def _pixels(spec: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]]:
     return [("pixels", f"not square in {odd:,} clips, {how}")]
 
 
-def _map(
-    vectors: ClipVectors,
-    table: pd.DataFrame,
-    cards: _Cards,
-    random: np.random.Generator,
-    *,
-    hover: int,
-    seed: int,
-) -> tuple[FeatureMap | None, str]:
-    if len(vectors.rows) < 3:
-        return None, ""
-    points, shares = project(vectors.vectors, seed=seed)
-    chosen = np.arange(len(points))
-    if len(chosen) > hover:
-        chosen = np.sort(random.choice(len(points), hover, replace=False))
-    shown = {
-        int(place): middle(pictures)
-        for place, pictures in zip(chosen, cards.pictures(vectors.rows[chosen]), strict=True)
-        if pictures
-    }
-    feature_map = FeatureMap(
-        points=points,
-        video_ids=table.loc[vectors.rows, "video_id"].tolist(),
-        labels=table.loc[vectors.rows, "label"].tolist(),
-        shares=shares,
-        pictures=shown,
-    )
-    some = f"{len(shown):,} of {len(points):,}" if len(shown) < len(points) else "All"
-    note = f"{some} points show their clip under the pointer." if shown else ""
-    return feature_map, note
-
-
-def _pairs(
-    vectors: ClipVectors,
-    table: pd.DataFrame,
-    cards: _Cards,
-    random: np.random.Generator,
-    *,
-    near: float,
-) -> tuple[list[Pair], str]:
-    """Look-alikes; suspects (other split, group or label) first, which is where a test leaks."""
-    at = np.arange(len(vectors.rows))
-    if len(at) > MOST_COMPARED:
-        at = np.sort(random.choice(at, MOST_COMPARED, replace=False))
-    found = look_alikes(vectors.vectors[at], near=near, most=2000)
-    first, second = (vectors.rows[at[found[name].to_numpy()]] for name in ("first", "second"))
-    why = [_suspect(table, a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
-    order = sorted(range(len(why)), key=lambda i: (not why[i], i))[:MOST_PAIRS]
-    left = cards.of(first[order], _groups(table, first[order]))
-    right = cards.of(second[order], _groups(table, second[order]))
-    pairs = [
-        Pair(first=a, second=b, similarity=float(found["similarity"].iloc[i]), suspect=why[i])
-        for i, a, b in zip(order, left, right, strict=True)
-    ]
-    compared = f"every pair of {len(at):,} clips was compared"
-    if len(at) < len(vectors.rows):
-        compared = f"every pair of {len(at):,} random clips was compared"
-    count = f"{len(found):,}{'+' if len(found) == 2000 else ''}"
-    suspects = sum(map(bool, why))
-    pairs_have = "pair has" if count == "1" else "pairs have"
-    note = (
-        f"{count} {pairs_have} a similarity of {near:g} or more ({compared}); "
-        f"{suspects:,} of them of different splits, groups or labels"
-        f"{f'; {len(order)} are shown' if len(order) < len(found) else ''}. "
-        "Such clips on both sides of a split flatter the test."
-    )
-    return pairs, note
-
-
 def _suspect(table: pd.DataFrame, first: int, second: int) -> str:
-    names = {"split": "splits", "group": "groups", "label": "labels"}
-    differ = []
-    for column, name in names.items():
-        a, b = str(table.at[first, column]), str(table.at[second, column])
-        if a and b and a != b:
-            differ.append(name)
-    return f"different {' and '.join(differ)}" if differ else ""
+    a, b = table.loc[first], table.loc[second]
+    names = [n for n in ("split", "group", "label") if a[n] and b[n] and a[n] != b[n]]
+    return f"different {' and '.join(f'{name}s' for name in names)}" if names else ""
 
 
 def _groups(table: pd.DataFrame, rows: np.ndarray) -> list[str]:

@@ -47,14 +47,14 @@ def clip_vectors(
     features; later ones read what is new and, of a million rows, answer in seconds.
     """
     folder = _folder(source)
+    folder.mkdir(parents=True, exist_ok=True)
     table = source.table()
     rows = table.index[table["state"] == "ready"].to_numpy(dtype=np.int64)
     digests = source.digests(rows) if len(rows) else np.zeros(0, np.uint32)
-    old = _read(folder)
-    if old is not None and np.array_equal(old[0], rows) and np.array_equal(old[1], digests):
-        return ClipVectors(rows=rows, vectors=old[2], scaling=old[3])
+    old, was = _read(folder)
+    if old is not None and np.array_equal(old.rows, rows) and np.array_equal(was, digests):
+        return old
     channels = int(np.prod(source.shape))
-    folder.mkdir(parents=True, exist_ok=True)
     # A file per process: two commands at once may both write it, and the last one's stays.
     handle, name = tempfile.mkstemp(dir=folder, suffix=".npy")
     os.close(handle)
@@ -64,10 +64,10 @@ def clip_vectors(
         else np.zeros((0, channels), np.float16)
     )
     known = np.zeros(len(rows), bool)
-    if old is not None and len(old[0]) and len(rows) and old[2].shape[1] == channels:
-        at = np.minimum(np.searchsorted(old[0], rows), len(old[0]) - 1)
-        known = (old[0][at] == rows) & (old[1][at] == digests)
-        vectors[known] = old[2][at[known]]
+    if old is not None and len(old.rows) and len(rows) and old.vectors.shape[1] == channels:
+        at = np.minimum(np.searchsorted(old.rows, rows), len(old.rows) - 1)
+        known = (old.rows[at] == rows) & (was[at] == digests)
+        vectors[known] = old.vectors[at[known]]
     for some, values in mean_vectors(source, rows[~known], on_progress=on_progress):
         indices = np.searchsorted(rows, some)
         vectors[indices] = np.clip(values, -65504, 65504)
@@ -76,9 +76,9 @@ def clip_vectors(
         Path(name).unlink()
         kept = np.asarray(vectors[known])
         return ClipVectors(rows=rows[known], vectors=kept, scaling=Statistics.of(kept))
-    scaling = Statistics.of(vectors)
-    _write(folder, Path(name), rows, digests, vectors, scaling)
-    return ClipVectors(rows=rows, vectors=vectors, scaling=scaling)
+    made = ClipVectors(rows=rows, vectors=vectors, scaling=Statistics.of(vectors))
+    _write(folder, Path(name), made, digests)
+    return made
 
 
 def _folder(source: Any) -> Path:
@@ -86,37 +86,33 @@ def _folder(source: Any) -> Path:
     return cache_folder() / "vectors" / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
-def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Statistics] | None:
-    # Whatever is wrong with a cache, it is written again.
+def _read(folder: Path) -> tuple[ClipVectors | None, np.ndarray]:
+    """The cached vectors and their digests; whatever is wrong with a cache, it is written again."""
+    nothing = np.zeros(0, np.uint32)
     try:
         with np.load(folder / "index.npz") as index:
             vectors = np.load(folder / str(index["vectors"]), mmap_mode="r")
             scaling = Statistics(mean=index["mean"], scale=index["scale"])
             rows, digests = index["rows"], index["digests"]
     except (OSError, ValueError, KeyError, EOFError):
-        return None
-    return (rows, digests, vectors, scaling) if len(rows) == len(vectors) else None
+        return None, nothing
+    if len(rows) != len(vectors):
+        return None, nothing
+    return ClipVectors(rows=rows, vectors=vectors, scaling=scaling), digests
 
 
-def _write(
-    folder: Path,
-    file: Path,
-    rows: np.ndarray,
-    digests: np.ndarray,
-    vectors: np.ndarray,
-    scaling: Statistics,
-) -> None:
-    if isinstance(vectors, np.memmap):
-        vectors.flush()
+def _write(folder: Path, file: Path, made: ClipVectors, digests: np.ndarray) -> None:
+    if isinstance(made.vectors, np.memmap):
+        made.vectors.flush()
     else:
-        np.save(file, vectors)
+        np.save(file, made.vectors)
     making = folder / f"{file.stem}.npz"
     np.savez(
         making,
-        rows=rows,
+        rows=made.rows,
         digests=digests,
-        mean=scaling.mean,
-        scale=scaling.scale,
+        mean=made.scaling.mean,
+        scale=made.scaling.scale,
         vectors=np.array(file.name),
     )
     making.replace(folder / "index.npz")

@@ -32,18 +32,15 @@ class FeaturesSettings:
         "(default: what the store was made with, else imagenet)",
         metavar="WEIGHTS",
     )
-    frames: int = setting(40, "steps in every sequence", metavar="N", least=1, most=100_000)
+    frames: int = setting(40, "steps in every sequence", least=1, most=100_000)
     sampling: str = setting(
         "uniform",
         f"which frames: {', '.join(f'{rule}=N' if rule in NUMBERS else rule for rule in RULES)}",
         metavar="RULE",
     )
-    stride: int = setting(0, "frames from one step to the next, for --sampling stride", metavar="N")
+    stride: int = setting(0, "frames from one step to the next, for --sampling stride")
     offset: float = setting(
-        0.5,
-        "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)",
-        metavar="X",
-        most=1,
+        0.5, "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)", most=1
     )
     fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
     aspect: str = setting(
@@ -101,23 +98,20 @@ class FeaturesSettings:
         choices=("auto", "require", "never"),
     )
     workers: int = setting(
-        0,
-        "worker processes of the local cluster (0: one per GPU, or one)",
-        metavar="N",
-        most=MOST_PROCESSES,
+        0, "worker processes of the local cluster (0: one per GPU, or one)", most=MOST_PROCESSES
     )
     worker_wait: float = setting(
         600.0, "how long to wait when all workers have gone, before the run ends", metavar="S"
     )
     decoders: int = setting(
-        0, "decoding processes per worker (0: as many as cores)", metavar="N", most=MOST_PROCESSES
+        0, "decoding processes per worker (0: as many as cores)", most=MOST_PROCESSES
     )
     timeout: float = setting(
         60.0, "seconds that a clip may take to decode, plus a share for its size", metavar="S"
     )
     classes: str = setting("", "only these classes, separated by commas", metavar="A,B")
-    limit: int = setting(0, "at most this many clips (0: all)", metavar="N")
-    per_class: int = setting(0, "at most this many clips of each class (0: all)", metavar="N")
+    limit: int = setting(0, "at most this many clips (0: all)")
+    per_class: int = setting(0, "at most this many clips of each class (0: all)")
     ucf_splits: str = setting(
         "",
         "folder of UCF's trainlistNN/testlistNN/classInd files, and which list: DIR or DIR:2",

@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, nearest
 
 LARGEST_SEED = 2**32 - 1
 MOST_PROCESSES = 4096
+_METAVARS: dict[type, str] = {int: "N", float: "X"}
 
 
 def setting(
@@ -34,13 +35,8 @@ def setting(
 
     least, most: the bounds of a number, inclusive. Numbers are never negative unless `least` is.
     """
-    metadata = {
-        "help": help,
-        "choices": choices,
-        "metavar": metavar,
-        "least": least,
-        "most": most,
-    }
+    named = metavar or _METAVARS.get(type(default), "VALUE")
+    metadata = {"help": help, "choices": choices, "metavar": named, "least": least, "most": most}
     return field(default=default, metadata=metadata)
 
 
@@ -97,7 +93,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
         if item.metadata["choices"]:
             options["choices"] = item.metadata["choices"]
         else:
-            options["metavar"] = item.metadata["metavar"] or "VALUE"
+            options["metavar"] = item.metadata["metavar"]
         if item.type == "bool":
             # --flag, --flag=no and --no-flag all work, so that `make … FLAG=1` can pass any setting
             options |= {"nargs": "?", "const": True, "metavar": "yes|no"}

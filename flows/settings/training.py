@@ -27,30 +27,24 @@ class TrainingSettings:
     options: str = setting(
         "", "other options of the head, e.g. dropout=0.3,dense=512", metavar="K=V,…"
     )
-    epochs: int = setting(
-        DEFAULTS.epochs, "at most this many; stops early on validation", metavar="N", least=1
-    )
+    epochs: int = setting(DEFAULTS.epochs, "at most this many; stops early on validation", least=1)
     patience: int = setting(
-        DEFAULTS.patience, "epochs without a better validation loss before it stops", metavar="N"
+        DEFAULTS.patience, "epochs without a better validation loss before it stops"
     )
     seed: int = setting(
-        DEFAULTS.seed,
-        "decides the split, the initial weights and the order",
-        metavar="N",
-        most=LARGEST_SEED,
+        DEFAULTS.seed, "decides the split, the initial weights and the order", most=LARGEST_SEED
     )
     seeds: int = setting(
         1,
         "train this many times with seed, seed + 1, …, each a run of its own (NAME-seed=N), and "
         "report mean and spread over them",
-        metavar="N",
         least=1,
     )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     train_batch: int = setting(
-        DEFAULTS.train_batch, "clips per training step (0: as measured best)", metavar="N"
+        DEFAULTS.train_batch, "clips per training step (0: as measured best)"
     )
-    lr: float = setting(DEFAULTS.lr, "learning rate (0: the head's own)", metavar="X")
+    lr: float = setting(DEFAULTS.lr, "learning rate (0: the head's own)")
     schedule: str = setting(DEFAULTS.schedule, "of the learning rate", choices=SCHEDULES)
     split: str = setting(
         DEFAULTS.split,
@@ -63,21 +57,16 @@ class TrainingSettings:
         "groups and equal bytes, stay out of every training",
         metavar="NAME",
     )
-    folds: int = setting(DEFAULTS.folds, "for --split kfold", metavar="N", least=2)
+    folds: int = setting(DEFAULTS.folds, "for --split kfold", least=2)
     class_weights: bool = setting(DEFAULTS.class_weights, "weigh classes by how rare they are")
     label_smoothing: float = setting(
-        DEFAULTS.label_smoothing, "share of the label spread over all classes", metavar="X", most=1
+        DEFAULTS.label_smoothing, "share of the label spread over all classes", most=1
     )
     feature_dropout: float = setting(
-        DEFAULTS.feature_dropout,
-        "share of feature channels dropped in training",
-        metavar="X",
-        most=1,
+        DEFAULTS.feature_dropout, "share of feature channels dropped in training", most=1
     )
     step_jitter: int = setting(
-        DEFAULTS.step_jitter,
-        "how many steps a step may be swapped for a neighbour in training",
-        metavar="N",
+        DEFAULTS.step_jitter, "how many steps a step may be swapped for a neighbour in training"
     )
     precision: str = setting(DEFAULTS.precision, "of the training", choices=PRECISIONS)
     tensorboard: bool = setting(
@@ -117,10 +106,7 @@ class SweepSettings(TrainingSettings):
     )
     name: str = setting("", "how the runs' names begin (default: the store's)", metavar="PREFIX")
     workers: int = setting(
-        0,
-        "trainings at a time, each in a process of its own (0: what suits)",
-        metavar="N",
-        most=MOST_PROCESSES,
+        0, "trainings at a time, each in a process of its own (0: what suits)", most=MOST_PROCESSES
     )
 
 
@@ -142,7 +128,6 @@ class RefreshSettings:
         0.05,
         "how much worse in top-1 the new head may be, −1 to 1 (below 0: so much better it must be): "
         "the low end of the paired interval on the test set is held against it",
-        metavar="X",
         least=-1,
         most=1,
     )

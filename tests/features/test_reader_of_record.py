@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flows.data.scan import look_at
 from flows.extract.artifacts import markdown
-from flows.extract.specs import stage_of
+from flows.extract.request import stage_of
 from flows.extract.summary import Summary
 from flows.settings import FeaturesSettings
 from pipeline import spec as spec_module

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import store
+from flows.extract.request import stage_of
 from flows.extract.setup import run_idle
-from flows.extract.specs import stage_of
 from flows.settings import FeaturesSettings
 from pipeline.features.catalog import discover
 from tests.features.clips import write_numbered_clip

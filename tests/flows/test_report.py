@@ -14,7 +14,7 @@ import pytest
 
 import store
 from flows.cli import report, similar
-from flows.extract.specs import stage_of
+from flows.extract.request import stage_of
 from flows.report.vectors import clip_vectors
 from flows.settings import FeaturesSettings
 from pipeline.errors import ConfigError

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import store
-from flows.extract.specs import stage_of
+from flows.extract.request import stage_of
 from flows.settings import FeaturesSettings
 from pipeline.features.catalog import discover
 from store import GONE, PENDING, READY
