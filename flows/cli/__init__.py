@@ -22,7 +22,6 @@ _NAMES = (
 
 
 def module_of(command: str) -> ModuleType:
-    """The module of a command."""
     # `import` is a keyword, which no module may be named.
     return importlib.import_module(f"flows.cli.{'import_' if command == 'import' else command}")
 

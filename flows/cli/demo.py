@@ -34,7 +34,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Extract, train an LSTM, and predict one clip that it was not trained on."""
     name = "demo-lstm"
     run_folder = Path(settings.runs) / name
     train = TrainSettings(

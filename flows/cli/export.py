@@ -39,7 +39,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Export, read the export back, and say how far it is from the head."""
     if settings.store:
         return _export_store(settings, json=json)
     if not settings.run:

@@ -22,7 +22,6 @@ pixels-once features --videos clips/ --store clips.zarr --retry timed_out
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Run the flow on this machine (or its cluster) and print what it did."""
     from flows.extract.request import checked, without_signature
 
     # What cannot be is refused before a run's page shows it.

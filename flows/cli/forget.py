@@ -38,7 +38,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Zero the features of the chosen rows and say how many."""
     import store
 
     if not settings.clips and not settings.gone:

@@ -21,7 +21,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """List every head, or one with its options, presets and where it comes from."""
     from pipeline.heads.zoo import HEADS, head_kind
 
     kinds = [head_kind(settings.head)] if settings.head else list(HEADS.values())

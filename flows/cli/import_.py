@@ -49,7 +49,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Import, and say what became of every array."""
     from flows.exchange.importing import import_clips
     from flows.exchange.rows import Rules
 

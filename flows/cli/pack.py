@@ -29,7 +29,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Pack, read the file back, and say how large it is."""
     import store
     from flows.exchange.datasheet import datasheet_of, readme_of
 

@@ -69,7 +69,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Print the top-k labels of every clip with their probabilities, or one video's timeline."""
     from flows.data.downloads import fetch_clip, is_url
 
     if not settings.run or not settings.video:

@@ -39,7 +39,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Show what changes, and change it."""
     import store
     from flows.exchange.labels import changes_of, read_labels
 

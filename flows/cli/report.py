@@ -30,7 +30,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Write the page and say where it is."""
     out = Path(settings.out)
     require_file("out", settings.out)
     from flows.report.contents import gather

@@ -18,7 +18,6 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Print the spec, rows by status, labels, reasons and size."""
     import store
     from flows.exchange.datasheet import facts_of
     from pipeline.spec import IMPORTED

@@ -39,7 +39,6 @@ def suggest(*words: object) -> None:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """The result as one JSON object."""
     from pipeline.plain import json_text
 
     print(json_text(values))

@@ -24,7 +24,6 @@ pixels-once train --store clips.zarr --head gru --seeds 3
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Train, and print the test figures beside the baselines."""
     with prefect_server(optional=True) as server:
         from flows.train.runs import over_seeds, run_training_flow, run_trainings
 
@@ -71,7 +70,6 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def print_runs(made: Sequence[Made], settings: Settings) -> None:
-    """The figures of several runs, a line each."""
     print_table(
         f"{len(made)} of {settings.seeds} runs in {settings.runs}/",
         ("run", "top-1", "top-5", "loss", "validation top-1", "seconds", ""),

@@ -127,7 +127,6 @@ def summarise(scanned: pd.DataFrame, *, frames: int, rate: float) -> dict[str, A
 
 
 def meaning(reason: str) -> str:
-    """What a reason's code means, in words."""
     return FAILURES[reason].meaning if reason in FAILURES else ""
 
 

@@ -101,7 +101,6 @@ def _claimed(folder: Path, about: dict[str, Any]) -> Iterator[None]:
 
 
 def _claim(folder: Path, about: dict[str, Any]) -> None:
-    """Make the folder this export's, or see that it is."""
     path = folder / ABOUT
     if path.is_file():
         try:

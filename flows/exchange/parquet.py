@@ -46,7 +46,6 @@ class ParquetRows:
         self._rest: Iterator[Any] = iter(())
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
     def read(self, row: int) -> NDArray[Any]:

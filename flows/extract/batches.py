@@ -18,7 +18,7 @@ from prefect.exceptions import MissingContextError
 
 import store
 from pipeline.features.catalog.remote import is_remote
-from pipeline.features.decoding.values import FACTS
+from pipeline.features.decoding.values import FACTS, ClipSource
 from pipeline.features.files import sha256_if_readable
 from pipeline.features.stage import FirstStage, Stage
 
@@ -115,7 +115,7 @@ def extract_batch(batch: Batch) -> BatchResult:
     report = _reporter(batch)
     chunk, damaged = _kept_rows(batch)
     results = stage.extractor.extract(
-        [_source(clip) for clip in batch.clips],
+        [ClipSource(path=c.path, size_bytes=max(c.size_bytes, 0)) for c in batch.clips],
         on_clip=lambda result: report(batch.clips[result.index].row, result),
         stop=stop_event(batch.run),
         into=[chunk[clip.row - batch.first_row] for clip in batch.clips],
@@ -175,7 +175,6 @@ def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
 
 
 def _log(batch: Batch, results: list[Any]) -> None:
-    """Write the outcome of the batch to the run's log."""
     try:
         logger = get_run_logger()
     except MissingContextError:  # not in a run: a test calls the task's function directly
@@ -188,12 +187,6 @@ def _log(batch: Batch, results: list[Any]) -> None:
         logger.warning("%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail)
 
 
-def _source(clip: Clip) -> Any:
-    from pipeline.features.extraction import ClipSource
-
-    return ClipSource(path=clip.path, size_bytes=max(clip.size_bytes, 0))
-
-
 def _hash_of(clip: Clip, result: Any) -> str:
     """The SHA-256 of a clip's bytes, by what read them."""
     if result.sha256 or result.status != "failed" or is_remote(clip.path):
@@ -204,33 +197,29 @@ def _hash_of(clip: Clip, result: Any) -> str:
 
 def _reporter(batch: Batch) -> Any:
     """A function that reports a finished clip to the flow, so that its bar moves per clip."""
-    from distributed import get_worker
-
-    try:
-        worker = get_worker()
-    except ValueError:  # not on a worker: a test calls the task's function directly
-        return lambda row, result: None
+    worker = _worker()
 
     def report(row: int, result: Any) -> None:
-        if result.status != "stopped":
-            worker.log_event(
-                topic(batch.run),
-                {
-                    "row": row,
-                    "status": result.status,
-                    "frames": int(result.mask.sum()),
-                },
-            )
+        if worker is not None and result.status != "stopped":
+            frames = int(result.mask.sum())
+            event = {"row": row, "status": result.status, "frames": frames}
+            worker.log_event(topic(batch.run), event)
 
     return report
 
 
-def _worker_name() -> str:
+def _worker() -> Any | None:
+    """The Dask worker that this is in; None where a test calls the task's function directly."""
     from distributed import get_worker
 
     with contextlib.suppress(ValueError):
-        return str(get_worker().address)
-    return f"process {os.getpid()}"
+        return get_worker()
+    return None
+
+
+def _worker_name() -> str:
+    worker = _worker()
+    return f"process {os.getpid()}" if worker is None else str(worker.address)
 
 
 _lock = threading.Lock()

@@ -6,47 +6,29 @@ terminal those with a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pipeline.errors import PixelsError
 
 
-def shown(label: str = "", sentence: Callable[[Any], str] | None = None) -> dict[str, Any]:
+def shown(label: str = "", sentence: str = "") -> dict[str, Any]:
     """How a fact is shown, as a field's metadata.
 
     label: its name on the run's page; of a dictionary, with {} for the key, a line an entry.
-    sentence: what the terminal prints of its value, or an empty text.
+    sentence: what the terminal prints of it, with {} for its value, unless that is 0 or empty.
     """
-    return {"label": label, "sentence": sentence or (lambda value: "")}
-
-
-def _gone(count: int) -> str:
-    return f"{count} rows are gone: their clips have left the folder" if count else ""
-
-
-def _unknown(count: int) -> str:
-    if not count:
-        return ""
-    return f"{count} clips did not say whether they have changed: their rows are as they were"
-
-
-def _random_weights(weights: str) -> str:
-    if not weights.startswith("random"):
-        return ""
-    return f"weights: {weights}: random, not ImageNet's; features are good for a demo only"
+    return {"label": label, "sentence": sentence}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The outcome of one `features` run.
 
-    clips: in the catalog · planned: to be made · ready, failed: of those · reasons,
-    warnings: of failed and of ready clips · left: not made, for the
-    next run · unknown: unchanged rows whose clip could not be
-    looked up ·
-    stage_seconds: where the workers' time went.
+    clips: in the catalog · planned: to be made · ready, failed: of those · reasons, warnings: of
+    failed and of ready clips · left: not made, for the next run · unknown: unchanged rows whose clip
+    could not be looked up · stage_seconds: where the workers' time went.
     """
 
     store: str = field(metadata=shown("Store"))
@@ -56,9 +38,16 @@ class Summary:
     ready: int = field(default=0, metadata=shown("ready"))
     failed: int = field(default=0, metadata=shown("failed"))
     left: int = field(default=0, metadata=shown("left for the next run"))
-    gone: int = field(default=0, metadata=shown("gone", _gone))
+    gone: int = field(
+        default=0, metadata=shown("gone", "{} rows are gone: their clips have left the folder")
+    )
     returned: int = 0
-    unknown: int = field(default=0, metadata=shown(sentence=_unknown))
+    unknown: int = field(
+        default=0,
+        metadata=shown(
+            sentence="{} clips did not say whether they have changed: their rows are as they were"
+        ),
+    )
     why: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict, metadata=shown("failed: {}"))
     warnings: dict[str, int] = field(default_factory=dict, metadata=shown("ready, {}"))
@@ -67,7 +56,7 @@ class Summary:
     frames: int = 0
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    weights: str = field(default="", metadata=shown("Weights", _random_weights))
+    weights: str = field(default="", metadata=shown("Weights"))
     fingerprint: str = field(default="", metadata=shown("Fingerprint"))
     engine: str = field(default="", metadata=shown("Engine"))
     estimate_s: float | None = None
@@ -93,8 +82,10 @@ class Summary:
     def sentences(self) -> Iterator[str]:
         """The lines of the terminal beside the headline."""
         for item in fields(self):
-            if item.metadata and (text := item.metadata["sentence"](getattr(self, item.name))):
-                yield text
+            if (value := getattr(self, item.name)) and (text := item.metadata.get("sentence")):
+                yield text.format(value)
+        if self.weights.startswith("random"):
+            yield f"weights: {self.weights}: random, not ImageNet's; features are good for a demo only"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""

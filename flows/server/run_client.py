@@ -113,12 +113,16 @@ class RunClient(SyncPrefectClient):
             if (method, path) == ("POST", "/flow_runs/"):
                 self.begun.append(response.json()["id"])
             return response
-        except httpx.RequestError as error:
-            raise ServerUnavailable(self._unavailable(method, path, error)) from error
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code in _ANSWERS:
-                raise
-            raise ServerUnavailable(self._unavailable(method, path, error)) from error
+        except (httpx.RequestError, PrefectHTTPStatusError) as error:
+            problem = f"does not answer {method} {path} ({type(error).__name__})"
+            if isinstance(error, PrefectHTTPStatusError):
+                if error.response.status_code in _ANSWERS:
+                    raise
+                problem = f"answers {error.response.status_code} to {method} {path}"
+            raise ServerUnavailable(
+                f"the Prefect server at {str(self.api_url).rstrip('/')} {problem}: look at its log, "
+                "start it again, or unset PREFECT_API_URL to use a temporary one"
+            ) from error
 
     def set_flow_run_state(
         self, flow_run_id: Any, state: State[Any], force: bool = False
@@ -130,11 +134,11 @@ class RunClient(SyncPrefectClient):
         asked = isinstance(sys.exc_info()[1], KeyboardInterrupt | TerminationSignal)
         if cut_off and asked and scheduled.is_set():
             state = Cancelled(message="stopped: the store is whole, the next run goes on")
+        # Who stops this process does not wait for long.
+        patience = self.patient_for(_SHORT_S) if cut_off else contextlib.nullcontext()
         try:
-            if cut_off:  # who stops this process does not wait for long
-                with self.patient_for(_SHORT_S):
-                    return super().set_flow_run_state(flow_run_id, state, force)
-            return super().set_flow_run_state(flow_run_id, state, force)
+            with patience:
+                return super().set_flow_run_state(flow_run_id, state, force)
         except ObjectNotFound:
             notice("this run was deleted from the Prefect server meanwhile; its work is done")
         except (Exception, KeyboardInterrupt) as error:  # the work is done: nothing may fail it now
@@ -166,16 +170,6 @@ class RunClient(SyncPrefectClient):
             yield self
         finally:
             http.patience_s = before
-
-    def _unavailable(self, method: str, path: str, error: Exception) -> str:
-        if isinstance(error, PrefectHTTPStatusError):
-            problem = f"answers {error.response.status_code} to {method} {path}"
-        else:
-            problem = f"does not answer {method} {path} ({type(error).__name__})"
-        return (
-            f"the Prefect server at {str(self.api_url).rstrip('/')} {problem}: look at its log, start it "
-            "again, or unset PREFECT_API_URL to use a temporary one"
-        )
 
 
 def made_patient(client: SyncPrefectClient, patience_s: float | None = None) -> RunClient:

@@ -55,7 +55,6 @@ class RunPage:
             _log(f"the run's page lacks {', '.join(lost)}: the Prefect server did not take it{why}")
 
     def add(self, what: str, job: Job) -> None:
-        """Add a job to the queue."""
         self._jobs.put((what, job))
 
     def latest(self, what: str, job: Job) -> None:

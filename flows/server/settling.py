@@ -20,17 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    TaskRunFilter,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
@@ -41,10 +31,15 @@ from flows.server.processes import describe, has_gone
 from flows.server.run_client import owed_folder, own_run
 from flows.server.run_page import RunPage
 
-FLOWS = ("features", "refresh", "sweep", "train")
-_OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
-_OPEN_TASKS = (StateType.PENDING, StateType.RUNNING)
+
+def _in_state(*types: str) -> dict[str, Any]:
+    return {"state": {"type": {"any_": types}}}
+
+
+_OURS = FlowFilter.model_validate({"name": {"any_": ["features", "refresh", "sweep", "train"]}})
+_OPEN = FlowRunFilter.model_validate(_in_state("PENDING", "RUNNING", "CANCELLING"))
+_ENDED = FlowRunFilter.model_validate(_in_state("COMPLETED", "FAILED", "CRASHED", "CANCELLED"))
+_OPEN_TASKS = TaskRunFilter.model_validate(_in_state("PENDING", "RUNNING"))
 _KEPT_S = 30 * 86_400.0
 _AT_ONCE = 200
 
@@ -82,10 +77,10 @@ def settle_aloud(client: Any) -> None:
 
 def end_tasks(client: Any, flow_run: UUID, state: State[Any]) -> None:
     """Give the tasks of an ended flow run that still count as open the end of their flow."""
-    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    chosen = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
     end = Completed if state.is_completed() else Cancelled if state.is_cancelled() else Crashed
     for task in client.read_task_runs(
-        flow_run_filter=chosen, task_run_filter=_open_tasks(), limit=_AT_ONCE
+        flow_run_filter=chosen, task_run_filter=_OPEN_TASKS, limit=_AT_ONCE
     ):
         with suppress(ObjectNotFound):
             client.set_task_run_state(task.id, end(message="ended with its run"), force=True)
@@ -96,22 +91,14 @@ def _end_lost_tasks(client: Any) -> None:
 
     A run's process must have gone, so that nothing of it is still on its way.
     """
-    ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))))
-    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     found = client.read_task_runs(
-        flow_filter=ours, flow_run_filter=ended, task_run_filter=_open_tasks(), limit=_AT_ONCE
+        flow_filter=_OURS, flow_run_filter=_ENDED, task_run_filter=_OPEN_TASKS, limit=_AT_ONCE
     )
     for run_id in {task.flow_run_id for task in found}:
         with suppress(ObjectNotFound):
             run = client.read_flow_run(run_id)
             if has_gone(run.labels):
                 end_tasks(client, run_id, run.state)
-
-
-def _open_tasks() -> TaskRunFilter:
-    return TaskRunFilter(
-        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(_OPEN_TASKS)))
-    )
 
 
 def _send_kept(client: Any) -> list[tuple[FlowRun, State[Any]]]:
@@ -149,10 +136,8 @@ def _owed(path: Path) -> tuple[UUID, State[Any], float] | None:
 
 def _end_crashed(client: Any) -> list[tuple[FlowRun, State[Any]]]:
     """End runs whose process has gone as crashed, or as cancelled if that was asked for."""
-    still = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_OPEN))))
-    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
     ended_runs = []
-    for run in client.read_flow_runs(flow_filter=ours, flow_run_filter=still, limit=_AT_ONCE):
+    for run in client.read_flow_runs(flow_filter=_OURS, flow_run_filter=_OPEN, limit=_AT_ONCE):
         if not has_gone(run.labels):
             continue
         cause = f"{describe(run.labels)} has gone"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from flows.settings.resolve import MOST_PROCESSES, setting
+from flows.settings.resolve import MOST_PROCESSES, setting, table_setting
 from pipeline.errors import ConfigError
 from pipeline.spec import NUMBERS, RULES, Sampling
 
@@ -84,13 +84,8 @@ class FeaturesSettings:
         "arguments are [features.cluster_options] in the config file",
         metavar="CLASS",
     )
-    cluster_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "keyword arguments of --cluster", "file_only": True}
-    )
-    adapt: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "adaptive scaling: minimum and maximum workers", "file_only": True},
-    )
+    cluster_options: dict[str, Any] = table_setting("keyword arguments of --cluster")
+    adapt: dict[str, Any] = table_setting("adaptive scaling: minimum and maximum workers")
     gpu: str = setting(
         "auto",
         "auto: where the workers declare a GPU resource the batches ask for it; require: "

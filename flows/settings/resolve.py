@@ -52,6 +52,11 @@ _OTHER_VARIABLES = {
 }
 
 
+def table_setting(help: str) -> Any:
+    """A dataclass field of a table in the config file, which has no flag."""
+    return field(default_factory=dict, metadata={"help": help, "file_only": True})
+
+
 class Parser(argparse.ArgumentParser):
     """argparse that never guesses a flag from its prefix."""
 

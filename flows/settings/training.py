@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.settings.features import FeaturesSettings
-from flows.settings.resolve import LARGEST_SEED, MOST_PROCESSES, from_table, setting
+from flows.settings.resolve import LARGEST_SEED, MOST_PROCESSES, from_table, setting, table_setting
 from pipeline.errors import ConfigError
 from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS
 
@@ -141,18 +141,9 @@ class RefreshSettings:
         "runs", "folder of all runs; RUNS/accepted is the accepted one", metavar="DIR"
     )
     always: bool = setting(False, "train even if the store is as it was at the last refresh")
-    features: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "other settings of features: [refresh.features]", "file_only": True},
-    )
-    train: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "settings of every training: [refresh.train]", "file_only": True},
-    )
-    head: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "settings of one head: [refresh.head.gru]", "file_only": True},
-    )
+    features: dict[str, Any] = table_setting("other settings of features: [refresh.features]")
+    train: dict[str, Any] = table_setting("settings of every training: [refresh.train]")
+    head: dict[str, Any] = table_setting("settings of one head: [refresh.head.gru]")
 
 
 def resolved(settings: RefreshSettings) -> RefreshSettings:

@@ -257,7 +257,6 @@ def train_head(
 
 
 def print_epoch(report: EpochReport) -> None:
-    """One line per epoch, on standard error."""
     fold = f"fold {report.fold + 1}/{report.folds} · " if report.folds > 1 else ""
     if report.fold == report.folds > 1:
         fold = "all clips · "  # the last fit, which has no validation

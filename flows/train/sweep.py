@@ -181,7 +181,6 @@ def training_cluster(workers: int, trainings: int) -> Iterator[distributed.Local
 
 
 def trial_config(settings: SweepSettings, trial: Trial, **changes: Any) -> TrainConfig:
-    """The config of a trial's training."""
     return make_config(settings, head=trial.head, options=trial.options, **changes, **trial.changes)
 
 
@@ -196,7 +195,6 @@ def _outcome(trial: Trial, future: Any) -> Outcome:
 
 
 def _publish(settings: SweepSettings, outcomes: list[Outcome]) -> None:
-    """The leaderboard on the flow run's page."""
     create_table_artifact(
         key=key("sweep", settings.store.split(",")[0]),
         table=[

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from flows.checks import codecs, doctor
+from flows.checks import doctor
 from flows.checks.doctor import Line, examine
 from flows.cli import doctor as command
 
 
 @pytest.fixture(scope="module")
-def codec_lines() -> list[tuple[str, str, str]]:
-    return list(codecs.codec_lines())
+def codec_lines() -> list[Line]:
+    return list(doctor._codecs())
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the codecs (they have a test of their own) and without any server of the user's."""
-    monkeypatch.setattr(doctor, "codec_lines", lambda: iter([("H.264", "decodes", "")]))
+    monkeypatch.setattr(doctor, "_codecs", lambda: iter([Line("codec", "H.264: decodes")]))
     monkeypatch.setattr("flows.server.lifetime.answers", lambda url: False)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr("flows.server.lifetime._profile_url", lambda: "")
@@ -35,14 +35,12 @@ def of(area: str, found: list[Line]) -> list[Line]:
     return [line for line in found if line.area == area]
 
 
-def test_every_codec_of_the_wheels_is_decoded_for_real(
-    codec_lines: list[tuple[str, str, str]],
-) -> None:
-    found = {name: words for name, words, _ in codec_lines}
-    assert set(found) == set(codecs.SAMPLES)
+def test_every_codec_of_the_wheels_is_decoded_for_real(codec_lines: list[Line]) -> None:
+    found = dict(line.found.split(": ", 1) for line in codec_lines)
+    assert set(found) == set(doctor.SAMPLES)
     for name in ("H.264", "MPEG-4 (Xvid, UCF101)", "Motion JPEG"):
         assert found[name].startswith("decodes")
-    assert all(not remedy for _, words, remedy in codec_lines if words.startswith("decodes"))
+    assert all(not line.remedy for line in codec_lines if ": decodes" in line.found)
 
 
 @pytest.mark.usefixtures("quick")
