@@ -83,9 +83,9 @@ def measured(batches: int, pace: float, size: int) -> dict[str, Any]:
     import dask
     import distributed
 
-    from flows.extract.cluster import _options
+    from flows.extract.cluster import cluster_options
 
-    options = _options(engine.cores(), 1) | {"distributed.worker.daemon": False}
+    options = cluster_options(1) | {"distributed.worker.daemon": False}
     with (
         tempfile.TemporaryDirectory(prefix="bench-worker-") as scratch,
         dask.config.set(options),

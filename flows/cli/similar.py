@@ -81,7 +81,8 @@ def run(settings: Settings, *, json: bool) -> int:
     seconds = time.monotonic() - started
     similar = table.loc[known.rows[places], ["video_id", "label", "group"]]
     similar = similar.rename_axis("row").reset_index()
-    found: list[Any] = similar.assign(similarity=cosines.astype(float).round(4)).to_dict("records")
+    similar = similar.assign(similarity=cosines.astype(float).round(4))
+    found: list[Any] = similar.to_dict("records")
     if settings.out:
         _draw(settings, source, found, pictures, label)
     if json:
@@ -92,10 +93,7 @@ def run(settings: Settings, *, json: bool) -> int:
     print_table(
         f"most like {settings.video}" + (f" ({label})" if label else ""),
         ("similarity", "label", "group", "clip", "row"),
-        [
-            tuple(clip[name] for name in ("similarity", "label", "group", "video_id", "row"))
-            for clip in found
-        ],
+        similar[["similarity", "label", "group", "video_id", "row"]].itertuples(index=False),
     )
     headline(f"{len(known.rows):,} clips compared in {seconds:.2f} s")
     if settings.out:

@@ -37,9 +37,9 @@ class Settings:
 
 def run(settings: Settings, *, json: bool) -> int:
     """Start the server, print its address when it answers, and stay until Ctrl-C."""
-    from flows.server.ui import prefect_ui
+    from flows.server.ui import EVERY_INTERFACE, prefect_ui
 
-    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    shown = "127.0.0.1" if settings.host in EVERY_INTERFACE else settings.host
     address = f"http://{shown}:{settings.port}"
     if answers(f"{address}/api"):
         _say(address, json=json)

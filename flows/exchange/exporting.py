@@ -86,21 +86,7 @@ def export_store(
 
 @contextmanager
 def _claimed(folder: Path, about: dict[str, Any]) -> Iterator[None]:
-    """Hold the folder: one export at a time writes into it."""
-    _claim(folder, about)
-    with (folder / ABOUT).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another export writes into {folder}: run again when that has ended"
-            ) from None
-        except OSError:
-            pass  # a disk without locks
-        yield
-
-
-def _claim(folder: Path, about: dict[str, Any]) -> None:
+    """Make the folder this export's, or see that it is, and hold it: one export at a time writes."""
     path = folder / ABOUT
     if path.is_file():
         try:
@@ -112,14 +98,24 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
                 f"{folder} holds another export ({theirs.get('format')}, "
                 f"{str(theirs.get('fingerprint'))[:12]}): name another OUT"
             )
-        return
-    # A run that was killed here has left its temporary file.
-    if folder.exists() and (
-        not folder.is_dir() or any(path.name != f".{ABOUT}" for path in folder.iterdir())
-    ):
-        raise ConfigError(f"{folder} holds something else: name an empty or a new OUT")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, about)
+    else:
+        # A run that was killed here has left its temporary file.
+        if folder.exists() and (
+            not folder.is_dir() or any(path.name != f".{ABOUT}" for path in folder.iterdir())
+        ):
+            raise ConfigError(f"{folder} holds something else: name an empty or a new OUT")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, about)
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another export writes into {folder}: run again when that has ended"
+            ) from None
+        except OSError:
+            pass  # a disk without locks
+        yield
 
 
 class _Export:
@@ -153,9 +149,11 @@ class _Export:
             (self._folder / name).unlink(missing_ok=True)
         units = np.split(rows, np.flatnonzero(np.diff(rows // UNIT)) + 1) if len(rows) else []
         path = self._folder / MANIFEST
-        with path.open("ab") as manifest, whole(path) as making, making.open("wb") as anew:
-            if manifest.tell() and not _ends_in_a_line(path):
-                manifest.write(b"\n")  # a run that was killed left half a line
+        with path.open("ab+") as manifest, whole(path) as making, making.open("wb") as anew:
+            if manifest.tell():
+                manifest.seek(-1, os.SEEK_END)
+                if manifest.read() != b"\n":  # a run that was killed left half a line
+                    manifest.write(b"\n")
             for unit in units:
                 lines = self._kept(unit)
                 kept += len(lines)
@@ -222,12 +220,6 @@ class _Export:
 
 def _text(lines: list[dict[str, Any]]) -> bytes:
     return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode()
-
-
-def _ends_in_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def _require_same(source: Source, lines: list[dict[str, Any]]) -> None:

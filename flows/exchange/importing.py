@@ -181,15 +181,17 @@ class _Import:
         for i, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
             try:
                 told = self._source.told(piece.entry)
-                read = read_piece(self._source, piece, told, self._spec, self._rules)
+                steps_of = read_piece(self._source, piece, told, self._spec, self._rules)
             except UnreadableClip as error:
                 reasons[i] = error.reason
-                self._fail(piece, error)
+                self._result.failed[error.reason] += 1
+                if len(self._result.failures) < 1000:
+                    failure = {"id": row_id(piece), "reason": error.reason, "detail": error.detail}
+                    self._result.failures.append(failure)
                 continue
-            count = len(read.features)
-            features[row - first, :count] = read.features
+            count = len(steps_of[0])
+            features[row - first, :count], frames[i, :count], times[i, :count] = steps_of
             mask[i, :count] = True
-            frames[i, :count], times[i, :count] = read.frame_index, read.timestamp
             fps[i], declared[i] = told.fps, told.frames_declared
         index = np.array(rows)
         good = np.array([not reason for reason in reasons])
@@ -200,13 +202,6 @@ class _Import:
         writer.mark(index[good], store.READY)
         writer.mark(index[~good], store.FAILED, np.array(reasons, object)[~good])
         self._result.ready += int(good.sum())
-
-    def _fail(self, piece: Piece, error: UnreadableClip) -> None:
-        self._result.failed[error.reason] += 1
-        if len(self._result.failures) < 1000:
-            self._result.failures.append(
-                {"id": row_id(piece), "reason": error.reason, "detail": error.detail}
-            )
 
 
 def _require_text(path: str, entries: list[Entry]) -> None:

@@ -65,18 +65,6 @@ def told_of(values: Mapping[str, Any]) -> Told:
     )
 
 
-def about_of(values: Any) -> dict[str, Any]:
-    """Of what an export says of itself, what an import uses: `steps`, `transpose`, `source`."""
-    if type(values) is not dict:
-        return {}
-    fits: dict[str, Callable[[Any], bool]] = {
-        "steps": lambda v: _is_whole(v, 1, _MOST_STEPS),
-        "transpose": lambda v: type(v) is bool,
-        "source": lambda v: type(v) is str,
-    }
-    return {name: values[name] for name, fit in fits.items() if fit(values.get(name))}
-
-
 def _is_whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
 
@@ -91,11 +79,17 @@ def is_inside(name: str) -> bool:
 
 
 def about_export(root: Path) -> dict[str, Any]:
-    """What an export of ours says of itself (`told.about_of`); empty if it says nothing."""
+    """Of what an export of ours says of itself, what an import uses: `steps`, `transpose`, `source`."""
+    fits: dict[str, Callable[[Any], bool]] = {
+        "steps": lambda v: _is_whole(v, 1, _MOST_STEPS),
+        "transpose": lambda v: type(v) is bool,
+        "source": lambda v: type(v) is str,
+    }
     try:
-        return about_of(json.loads((root / ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        values = dict(json.loads((root / ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
+    return {name: values[name] for name, fit in fits.items() if fit(values.get(name))}
 
 
 def entries_of_manifest(root: Path) -> Iterator[Entry]:

@@ -121,23 +121,13 @@ def _stored_dtype(dtype: np.dtype[Any]) -> str:
     return str(dtype) if str(dtype) in ("float16", "uint8") else "float32"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PieceValues:
-    """A row's real steps.
+def read_piece(
+    source: Source, piece: Piece, told: Told, spec: Spec, rules: Rules
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """A row's real steps: (n, *shape) in the store's dtype, their frames (n,) and times (n,).
 
-    features: (n, *shape) in the store's dtype. frame_index, timestamp: (n,), the step's number where
-        the source has none.
-    """
-
-    features: NDArray[Any]
-    frame_index: NDArray[Any]
-    timestamp: NDArray[Any]
-
-
-def read_piece(source: Source, piece: Piece, told: Told, spec: Spec, rules: Rules) -> PieceValues:
-    """The steps of one row.
-
-    told: what the source says of the entry. Raises `UnreadableClip` with the reason.
+    told: what the source says of the entry; a step's number stands for the frame and the time that it
+    does not say. Raises `UnreadableClip` with the reason.
     """
     steps = spec.sampling.steps
     foreign = source.read(piece.entry)
@@ -172,8 +162,5 @@ def read_piece(source: Source, piece: Piece, told: Told, spec: Spec, rules: Rule
     if at is not None and (len(at) != shape[0] or (np.diff(at, prepend=-1) <= 0).any()):
         at = None
     count = np.arange(start, stop)
-    return PieceValues(
-        features=values,
-        frame_index=count if at is None else np.asarray(at)[start:stop],
-        timestamp=count if when is None else np.asarray(when, np.float32)[start:stop],
-    )
+    frames = count if at is None else np.asarray(at)[start:stop]
+    return values, frames, count if when is None else np.asarray(when, np.float32)[start:stop]

@@ -55,7 +55,9 @@ class Source:
                 offset, size = (int(n) for n in entry.key.split(":"))
                 found = open_npy(path, offset=offset, size=size, transpose=self.transpose)
             elif ending in (".h5", ".hdf5"):
-                dataset = self._cached(path, _open_hdf5)[entry.key]
+                import h5py
+
+                dataset = self._cached(path, h5py.File)[entry.key]
                 found = array_of(dataset, transpose=self.transpose)
                 if (entry.file, entry.key) not in self._bounded:
                     require_bounded_chunks(dataset)
@@ -83,12 +85,6 @@ class Source:
                     self._open.pop(next(iter(self._open))).close()
             self._open[name] = opener(path)
         return self._open[name]
-
-
-def _open_hdf5(path: Path) -> Any:
-    import h5py
-
-    return h5py.File(path, "r")
 
 
 def find_source(path: str, *, transpose: bool = False) -> Source:

@@ -36,11 +36,15 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
         require_scheduler(settings.scheduler)
         yield {"address": settings.scheduler}
         return
-    cores = os.cpu_count() or 1
     gpus = visible_gpus() if settings.gpu != "never" else []
     processes = settings.workers or max(1, len(gpus))
-    with dask.config.set(_options(cores, processes)), _signals_held():
-        cluster = _by_class_path(settings) if settings.cluster else _local(processes, gpus)
+    threads = BATCHES_PER_GPU if gpus else BATCHES_PER_WORKER
+    with dask.config.set(cluster_options(processes)), _signals_held():
+        cluster = (
+            _by_class_path(settings)
+            if settings.cluster
+            else local_cluster(processes, gpus, threads=threads)
+        )
     with cluster:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
@@ -103,18 +107,19 @@ def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
     return {}
 
 
-def _options(cores: int, processes: int) -> dict[str, Any]:
-    threads = max(1, cores // processes)
+def cluster_options(processes: int, *variables: str) -> dict[str, Any]:
+    """Dask's settings for a cluster of so many processes on this machine.
+
+    variables: of the environment, which get the number of threads of one process, too.
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", *variables)
     return {
         # A batch whose worker died is returned to the flow, which alone resubmits.
         "distributed.scheduler.allowed-failures": 0,
         # Dask would allow one thread to libraries that multiply matrices.
-        "distributed.nanny.pre-spawn-environ": {
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "MALLOC_TRIM_THRESHOLD_": 65536,
-        },
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)
+        | {"MALLOC_TRIM_THRESHOLD_": 65536},
         "distributed.comm.timeouts.connect": "60s",
         "distributed.admin.log-length": 100,
         # Dask's sampling of every thread's stack, 100 times a second, for a page that is not served.
@@ -122,18 +127,17 @@ def _options(cores: int, processes: int) -> dict[str, Any]:
     }
 
 
-def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
+def local_cluster(processes: int, gpus: list[str], *, threads: int) -> distributed.SpecCluster:
+    """A cluster of processes on this machine that each run `threads` tasks at a time, on a GPU each."""
     cores = os.cpu_count() or 1
+    # Without a host a nanny and its worker listen on every interface, and run what they are sent.
+    address = {"host": LOOPBACK, "protocol": "tcp://", "dashboard_address": f"{LOOPBACK}:0"}
     workers = {
         i: {
             "cls": distributed.Nanny,
             "options": {
-                "nthreads": BATCHES_PER_GPU if gpus else BATCHES_PER_WORKER,
-                # Without a host a nanny and its worker listen on every interface, and run what they
-                # are sent.
-                "host": LOOPBACK,
-                "protocol": "tcp://",
-                "dashboard_address": f"{LOOPBACK}:0",
+                **address,
+                "nthreads": threads,
                 "memory_limit": distributed.system.MEMORY_LIMIT // processes,
                 "resources": {"GPU": 1} if gpus else {},
                 "env": {"PIXELS_ONCE_THREADS": str(max(1, cores // processes))}
@@ -143,10 +147,7 @@ def _local(processes: int, gpus: list[str]) -> distributed.SpecCluster:
         }
         for i in range(processes)
     }
-    scheduler = {
-        "cls": distributed.Scheduler,
-        "options": {"dashboard_address": f"{LOOPBACK}:0", "host": LOOPBACK, "protocol": "tcp://"},
-    }
+    scheduler = {"cls": distributed.Scheduler, "options": address}
     return distributed.SpecCluster(
         workers=workers, scheduler=scheduler, name="pixels-once", silence_logs=50
     )

@@ -129,14 +129,8 @@ class Committer:
 
     def close(self) -> Totals:
         """The totals, with the seconds that the workers spent by stage."""
-        self.totals.stage_seconds = _spent(self._seconds.values())
+        spent = self.totals.stage_seconds
+        for began, ended in self._seconds.values():
+            for name, value in ended.items():
+                spent[name] = spent.get(name, 0.0) + value - began[name]
         return self.totals
-
-
-def _spent(workers: Iterable[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
-    """Seconds by stage over all workers, each from its first account to its last."""
-    total: dict[str, float] = {}
-    for began, ended in workers:
-        for name, value in ended.items():
-            total[name] = total.get(name, 0.0) + value - began[name]
-    return total

@@ -75,7 +75,8 @@ def batches_of(
 class Dispatch:
     """Gives batches out, and takes back those that have ended or are lost.
 
-    gpu: "auto", "require" or "never", as in the settings. Used by the flow's thread alone.
+    gpu: "auto", "require" or "never", as in the settings. `held`: batches that wait for room. Used by
+    the flow's thread alone.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Dispatch:
         self._writer, self._runner, self._workforce = writer, runner, workforce
         self._resources = gpu_share(runner.client, gpu)
         self._given: dict[int, _Given] = {}
-        self._held: deque[Batch] = deque()
+        self.held: deque[Batch] = deque()
         self._taken: _Given
         self._ended: queue.Queue[tuple[Batch, Any]] = queue.Queue()
         self._given_at = time.monotonic()
@@ -126,20 +127,6 @@ class Dispatch:
         )
         self._given_at = time.monotonic()
         future.wrapped_future.add_done_callback(lambda done: self._ended.put((batch, future)))
-
-    def hold(self, batch: Batch) -> None:
-        """Keep a batch until there is room for it."""
-        self._held.append(batch)
-
-    @property
-    def holds(self) -> bool:
-        """Whether batches are held."""
-        return bool(self._held)
-
-    def held(self) -> Iterator[Batch]:
-        """Take the held batches, the first one first."""
-        while self._held:
-            yield self._held.popleft()
 
     def next_ended(self, wait_s: float) -> tuple[Batch, Any] | None:
         """A batch that has ended, with its future; None where none does in time."""

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_dask import DaskTaskRunner
@@ -42,30 +42,27 @@ class BatchLost(RuntimeError):
     exit_status = 4
 
 
+@dataclass(kw_only=True)
 class BatchLoop:
-    """Runs batches on a Dask cluster and commits their results to a store's writer."""
+    """Runs batches on a Dask cluster and commits their results to a store's writer.
 
-    def __init__(
-        self,
-        writer: Writer,
-        runner: DaskTaskRunner,
-        workforce: Workforce,
-        progress: Progress,
-        *,
-        run: str,
-        gpu: str,
-        cancelled: threading.Event | None = None,
-    ) -> None:
-        self._writer = writer
-        self._runner = runner
-        self._workforce = workforce
-        self._progress = progress
-        self._run = run
-        self._dispatch = Dispatch(writer, runner, workforce, gpu=gpu)
+    run_id: names the run to its workers · gpu: as in the settings · cancelled: set once the run is
+    cancelled through Prefect.
+    """
+
+    writer: Writer
+    runner: DaskTaskRunner
+    workforce: Workforce
+    progress: Progress
+    run_id: str
+    gpu: str
+    cancelled: threading.Event
+
+    def __post_init__(self) -> None:
+        self._dispatch = Dispatch(self.writer, self.runner, self.workforce, gpu=self.gpu)
+        self._committer = Committer(self.writer)
         self._given_again = False
-        self._committer = Committer(writer)
         self._signals_seen: list[int] = []
-        self._cancelled = cancelled or threading.Event()
         self._heard_at = time.monotonic()
         self._asked_to_stop_at = 0.0
 
@@ -76,27 +73,30 @@ class BatchLoop:
         (`store.StoreError`, `BatchLost`, `NoWorkers`); what had arrived is committed all the same,
         and rows not made stay pending.
         """
-        self._runner.client.subscribe_topic(topic(self._run), self._on_clip)
+        self.runner.client.subscribe_topic(topic(self.run_id), self._on_clip)
         try:
             with on_signals(self._on_signal, *signals_of_a_run()):
                 exhausted = False
                 while True:
                     while not exhausted and not self._signals_seen and self._dispatch.has_room:
-                        batch = next(self._dispatch.held(), None) or next(batches, None)
+                        held = self._dispatch.held
+                        batch = held.popleft() if held else next(batches, None)
                         exhausted = batch is None
                         if batch is not None:
                             self._dispatch.submit(batch)
                     if not self._dispatch.numbers and (exhausted or self._signals_seen):
                         break
                     self._take_in()
-                    exhausted = exhausted and not self._dispatch.holds
+                    exhausted = exhausted and not self._dispatch.held
                     if self._signals_seen and self._is_stuck():
                         self._abandon()
-            self._leave(self._dispatch.held())
+            self._leave(self._dispatch.held)
         finally:
             self._committer.flush(self._dispatch.numbers)
-            self._runner.client.unsubscribe_topic(topic(self._run))
-            self._send_logs()
+            self.runner.client.unsubscribe_topic(topic(self.run_id))
+            # A worker that has gone, or a scheduler, takes its last lines along: not a failure.
+            client = self.runner.client
+            within(_LOGS_S, lambda: client.run(send_logs, on_error="ignore"))
         totals = self._committer.close()
         if self._signals_seen:
             totals.stopped_by = signal.Signals(self._signals_seen[0]).name
@@ -105,14 +105,14 @@ class BatchLoop:
     def _is_stuck(self) -> bool:
         """Whether the batches in hand will not end although the run was asked to stop."""
         silent_s = time.monotonic() - max(self._heard_at, self._asked_to_stop_at)
-        idle_s = max(self._workforce.nobody_for_s, min(silent_s, self._dispatch.unmoved_for_s))
+        idle_s = max(self.workforce.nobody_for_s, min(silent_s, self._dispatch.unmoved_for_s))
         return idle_s > _STOP_WITHOUT_WORKERS_S or silent_s > _STOP_S
 
     def _abandon(self) -> None:
         """Leave what is in flight to the next run, which checks the chunk of a late writer."""
         left = self._dispatch.take_back_all()
         if left:
-            self._progress.note(
+            self.progress.note(
                 f"{len(left)} batches do not end, their clips are left to the next run"
             )
         self._leave(left)
@@ -122,14 +122,14 @@ class BatchLoop:
 
     def _take_in(self) -> None:
         """Wait for one batch (or a moment), commit if it is time to, and show the progress."""
-        if self._cancelled.is_set():
+        if self.cancelled.is_set():
             threading.Thread(target=self._stop_workers, daemon=True).start()
             raise RunCancelled("the run was cancelled through Prefect")
         ended = self._dispatch.next_ended(wait_s=0.25)
-        self._progress.tick()
+        self.progress.tick()
         if not self._signals_seen:
-            self._workforce.keep_up()
-        if self._runner.client.status != "running":
+            self.workforce.keep_up()
+        if self.runner.client.status != "running":
             raise BatchLost(self._scheduler_gone())
         if ended is not None:
             self._fetch(*ended)
@@ -158,9 +158,9 @@ class BatchLoop:
     def _on_error(self, batch: Batch, error: Exception) -> None:
         if isinstance(error, store.StoreError) or not worker_died(error):
             raise error
-        if self._runner.client.status != "running":
+        if self.runner.client.status != "running":
             raise BatchLost(self._scheduler_gone()) from error
-        self._writer.suspect(batch.number)
+        self.writer.suspect(batch.number)
         self._resubmit(batch, "its worker died", error)
 
     def _resubmit(self, batch: Batch, why: str, error: Exception | None = None) -> None:
@@ -170,11 +170,11 @@ class BatchLoop:
                 "machine's memory and the worker's log; its clips stay pending for the next run"
             ) from error
         if self._signals_seen:
-            self._progress.note(f"{batch.name}: {why}, its clips are left to the next run")
+            self.progress.note(f"{batch.name}: {why}, its clips are left to the next run")
             self._leave([batch])
             return
-        self._progress.note(f"{batch.name}: {why}, the batch is submitted again")
-        self._dispatch.hold(replace(batch, attempt=batch.attempt + 1))
+        self.progress.note(f"{batch.name}: {why}, the batch is submitted again")
+        self._dispatch.held.append(replace(batch, attempt=batch.attempt + 1))
 
     def _require_movement(self) -> None:
         """Whatever the cause, batches that idle workers do not start are not waited for without end."""
@@ -184,29 +184,27 @@ class BatchLoop:
         if self._given_again:
             raise BatchLost(
                 f"{len(self._dispatch.numbers)} batches were given out twice, and the workers of "
-                f"{self._runner.client.scheduler.address} have been idle for {unmoved_s:.0f} s: look at "
+                f"{self.runner.client.scheduler.address} have been idle for {unmoved_s:.0f} s: look at "
                 "the scheduler's log, start it and its workers anew, and run again; the run goes on "
                 "where it stood"
             )
         self._given_again = True
         back = self._dispatch.take_back_all()
-        self._progress.note(
+        self.progress.note(
             f"{len(back)} batches have not begun for {unmoved_s:.0f} s although workers are idle: they "
             "are given out again"
         )
-        for batch in back:
-            self._dispatch.hold(replace(batch))
+        self._dispatch.held.extend(replace(batch) for batch in back)
 
     def _scheduler_gone(self) -> str:
         return (
-            f"the Dask scheduler at {self._runner.client.scheduler.address} has gone: start it "
+            f"the Dask scheduler at {self.runner.client.scheduler.address} has gone: start it "
             "and run again, the run goes on where it stood"
         )
 
     def _on_clip(self, event: tuple[float, Any]) -> None:
-        clip = event[1]
         self._heard_at = time.monotonic()
-        self._progress.clip(row=clip["row"], status=clip["status"], frames=clip["frames"])
+        self.progress.clip(**event[1])
 
     def _on_signal(self, number: int) -> None:
         """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""
@@ -214,15 +212,10 @@ class BatchLoop:
         self._asked_to_stop_at = time.monotonic()
         if len(self._signals_seen) > 1:
             raise KeyboardInterrupt(signal.Signals(number).name)
-        self._progress.note(
+        self.progress.note(
             "stopping: the clips in hand are finished and committed (once more to stop at once)"
         )
         threading.Thread(target=self._stop_workers, daemon=True).start()
 
-    def _send_logs(self) -> None:
-        # A worker that has gone, or a scheduler, takes its last lines along: not a failure.
-        client = self._runner.client
-        within(_LOGS_S, lambda: client.run(send_logs, on_error="ignore"))
-
     def _stop_workers(self) -> None:
-        self._runner.client.run(request_stop, self._run)
+        self.runner.client.run(request_stop, self.run_id)

@@ -62,7 +62,13 @@ def extract(
 
         def run_rows(rows: np.ndarray) -> Totals:
             loop = BatchLoop(
-                writer, runner, workforce, progress, run=run, gpu=settings.gpu, cancelled=cancelled
+                writer=writer,
+                runner=runner,
+                workforce=workforce,
+                progress=progress,
+                run_id=run,
+                gpu=settings.gpu,
+                cancelled=cancelled,
             )
             return loop.run(batches_of(rows.tolist(), writer, stage, prepared.path_of, run))
 

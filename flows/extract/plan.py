@@ -68,8 +68,7 @@ def make_plan(
     same_bytes: (path, stored SHA-256) → whether the file still has it, None where it cannot be read;
     asked only where the size is the same (or lost to damage) and the time is not.
     """
-    everything = np.ones(len(catalog), bool)
-    wanted = everything if wanted is None else wanted
+    wanted = np.ones(len(catalog), bool) if wanted is None else wanted
     ids = pd.Index(table["video_id"])
     row_at = ids.get_indexer(pd.Index(catalog["video_id"]))
     known_positions = np.flatnonzero(row_at >= 0)
@@ -91,7 +90,9 @@ def make_plan(
     gone = np.union1d(np.flatnonzero(~present & (status != GONE)), known[left])
     changed &= ~unknown & ~kept
     returned = (was == GONE) & ~changed & ~kept & _has_features(table, known)
-    again = (was == FAILED) & _retried(reason[known], retry)
+    heal = [code for code, known_reason in FAILURES.items() if known_reason.retried]
+    retried = np.isin(reason[known], [*heal, *retry]) | ("all" in retry)
+    again = (was == FAILED) & retried
     again |= (was == READY) & np.isin(reason[known], [r for r in retry if r in WARNINGS])
     pending = (was == PENDING) | ((was == GONE) & ~returned)
     make = (changed | again | pending) & ~kept & wanted[known_positions]
@@ -180,10 +181,3 @@ def _changed(
         same = same_bytes(paths[positions[i]], digests[i])
         changed[i], unread[i] = not same, same is None
     return np.asarray(changed, bool), unread
-
-
-def _retried(reason: np.ndarray, retry: Collection[str]) -> np.ndarray:
-    if "all" in retry:
-        return np.ones(len(reason), bool)
-    heal = {code for code, known in FAILURES.items() if known.retried}
-    return np.isin(reason, list(heal | set(retry)))

@@ -89,11 +89,6 @@ class Progress:
             self._console.print(text)
 
     @property
-    def rate(self) -> float:
-        """Frames per second since the run began to extract."""
-        return self.frames / max(time.monotonic() - self._started, 1e-9)
-
-    @property
     def text(self) -> str:
         """Failed clips, frames per second and the time left, as text."""
         if self._first is None:
@@ -101,7 +96,8 @@ class Progress:
         elapsed = time.monotonic() - self._started
         left = elapsed / max(self.done, 1) * (self.total - self.done)
         failed = f"{self.failed} failed · " if self.failed else ""
-        return f"{failed}{self.rate:.0f} frames/s · {_duration(left)} left"
+        rate = self.frames / max(elapsed, 1e-9)
+        return f"{failed}{rate:.0f} frames/s · {_duration(left)} left"
 
     def _show(self) -> None:
         self._bar.update(self._task, completed=self.done, text=self.text)

@@ -144,52 +144,47 @@ def _minutes(seconds: float) -> str:
 
 
 class RunFailed(PixelsError, RuntimeError):
-    """The run ended and its result, `summary`, is not acceptable."""
+    """The run ended and its result, `summary`, is not acceptable.
 
-    exit_status = 3
+    exit_status: 3 where more clips failed than allowed, 4 where the environment is at fault.
+    """
 
-    def __init__(self, message: str, summary: Summary) -> None:
+    def __init__(self, message: str, summary: Summary, exit_status: int) -> None:
         super().__init__(message)
-        self.summary = summary
-
-
-class TooManyFailed(RunFailed):
-    """More clips failed than `--max-failed` allows."""
-
-
-class NothingReached(RunFailed):
-    """No clip that was planned could be reached: the environment is at fault, not the clips."""
-
-    exit_status = 4
+        self.summary, self.exit_status = summary, exit_status
 
 
 def require_reached(summary: Summary) -> None:
-    """Raise `NothingReached` if every planned clip was `unreachable`, or no clip's state is known.
+    """Raise `RunFailed` if every planned clip was `unreachable`, or no clip's state is known.
 
-    A single clip that stays out of reach beside ready ones is its own fault, and costs only itself.
+    The environment is at fault then, not the clips. A single clip that stays out of reach beside ready
+    ones is its own fault, and costs only itself.
     """
     if not summary.planned and summary.unknown == summary.clips > 0:
-        raise NothingReached(
+        raise RunFailed(
             f"none of the {summary.clips} clips says whether it has changed: check the network, the "
             "mount and the credentials, and run again; the rows are as they were",
             summary,
+            exit_status=4,
         )
     unreachable = summary.reasons.get("unreachable", 0)
     alone = summary.planned == 1 and summary.rows.get("ready", 0) > 0
     if summary.planned and unreachable == summary.planned and not alone:
-        raise NothingReached(
+        raise RunFailed(
             f"none of the {summary.planned} clips could be reached (the first: "
             f"{summary.failures[0]['detail'][:200]}): check the network, the mount and the "
             "credentials, and run again",
             summary,
+            exit_status=4,
         )
 
 
 def require_few_failed(summary: Summary, max_failed: float) -> None:
-    """Raise `TooManyFailed` if more than this share of the planned clips failed."""
+    """Raise `RunFailed` if more than this share of the planned clips failed."""
     if summary.planned and summary.failed / summary.planned > max_failed:
-        raise TooManyFailed(
+        raise RunFailed(
             f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
             f"{max_failed}: see the failure table",
             summary,
+            exit_status=3,
         )

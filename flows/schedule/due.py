@@ -42,9 +42,7 @@ class Serving:
     def __init__(
         self, client: RunClient, deployment: UUID, command: Callable[[UUID], Sequence[str]]
     ) -> None:
-        self._client = client
-        self._deployment = deployment
-        self._command = command
+        self._client, self._deployment, self._command = client, deployment, command
         self._stopping = threading.Event()
         self._away = False
         self._put_off: dict[UUID, float] = {}  # runs that the server did not let start, and when
@@ -100,11 +98,13 @@ class Serving:
             self._client.update_flow_run_labels(run.id, dict(identity()))
             taken: Any = Pending(message=f"taken up ({uuid4().hex})")
             answer = self._client.set_flow_run_state(run.id, taken)
-            # Refused may mean that it is ours already: the first answer was lost, and we asked again.
-            if answer.status != SetStateStatus.ACCEPT and not self._has(run.id, taken):
-                self._put_off[run.id] = time.monotonic()
-                self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
-                return
+            if answer.status != SetStateStatus.ACCEPT:
+                # It may be ours already: the first answer was lost, and we asked again.
+                now = self._client.read_flow_run(run.id).state
+                if now is None or not now.is_pending() or now.message != taken.message:
+                    self._put_off[run.id] = time.monotonic()
+                    self._stopping.wait(_POLL_S)  # cancelled meanwhile, or held up by a limit
+                    return
         except Exception as error:  # it stays due, or its state is seen below
             notice(f"{run.name} was not taken up: {error}")
             self._stopping.wait(_POLL_S)
@@ -121,20 +121,14 @@ class Serving:
         except Exception as error:  # deleted, or no answer: settled later
             notice(f"{run.name} was not given its end {end.name}: {error}")
 
-    def _has(self, run_id: UUID, state: Any) -> bool:
-        found = self._client.read_flow_run(run_id).state
-        return found is not None and found.is_pending() and found.message == state.message
-
     def _wait(self, process: subprocess.Popen[bytes], run_id: UUID) -> bool:
         """Until the process has ended; whether it was asked to end."""
         cancelled_at: float | None = None
         looked = time.monotonic()
         while process.poll() is None:
             now = time.monotonic()
-            if self._stopping.is_set():
-                self._end(process)
-                return True
-            if cancelled_at is not None and now - cancelled_at > _CANCELLED_AFTER_S:
+            late = cancelled_at is not None and now - cancelled_at > _CANCELLED_AFTER_S
+            if self._stopping.is_set() or late:
                 self._end(process)
                 return True
             if now - looked > _POLL_S:
@@ -153,12 +147,9 @@ class Serving:
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the run to end: first in order, then at once, then by force."""
-        for number, patience in (
-            (signal.SIGTERM, _AT_ONCE_AFTER_S),
-            (signal.SIGTERM, _KILLED_AFTER_S),
-        ):
+        for patience in (_AT_ONCE_AFTER_S, _KILLED_AFTER_S):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
+                os.kill(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=patience)
                 return
@@ -178,10 +169,9 @@ class Serving:
             state = None
         if state is not None and state.is_final():
             return
+        end: Any = Crashed(message=f"its process ended with status {status} and did not say how")
         if asked:
-            end: Any = Cancelled(message="stopped: the store is whole, the next run goes on")
-        else:
-            end = Crashed(message=f"its process ended with status {status} and did not say how")
+            end = Cancelled(message="stopped: the store is whole, the next run goes on")
         self._set_final(run, end)
         with contextlib.suppress(Exception):  # the next run does it
             end_tasks(self._client, run.id, end)

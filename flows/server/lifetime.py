@@ -177,7 +177,8 @@ def _start_temporary(importing: str = "") -> tuple[subprocess.Popen[bytes], Serv
             try:
                 if importing:
                     importlib.import_module(importing)
-                if _await_answer(process, server.url):
+                what = "the temporary Prefect server"
+                if await_answer(process, server.url, _START_TIMEOUT_S, what=what):
                     return process, server
             except BaseException:  # Ctrl-C while it starts
                 stop(process, _STOP_S)
@@ -221,16 +222,21 @@ def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
-def _await_answer(process: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait until the server answers, exits or takes too long; True if it answers. The wait is shown."""
+def await_answer(
+    process: subprocess.Popen[bytes], url: str, limit_s: float, *, what: str = ""
+) -> bool:
+    """Wait until the server answers, exits or takes too long; True if it answers.
+
+    what: the server's name, with which the wait is shown.
+    """
     begun = time.monotonic()
     shown = 0.0
-    while process.poll() is None and (waited := time.monotonic() - begun) < _START_TIMEOUT_S:
+    while process.poll() is None and (waited := time.monotonic() - begun) < limit_s:
         if answers(url):
             return True
-        if waited - shown >= _SHOW_WAIT_EVERY_S:
+        if what and waited - shown >= _SHOW_WAIT_EVERY_S:
             shown = waited
-            notice(f"the temporary Prefect server is starting: {waited:.0f} s")
+            notice(f"{what} is starting: {waited:.0f} s")
         time.sleep(0.05)
     return False
 

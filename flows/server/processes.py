@@ -49,18 +49,15 @@ def describe(labels: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _machine() -> dict[str, str]:
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        processes = platform.system()
     return {
         "host": f"{socket.gethostname()}/{_read('/etc/machine-id')}",
         "boot": _read("/proc/sys/kernel/random/boot_id") or f"{psutil.boot_time():.0f}",
-        "processes": _name_space(),
+        "processes": processes,
     }
-
-
-def _name_space() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return platform.system()
 
 
 def _started(pid: int) -> str:

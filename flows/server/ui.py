@@ -8,15 +8,14 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from flows.server.guard import start, stop
 from flows.server.home import LOOPBACK, database_environment, prefect_home, require_home
-from flows.server.lifetime import answers, forget_ui, remember_ui
+from flows.server.lifetime import await_answer, forget_ui, remember_ui
 from pipeline.errors import ConfigError, ServiceUnavailable
 
+EVERY_INTERFACE = ("0.0.0.0", "::")
 _START_TIMEOUT_S = 300.0
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 _LOG = "pixels-once-ui.log"
@@ -31,7 +30,7 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
     Runs find the server by the address in the Prefect home (`find_server`).
     Raises `ConfigError` if the port is taken, `ServiceUnavailable` if the server does not start.
     """
-    api = f"http://{_reached_by(host)}:{port}/api"
+    api = f"http://{'127.0.0.1' if host in EVERY_INTERFACE else host}:{port}/api"
     _require_free(host, port)
     require_home()
     log = prefect_home() / _LOG
@@ -42,7 +41,7 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
                 **os.environ,
                 "PREFECT_HOME": str(prefect_home()),
                 # Else the page looks for its API on port 4200, whatever the port is.
-                "PREFECT_SERVER_UI_API_URL": api if _is_local(host) else "/api",
+                "PREFECT_SERVER_UI_API_URL": api if host in LOOPBACK else "/api",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_API_URL": api,
                 "DO_NOT_TRACK": "1",
@@ -53,27 +52,18 @@ def prefect_ui(*, host: str, port: int, database: str = "") -> Iterator[tuple[st
             stderr=subprocess.STDOUT,
         )
     try:
-        _wait(process, api, log)
+        if not await_answer(process, api, _START_TIMEOUT_S):
+            lines = log.read_text(errors="replace").strip().splitlines()
+            # The last error that ends a traceback, else the last line.
+            last = ([line for line in lines if _ERROR.match(line)] or lines or ["no output"])[-1]
+            raise ServiceUnavailable(
+                f"the Prefect server did not start ({last.strip()}): see {log}"
+            )
         remember_ui(api)
         yield api.removesuffix("/api"), process.pid
     finally:
         forget_ui(api)
         stop(process, within_s=10)
-
-
-def _wait(process: subprocess.Popen[bytes], api: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while not answers(api):
-        if process.poll() is not None or time.monotonic() > deadline:
-            last = _cause(log.read_text(errors="replace").strip().splitlines())
-            raise ServiceUnavailable(f"the Prefect server did not start ({last}): see {log}")
-        time.sleep(0.1)
-
-
-def _cause(lines: list[str]) -> str:
-    """The last error in a log that ends a traceback, else its last line."""
-    errors = [line for line in lines if _ERROR.match(line)]
-    return (errors or lines or ["no output"])[-1].strip()
 
 
 def _require_free(host: str, port: int) -> None:
@@ -86,11 +76,3 @@ def _require_free(host: str, port: int) -> None:
                 f"port {port} of {host} cannot be used ({error.strerror}): choose another with "
                 "PORT=, or end what holds it"
             ) from None
-
-
-def _is_local(host: str) -> bool:
-    return host in LOOPBACK
-
-
-def _reached_by(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host

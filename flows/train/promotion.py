@@ -94,14 +94,6 @@ def state_of(
     return hasher.hexdigest()
 
 
-def tested_ids(run: Path) -> list[str]:
-    """The ids of the clips that a run was tested on; none where every clip was trained on too."""
-    config = read_config(run)
-    if config["folds"]:
-        return []
-    return [str(video) for video in config["split"]["test"]["video_ids"]]
-
-
 def require_same_features(run: Path, clips: Clips) -> None:
     """Raise `SpecMismatch` if a run's head reads other features than these."""
     fingerprint = str(read_config(run)["fingerprint"])
@@ -128,18 +120,18 @@ def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
     loaded = load_run(run)
     loaded.require_same_spec(clips.source)
     truth = clips.table["label"].astype(str).to_numpy()
-    right: dict[int, bool] = {}
+    right, seen = np.zeros(len(truth), bool), np.zeros(len(truth), bool)
     for features, mask, at in clips.batches(positions, loaded.batch):
         # −1, where a probability is not a number, is the class without a name: never right.
         named = np.array([*loaded.classes, ""])[predicted_classes(loaded.predict(features, mask))]
-        right |= dict(zip(at.tolist(), (named == truth[at]).tolist(), strict=True))
-    lost = [int(i) for i in positions if int(i) not in right]
-    if lost:
+        right[at], seen[at] = named == truth[at], True
+    at = np.asarray(positions)
+    if not seen[at].all():
         raise ConfigError(
-            f"the features of {clips.table['video_id'].iloc[lost[0]]} are damaged: run "
+            f"the features of {clips.table['video_id'].iloc[at[~seen[at]][0]]} are damaged: run "
             "`verify --repair`, then `features`"
         )
-    return np.array([right[int(i)] for i in positions], dtype=bool)
+    return right[at]
 
 
 FIRST = "refresh"
@@ -176,15 +168,17 @@ def refreshed_set(url: str, clips: Clips, wanted: str, before: Path | None, **cu
     if name in known:
         return known[name]
     require_name(name)
-    tested = tested_ids(before) if before is not None else []
+    config: dict[str, Any] = {"folds": True} if before is None else read_config(before)
+    # With folds every clip was trained on, too.
+    tested = [] if config["folds"] else list(map(str, config["split"]["test"]["video_ids"]))
     if before is None or not tested:
         return cut_holdout(clips, name, **cut)
-    if not clips.table["video_id"].astype(str).isin(tested).any():
+    at = np.flatnonzero(clips.table["video_id"].astype(str).isin(tested).to_numpy())
+    if not len(at):
         raise ConfigError(
             f"none of the test clips of {before} is in the store: remove {ACCEPTED} from "
             "the folder of runs to begin anew"
         )
-    at = np.flatnonzero(clips.table["video_id"].astype(str).isin(tested).to_numpy())
     # Where its own training has their groups, by the user's wish, only the clips can be kept apart.
     apart = bool(not_seen(before, clips, at, groups=True).all())
     return holdout_of_ids(clips, name, tested, whole_groups=apart)

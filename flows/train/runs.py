@@ -41,7 +41,8 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
     """
     engine.require_backend()
     todo = seeded(settings)
-    done = {each.name for each in todo if settings.seeds > 1 and _is_done(each)}
+    keeps = settings.seeds > 1 and settings.resume and not settings.overwrite
+    done = {each.name for each in todo if keeps and is_finished(_folder(each))}
     for each in todo:
         if each.name not in done:
             claim_folder(_folder(each), overwrite=each.overwrite, resume=each.resume)
@@ -56,7 +57,12 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
         made: list[Made] = []
         with _counting(made, len(todo)):
             for each in todo:
-                made.append(_finished(each) if each.name in done else _trained(each, loaded))
+                folder = _folder(each)
+                if each.name in done:
+                    notice(f"{folder} is finished already")
+                    made.append(Made(folder=folder, metrics=read_metrics(folder), skipped=True))
+                else:
+                    made.append(_trained(each, loaded))
                 if on_run is not None:
                     on_run(made[-1])
                 if made[-1].metrics["stopped"]:
@@ -111,11 +117,6 @@ def _folder(settings: TrainSettings) -> Path:
     return Path(settings.runs) / run_name(settings)
 
 
-def _is_done(settings: TrainSettings) -> bool:
-    """Whether a run to resume is finished already."""
-    return settings.resume and not settings.overwrite and is_finished(_folder(settings))
-
-
 @contextlib.contextmanager
 def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
     """Print how many of several runs are finished, if the block ends with an error or Ctrl-C."""
@@ -125,12 +126,6 @@ def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
         if wanted > 1:
             notice(f"{len(made)} of {wanted} runs are finished: --resume goes on")
         raise
-
-
-def _finished(settings: TrainSettings) -> Made:
-    folder = _folder(settings)
-    notice(f"{folder} is finished already")
-    return Made(folder=folder, metrics=read_metrics(folder), skipped=True)
 
 
 def _trained(settings: TrainSettings, loaded: Loaded) -> Made:

@@ -22,7 +22,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 import store
-from flows.extract.cluster import visible_gpus
+from flows.extract.cluster import cluster_options, local_cluster, visible_gpus
 from flows.names import key
 from flows.server.settling import run_page
 from flows.settings import SweepSettings
@@ -141,7 +141,7 @@ def _kept(stores: str) -> Loaded:
 
 
 @contextlib.contextmanager
-def training_cluster(workers: int, trainings: int) -> Iterator[distributed.LocalCluster]:
+def training_cluster(workers: int, trainings: int) -> Iterator[distributed.SpecCluster]:
     """A local Dask cluster of one-training processes: a GPU each, else the cores shared out.
 
     workers: 0 is a process per GPU, or one for every two cores but two at least where there are
@@ -149,34 +149,11 @@ def training_cluster(workers: int, trainings: int) -> Iterator[distributed.Local
     """
     cores, gpus = os.cpu_count() or 1, visible_gpus()
     processes = min(workers or len(gpus) or max(min(2, cores), cores // 2), max(trainings, 1))
-    threads = str(max(1, cores // processes))
-    options = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.nanny.pre-spawn-environ": {
-            "OMP_NUM_THREADS": threads,
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": threads,
-        },
-        "distributed.comm.timeouts.connect": "60s",
-    }
+    framework = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     with (
-        dask.config.set(options),
-        distributed.LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=50,
-        ) as cluster,
+        dask.config.set(cluster_options(processes, *framework)),
+        local_cluster(processes, gpus, threads=1) as cluster,
     ):
-        if len(gpus) > 1:
-            # LocalCluster gives all of its workers one environment.
-            with distributed.Client(cluster) as client:
-                for worker, gpu in zip(
-                    client.scheduler_info(n_workers=-1)["workers"], gpus, strict=False
-                ):
-                    client.run(os.environ.update, {"CUDA_VISIBLE_DEVICES": gpu}, workers=[worker])
         yield cluster
 
 

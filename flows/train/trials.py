@@ -32,7 +32,11 @@ def trials(settings: SweepSettings, shape: Sequence[int]) -> list[Trial]:
     shape: of one step in the store; without `heads` every head that reads it is taken. Raises
     `ConfigError` for an unknown head, a grid that no head knows, or an option that cannot be.
     """
-    axes = _axes(settings.grid) | _seeds(settings)
+    axes = _axes(settings.grid)
+    if settings.seeds > 1:
+        if "seed" in axes:
+            raise ConfigError(f"grid has seed, and seeds is {settings.seeds}: keep one")
+        axes["seed"] = [str(settings.seed + number) for number in range(settings.seeds)]
     found: dict[str, Trial] = {}
     used: set[str] = set()
     for head, own in sweep_heads(settings.heads, shape):
@@ -84,15 +88,6 @@ def _axes(grid: str) -> dict[str, list[str]]:
             raise ConfigError(f"grid has {word!r}: write name=value,value, e.g. units=128,512")
         axes[name.replace("-", "_")] = [value for value in values.split(",") if value]
     return axes
-
-
-def _seeds(settings: SweepSettings) -> dict[str, list[str]]:
-    """The axis `seed` that `seeds` asks for; none for one seed."""
-    if settings.seeds == 1:
-        return {}
-    if "seed" in _axes(settings.grid):
-        raise ConfigError(f"grid has seed, and seeds is {settings.seeds}: keep one")
-    return {"seed": [str(settings.seed + number) for number in range(settings.seeds)]}
 
 
 def _typed(name: str, value: str) -> Any:

@@ -168,7 +168,7 @@ def test_all_of_a_local_cluster_is_bound_to_loopback(
     gpus: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "SpecCluster", lambda **options: options)
-    made: Any = cluster._local(2, gpus)
+    made: Any = cluster.local_cluster(2, gpus, threads=2)
     parts = [made["scheduler"], *made["workers"].values()]
     assert len(parts) == 3
     for part in parts:
