@@ -192,7 +192,7 @@ def ms_per_clip(runs: dict[int, list[dict[str, float]]]) -> dict[int, dict[str, 
 def extractor_alone(videos: Path) -> float:
     """CPU seconds per clip of decoding, extraction and hashing, without flow, workers or commits."""
     from flows.extract.request import stage_of
-    from flows.settings import FeaturesSettings
+    from flows.settings.features import FeaturesSettings
     from pipeline.features.extraction import ClipSource
     from pipeline.features.stage import FirstStage
 
@@ -226,7 +226,7 @@ def link_clips(folder: Path, count: int) -> None:
 def store_of_done(videos: Path, url: str) -> None:
     """A store in which every clip of the folder is ready."""
     from flows.extract.request import stage_of
-    from flows.settings import FeaturesSettings
+    from flows.settings.features import FeaturesSettings
 
     spec, stage, _ = stage_of(
         FeaturesSettings(videos=str(videos), store=url, weights="random"), None

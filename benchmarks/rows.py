@@ -78,7 +78,7 @@ def shown(figures: dict[str, Any]) -> str:
 def write(folder: Path, rows: int) -> None:
     """A store in which all rows are ready, and the manifest that it was made from."""
     from flows.extract.request import stage_of
-    from flows.settings import FeaturesSettings
+    from flows.settings.features import FeaturesSettings
 
     numbers = np.arange(rows)
     labels = np.array([f"Class{n:03d}" for n in range(101)], object)[numbers % 101]
@@ -150,7 +150,7 @@ def _table(folder: Path) -> None:
 def _plan(folder: Path) -> None:
     from flows.extract.request import checked, stage_of
     from flows.extract.setup import dry_run, find_clips
-    from flows.settings import FeaturesSettings
+    from flows.settings.features import FeaturesSettings
 
     settings = FeaturesSettings(
         videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True

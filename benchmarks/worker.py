@@ -28,7 +28,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.alternating import save
-from pipeline import engine
 from pipeline.features.backbones import resolve_weights
 from pipeline.features.decoding.values import ClipFrames, FramePlan
 from pipeline.features.previews import preview_pictures

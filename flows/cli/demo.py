@@ -14,8 +14,9 @@ from flows.cli import predict as predict_command
 from flows.cli import train as train_command
 from flows.cli.terminal import print_json
 from flows.notices import notice
-from flows.settings import FeaturesSettings, TrainSettings
+from flows.settings.features import FeaturesSettings
 from flows.settings.resolve import LARGEST_SEED, setting
+from flows.settings.training import TrainSettings
 
 EXAMPLES = "pixels-once demo"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flows.cli.terminal import headline, print_json, print_table, suggest
 from flows.notices import notice
 from flows.server.lifetime import find_server, prefect_server
-from flows.settings import FeaturesSettings as Settings
+from flows.settings.features import FeaturesSettings as Settings
 from flows.stopping import stopped_status
 
 if TYPE_CHECKING:

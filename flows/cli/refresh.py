@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 from flows.cli.terminal import headline, print_json, print_table
 from flows.server.lifetime import prefect_server
-from flows.settings import RefreshSettings as Settings
+from flows.settings.training import RefreshSettings as Settings
 from flows.settings.training import resolved
 from flows.stopping import stopped_status
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
 from flows.server.lifetime import prefect_server
-from flows.settings import SweepSettings as Settings
+from flows.settings.training import SweepSettings as Settings
 
 EXAMPLES = """
 pixels-once sweep --store clips.zarr

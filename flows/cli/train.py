@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
 from flows.notices import notice
 from flows.server.lifetime import prefect_server
-from flows.settings import TrainSettings as Settings
+from flows.settings.training import TrainSettings as Settings
 from flows.stopping import stopped_status
 
 if TYPE_CHECKING:

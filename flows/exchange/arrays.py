@@ -12,21 +12,23 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UnreadableClip
+from pipeline.errors import ConfigError, UnreadableClip
 
 MOST_BYTES = 1 << 28
 """Of what must be read whole: D × T, an array in Fortran order, a chunk of HDF5."""
 _MOST_HEADER = 1 << 12
 _MOST_MEMBERS = 4096
 _NPZ_FEATURES = ("features", "feats", "feat", "embedding", "x", "arr_0")
+Stream = Callable[[], AbstractContextManager[IO[bytes]]]
+"""Opens the bytes of an array, from its header on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +50,11 @@ def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = F
     """A `.npy` file, or one that lies inside another (`offset`, `size`: of a tar archive's member)."""
     size = path.stat().st_size if size < 0 else size
 
-    def stream() -> BinaryIO:
-        file = path.open("rb")
-        file.seek(offset)
-        return file
+    @contextmanager
+    def stream() -> Iterator[IO[bytes]]:
+        with path.open("rb") as file:
+            file.seek(offset)
+            yield file
 
     return _npy(stream, size, transpose=transpose)
 
@@ -65,8 +68,10 @@ def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     named = {member.filename.removesuffix(".npy"): member for member in members}
 
     def opened(member: zipfile.ZipInfo) -> Foreign:
-        def stream() -> BinaryIO:
-            return cast(BinaryIO, _Closing(zipfile.ZipFile(path), member))
+        @contextmanager
+        def stream() -> Iterator[IO[bytes]]:
+            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+                yield file
 
         return _npy(stream, member.file_size, transpose=transpose and member is chosen)
 
@@ -106,13 +111,11 @@ def array_of(value: Any, *, transpose: bool = False) -> Foreign:
     return Foreign(shape=shape, dtype=dtype, read=lambda a, b: np.asarray(value[a:b]))
 
 
-def _npy(stream: Callable[[], BinaryIO], size: int, *, transpose: bool) -> Foreign:
+def _npy(stream: Stream, size: int, *, transpose: bool) -> Foreign:
     with readable(), stream() as file:
+        begin = file.tell()  # not 0 inside a tar archive
         shape, fortran, dtype = _header(file)
-        start = file.tell()
-        # `tell` counts from the file's beginning, which is not the array's inside an archive.
-        with stream() as again:
-            start -= again.tell()
+        start = file.tell() - begin
     if dtype.hasobject:
         raise UnreadableClip("pickled", "the array holds Python objects")
     if not shape:
@@ -149,7 +152,7 @@ def _npy(stream: Callable[[], BinaryIO], size: int, *, transpose: bool) -> Forei
     )
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     head = file.read(12)
     if head[:6] != b"\x93NUMPY":
         kind = "pickled" if head[:1] == b"\x80" else "unreadable"
@@ -176,33 +179,6 @@ def _require_small(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Raise `too_large` for what would be read whole."""
     if math.prod(shape) * dtype.itemsize > MOST_BYTES:
         raise UnreadableClip("too_large", f"{shape} {dtype} would be read at once")
-
-
-class _Closing(io.RawIOBase):
-    """A member of an archive that closes the archive with itself; counts from its own beginning."""
-
-    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-        super().__init__()
-        self._archive = archive
-        self._file = archive.open(member)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return self._file.read(-1 if size is None else size)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        target = offset + (self._file.tell() if whence == io.SEEK_CUR else 0)
-        while self._file.tell() < target:  # in pieces: what is skipped may unpack to gigabytes
-            if not self._file.read(min(1 << 20, target - self._file.tell())):
-                break
-        return self._file.tell()
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
-        self._archive.close()
-        super().close()
 
 
 @contextmanager
@@ -269,3 +245,21 @@ def _fits(data: bytes, size: int) -> bool:
         total += len(stream.decompress(data, _PART))
         data = stream.unconsumed_tail
     return total <= size
+
+
+def is_list(kind: Any) -> bool:
+    """Whether an Arrow type is a list of any kind."""
+    import pyarrow.types as types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def parquet_module() -> Any:
+    """`pyarrow.parquet`. Raises `ConfigError` with the remedy if it is not installed."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ConfigError(
+            "Parquet needs pyarrow, which is not installed: pip install 'pixels-once[parquet]'"
+        ) from None
+    return parquet

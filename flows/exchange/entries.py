@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.exchange.arrays import readable, tar_members
-from flows.exchange.parquet import is_list, parquet_module
+from flows.exchange.arrays import is_list, parquet_module, readable, tar_members
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.catalog.table import SPLIT_NAMES
 

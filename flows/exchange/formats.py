@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.exchange.parquet import parquet_module
+from flows.exchange.arrays import parquet_module
 from pipeline.plain import whole
 
 

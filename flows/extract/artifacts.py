@@ -22,8 +22,7 @@ from prefect.artifacts import (
 
 from flows.extract.summary import Summary, advice, stage_rows
 from flows.names import key
-from flows.server.markdown import markdown_table, picture
-from flows.server.run_page import RunPage
+from flows.server.run_page import RunPage, markdown_table, picture
 from pipeline.drawing import new_figure, save_figure
 from pipeline.features.reasons import FAILURES
 

@@ -14,7 +14,7 @@ from typing import Any
 import dask
 import distributed
 
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from flows.stopping import on_signals
 from pipeline.errors import ConfigError, ServiceUnavailable
 

@@ -20,7 +20,7 @@ from flows.extract.summary import Summary, require_few_failed, require_reached
 from flows.server.lifetime import RunCancelled
 from flows.server.run_page import RunPage
 from flows.server.settling import end_open_tasks, is_scheduled, run_page
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.engine import version
 from pipeline.features.backbones import family_of
 from pipeline.homes import free_space

@@ -23,7 +23,7 @@ from flows.extract.worker_checks import check_of
 from flows.extract.workforce import Workforce
 from flows.server.run_page import RunPage
 from flows.server.settling import watched_for_cancelling
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.features.stage import Stage
 from store import PENDING, Writer
 

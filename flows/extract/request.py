@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from flows.extract.plan import check_retry
-from flows.settings import FeaturesSettings, RefreshSettings
-from flows.settings.features import parse_sampling
+from flows.settings.features import FeaturesSettings, parse_sampling
 from flows.settings.resolve import check_settings
+from flows.settings.training import RefreshSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import DEFAULT_BACKBONE, describe, resolve_weights

@@ -25,7 +25,7 @@ from flows.extract.request import (
     with_signature,
 )
 from flows.extract.summary import Summary
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from pipeline.features.backbones.family import Weights
 from pipeline.features.catalog import discover, narrow

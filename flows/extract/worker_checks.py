@@ -49,7 +49,7 @@ def readable_sample(clips: Sequence[str]) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Check:
     """What a worker is asked: `problem` returns a sentence, empty if there is none.
 

@@ -21,8 +21,7 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Completed, Crashed, Pending
 
 from flows.notices import notice
-from flows.server.guard import start
-from flows.server.processes import identity
+from flows.server.processes import identity, start
 from flows.server.run_client import RunClient, is_owed
 from flows.server.settling import end_tasks, settle
 from flows.stopping import on_signals

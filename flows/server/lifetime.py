@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO
 
 from flows.notices import notice
-from flows.server.guard import start, stop
 from flows.server.home import prefect_home, quiet_prefect, require_home
+from flows.server.processes import start, stop
 from pipeline.errors import PixelsError, ServiceUnavailable
 
 USUAL_URL = "http://127.0.0.1:4200/api"

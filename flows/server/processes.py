@@ -1,12 +1,20 @@
-"""Which process a flow run belongs to, and whether that process still exists."""
+"""Which process a flow run belongs to, whether that process still exists, and programs that end with it.
+
+`python -m flows.server.processes PARENT_PID PROGRAM ARG…` asks the kernel (Linux) for a SIGTERM at the
+parent's death, then becomes the program. So even a SIGKILL of a run leaves no server behind.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
+import signal
 import socket
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -84,3 +92,38 @@ def _read(path: str) -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def start(program: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program of Python's that ends with this process; `options` are those of `Popen`."""
+    guard = [sys.executable, "-m", "flows.server.processes", str(os.getpid())]
+    return subprocess.Popen([*guard, *program], stdin=subprocess.DEVNULL, **options)
+
+
+def stop(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """End a process by SIGTERM, or if it has not ended in time by SIGKILL."""
+    process.terminate()
+    try:
+        process.wait(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(arguments: list[str]) -> None:
+    """Become `arguments[1:]`, tied to the life of the process `arguments[0]`."""
+    parent, program = int(arguments[0]), arguments[1:]
+    # A terminal's Ctrl-C goes to every process of the group; the parent decides when we end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we could ask
+        sys.exit(1)
+    os.execvp(program[0], program)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import json
 import sys
 import threading
 import time
@@ -30,7 +31,6 @@ from flows.notices import notice
 from flows.server.home import prefect_home
 from flows.server.processes import identity
 from flows.stopping import scheduled
-from pipeline.plain import write_json
 
 PATIENCE_S = 60.0
 _SHORT_S = 5.0  # for responses that rarely change, and for a process that is being stopped
@@ -240,4 +240,6 @@ def owe(flow_run_id: Any, state: State[Any], server: str) -> None:
     path = owed_folder() / f"{flow_run_id}.json"
     with _owing, contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, values)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(values), encoding="utf-8")
+        part.replace(path)

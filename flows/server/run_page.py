@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import contextvars
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from prefect import get_run_logger
@@ -90,3 +91,18 @@ def _log(text: str) -> None:
     with contextlib.suppress(MissingContextError):
         get_run_logger().warning(text)
     notice(text)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """The lines of a table.
+
+    >>> markdown_table(("run", "top-1"), [("gru", 0.5)])
+    ['| run | top-1 |', '| --- | --- |', '| gru | 0.5 |']
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(map(str, cells))} |" for cells in lines]
+
+
+def picture(title: str, png: bytes) -> str:
+    """A PNG in markdown as a data URL: image artifacts would need an address of their own."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"

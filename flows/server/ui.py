@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from flows.server.guard import start, stop
 from flows.server.home import LOOPBACK, database_environment, prefect_home, require_home
 from flows.server.lifetime import await_answer, forget_ui, remember_ui
+from flows.server.processes import start, stop
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 EVERY_INTERFACE = ("0.0.0.0", "::")

@@ -1,4 +1,7 @@
-"""How a setting is declared, and resolved from a TOML file, the environment and flags over defaults.
+"""How settings are declared and resolved. No module of this room imports anything heavy.
+
+A TOML file (`--config`), the environment (`PIXELS_ONCE_FEATURES_VIDEOS=…`) and flags (`--videos …`)
+override the defaults, in that order.
 
 `tree` maps the name of every command, in whatever order, to its dataclass of settings.
 """

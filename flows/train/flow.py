@@ -15,8 +15,7 @@ import pandas as pd
 import store
 from flows.names import label
 from flows.notices import notice
-from flows.settings import TrainSettings
-from flows.settings.training import TrainingSettings
+from flows.settings.training import TrainingSettings, TrainSettings
 from pipeline.errors import ConfigError, RunWarning
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips, load_clips

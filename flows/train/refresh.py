@@ -16,9 +16,14 @@ from flows.extract.flow import features
 from flows.names import key
 from flows.server.run_page import RunPage
 from flows.server.settling import is_scheduled, run_page
-from flows.settings import RefreshSettings, TrainSettings
 from flows.settings.resolve import check_settings
-from flows.settings.training import features_settings, resolved, train_settings
+from flows.settings.training import (
+    RefreshSettings,
+    TrainSettings,
+    features_settings,
+    resolved,
+    train_settings,
+)
 from flows.stopping import Stopping, stopping
 from flows.train import promotion
 from flows.train.flow import (

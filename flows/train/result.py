@@ -10,9 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows.names import key
-from flows.server.markdown import markdown_table, picture
-from flows.server.run_page import RunPage
-from flows.settings import RefreshSettings
+from flows.server.run_page import RunPage, markdown_table, picture
+from flows.settings.training import RefreshSettings
 from flows.train.flow import Made
 
 EVENT = "pixels-once.refresh"

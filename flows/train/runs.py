@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flows.names import key
 from flows.notices import notice
-from flows.settings import TrainSettings
 from flows.settings.resolve import LARGEST_SEED
+from flows.settings.training import TrainSettings
 from flows.train.flow import (
     Loaded,
     Made,

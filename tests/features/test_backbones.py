@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flows.extract.request import stage_of
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features import backbones

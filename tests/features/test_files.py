@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flows.extract.setup import run_idle
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features import files
 from pipeline.features.catalog import discover

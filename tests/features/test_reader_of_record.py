@@ -18,7 +18,7 @@ from flows.data.scan import look_at
 from flows.extract.artifacts import markdown
 from flows.extract.request import stage_of
 from flows.extract.summary import Summary
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline import spec as spec_module
 from pipeline.errors import ConfigError, SpecMismatch, UnreadableClip
 from pipeline.features.catalog import discover

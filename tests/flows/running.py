@@ -54,9 +54,9 @@ def shared_server() -> Iterator[None]:
 
     It is started by the process that outlives them, and does not wait: they do, at their first use.
     """
-    from flows.server.guard import stop
     from flows.server.home import quiet_prefect
     from flows.server.lifetime import _free_port, _spawn
+    from flows.server.processes import stop
 
     with tempfile.TemporaryDirectory(prefix="prefect-home-", ignore_cleanup_errors=True) as home:
         os.environ["PREFECT_HOME"] = home

@@ -24,7 +24,7 @@ from flows.schedule.deployments import Schedule, deployment_of, replace_earlier
 from flows.schedule.due import Serving
 from flows.server.lifetime import prefect_server
 from flows.server.run_client import RunClient, made_patient
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from tests.flows import running
 from tests.proxy import CUT_AFTER, Proxy, nth
 

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from flows.names import key, named
 from flows.server.home import database_environment, spare_loopback
 from flows.server.lifetime import prefect_server
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows import running
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings import RefreshSettings
+from flows.settings.training import RefreshSettings
 from flows.train import promotion
 from flows.train.flow import Made, load_stores
 from flows.train.promotion import refreshed_set, with_test_set

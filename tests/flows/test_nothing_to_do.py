@@ -14,7 +14,7 @@ import pytest
 import store
 from flows.extract.request import stage_of
 from flows.extract.setup import run_idle
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.features.catalog import discover
 from tests.features.clips import write_numbered_clip
 from tests.flows import running

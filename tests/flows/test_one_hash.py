@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import store
-from flows.settings import TrainSettings
+from flows.settings.training import TrainSettings
 from flows.train.flow import train_config
 from pipeline.heads.clips import load_clips
 from pipeline.heads.training import train

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import store
-from flows.settings import SweepSettings, TrainSettings
+from flows.settings.training import SweepSettings, TrainSettings
 from flows.train.flow import Made
 from flows.train.runs import over_seeds, run_trainings, seeded
-from flows.train.trials import trials
+from flows.train.sweep import trials
 from pipeline.errors import ConfigError
 from pipeline.heads.run_folder import read_config
 from tests.flows.running import Finished, run_here

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 import store
-from flows.settings import SweepSettings
+from flows.settings.training import SweepSettings
 from flows.train import promotion
 from flows.train.flow import load_stores
-from flows.train.sweep import run_trial
-from flows.train.trials import trials
+from flows.train.sweep import run_trial, trials
 from pipeline.heads import plan
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.leakage import LeakError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.settings import RefreshSettings
+from flows.settings.training import RefreshSettings
 from flows.train import promotion
 from tests.flows.refreshing import made
 from tests.flows.running import run_here

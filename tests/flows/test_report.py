@@ -16,7 +16,7 @@ import store
 from flows.cli import report, similar
 from flows.extract.request import stage_of
 from flows.report.vectors import clip_vectors
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows import running
 

@@ -17,7 +17,7 @@ from flows.schedule import due
 from flows.schedule.deployments import Schedule, deployment_of, served
 from flows.schedule.due import Serving
 from flows.server.run_client import made_patient
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from tests import proxy as faults
 from tests.flows import running
 from tests.flows.test_server_faults import EachOnce, assert_well, between, server

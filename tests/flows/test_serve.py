@@ -21,7 +21,7 @@ import pytest
 import store
 from flows.names import key
 from flows.schedule.deployments import Schedule, served
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from tests.flows.running import ROOT, environment, finish, run, start
 from tests.waiting import wait_until

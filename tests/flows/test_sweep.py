@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.settings import SweepSettings
-from flows.train.trials import trials
+from flows.settings.training import SweepSettings
+from flows.train.sweep import trials
 from pipeline.errors import ConfigError, SpecMismatch
 from tests.flows.running import Finished, run, run_here
 from tests.flows.stores import rising_or_falling

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from flows.settings import SweepSettings
+from flows.settings.training import SweepSettings
 from flows.train import promotion, sweep
 from flows.train.flow import Loaded
-from flows.train.sweep import run_trial
-from flows.train.trials import Trial, trials
+from flows.train.sweep import Trial, run_trial, trials
 from pipeline.errors import ConfigError
 from pipeline.heads import plan
 from pipeline.heads.clips import load_clips
@@ -71,7 +70,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue
         from pipeline.heads.training import train
 
-        config = sweep._config(settings, only(settings), baselines=True)
+        config = sweep.trial_config(settings, only(settings), baselines=True)
         out = folder / state / only(settings).name
         assert train(loaded().clips, config, out, on_epoch=interrupt_at(1))["stopped"]
     return folder
@@ -129,7 +128,7 @@ def test_a_finished_run_keeps_its_split_where_one_is_cut_in_another_way_now(
 def test_a_refresh_calls_nothing_unchanged_that_is_not(change: str) -> None:
     def state(change: str, settings: dict[str, Any]) -> str:
         asked = dataclasses.replace(SETTINGS, **settings)
-        config = sweep._config(asked, only(asked), baselines=True)
+        config = sweep.trial_config(asked, only(asked), baselines=True)
         return promotion.state_of(loaded(change).clips, [config])
 
     settings = CHANGES.get(change, ({}, ""))[0]

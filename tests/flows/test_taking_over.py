@@ -13,7 +13,7 @@ import zarr
 
 import store
 from flows.extract.request import stage_of
-from flows.settings import FeaturesSettings
+from flows.settings.features import FeaturesSettings
 from pipeline.features.catalog import discover
 from store import GONE, PENDING, READY
 from tests.flows.running import run, run_here
