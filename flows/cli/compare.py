@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pipeline.heads.compare import Leaderboard
 
-
 EXAMPLES = "pixels-once compare --runs runs"
 
 

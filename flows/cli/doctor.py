@@ -11,7 +11,6 @@ from flows.settings.resolve import setting
 
 _SIGNS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "bold red")}
 
-
 EXAMPLES = """
 pixels-once doctor
 pixels-once doctor --weights inception.h5 --store /data/clips.zarr

@@ -11,7 +11,6 @@ from pipeline.errors import ConfigError
 
 _NAMES = {"saved_model": "saved_model", "onnx": "head.onnx", "openvino": "head.xml"}
 
-
 STORE_FORMATS = ("npy", "npz", "hdf5", "parquet", "activitynet", "webdataset")
 
 EXAMPLES = """

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-
 EXAMPLES = """
 pixels-once forget --store clips.zarr --gone
 pixels-once forget --store clips.zarr --clips 'fight/v_Fight_g01*' --dry-run

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pipeline.heads.clips import Clips
     from pipeline.heads.holdout import Holdout
 
-
 EXAMPLES = """
 pixels-once freeze --store clips.zarr --name 2026
 pixels-once freeze --store clips.zarr --name cameras-7-8 --clips '*/cam7_*,*/cam8_*'

@@ -27,14 +27,8 @@ def run(settings: Settings, *, json: bool) -> int:
     if json:
         print_json(
             {
-                kind.name: {
-                    "reads": kind.reads,
-                    "one_line": kind.one_line,
-                    "source": kind.source,
-                    "options": asdict(kind.config()),
-                    "presets": dict(kind.presets),
-                    "lr": kind.lr,
-                }
+                kind.name: {"options": asdict(kind.config())}
+                | {n: getattr(kind, n) for n in ("reads", "one_line", "source", "presets", "lr")}
                 for kind in kinds
             }
         )

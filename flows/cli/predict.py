@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.features.stage import FirstStage
     from pipeline.heads.saved import Run
 
-
 EXAMPLES = """
 pixels-once predict --run runs/gru-clips --video new.mp4
 pixels-once predict --run runs/gru-clips --video folder/ --top 3 --json

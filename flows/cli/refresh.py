@@ -12,7 +12,6 @@ from flows.stopping import stopped_status
 
 NOT_PROMOTED = 5
 
-
 EXAMPLES = "pixels-once refresh --config refresh.toml"
 
 

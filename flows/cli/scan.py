@@ -18,7 +18,6 @@ RATES = {
 }
 """Frames per second of InceptionV3 by engine and precision, measured on two cores."""
 
-
 EXAMPLES = """
 pixels-once scan --videos clips/
 pixels-once scan --videos clips/ --csv clips.csv --json

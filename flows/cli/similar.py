@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MOST_DRAWN = 59
 """Clips in the picture beside the one that was asked for; a larger one takes minutes to draw."""
 
-
 EXAMPLES = """
 pixels-once similar --store clips.zarr --video new.mp4
 pixels-once similar --store clips.zarr --video Serve/v_Serve_g01_c01.mp4 --top 5

@@ -15,7 +15,6 @@ from flows.stopping import stopped_status
 if TYPE_CHECKING:
     from flows.train.flow import Made
 
-
 EXAMPLES = """
 pixels-once train --store clips.zarr --head gru
 pixels-once train --store clips.zarr --head lstm --units 512 --name wide --overwrite

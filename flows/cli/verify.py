@@ -12,7 +12,6 @@ from flows.settings.resolve import LARGEST_SEED, setting
 if TYPE_CHECKING:
     import store
 
-
 EXAMPLES = """
 pixels-once verify --store clips.zarr
 pixels-once verify --store clips.zarr --repair

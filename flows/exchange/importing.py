@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -99,7 +100,10 @@ class _Import:
         table = self._catalog(pieces)
         at = pd.Index(writer.column("video_id")).get_indexer(pd.Index(table["video_id"]))
         writer.unmake(writer.check_batches(writer.suspects))
-        outdated = self._outdated(pieces, set(table["video_id"]))
+        # Rows of these clips that are not made of them any more: they were split otherwise before.
+        names, clips = set(table["video_id"]), {piece.entry.id for piece in pieces}
+        rows = enumerate(writer.column("video_id").tolist())
+        outdated = [row for row, name in rows if name not in names and clip_of(name) in clips]
         writer.mark(outdated, store.GONE)
         writer.unmake(outdated)
         known = np.flatnonzero(at >= 0)
@@ -122,11 +126,11 @@ class _Import:
         flushed, done, begun = time.monotonic(), 0, []
         try:
             for batch in batches:
-                rows = [row for row in writer.rows_of(batch) if row in todo]
+                wanted = [row for row in writer.rows_of(batch) if row in todo]
                 begun.append(batch)
                 writer.in_flight(begun)
-                self._make(batch, rows, [todo[row] for row in rows])
-                done += len(rows)
+                self._make(batch, wanted, [todo[row] for row in wanted])
+                done += len(wanted)
                 self._on_progress(done, len(todo))
                 if time.monotonic() - flushed >= COMMIT_EVERY_S:
                     writer.flush()
@@ -136,25 +140,17 @@ class _Import:
             writer.in_flight([])
         return self._result
 
-    def _outdated(self, pieces: list[Piece], ids: set[str]) -> list[int]:
-        """Rows of this source's clips that are not made of them any more: split otherwise before."""
-        clips = {piece.entry.id for piece in pieces}
-        rows = enumerate(self._writer.column("video_id").tolist())
-        return [row for row, name in rows if name not in ids and clip_of(name) in clips]
-
     def _catalog(self, pieces: list[Piece]) -> pd.DataFrame:
-        stats: dict[str, tuple[int, int]] = {}
-        sizes = np.empty((len(pieces), 2), np.int64)
-        for i, piece in enumerate(pieces):
-            name = piece.entry.file
-            if name not in stats:
-                stats.clear()  # neighbours share a file, or none does
-                try:
-                    found = (self._source.root / name).stat()
-                    stats[name] = found.st_size, found.st_mtime_ns
-                except (OSError, ValueError):  # a path with a NUL in it
-                    stats[name] = -1, 0
-            sizes[i] = stats[name]
+        @functools.lru_cache(maxsize=1)  # neighbours share a file, or none does
+        def size_and_time(file: str) -> tuple[int, int]:
+            try:
+                found = (self._source.root / file).stat()
+            except (OSError, ValueError):  # a path with a NUL in it
+                return -1, 0
+            return found.st_size, found.st_mtime_ns
+
+        stats = [size_and_time(piece.entry.file) for piece in pieces]
+        sizes = np.array(stats, np.int64).reshape(-1, 2)
         names = {n: [getattr(piece.entry, n) for piece in pieces] for n in FOLLOWED}
         ids = [row_id(piece) for piece in pieces]
         return pd.DataFrame(

@@ -163,15 +163,10 @@ def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
         chunk = store.read_batch(batch.url, batch.number)
     except store.StoreDamaged:
         return fresh, sorted(batch.kept)
-    digests = store.row_digests(chunk)
-    damaged = []
-    for row, digest in batch.kept.items():
-        place = row - batch.first_row
-        if int(digests[place]) == digest:
-            fresh[place] = chunk[place]
-        else:
-            damaged.append(row)
-    return fresh, damaged
+    at = np.array(list(batch.kept)) - batch.first_row
+    sound = store.row_digests(chunk)[at] == np.array(list(batch.kept.values()))
+    fresh[at[sound]] = chunk[at[sound]]
+    return fresh, (at[~sound] + batch.first_row).tolist()
 
 
 def _log(batch: Batch, results: list[Any]) -> None:

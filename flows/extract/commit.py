@@ -20,7 +20,10 @@ from store import FAILED, READY, Writer
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """The results of a run's batches, added up. `stopped` clips are left to the next run."""
+    """The results of a run's batches, added up.
+
+    stopped: clips that are left to the next run · damaged: rows to be made again, of one pass.
+    """
 
     ready: int = 0
     failed: int = 0
@@ -105,19 +108,14 @@ class Committer:
         totals.ready += int((status == "ready").sum())
         totals.failed += int((status == "failed").sum())
         totals.frames += int(result.mask[made].sum())
-        totals.warnings.update(
-            reason
-            for state, reason in zip(result.status, result.reason, strict=True)
-            if state == "ready" and reason
-        )
         ids = writer.column("video_id")
-        totals.failures += [
-            {"row": int(row), "video_id": str(ids[row]), "reason": reason, "detail": detail}
-            for row, state, reason, detail in zip(
-                result.rows, result.status, result.reason, result.detail, strict=True
-            )
-            if state == "failed"
-        ]
+        each = zip(result.rows, result.status, result.reason, result.detail, strict=True)
+        for row, state, reason, detail in each:
+            if state == "failed":
+                failure = {"row": int(row), "video_id": str(ids[row])}
+                totals.failures.append(failure | {"reason": reason, "detail": detail})
+            elif state == "ready" and reason:
+                totals.warnings[reason] += 1
 
     def flush(self, in_flight: Iterable[int]) -> None:
         """Commit what was accepted, and record the batches that workers may write now."""

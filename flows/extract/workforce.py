@@ -62,8 +62,7 @@ class Workforce:
         self._beats: dict[str, tuple[float, float]] = {}  # last_seen, and when we saw it move
         self._looked_at = self._somebody_at = self._not_idle_at = time.monotonic()
         self._is_open = False
-        self._admitted: set[str] = set()
-        self._refused: dict[str, str] = {}
+        self._answers: dict[str, str] = {}  # a worker's problem, or empty: it takes part
         self._questions: dict[str, tuple[float, Future[Any]]] = {}
         self._silent: set[str] = set()
         self._reported_nobody = False
@@ -159,8 +158,8 @@ class Workforce:
         taking_part = self._taking_part()
         if taking_part and all(self._is_paused(name) for name in taking_part):
             return f"all workers of {scheduler} are paused, short of memory"
-        if self._refused:
-            return f"nobody is left at the Dask scheduler {scheduler}: {self._refusals()}"
+        if refusals := self._refusals():
+            return f"nobody is left at the Dask scheduler {scheduler}: {refusals}"
         return f"none of the {len(self._workers)} workers of {scheduler} has answered"
 
     def _open(self) -> None:
@@ -179,68 +178,59 @@ class Workforce:
         self._somebody_at = began = time.monotonic()
         while True:
             self._ask_workers()
-            if self._refused:
-                raise ConfigError(self._refusals())
-            waiting = set(self._workers) - self._admitted
-            if not waiting and self._admitted:
+            if refusals := self._refusals():
+                raise ConfigError(refusals)
+            waiting = self._workers.keys() - self._answers.keys()
+            if not waiting and self._answers:
                 break
-            if self._admitted and time.monotonic() - began > ANSWER_S:
+            if self._answers and time.monotonic() - began > ANSWER_S:
                 self._say(
                     f"{len(waiting)} of {len(self._workers)} workers have not answered for "
                     f"{ANSWER_S:.0f} s and are left out until they do: {', '.join(sorted(waiting))}"
                 )
                 break
-            if not self._admitted and time.monotonic() - began > SILENT_S:
+            if not self._answers and time.monotonic() - began > SILENT_S:
                 self._require_somebody()
             time.sleep(0.05)
         self._somebody_at = self._not_idle_at = time.monotonic()
         self._is_open = True
-        plugin = WorkerCheck(self._check, passed=set(self._admitted))
+        plugin = WorkerCheck(self._check, passed=set(self._answers))
         # It is in force for workers to come once the scheduler has it; those that are here may be slow.
         within(_PLUGIN_S, lambda: self._client.register_plugin(plugin, name=self._plugin))
 
     def _ask_workers(self) -> None:
         """Take in the answers that have arrived, and ask every worker that has not answered."""
-        now = time.monotonic()
-        here = self._workers.keys()
-        for name in self._admitted | self._refused.keys():
-            if name not in here:  # another worker may come to its address
-                self._admitted.discard(name)
-                self._refused.pop(name, None)
-        for name in list(self._questions):
-            asked_at, question = self._questions[name]
-            if name not in self._workers:
-                self._questions.pop(name)
-            elif question.done():
-                problem = answer(question, name)
-                if problem is None:
-                    if now - asked_at > _ASK_AGAIN_S:
-                        self._questions.pop(name)  # to be asked again
-                    continue
-                self._questions.pop(name)
-                if problem:
-                    self._refused[name] = problem
-                    if self._is_open:
-                        self._say(
-                            f"the worker {name} is left out until it is started anew: {problem}"
-                        )
-                else:
-                    self._admitted.add(name)
-        for name in list(self._workers):
-            if name not in self._admitted | self._refused.keys() | self._questions.keys():
-                self._questions[name] = (now, ask(self._client, self._check.problem, name))
+        now, here = time.monotonic(), self._workers.keys()
+        for known in (self._answers, self._questions):
+            for name in known.keys() - here:  # another worker may come to its address
+                del known[name]
+        for name, (asked_at, question) in list(self._questions.items()):
+            problem = answer(question, name) if question.done() else None
+            if problem is not None:
+                self._answers[name] = problem
+            elif not question.done() or now - asked_at <= _ASK_AGAIN_S:
+                continue
+            del self._questions[name]
+            if problem and self._is_open:
+                self._say(f"the worker {name} is left out until it is started anew: {problem}")
+        for name in here - self._answers.keys() - self._questions.keys():
+            self._questions[name] = (now, ask(self._client, self._check.problem, name))
 
     def _refusals(self) -> str:
+        """A sentence about the workers that cannot take part, by problem; empty where there is none."""
         by_problem: dict[str, list[str]] = defaultdict(list)
-        for worker, problem in self._refused.items():
-            by_problem[problem].append(worker)
+        for worker, problem in self._answers.items():
+            if problem:
+                by_problem[problem].append(worker)
+        count = sum(map(len, by_problem.values()))
         problems = "; ".join(
             f"{', '.join(sorted(who))}: {what}" for what, who in sorted(by_problem.items())
         )
-        return f"{len(self._refused)} of {len(self._workers)} workers cannot take part: {problems}"
+        total = len(self._workers)
+        return f"{count} of {total} workers cannot take part: {problems}" if count else ""
 
     def _taking_part(self) -> list[str]:
-        return [name for name in list(self._workers) if name in self._admitted]
+        return [name for name in list(self._workers) if self._answers.get(name) == ""]
 
     def _is_alive(self, name: str) -> bool:
         _, moved_at = self._beats.get(name, (0.0, time.monotonic()))

@@ -61,7 +61,7 @@ def gather(
     return Contents(
         name=Path(url.rstrip("/")).name,
         made=datetime.datetime.now().strftime("%-d %B %Y, %H:%M"),
-        facts=[*_facts(source), *_pixels(source.spec, table)],
+        facts=_facts(source, table),
         table=table,
         remedies={r.code: (r.meaning, r.remedy) for r in (*FAILURES.values(), *WARNINGS.values())},
         wall=cards.of(np.sort(random.choice(drawn, min(wall, len(drawn)), replace=False))),
@@ -157,7 +157,7 @@ class _Cards:
         return pairs, note
 
 
-def _facts(source: Any) -> list[tuple[str, str]]:
+def _facts(source: Any, table: pd.DataFrame) -> list[tuple[str, str]]:
     spec = source.spec
     facts = {
         "fingerprint": source.fingerprint,
@@ -170,18 +170,13 @@ def _facts(source: Any) -> list[tuple[str, str]]:
         "features per clip": f"{source.steps} × {' × '.join(map(str, source.shape))}",
         "written by": ", ".join(f"{k} {v}" for k, v in source.software.items()),
     }
-    return [(name, str(value)) for name, value in facts.items()]
-
-
-def _pixels(spec: dict[str, Any], table: pd.DataFrame) -> list[tuple[str, str]]:
-    """A line about clips whose pixels are not square; none where there is no such clip."""
     aspect = table.loc[table["state"] == "ready", "pixel_aspect"].to_numpy()
     odd = int(((aspect > 0) & (np.abs(aspect - 1) > 1e-3)).sum())
-    if not odd:
-        return []
-    stretched = Spec.from_dict(spec).aspect == "display"
-    how = "stretched to the shape in which they are shown" if stretched else "taken for square"
-    return [("pixels", f"not square in {odd:,} clips, {how}")]
+    if odd:
+        stretched = Spec.from_dict(spec).aspect == "display"
+        how = "stretched to the shape in which they are shown" if stretched else "taken for square"
+        facts["pixels"] = f"not square in {odd:,} clips, {how}"
+    return [(name, str(value)) for name, value in facts.items()]
 
 
 def _suspect(table: pd.DataFrame, first: int, second: int) -> str:

@@ -20,7 +20,6 @@ from pipeline.features.catalog.remote import is_remote
 
 _SHOWN = 3
 
-
 Served = FeaturesSettings | RefreshSettings
 
 

@@ -38,21 +38,17 @@ def require_home() -> None:
     To be called before a server starts: its own message is only that it did not start.
     """
     home = prefect_home()
-    remedy = "or set PREFECT_HOME to a folder elsewhere"
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home) as probe:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(probe.fileno(), 0, _NEEDED)
     except OSError as error:
+        fact = f"cannot be written to ({error.strerror}): change its permissions"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HomeUnwritable(
-                f"the Prefect home {home} has less than {_NEEDED >> 20} MiB free: free some space, "
-                f"{remedy}"
-            ) from None
+            fact = f"has less than {_NEEDED >> 20} MiB free: free some space"
         raise HomeUnwritable(
-            f"the Prefect home {home} cannot be written to ({error.strerror}): change its permissions, "
-            f"{remedy}"
+            f"the Prefect home {home} {fact}, or set PREFECT_HOME to a folder elsewhere"
         ) from None
 
 

@@ -38,7 +38,6 @@ _REPORTED_AFTER_S = 3.0
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 _ANSWERS = {404, 405, 409, 410, 422}  # about the request: a retry changes nothing
 
-
 _patience = contextvars.ContextVar("patience", default=float("inf"))
 
 
