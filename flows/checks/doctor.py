@@ -47,10 +47,7 @@ def examine(
     store: str = "",
     scheduler: str = "",
 ) -> Iterator[Line]:
-    """Yield one finding after the other. A check that itself breaks is a bad line, not an error.
-
-    weights, backbone, scheduler: as runs will be given them · store: where one will be written.
-    """
+    """Yield the findings; a check that itself breaks is a bad line. store: where one will be."""
     checks: dict[str, Callable[[], Iterator[Line]]] = {
         "python": _python,
         "packages": _packages,

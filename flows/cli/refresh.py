@@ -16,10 +16,7 @@ EXAMPLES = "pixels-once refresh --config refresh.toml"
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Run the flow and say which run is accepted now; 5 where the new one was refused.
-
-    Asked to stop, it ends with 130 or 143, and nothing was promoted.
-    """
+    """Run the flow; 5 where the new run was refused, 130 or 143 where it was asked to stop."""
     from flows.extract.request import require_addresses, without_signature
 
     settings = resolved(settings)

@@ -17,10 +17,7 @@ from pipeline.features.reasons import FAILURES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLook:
-    """A clip's container metadata, and whether its first frame decodes.
-
-    frames, duration_s: as declared, 0 if unknown.
-    """
+    """A clip's metadata as declared (0: not known), and whether its first frame decodes."""
 
     readable: bool
     reason: str = ""
@@ -94,10 +91,7 @@ def scan(
 
 
 def summarise(scanned: pd.DataFrame, *, frames: int, rate: float) -> dict[str, Any]:
-    """The scan in figures; plain values, as `--json` prints them.
-
-    rate: frames per second of the CNN, for the expected time of `features`.
-    """
+    """The scan in figures, plain values. rate: frames per second of the CNN, for the expected time."""
     good = scanned[scanned["readable"]]
     steps = good["frames"].where(good["frames"] > 0, frames).clip(upper=frames).sum()
     known = good.loc[good["duration_s"] > 0, "duration_s"]

@@ -214,10 +214,7 @@ _PART = 1 << 20
 
 
 def require_bounded_chunks(dataset: Any) -> None:
-    """Raise `UnreadableClip` where a chunk, deflated, unpacks to more than a chunk has.
-
-    Chunks that are too small for that to matter are not looked at.
-    """
+    """Raise `UnreadableClip` where a large deflated chunk unpacks to more than a chunk has."""
     import h5py
 
     filters = dataset.id.get_create_plist()

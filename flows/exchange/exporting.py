@@ -186,10 +186,7 @@ class _Export:
         ]
 
     def _write(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Write these rows and read them back; returns their lines.
-
-        Raises `ConfigError` where they are not what was written.
-        """
+        """Write rows and read them back; returns their lines. Raises `ConfigError` if they differ."""
         loaded = self._source.load(rows)
         clips = list(self._clips(loaded.rows, loaded.features, loaded.mask.sum(axis=1)))
         if not clips:

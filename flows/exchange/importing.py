@@ -52,10 +52,7 @@ def import_clips(
     transpose: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
-    """Import everything that `path` holds into the store; what is there unchanged stays.
-
-    Raises `ConfigError` where nothing can be imported, `store.StoreError`.
-    """
+    """Import what `path` holds; what is unchanged stays. Raises `ConfigError`, `store.StoreError`."""
     source = find_source(path, transpose=transpose)
     if labels:
         source.entries = _with_labels(source.entries, labels)

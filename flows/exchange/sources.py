@@ -1,7 +1,4 @@
-"""A source of arrays: what `find_source` found, and how each clip's array is opened.
-
-An export of ours says everything in `manifest.jsonl`; other folders say what their names do.
-"""
+"""A source of arrays: what `find_source` found, and how each clip's array is opened."""
 
 from __future__ import annotations
 
@@ -94,10 +91,7 @@ class Source:
 
 
 def find_source(path: str, *, transpose: bool = False) -> Source:
-    """The clips of a folder of arrays, of a file that holds many, or of an export of ours.
-
-    Raises `ConfigError` where there is nothing that can be imported.
-    """
+    """The clips of a folder, a file of many, or an export. Raises `ConfigError` if there are none."""
     root = Path(path).expanduser().absolute()
     if not root.exists():
         raise ConfigError(f"there is no file or folder {path!r}: look at the path")

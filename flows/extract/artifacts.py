@@ -1,7 +1,4 @@
-"""The artifacts of a run in the Prefect UI: progress, failures, a summary. Keys are per store.
-
-None of these may delay or fail a run: they are written by its `RunPage`.
-"""
+"""The artifacts of a run in the Prefect UI, written by its `RunPage`. Keys are per store."""
 
 from __future__ import annotations
 

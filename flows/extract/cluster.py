@@ -28,10 +28,7 @@ _CONNECT_S = 20
 
 @contextlib.contextmanager
 def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
-    """Arguments for a `DaskTaskRunner` on the cluster that was chosen.
-
-    A cluster that this starts ends with the block; one given by address is left alone.
-    """
+    """Arguments for a `DaskTaskRunner`. A cluster that this starts ends with the block."""
     if settings.scheduler:
         require_scheduler(settings.scheduler)
         yield {"address": settings.scheduler}
@@ -52,10 +49,7 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
 
 
 def require_scheduler(address: str) -> None:
-    """Raise `ServiceUnavailable` if no scheduler answers at an address, by Dask's own settings of TLS.
-
-    Raises `ConfigError` for an invalid address.
-    """
+    """Raise `ServiceUnavailable` if no scheduler answers, `ConfigError` if it is no address."""
     try:
         with distributed.Client(address, timeout=_CONNECT_S, set_as_default=False):
             return
@@ -108,10 +102,7 @@ def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
 
 
 def cluster_options(processes: int, *variables: str) -> dict[str, Any]:
-    """Dask's settings for a cluster of so many processes on this machine.
-
-    variables: of the environment, which get the number of threads of one process, too.
-    """
+    """Dask's settings for local processes. variables: more that get the threads of a process."""
     threads = max(1, (os.cpu_count() or 1) // processes)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", *variables)
     return {

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from prefect.settings import PREFECT_API_URL
 from prefect_dask import DaskTaskRunner
 
 from flows.extract.artifacts import ProgressArtifact, publish_link
@@ -19,7 +20,7 @@ from flows.extract.loop import BatchLoop
 from flows.extract.progress import Progress
 from flows.extract.setup import Prepared
 from flows.extract.summary import Summary, stage_rows
-from flows.extract.worker_checks import check_of
+from flows.extract.worker_checks import Check, readable_sample
 from flows.extract.workforce import Workforce
 from flows.server.run_page import RunPage
 from flows.server.settling import watched_for_cancelling
@@ -33,11 +34,9 @@ _PASSES = 3  # a chunk that a late writer has damaged is extracted again, but no
 def extract(
     prepared: Prepared, writer: Writer, stage: Stage, settings: FeaturesSettings, page: RunPage
 ) -> Summary:
-    """Extract the prepared rows, and check what a dead run or worker may have disturbed.
-
-    Raises as `BatchLoop.run` does.
-    """
+    """Extract the rows, and check what a dead worker may have disturbed. Raises as `BatchLoop.run`."""
     began, url = time.monotonic(), prepared.summary.store
+    paths, server = [prepared.path_of(int(row)) for row in prepared.rows], PREFECT_API_URL.value()
     artifact = ProgressArtifact(page, url)
     curve: list[tuple[float, int]] = [(0.0, 0)]
 
@@ -51,7 +50,7 @@ def extract(
         DaskTaskRunner(**arguments) as runner,
         Workforce(
             runner.client,
-            check_of(writer.url, [prepared.path_of(int(row)) for row in prepared.rows]),
+            Check(store_url=writer.url, clips=readable_sample(paths), api_url=server or ""),
             wait_s=settings.worker_wait,
             say=progress.note,
         ) as workforce,

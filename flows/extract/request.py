@@ -24,11 +24,7 @@ _whole: dict[str, str] = {}  # a URL without its query → the URL
 
 
 def checked(settings: FeaturesSettings) -> FeaturesSettings:
-    """The settings of a run, with the store's name filled in.
-
-    Raises `ConfigError` for a setting that cannot be, and for clips or a store that no worker could
-    reach.
-    """
+    """A run's settings with its store's name. Raises `ConfigError` for what cannot be, or be reached."""
     check_settings(settings)
     settings = with_store(settings)
     require_addresses(settings)

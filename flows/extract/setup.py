@@ -112,10 +112,7 @@ def prepare(
     stage: Stage,
     weights: Weights,
 ) -> Prepared:
-    """Update the store's table to the catalog.
-
-    The store remembers the weights and the clips, so that later runs, `predict` and `verify` find them.
-    """
+    """Update the store's table to the catalog; the store remembers the weights and the clips' folder."""
     catalog, _ = listed
     clips = clips_of(settings)
     clips = clips if "://" in clips else str(Path(clips).absolute())

@@ -144,10 +144,7 @@ def _minutes(seconds: float) -> str:
 
 
 class RunFailed(PixelsError, RuntimeError):
-    """The run ended and its result, `summary`, is not acceptable.
-
-    exit_status: 3 where more clips failed than allowed, 4 where the environment is at fault.
-    """
+    """A run whose `summary` is not acceptable. exit_status: 3, too many failed; 4, the environment."""
 
     def __init__(self, message: str, summary: Summary, exit_status: int) -> None:
         super().__init__(message)

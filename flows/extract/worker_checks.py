@@ -25,23 +25,8 @@ _TRIED_CLIPS, _SAMPLED_CLIPS = 16, 4
 _REFUSES_FOR_S = 24 * 3600  # a run that was killed leaves its check on the scheduler
 
 
-def check_of(store_url: str, clips: Sequence[str]) -> Check:
-    """The check that every worker of a run passes before it gets a batch.
-
-    clips: paths or URLs of the run's clips; some that this process can read are tried.
-    """
-    from prefect.settings import PREFECT_API_URL
-
-    return Check(
-        store_url=store_url, clips=readable_sample(clips), api_url=PREFECT_API_URL.value() or ""
-    )
-
-
 def readable_sample(clips: Sequence[str]) -> list[str]:
-    """A few of the clips that this process can read, from all over the run; empty where none is.
-
-    A clip that is missing here is no worker's fault: it fails as a row.
-    """
+    """A few of the clips that this process can read, from all over the run; empty where none is."""
     spread = np.linspace(0, len(clips) - 1, min(len(clips), _TRIED_CLIPS)).round().astype(int)
     sample = [clips[i] for i in np.unique(spread)]
     return [clip for clip, there in zip(sample, _reached(sample), strict=True) if there][

@@ -86,10 +86,7 @@ def served(settings: Served) -> Served:
 
 
 def deployment_of(flow: str, settings: Served, schedule: Schedule, name: str = "") -> Any:
-    """The flow with its schedule and parameters, as Prefect's `serve` takes it.
-
-    settings: as `served` returns them · name: of the deployment (default: the store's).
-    """
+    """The flow with its schedule and settings (as `served` returns them), for Prefect's `serve`."""
     return flow_named(flow).to_deployment(
         name=name or named(settings.store),
         schedule=schedule.to_prefect(),

@@ -33,10 +33,7 @@ _CANCELLED_AFTER_S = 15.0  # `features` sees by itself, within seconds, that it 
 
 
 class Serving:
-    """Runs what falls due for one deployment, until `stop` or a signal.
-
-    client: patient; deployment: its id; command: starts a process for a flow run's id.
-    """
+    """Runs what falls due for a deployment (its id). command: starts a process for a flow run's id."""
 
     def __init__(
         self, client: RunClient, deployment: UUID, command: Callable[[UUID], Sequence[str]]

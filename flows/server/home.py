@@ -33,10 +33,7 @@ def prefect_home() -> Path:
 
 
 def require_home() -> None:
-    """Raise `HomeUnwritable` if a server would fail for lack of space or permission.
-
-    To be called before a server starts: its own message is only that it did not start.
-    """
+    """Raise `HomeUnwritable` if a server, which would not say why, could not start for its home."""
     home = prefect_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -80,10 +77,7 @@ def database_environment(url: str, environment: Mapping[str, str]) -> dict[str, 
 
 
 def quiet_prefect() -> None:
-    """Keep Prefect's own log lines for the run's page: the terminal shows our progress.
-
-    Must run before Prefect is imported. Variables that the user has set stay.
-    """
+    """Keep Prefect's log lines off the terminal, unless the user set them. Before Prefect's import."""
     if str(prefect_home()) != os.path.expanduser("~/.prefect"):  # no home, or a read-only one
         os.environ["PREFECT_HOME"] = str(prefect_home())
     for name, value in {

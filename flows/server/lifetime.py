@@ -225,10 +225,7 @@ def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
 def await_answer(
     process: subprocess.Popen[bytes], url: str, limit_s: float, *, what: str = ""
 ) -> bool:
-    """Wait until the server answers, exits or takes too long; True if it answers.
-
-    what: the server's name, with which the wait is shown.
-    """
+    """Whether the server answers, before it exits or takes too long. what: its name, in notices."""
     begun = time.monotonic()
     shown = 0.0
     while process.poll() is None and (waited := time.monotonic() - begun) < limit_s:
@@ -268,10 +265,7 @@ def cancelled_raised() -> Iterator[None]:
 
 @contextlib.contextmanager
 def drained() -> Iterator[None]:
-    """Send what Prefect has queued (logs, events) at the block's end, before a server is stopped.
-
-    A server stopped first would hold the process open for over a minute.
-    """
+    """Send what Prefect has queued (logs, events) first: else a stopped server holds the process up."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

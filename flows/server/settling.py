@@ -1,8 +1,7 @@
 """How a run ends for the Prefect server: cancelled there, or an end that the server did not receive.
 
 A run whose process was killed cannot send its own, nor one that ended while no server answered: the next
-run, `ui` and `serve` do. Only
-runs whose labels name a process of this host (`flows.server.processes`) are changed, and those whose
+run, `ui` and `serve` do. Only runs whose labels name a process of this host are changed, and those whose
 final state waits in this Prefect home.
 """
 
@@ -45,10 +44,7 @@ _AT_ONCE = 200
 
 
 def settle(client: Any) -> list[str]:
-    """Send the final state of every run that has ended without one; returns their names.
-
-    Raises what the client raises.
-    """
+    """Send the final state of every run that has ended without one; returns their names."""
     settled = _send_kept(client) + _end_crashed(client)
     for run, state in settled:
         end_tasks(client, run.id, state)
@@ -58,10 +54,7 @@ def settle(client: Any) -> list[str]:
 
 @contextmanager
 def run_page() -> Iterator[RunPage]:
-    """The page of the flow run that this is in; to be entered first in a flow.
-
-    Labels the run with this process, and sends the ends of earlier runs.
-    """
+    """The flow run's page, to be entered first: labels the run, and sends the ends of earlier ones."""
     own_run()
     with RunPage() as page:
         page.add("the ends of earlier runs", lambda: settle(get_client(sync_client=True)))

@@ -226,11 +226,7 @@ def train_head(
     *hooks: OnEpoch,
     resume: bool,
 ) -> tuple[WorkFolder, dict[str, Any]]:
-    """Train into a folder of runs as the command's settings say.
-
-    Returns the folder that was worked in, and the metrics. hooks: called at the end of each epoch,
-    beside TensorBoard's log if that is wanted.
-    """
+    """Train as the settings say; returns the folder worked in and the metrics. hooks: for each epoch."""
     from pipeline.heads.training import train
 
     work = claim_folder(folder, overwrite=settings.overwrite, resume=resume)

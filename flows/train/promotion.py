@@ -34,10 +34,7 @@ LOCK = ".accepted.lock"
 
 
 def read(runs: Path) -> Path | None:
-    """The folder of the accepted run, or None where there is none yet.
-
-    Raises `ConfigError` if the pointer is dangling, or is not a link.
-    """
+    """The accepted run's folder, or None. Raises `ConfigError` if the pointer dangles or is no link."""
     pointer = runs / ACCEPTED
     if not os.path.lexists(pointer):
         return None
@@ -53,10 +50,7 @@ def read(runs: Path) -> Path | None:
 
 
 def promote(runs: Path, folder: Path) -> None:
-    """Point `RUNS/accepted` to this run, atomically: readers see the old one or the new one.
-
-    Raises `ConfigError` if that name is not a link.
-    """
+    """Point `RUNS/accepted` to this run, atomically. Raises `ConfigError` if that name is not a link."""
     if os.path.lexists(runs / ACCEPTED) and not (runs / ACCEPTED).is_symlink():
         read(runs)  # raises it
     temporary = runs / f".{ACCEPTED}-{uuid.uuid4().hex}"
@@ -66,10 +60,7 @@ def promote(runs: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(runs: Path) -> Iterator[None]:
-    """Hold this folder of runs exclusively among all refreshes on this host.
-
-    The lock ends with the process that holds it.
-    """
+    """Hold this folder of runs among all refreshes on this host; the lock ends with its process."""
     runs.mkdir(parents=True, exist_ok=True)
     with (runs / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -36,8 +36,7 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
     """Train one head from a store, or one for each seed; returns the runs, a stopped one last.
 
     With several seeds every folder is checked before the first training; with `resume`, finished runs
-    are kept if they are the runs that would be trained. `on_run` is
-    called after each. Raises `ConfigError` as `train` does; runs that were finished before remain.
+    are kept if they are the runs that would be trained. Raises `ConfigError` as `train` does.
     """
     engine.require_backend()
     todo = seeded(settings)
