@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +36,7 @@ class ProgressArtifact:
 
     def update(self, fraction: float, text: str) -> None:
         """Set the progress (0 to 1) and its description."""
-        self._page.latest("the progress", partial(self._put, round(100 * fraction, 1), text))
+        self._page.latest("the progress", self._put, round(100 * fraction, 1), text)
 
     def _put(self, percent: float, text: str) -> None:
         if self._id is None:  # the first, or the server did not take the first
@@ -54,14 +53,12 @@ def publish_link(page: RunPage, store: str, client: Any) -> str:
     if address:
         page.add(
             "the link to the Dask dashboard",
-            partial(
-                create_link_artifact,
-                key=key("dashboard", store),
-                link=address,
-                link_text="Dask dashboard",
-                description=f"workers and batches of the run that makes {store}, while it lasts; "
-                "the scheduler needs `pip install bokeh` to show them",
-            ),
+            create_link_artifact,
+            key=key("dashboard", store),
+            link=address,
+            link_text="Dask dashboard",
+            description=f"workers and batches of the run that makes {store}, while it lasts; "
+            "the scheduler needs `pip install bokeh` to show them",
         )
     return address
 
@@ -69,24 +66,22 @@ def publish_link(page: RunPage, store: str, client: Any) -> str:
 def publish_summary(page: RunPage, summary: Summary) -> None:
     """Write the run's failure table and its summary in markdown."""
     if summary.failures:
-        page.add("the failed clips", partial(_put_failures, summary))
-    page.add("the summary", partial(_put_summary, summary))
-
-
-def _put_failures(summary: Summary) -> None:
-    create_table_artifact(
-        key=key("failures", summary.store),
-        table=[
-            {
-                "clip": f["video_id"],
-                "reason": f["reason"],
-                "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
-                "detail": f["detail"][:200],
-            }
-            for f in summary.failures[:_TABLE_ROWS]
-        ],
-        description=f"clips that failed in this run: {len(summary.failures)}",
-    )
+        page.add(
+            "the failed clips",
+            create_table_artifact,
+            key=key("failures", summary.store),
+            table=[
+                {
+                    "clip": f["video_id"],
+                    "reason": f["reason"],
+                    "what to do": FAILURES[f["reason"]].remedy if f["reason"] in FAILURES else "",
+                    "detail": f["detail"][:200],
+                }
+                for f in summary.failures[:_TABLE_ROWS]
+            ],
+            description=f"clips that failed in this run: {len(summary.failures)}",
+        )
+    page.add("the summary", _put_summary, summary)
 
 
 def _put_summary(summary: Summary) -> None:

@@ -123,7 +123,7 @@ class BatchLoop:
     def _take_in(self) -> None:
         """Wait for one batch (or a moment), commit if it is time to, and show the progress."""
         if self.cancelled.is_set():
-            threading.Thread(target=self._stop_workers, daemon=True).start()
+            self._stop_workers()
             raise RunCancelled("the run was cancelled through Prefect")
         ended = self._dispatch.next_ended(wait_s=0.25)
         self.progress.tick()
@@ -215,7 +215,8 @@ class BatchLoop:
         self.progress.note(
             "stopping: the clips in hand are finished and committed (once more to stop at once)"
         )
-        threading.Thread(target=self._stop_workers, daemon=True).start()
+        self._stop_workers()
 
     def _stop_workers(self) -> None:
-        self.runner.client.run(request_stop, self.run_id)
+        words = (request_stop, self.run_id)
+        threading.Thread(target=self.runner.client.run, args=words, daemon=True).start()

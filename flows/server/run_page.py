@@ -8,6 +8,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Self
 
 from prefect import get_run_logger
@@ -17,7 +18,7 @@ from prefect.exceptions import MissingContextError
 from flows.notices import notice
 
 _AT_THE_END_S = 15.0
-Job = Callable[[], Any]
+Job = Callable[..., Any]
 
 
 class RunPage:
@@ -55,14 +56,14 @@ class RunPage:
             why = f" ({'; '.join(sorted(causes))})" if causes else ""
             _log(f"the run's page lacks {', '.join(lost)}: the Prefect server did not take it{why}")
 
-    def add(self, what: str, job: Job) -> None:
-        self._jobs.put((what, job))
+    def add(self, what: str, job: Job, *arguments: Any, **options: Any) -> None:
+        self._jobs.put((what, partial(job, *arguments, **options)))
 
-    def latest(self, what: str, job: Job) -> None:
+    def latest(self, what: str, job: Job, *arguments: Any) -> None:
         """Add a job in place of an earlier one of the same name that still waits."""
         with self._lock:
             waiting = what in self._latest
-            self._latest[what] = job
+            self._latest[what] = partial(job, *arguments)
         if not waiting:
             self._jobs.put((what, lambda: self._take(what)()))
 

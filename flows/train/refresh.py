@@ -6,7 +6,6 @@ import json
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -115,7 +114,7 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
         # Last: a refresh that died before is done again.
         stores = {name: each for name, each in _remembered(runs).items() if name}
         write_json(runs / _REMEMBERED, {"stores": stores | {settings.store: state}})
-    page.add("the comparison", partial(publish, result, settings, heads_trained))
+    page.add("the comparison", publish, result, settings, heads_trained)
     logger.info(result.headline())
     return result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -80,12 +79,10 @@ def publish_head(page: RunPage, key: str, made: Made, *, named: bool = False) ->
     top1 = f"test top-1 {made.metrics['test']['top1']:.3f}"
     page.add(
         f"the head {made.folder.name}",
-        partial(
-            create_markdown_artifact,
-            key=key,
-            markdown=head_page(made),
-            description=f"{top1} ({made.folder.name})" if named else top1,
-        ),
+        create_markdown_artifact,
+        key=key,
+        markdown=head_page(made),
+        description=f"{top1} ({made.folder.name})" if named else top1,
     )
 
 

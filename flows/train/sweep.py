@@ -14,7 +14,6 @@ import time
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
         ):
             futures = [runner.submit(train_trial, {"trial": t, "settings": settings}) for t in todo]
             outcomes = [_outcome(trial, done) for trial, done in zip(todo, futures, strict=True)]
-        page.add("the leaderboard", partial(_publish, settings, outcomes))
+        page.add("the leaderboard", _publish, settings, outcomes)
     return outcomes
 
 
