@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def test_no_command_is_forgotten() -> None:
     assert {words[0] for words in (*QUICK, *LONG)} | set(ELSEWHERE) == set(COMMANDS)
 
 
-def test_the_demo_prints_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_prints_one_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.cli import demo
 
     def step(name: str, status: int) -> Any:
@@ -113,13 +114,15 @@ def test_the_demo_prints_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("features", "train", "predict"):
         monkeypatch.setattr(getattr(demo, f"{name}_command"), "run", step(name, 0))
-    monkeypatch.setattr(demo, "_test_clip", lambda folder: Path("clip.mp4"))
-    said = run_here("demo", "--json")
+    (tmp_path / "demo-lstm").mkdir()
+    config = {"split": {"test": {"video_ids": ["clip.mp4"]}}}
+    (tmp_path / "demo-lstm" / "config.json").write_text(json.dumps(config))
+    said = run_here("demo", "--json", "--runs", str(tmp_path))
     assert said.status == 0, said.err
     assert list(only_object(said)) == ["features", "train", "predict"]
     assert said.json["predict"] == {"of": "predict", "value": None}
     monkeypatch.setattr(demo.train_command, "run", step("train", 130))
-    said = run_here("demo", "--json")
+    said = run_here("demo", "--json", "--runs", str(tmp_path))
     assert said.status == 130
     assert list(only_object(said)) == ["features", "train"]
 
