@@ -18,6 +18,7 @@ _FILES = (".npy", ".npz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _CONTAINERS = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".tar": "tar"}
 _LARGEST_JSON = 1 << 20
+_SAID = ("id", "label", "split", "group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,21 +88,18 @@ def _in_hdf5(path: Path, name: str) -> Iterator[Entry]:
     keys: list[str] = []
 
     def visit(key: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim:
-            # Neither other files' data nor other files' names are followed.
-            if item.is_virtual or item.external:
-                return
+        # Neither other files' data nor other files' names are followed.
+        if isinstance(item, h5py.Dataset) and item.ndim and not (item.is_virtual or item.external):
             keys.append(key)
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
         for key in sorted(keys):
-            attributes = file[key].attrs
             label, split = _of_folders(key)
-            said: dict[str, Any] = {
-                n: str(attributes[n]) for n in ("id", "label", "split", "group") if n in attributes
-            }
-            yield Entry(**{"id": key, "label": label, "split": split, **said}, file=name, key=key)
+            said: dict[str, Any] = {"id": key, "label": label, "split": split}
+            attributes = file[key].attrs
+            said |= {name: str(attributes[name]) for name in _SAID if name in attributes}
+            yield Entry(**said, file=name, key=key)
 
 
 def _in_parquet(path: Path, name: str) -> Iterator[Entry]:
@@ -115,13 +113,10 @@ def _in_parquet(path: Path, name: str) -> Iterator[Entry]:
         raise ConfigError(
             f"the column embedding of {path} holds no lists of numbers: store vectors"
         )
-    columns = ["id", *sorted(known & {"label", "split", "group"})]
-    row = 0
-    for batch in file.iter_batches(columns=columns, batch_size=4096):
-        for values in batch.to_pylist():
-            said: dict[str, Any] = {n: str(v) for n, v in values.items() if v is not None}
-            yield Entry(**{"id": f"row-{row}", **said}, file=name, key=str(row))
-            row += 1
+    batches = file.iter_batches(columns=sorted(known & set(_SAID)), batch_size=4096)
+    for row, values in enumerate(values for batch in batches for values in batch.to_pylist()):
+        said: dict[str, Any] = {n: str(v) for n, v in values.items() if v is not None}
+        yield Entry(**{"id": f"row-{row}", **said}, file=name, key=str(row))
 
 
 def _in_tar(path: Path, name: str) -> Iterator[Entry]:
@@ -145,7 +140,5 @@ def _in_tar(path: Path, name: str) -> Iterator[Entry]:
                         said |= (
                             dict(json.loads(text)) if ending == "json" else {"label": text.strip()}
                         )
-            values: dict[str, Any] = {
-                n: str(said[n]) for n in ("id", "label", "split", "group") if said.get(n)
-            }
+            values: dict[str, Any] = {n: str(said[n]) for n in _SAID if said.get(n)}
             yield Entry(**{"id": key, **values}, file=name, key=f"{array[0]}:{array[1]}")
