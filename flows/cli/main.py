@@ -112,12 +112,8 @@ def _parser_of(command: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = parser.add_argument_group("every command")
-    group.add_argument(
-        "--config",
-        default="",
-        metavar="FILE",
-        help="a TOML file of settings, one table per command",
-    )
+    about_config = "a TOML file of settings, one table per command"
+    group.add_argument("--config", default="", metavar="FILE", help=about_config)
     group.add_argument("--json", action="store_true", help="print the result as one JSON object")
     group.add_argument("--traceback", action="store_true", help="show where an error came from")
     add_flags(parser, COMMANDS[command])

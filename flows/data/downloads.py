@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib
 import importlib.util
+import logging
 import os
 import shutil
 import time
@@ -144,6 +145,8 @@ def fetch_clip(url: str, folder: Path) -> Path:
             "project's folder, or download the clip yourself"
         )
     yt_dlp = importlib.import_module("yt_dlp")
+    silent = logging.getLogger("pixels-once.yt-dlp")
+    silent.disabled = True  # its errors come as exceptions, the rest is not shown
     options: dict[str, Any] = {
         "format": _FORMAT,
         "outtmpl": os.path.join(str(folder).replace("%", "%%"), "%(title).80B-%(id).40B.%(ext)s"),
@@ -151,7 +154,7 @@ def fetch_clip(url: str, folder: Path) -> Path:
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
-        "logger": _Silent(),
+        "logger": silent,
         "restrictfilenames": True,
         "socket_timeout": 30,
         "retries": 2,
@@ -175,13 +178,3 @@ def fetch_clip(url: str, folder: Path) -> Path:
             f"{without_secrets(url)} gave no video: give the address of a clip or of its page"
         )
     return files[0]
-
-
-class _Silent:
-    """yt-dlp's log: its errors come as exceptions, the rest is not shown."""
-
-    def debug(self, message: str) -> None: ...
-
-    def warning(self, message: str) -> None: ...
-
-    def error(self, message: str) -> None: ...
