@@ -92,11 +92,7 @@ def _chosen(settings: Settings, clips: Clips) -> Holdout:
 
     if not settings.clips:
         return cut_holdout(
-            clips,
-            settings.name,
-            how=settings.split,
-            fraction=settings.fraction,
-            seed=settings.seed,
+            clips, settings.name, how=settings.split, fraction=settings.fraction, seed=settings.seed
         )
     ids = matching(clips.table["video_id"], settings.clips, settings.store)
     return holdout_of_ids(clips, settings.name, ids)

@@ -23,13 +23,7 @@ from flows.exchange.arrays import (
     readable,
     require_bounded_chunks,
 )
-from flows.exchange.entries import (
-    PICKLES,
-    Entry,
-    array_files,
-    entries_in,
-    refuse_pickle,
-)
+from flows.exchange.entries import PICKLES, Entry, array_files, entries_in, refuse_pickle
 from flows.exchange.manifest import MANIFEST, Told, about_export, entries_of_manifest, told_of
 from pipeline.errors import ConfigError, UnreadableClip
 

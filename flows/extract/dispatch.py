@@ -53,10 +53,7 @@ def batches_of(
             rows=len(members),
             clips=tuple(
                 Clip(
-                    row=int(row),
-                    id=str(ids[row]),
-                    path=paths(int(row)),
-                    size_bytes=int(size[row]),
+                    row=int(row), id=str(ids[row]), path=paths(int(row)), size_bytes=int(size[row])
                 )
                 for row in make
             ),

@@ -58,10 +58,7 @@ def find_clips(settings: FeaturesSettings) -> Listed:
         write_demo_clips(Path(DEMO_CLIPS))
     catalog = discover(with_signature(clips_of(settings)), ucf_splits=settings.ucf_splits or None)
     return catalog, narrow(
-        catalog,
-        classes=parts(settings.classes),
-        limit=settings.limit,
-        per_class=settings.per_class,
+        catalog, classes=parts(settings.classes), limit=settings.limit, per_class=settings.per_class
     )
 
 

@@ -50,12 +50,7 @@ class Workforce:
     """
 
     def __init__(
-        self,
-        client: distributed.Client,
-        check: Check,
-        *,
-        wait_s: float,
-        say: Callable[[str], None],
+        self, client: distributed.Client, check: Check, *, wait_s: float, say: Callable[[str], None]
     ) -> None:
         self._client, self._check, self._wait_s, self._say = client, check, wait_s, say
         self._workers: dict[str, dict[str, Any]] = {}

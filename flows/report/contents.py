@@ -81,11 +81,7 @@ class _Cards:
     """Makes cards of rows, their pictures read from the store; and the views that are made of cards."""
 
     def __init__(
-        self,
-        source: Any,
-        table: pd.DataFrame,
-        vectors: ClipVectors,
-        random: np.random.Generator,
+        self, source: Any, table: pd.DataFrame, vectors: ClipVectors, random: np.random.Generator
     ) -> None:
         self._source, self._table, self._vectors, self._random = source, table, vectors, random
         self.rows = pd.Series(table.index.to_numpy(), index=table["video_id"].to_numpy())

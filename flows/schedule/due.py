@@ -76,8 +76,7 @@ class Serving:
         # A run that a limit holds up goes behind the others: they would never be asked for.
         now = datetime.now(UTC)
         due = sorted(
-            found,
-            key=lambda run: (self._put_off.get(run.id, 0.0), run.expected_start_time or now),
+            found, key=lambda run: (self._put_off.get(run.id, 0.0), run.expected_start_time or now)
         )
         for run in due[:]:
             later = [other for other in due if _overtakes(other, run)]

@@ -128,9 +128,7 @@ def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Made])
         lines += ["", f"Clips since {result.accepted}: {changes}."]
     lines += ["", f"{result.extracted} clips were extracted, {result.failed} failed."]
     create_markdown_artifact(
-        key=key("refresh", settings.store),
-        markdown="\n".join(lines),
-        description=result.headline(),
+        key=key("refresh", settings.store), markdown="\n".join(lines), description=result.headline()
     )
     emit_event(
         event=f"{EVENT}.{result.outcome}",
