@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or ROOT / "benchmarks" / "results")
 
 
 def serve(prepare: Callable[[], Callable[[], dict[str, float]]]) -> None:
@@ -59,9 +60,18 @@ def compare(
     children = {}
     report: dict[str, Any] = {}
     for way in ways:
-        command = [sys.executable, script, "--way", way, *arguments]
+        # As a module: a script's own folder would come first, and has a store.py of its own.
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.{Path(script).stem}",
+            "--way",
+            way,
+            *arguments,
+        ]
         child = subprocess.Popen(
             command,
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if not os.environ.get("BENCH_VERBOSE") else None,

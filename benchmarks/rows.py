@@ -116,7 +116,7 @@ def write(folder: Path, rows: int) -> None:
 
 
 def _run(step: str, folder: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--step", step, folder]
+    command = [sys.executable, "-m", "benchmarks.rows", "--step", step, folder]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     print(f"  {step}: {answer}", file=sys.stderr)

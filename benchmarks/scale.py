@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "scale.json"
+from benchmarks import alternating
+
+RESULTS = alternating.RESULTS / "scale.json"
 CLIPS = (10_000, 1_000_000, 100_000_000)
 GPUS = (1, 8, 64)
 STEPS, CHANNELS, BATCH, COMMIT_ROWS, COLUMNS = 40, 2048, 64, 4096, 22

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.gpu import shown
 from benchmarks.gpu_parts import of_run
+from tests.flows.running import CLIPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +70,29 @@ def test_a_workers_cost_is_one_json_object_in_the_last_line() -> None:
     )
     assert set(last) == {"ms_per_clip", "frames_per_second", "paced_ratio"}
     assert all(value > 0 for value in last.values())
+
+
+SMALL = {
+    "decoding": "--pairs 1",
+    "endtoend": "--clips 2 --rounds 1",
+    "engine": "--seconds 0.2 --rounds 1",
+    "epoch": "--clips 32 --rounds 1",
+    "fixed": "--rounds 1 --clips 8,16 --done 8 --cnn-ms 1",
+    "isolation": "--pairs 1 --cnn-ms 1",
+    "report": "--rows 64",
+    "rows": "--rows 2000 --rounds 1",
+    "seeking": "--minutes 0.5 --pairs 1",
+    "similar": "--clips 2000 --rounds 1",
+    "store": "--rows 64 --rounds 1",
+    "training": "--units 32 --batch 16 --rounds 1",
+}
+"""What `make bench` runs, as small as it goes. Without: those that only run for minutes."""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the shared clips are not here")
+@pytest.mark.parametrize("name", SMALL)
+def test_a_benchmark_runs_from_beginning_to_end(name: str, tmp_path: Path) -> None:
+    around = {"PREFECT_HOME": str(tmp_path / "prefect"), "BENCH_RESULTS": str(tmp_path / "results")}
+    assert module(name, *SMALL[name].split(), **around)
