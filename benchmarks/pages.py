@@ -47,9 +47,27 @@ def write_pages() -> None:
 
 
 NAVIGATION = {
-    "Begin": ("index", "quickstart", "faq"),
-    "Use": ("cli", "heads", "interop", "results", "resume", "operations", "scale", "performance"),
-    "Understand": ("architecture", "decoding", "frames", "format", "dependencies"),
+    "Begin": ("index", "quickstart", "glossary", "faq"),
+    "Use": (
+        "cli",
+        "environment",
+        "heads",
+        "interop",
+        "results",
+        "resume",
+        "operations",
+        "gpu",
+        "scale",
+        "performance",
+    ),
+    "Understand": (
+        "architecture",
+        "contributing",
+        "decoding",
+        "frames",
+        "format",
+        "dependencies",
+    ),
 }
 
 
