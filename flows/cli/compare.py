@@ -21,13 +21,13 @@ EXAMPLES = "pixels-once compare --runs runs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Runs side by side: a leaderboard per test set, as a table, CSV and plot."""
+    """Compares runs: a leaderboard per test set, as a table, CSV and plot."""
 
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     out: str = setting("", "where leaderboard.csv and .png go (default: RUNS)", metavar="DIR")
     against: str = setting(
         "",
-        "a run that the others are held against, with the paired bootstrap interval over groups "
+        "a run to compare the others with, by the paired bootstrap interval over groups "
         "(default: the frame average of the same test set)",
         metavar="NAME",
     )

@@ -26,7 +26,7 @@ class Settings:
     name: str = setting(
         "", "which one", choices=("", "ucf101-top5", "ucf50", "ucf101"), metavar="NAME"
     )
-    dir: str = setting("", "where it goes (default: the data set's name)", metavar="DIR")
+    dir: str = setting("", "the folder to write to (default: the data set's name)", metavar="DIR")
     site: str = setting(
         "", "fetch the same files from a mirror: the address of their folder", metavar="URL"
     )

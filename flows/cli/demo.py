@@ -23,15 +23,15 @@ EXAMPLES = "pixels-once demo"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Features, a head and a prediction on the built-in clips, in one go."""
+    """Extracts, trains and predicts on the built-in clips in one command."""
 
     store: str = setting("demo.zarr", "the demo's store", metavar="PATH")
     weights: str = setting(
-        "", "as for features; random is allowed to step in here", metavar="WEIGHTS"
+        "", "as for features; random ones if ImageNet's cannot be downloaded", metavar="WEIGHTS"
     )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     units: int = setting(64, "width of the demo's LSTM", least=1)
-    seed: int = setting(0, "of the split and the training", most=LARGEST_SEED)
+    seed: int = setting(0, "seed of the split and the training", most=LARGEST_SEED)
 
 
 def run(settings: Settings, *, json: bool) -> int:

@@ -19,13 +19,13 @@ pixels-once doctor --weights inception.h5 --store /data/clips.zarr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Checks this machine for everything that a run needs, and says what to do about each red line."""
+    """Checks this host for everything that a run needs, with a remedy for each problem."""
 
     weights: str = setting(
         "imagenet", "the weights that runs will use: imagenet or a path", metavar="WEIGHTS"
     )
     backbone: str = setting("inception_v3", "the first stage that runs will use", metavar="NAME")
-    store: str = setting("", "where a store will go: its disk is looked at", metavar="PATH")
+    store: str = setting("", "where a store will go: its disk is checked", metavar="PATH")
     scheduler: str = setting("", "a Dask scheduler that runs will use, tcp://…", metavar="ADDRESS")
 
 

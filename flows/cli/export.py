@@ -22,8 +22,9 @@ pixels-once export --store clips.zarr --format activitynet --transpose --out det
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A trained head in a format that others serve, proven to say the same; or a store's ready rows
-    as files that other programs read, each read back. Run it again to go on.
+    """Exports a head for serving, compared with the original; or a store's ready rows for other programs.
+
+    Each file of rows is read back. Run it again to resume.
     """
 
     run: str = setting("", "folder of a trained run, e.g. runs/gru-fight", metavar="DIR")
@@ -34,7 +35,7 @@ class Settings:
     )
     out: str = setting("", "where (default of a run: RUN/export/FORMAT…)", metavar="PATH")
     store: str = setting("", "a store, instead of a run", metavar="PATH")
-    transpose: bool = setting(False, "of a store: D × T, for readers that want it")
+    transpose: bool = setting(False, "of a store: arrays are D × T")
 
 
 def run(settings: Settings, *, json: bool) -> int:

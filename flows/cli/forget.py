@@ -23,7 +23,7 @@ pixels-once forget --store clips.zarr --clips 'fight/v_Fight_g01*' --dry-run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Removes clips' features from a store for good. The rows stay, so no other row moves."""
+    """Removes clips' features from a store permanently. The rows stay, so no other row moves."""
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     clips: str = setting(
@@ -31,9 +31,9 @@ class Settings:
         "ids to forget, separated by commas; * and ? match any part, e.g. 'fight/v_Fight_g01*'",
         metavar="ID,…",
     )
-    gone: bool = setting(False, "forget every row whose clip has left the catalog")
+    gone: bool = setting(False, "forget every row that is gone: its clip is no longer listed")
     lease: bool = setting(True, "hold the store's lease while writing")
-    dry_run: bool = setting(False, "say which rows would be forgotten; do nothing")
+    dry_run: bool = setting(False, "report which rows would be forgotten; do nothing")
 
 
 def run(settings: Settings, *, json: bool) -> int:

@@ -22,30 +22,28 @@ pixels-once freeze --store clips.zarr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Sets clips of a store apart as a named test set, for good; without a name lists the sets.
+    """Reserves clips of a store as a permanent, named test set; without a name lists the sets.
 
-    From then on no training sees them, their groups or equal bytes; train, sweep and refresh test
+    From then on no training uses them, their groups or equal bytes; train, sweep and refresh test
     on them by name (--test-set NAME).
     """
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
-    name: str = setting(
-        "", "what the test set is called; empty: list those there are", metavar="NAME"
-    )
+    name: str = setting("", "name of the test set; empty: list all", metavar="NAME")
     clips: str = setting(
         "",
         "ids of its clips, separated by commas; * and ? match any part, e.g. 'fight/v_Fight_g0*' "
-        "(default: cut as --split says)",
+        "(default: chosen as --split says)",
         metavar="ID,…",
     )
     split: str = setting(
         "auto",
-        "how it is cut: the data's own test clips (given), whole groups, or a share of each class; "
-        "auto: the first of these that the clips allow",
+        "how it is chosen: the data's own test clips (given), whole groups, or a share of each class; "
+        "auto: the first of these that is possible",
         choices=("auto", "given", "grouped", "stratified"),
     )
     fraction: float = setting(
-        0.15, "share of the clips, where groups or classes are cut", metavar="FRACTION", most=1
+        0.15, "share of the clips, for grouped and stratified", metavar="FRACTION", most=1
     )
     seed: int = setting(0, "decides which groups or clips are taken", most=LARGEST_SEED)
     lease: bool = setting(True, "hold the store's lease while writing")

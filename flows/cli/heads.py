@@ -15,7 +15,7 @@ pixels-once heads --head transformer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Every head of the zoo: what it reads, what it is, its options and presets."""
+    """Lists every head: what it reads, what it is, its options and presets."""
 
     head: str = setting("", "one head, with all its options", metavar="NAME")
 

@@ -17,9 +17,9 @@ pixels-once import --from embeddings.parquet --steps 1 --store clips.zarr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Features that others computed, into a store: .npy or .npz files, HDF5, Parquet, WebDataset.
+    """Imports features computed elsewhere into a store: .npy or .npz files, HDF5, Parquet, WebDataset.
 
-    A file that cannot be used is a failed row with a reason. Run it again to go on, or for what has
+    A file that cannot be used is a failed row with a reason. Run it again to resume, or after files have
     changed. Nothing is unpickled.
     """
 
@@ -39,7 +39,7 @@ class Settings:
     transpose: bool = setting(False, "arrays are D × T")
     dtype: str = setting(
         "auto",
-        "of the store; auto keeps float16 and uint8, all else is float32",
+        "type of the store; auto keeps float16 and uint8, all else is float32",
         choices=("auto", "float16", "float32"),
     )
     source: str = setting("", "what computed them (default: the folder's name)", metavar="NAME")

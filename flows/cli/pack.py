@@ -16,16 +16,15 @@ pixels-once pack --store clips.zarr --out clips.zarr.zip --license CC-BY-4.0 --s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One file of a store, to send: a ZIP archive, not compressed, with a datasheet in it.
+    """Writes a store as one file: a ZIP archive, not compressed, with a datasheet in it.
 
-    Every command that reads takes it as a store, from a disk or a URL. Nothing in it names a folder of
-    this host.
+    Commands that only read accept it as a store, from a disk or a URL. It names no folder of this host.
     """
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     out: str = setting("", "the file to write (default: STORE.zip)", metavar="FILE")
-    license: str = setting("", "the licence that others get it under", metavar="TEXT")
-    source: str = setting("", "where the clips are from", metavar="TEXT")
+    license: str = setting("", "licence of the features", metavar="TEXT")
+    source: str = setting("", "origin of the clips", metavar="TEXT")
 
 
 def run(settings: Settings, *, json: bool) -> int:

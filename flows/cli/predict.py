@@ -27,14 +27,14 @@ pixels-once predict --run runs/gru-clips --video folder/ --top 3 --json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A run and a clip (a folder, a manifest, a URL) → the most likely labels, or a timeline."""
+    """Predicts labels of a clip, a folder, a manifest or a URL with a run; or a timeline of a video."""
 
     run: str = setting("", "folder of a trained run, e.g. runs/gru-fight", metavar="DIR")
     video: str = setting(
         "", "a clip, a folder, a CSV manifest, or the URL of a clip or its page", metavar="PATH"
     )
     weights: str = setting(
-        "", "only where the weights that the run remembers have moved or changed", metavar="PATH"
+        "", "only if the weights that the run was trained with have moved", metavar="PATH"
     )
     top: int = setting(5, "how many labels to print", metavar="K", least=1)
     engine: str = setting("auto", "what runs the CNN", choices=("auto", "keras", "openvino"))
@@ -52,12 +52,12 @@ class Settings:
     )
     smooth: int = setting(
         5,
-        "for --timeline: windows that the rolling average takes; 1 is none",
+        "for --timeline: windows in the rolling average; 1 is none",
         metavar="WINDOWS",
         least=1,
     )
     cuts: bool = setting(
-        True, "for --timeline: end windows where the picture cuts, so that none sees two scenes"
+        True, "for --timeline: end windows at scene cuts, so that none spans two scenes"
     )
     least: float = setting(
         0.0, "for --timeline: the shortest segment in seconds (0: half a window)", metavar="S"

@@ -24,14 +24,14 @@ _SHOWN = 50
 class Settings:
     """Changes labels, splits and groups of a store's clips, in one commit; features stay as they are.
 
-    Named test sets keep their clips. A later `features` takes labels from its own catalog again: give
+    Named test sets keep their clips. A later `features` takes labels from its list of clips again: give
     it the same manifest.
     """
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     labels: str = setting(
         "",
-        "CSV file with id (or path) and those of label, split and group to change",
+        "CSV file with id (or path) and any of label, split and group",
         metavar="FILE",
     )
     lease: bool = setting(True, "hold the store's lease while writing")

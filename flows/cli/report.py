@@ -14,7 +14,7 @@ EXAMPLES = "pixels-once report --store clips.zarr --runs runs --out report.html"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A store and its runs as one HTML page: pictures, map, look-alikes, leaderboard, mistakes."""
+    """Writes one HTML page of a store and its runs: clips, map, near-duplicates, leaderboard."""
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     runs: str = setting(
@@ -24,7 +24,7 @@ class Settings:
     wall: int = setting(20, "random clips to show")
     hover: int = setting(2000, "clips of the map that show their picture under the pointer")
     near: float = setting(
-        0.98, "from this similarity on, two clips are look-alikes", least=-1, most=1
+        0.98, "cosine similarity from which two clips count as near-duplicates", least=-1, most=1
     )
     seed: int = setting(0, "which clips are drawn", most=LARGEST_SEED)
 

@@ -26,7 +26,7 @@ pixels-once scan --videos clips/ --csv clips.csv --json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Looks at clips without extracting: what is readable, codecs, durations, duplicates, classes."""
+    """Examines clips without extracting: what is readable, codecs, durations, duplicates, classes."""
 
     videos: str = setting("", "a folder, one file, or a CSV manifest", metavar="PATH")
     ucf_splits: str = setting(

@@ -21,7 +21,7 @@ pixels-once serve --flow refresh --settings refresh.toml --interval 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Runs a flow on a schedule, until Ctrl-C; the schedule stays when this is started again."""
+    """Runs a flow on a schedule until Ctrl-C; started again, it continues the same schedule."""
 
     flow: str = setting("features", "what to run", choices=("features", "refresh"))
     videos: str = setting("", "the clips, as for features", metavar="PATH")
@@ -30,9 +30,9 @@ class Settings:
     settings: str = setting(
         "", "TOML file with all settings of the served flow, as --config takes it", metavar="FILE"
     )
-    cron: str = setting("", 'when, e.g. "0 2 * * *" (at two each night)', metavar="CRON")
-    interval: float = setting(0.0, "or every so many seconds", metavar="S")
-    timezone: str = setting("UTC", "of --cron, e.g. Europe/Vienna", metavar="ZONE")
+    cron: str = setting("", 'cron expression, e.g. "0 2 * * *" (at two each night)', metavar="CRON")
+    interval: float = setting(0.0, "seconds from run to run, instead of --cron", metavar="S")
+    timezone: str = setting("UTC", "time zone of --cron, e.g. Europe/Vienna", metavar="ZONE")
     name: str = setting("", "the deployment's name (default: the store's)", metavar="NAME")
 
 

@@ -12,7 +12,7 @@ EXAMPLES = "pixels-once show --store clips.zarr"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is in a store: spec, rows by status, labels, reasons, size."""
+    """Shows what is in a store: spec, rows by status, labels, reasons, size."""
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
 

@@ -27,7 +27,7 @@ pixels-once similar --store clips.zarr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The clips most like a given one, by their features; without one, how often likes are of a class."""
+    """Finds the clips nearest to one by features; without one, how often nearest clips share a label."""
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     video: str = setting(
@@ -36,7 +36,7 @@ class Settings:
     top: int = setting(10, "how many clips to find", least=1)
     out: str = setting(
         "similar.png",
-        "a picture of what was found, at most 59 clips of it (empty: none)",
+        "a picture of the clips found, at most 59 of them (empty: none)",
         metavar="FILE",
     )
     weights: str = setting(

@@ -20,7 +20,7 @@ pixels-once ui --host 0.0.0.0 --database postgresql+asyncpg://prefect@db/prefect
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The Prefect server with its UI, until Ctrl-C; runs started meanwhile report to it."""
+    """Starts the Prefect server with its UI until Ctrl-C; runs started meanwhile report to it."""
 
     host: str = setting(
         "127.0.0.1", "address to listen on; 0.0.0.0 for other machines", metavar="HOST"

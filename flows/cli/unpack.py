@@ -13,11 +13,11 @@ EXAMPLES = "pixels-once unpack --store clips.zarr.zip --out clips.zarr"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A packed store as a folder again, which `features` can go on with."""
+    """Unpacks a packed store into a folder, which `features` can continue."""
 
     store: str = setting("", "the packed store, a file or a URL", metavar="PATH")
     out: str = setting(
-        "", "the folder to make (default: the file's name without .zip)", metavar="DIR"
+        "", "the folder to create (default: the file's name without .zip)", metavar="DIR"
     )
 
 

@@ -21,10 +21,10 @@ pixels-once verify --store clips.zarr --sample 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Reads every row back and says which are sound; --repair sends damaged rows to pending."""
+    """Reads every row back and reports damage; --repair sets damaged rows to pending."""
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
-    repair: bool = setting(False, "set damaged rows to pending; the next run makes them anew")
+    repair: bool = setting(False, "set damaged rows to pending; the next run extracts them again")
     lease: bool = setting(True, "hold the store's lease while repairing")
     sample: int = setting(0, "also extract this many random ready clips again and compare")
     videos: str = setting(

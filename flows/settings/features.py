@@ -12,7 +12,7 @@ from pipeline.spec import NUMBERS, RULES, Sampling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesSettings:
-    """Clips → store. Resumes: what the store already holds is not made again."""
+    """Extracts features of clips into a store. Resumes: rows that are up to date are kept."""
 
     videos: str = setting(
         "",
@@ -29,7 +29,7 @@ class FeaturesSettings:
     weights: str = setting(
         "",
         "the backbone's weights: imagenet, a path to a no-top .h5 file, random or random:SEED "
-        "(default: what the store was made with, else imagenet)",
+        "(default: those of the store, else imagenet)",
         metavar="WEIGHTS",
     )
     frames: int = setting(40, "steps in every sequence", least=1, most=100_000)
@@ -45,12 +45,14 @@ class FeaturesSettings:
     fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
     aspect: str = setting(
         "auto",
-        "of pixels that are not square: display stretches them to the shape in which they are shown, "
-        "stored takes them for square; auto is the store's own, else display",
+        "how pixels that are not square are treated: display stretches them to the shape in which they "
+        "are shown, stored treats them as square; auto is the store's own, else display",
         choices=("auto", "display", "stored"),
     )
     view: str = setting(
-        "plain", "plain, or mirror for a mirrored second store", choices=("plain", "mirror")
+        "plain",
+        "plain, or mirror for a second store of mirrored frames",
+        choices=("plain", "mirror"),
     )
     backbone: str = setting(
         "",
@@ -60,19 +62,19 @@ class FeaturesSettings:
     )
     precision: str = setting(
         "auto",
-        "of the CNN; auto is the store's own, else what this machine is good at",
+        "precision of the CNN; auto is the store's own, else the fastest that this host computes",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    dtype: str = setting("float16", "of the stored features", choices=("float16", "float32"))
+    dtype: str = setting("float16", "type of the stored features", choices=("float16", "float32"))
     engine: str = setting(
         "auto",
         "what runs the CNN; never changes what a feature means",
         choices=("auto", "keras", "openvino"),
     )
     batch: int = setting(
-        64, "clips per chunk of the store; fixed when a store is made", metavar="CLIPS", least=1
+        64, "clips per chunk of the store; fixed when a store is created", metavar="CLIPS", least=1
     )
-    cnn_batch: int = setting(0, "frames per CNN call (0: as measured best)", metavar="FRAMES")
+    cnn_batch: int = setting(0, "frames per CNN call (0: chosen by device)", metavar="FRAMES")
     scheduler: str = setting(
         "",
         "address of a running Dask scheduler, tcp://…; empty: a local cluster",
@@ -96,7 +98,7 @@ class FeaturesSettings:
         0, "worker processes of the local cluster (0: one per GPU, or one)", most=MOST_PROCESSES
     )
     worker_wait: float = setting(
-        600.0, "how long to wait when all workers have gone, before the run ends", metavar="S"
+        600.0, "seconds to wait for a worker if none is left, before the run ends", metavar="S"
     )
     decoders: int = setting(
         0, "decoding processes per worker (0: as many as cores)", most=MOST_PROCESSES
@@ -117,19 +119,19 @@ class FeaturesSettings:
     )
     max_failed: float = setting(
         1.0,
-        "end with status 3 if more than this share of the clips failed",
+        "end with status 3 if more than this fraction of the clips failed",
         metavar="FRACTION",
         most=1,
     )
     allow_gone: bool = setting(
-        False, "go on although more than a fifth of the rows have no clip any more"
+        False, "continue although more than a fifth of the rows have no clip any longer"
     )
     previews: bool = setting(True, "keep three small pictures of every clip in the store")
     if_busy: str = setting(
-        "refuse", "when another run holds the store", choices=("refuse", "skip", "wait")
+        "refuse", "what to do if another run holds the store", choices=("refuse", "skip", "wait")
     )
     lease: bool = setting(True, "hold the store's lease while writing")
-    dry_run: bool = setting(False, "say what would be done and how long it may take; do nothing")
+    dry_run: bool = setting(False, "report what would be done and how long it may take; do nothing")
 
 
 def parse_sampling(text: str) -> dict[str, Any]:

@@ -32,7 +32,9 @@ class TrainingSettings:
         DEFAULTS.patience, "epochs without a better validation loss before it stops"
     )
     seed: int = setting(
-        DEFAULTS.seed, "decides the split, the initial weights and the order", most=LARGEST_SEED
+        DEFAULTS.seed,
+        "decides the split, the initial weights and the order of clips",
+        most=LARGEST_SEED,
     )
     seeds: int = setting(
         1,
@@ -42,13 +44,15 @@ class TrainingSettings:
     )
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     train_batch: int = setting(
-        DEFAULTS.train_batch, "clips per training step (0: as measured best)"
+        DEFAULTS.train_batch,
+        "clips per training step (0: chosen by the head and the number of clips)",
     )
     lr: float = setting(DEFAULTS.lr, "learning rate (0: the head's own)")
-    schedule: str = setting(DEFAULTS.schedule, "of the learning rate", choices=SCHEDULES)
+    schedule: str = setting(DEFAULTS.schedule, "schedule of the learning rate", choices=SCHEDULES)
     split: str = setting(
         DEFAULTS.split,
-        "who trains and who tests; auto: given by the data, else whole groups, else stratified",
+        "which clips are for training, validation and test; auto: given by the data, else whole groups, "
+        "else stratified",
         choices=SPLITS,
     )
     test_set: str = setting(
@@ -57,8 +61,10 @@ class TrainingSettings:
         "groups and equal bytes, stay out of every training",
         metavar="NAME",
     )
-    folds: int = setting(DEFAULTS.folds, "for --split kfold", least=2)
-    class_weights: bool = setting(DEFAULTS.class_weights, "weigh classes by how rare they are")
+    folds: int = setting(DEFAULTS.folds, "number of folds, for --split kfold", least=2)
+    class_weights: bool = setting(
+        DEFAULTS.class_weights, "weight classes by their inverse frequency"
+    )
     label_smoothing: float = setting(
         DEFAULTS.label_smoothing, "share of the label spread over all classes", most=1
     )
@@ -68,7 +74,7 @@ class TrainingSettings:
     step_jitter: int = setting(
         DEFAULTS.step_jitter, "how many steps a step may be swapped for a neighbour in training"
     )
-    precision: str = setting(DEFAULTS.precision, "of the training", choices=PRECISIONS)
+    precision: str = setting(DEFAULTS.precision, "precision of the training", choices=PRECISIONS)
     tensorboard: bool = setting(
         False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"
     )
@@ -77,23 +83,23 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings(TrainingSettings):
-    """Store → a trained head with its metrics, plots and settings, in RUNS/NAME/."""
+    """Trains a head from a store: model, metrics, plots and settings, in RUNS/NAME/."""
 
     head: str = setting("lstm", "which head: `pixels-once heads` lists them", metavar="NAME")
     preset: str = setting(
         "", "a named set of the head's options, e.g. article_code for lstm", metavar="NAME"
     )
     name: str = setting("", "the run's name (default: HEAD-STORE)", metavar="NAME")
-    resume: bool = setting(False, "go on with an interrupted run of this name")
+    resume: bool = setting(False, "continue an interrupted run of this name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings(TrainingSettings):
-    """Many heads from one store, in parallel: a run and a Prefect task for each."""
+    """Trains many heads from one store in parallel: a run and a Prefect task for each."""
 
     heads: str = setting(
         "",
-        'heads separated by spaces, each with options of its own if need be, e.g. "lstm:units=512 '
+        'heads separated by spaces, optionally with options, e.g. "lstm:units=512 '
         'gru:preset=wide mlp"; empty: every head that can read the store',
         metavar="HEADS",
     )
@@ -106,7 +112,9 @@ class SweepSettings(TrainingSettings):
     )
     name: str = setting("", "how the runs' names begin (default: the store's)", metavar="PREFIX")
     workers: int = setting(
-        0, "trainings at a time, each in a process of its own (0: what suits)", most=MOST_PROCESSES
+        0,
+        "trainings at a time, each in a process of its own (0: one per GPU, or per two cores)",
+        most=MOST_PROCESSES,
     )
 
 
@@ -118,7 +126,7 @@ OWN = ("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshSettings:
-    """Extract what is new, retrain, and accept the new head only if it is not worse."""
+    """Extracts new clips, trains, and accepts the new head only if it is not worse."""
 
     videos: str = setting("", "the clips, as for features", metavar="PATH")
     store: str = setting("", "the store, as for features", metavar="PATH")
@@ -126,21 +134,21 @@ class RefreshSettings:
     heads: str = setting("gru", "heads to train, separated by commas", metavar="A,B")
     threshold: float = setting(
         0.05,
-        "how much worse in top-1 the new head may be, −1 to 1 (below 0: so much better it must be): "
-        "the low end of the paired interval on the test set is held against it",
+        "how much worse in top-1 the new head may be, −1 to 1 (below 0: how much better it must be), "
+        "by the lower end of the paired interval on the test set",
         least=-1,
         most=1,
     )
     test_set: str = setting(
         "",
-        "the test set that heads are judged by; the first refresh makes it where the store has none "
+        "the test set that heads are compared on; the first refresh creates it if the store has none "
         "of this name (default: the store's only one, else refresh)",
         metavar="NAME",
     )
     runs: str = setting(
         "runs", "folder of all runs; RUNS/accepted is the accepted one", metavar="DIR"
     )
-    always: bool = setting(False, "train even if the store is as it was at the last refresh")
+    always: bool = setting(False, "train even if nothing has changed since the last refresh")
     features: dict[str, Any] = table_setting("other settings of features: [refresh.features]")
     train: dict[str, Any] = table_setting("settings of every training: [refresh.train]")
     head: dict[str, Any] = table_setting("settings of one head: [refresh.head.gru]")
