@@ -17,6 +17,7 @@ import pytest
 import store
 from benchmarks import pages
 from flows.cli import COMMANDS, module_of
+from flows.settings import resolve
 from pipeline.features.backbones import DEFAULT_BACKBONE, backbone_names
 from pipeline.features.backbones.keras_models import KERAS_MODELS
 from pipeline.heads.zoo import HEADS
@@ -98,6 +99,34 @@ def test_every_column_of_a_store_has_its_line_in_the_page_on_the_format() -> Non
     page = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*)\|", page, re.M))))
     assert {*store.COLUMNS, *STEP_COLUMNS} - named == set()
+
+
+def test_every_environment_variable_that_the_code_reads_or_sets_has_its_line() -> None:
+    page = (ROOT / "docs" / "environment.md").read_text(encoding="utf-8")
+    texts = [
+        path.read_text(encoding="utf-8")
+        for room in ("pipeline", "store", "flows")
+        for path in (ROOT / room).rglob("*.py")
+    ]
+    used = {
+        name
+        for text in texts
+        for name in re.findall(r"""environ(?:\.get\(|\.setdefault\(|\[)"([A-Z_0-9]+)\"""", text)
+    }
+    assert {"PREFECT_API_URL", "KERAS_BACKEND"} <= used
+    documented = set(re.findall(r"[A-Z][A-Z_0-9]+", page))
+    assert (used | resolve._OTHER_VARIABLES) - {"PYTHONPATH"} - documented == set()
+
+
+def test_every_attribute_of_a_store_has_its_line_in_the_page_on_the_format(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    feature_store(tmp_path / "some.zarr")
+    written = set(store.open(tmp_path / "some.zarr").attributes) | {"test_sets"}
+    for path in (ROOT / "flows").rglob("*.py"):
+        for arguments in re.findall(r"set_attributes\((.*)\)\n", path.read_text(encoding="utf-8")):
+            written |= set(re.findall(r"(?:^|, )(\w+)=", arguments))
+    assert {"clips", "first_stage", "last_run", "spec"} <= written
+    assert written - set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set()
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
