@@ -21,8 +21,8 @@ CLIPS = (10_000, 1_000_000, 100_000_000)
 GPUS = (1, 8, 64)
 STEPS, CHANNELS, BATCH, COMMIT_ROWS, COLUMNS = 40, 2048, 64, 4096, 22
 
-# Not measured here, for want of a GPU: about 4 % of an H100's dense bfloat16 peak at 11.4 GFLOP a
-# frame. Change it to your own `frames/s` of a run's summary, the rest follows.
+# An assumption, of a whole run: below what results/gpu.json has for the CNN alone and for the decoders
+# alone on a machine with an H100. Change it to the frames/s in the summary of a run of yours.
 ASSUMED_GPU_FRAMES_PER_S = 3_000.0
 TASKS = 60
 
