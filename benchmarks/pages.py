@@ -95,7 +95,7 @@ def cli_page() -> str:
         "Every command is `pixels-once COMMAND --flag value`, and `make COMMAND FLAG=value` for those "
         "with a target. Each also takes `--config FILE` (TOML, one table per command), `--json` (the "
         "result as one JSON object) and `--traceback`. Settings come from defaults, then the file, the "
-        "environment (`PIXELS_ONCE_FEATURES_STORE=…`), then flags. `NO_COLOR` is respected.",
+        "[environment](environment.md) (`PIXELS_ONCE_FEATURES_STORE=…`), then flags.",
         "",
         "Exit status: 0 done · 1 user error · 2 usage · 3 over `--max-failed` · "
         "4 the environment · 5 not promoted · 130 Ctrl-C · 143 SIGTERM.",
@@ -141,10 +141,9 @@ def performance_page() -> str:
         "",
         "Measured, not estimated: every figure below comes from a file in `benchmarks/results`, written "
         "by the benchmark of the same name. `make bench` runs most of them on your machine, "
-        "`python -m benchmarks.NAME` any one. What stands beside ours is written in the benchmark, "
-        "and runs in the same conditions, in turn with ours. The kept figures are from two cores of a "
-        "shared machine without a GPU, but for those under its own heading: read ratios rather than "
-        "rates.",
+        "`python -m benchmarks.NAME` any one. What ours is compared with is in the benchmark, and "
+        "both run in turn, under the same conditions. The kept figures are from two cores of a shared "
+        "host without a GPU, except those under [On a GPU](#on-a-gpu): read ratios rather than rates.",
         "",
         "## At a glance",
         "",
