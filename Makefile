@@ -38,29 +38,29 @@ predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=file
 	$(call run,predict)
 export: $(VENV)/.ready ## a head for serving, or a store's features   RUN=runs/NAME FORMAT=onnx, or STORE= FORMAT=npz OUT=
 	$(call run,export)
-heads: $(VENV)/.ready ## the zoo                     HEAD=one of them, with its options
+heads: $(VENV)/.ready ## all heads                   HEAD=one of them, with its options
 	$(call run,heads)
 show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
 report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=runs OUT=report.html
 	$(call run,report)
-similar: $(VENV)/.ready ## the clips most like one    STORE= VIDEO=a file, an id or a row
+similar: $(VENV)/.ready ## the clips nearest to one   STORE= VIDEO=a file, an id or a row
 	$(call run,similar)
-doctor: $(VENV)/.ready ## is this machine fit, and what to do if not   WEIGHTS=
+doctor: $(VENV)/.ready ## check this host; a remedy for each problem   WEIGHTS=
 	$(call run,doctor)
-scan: $(VENV)/.ready ## look at clips without extracting   VIDEOS=
+scan: $(VENV)/.ready ## examine clips without extracting   VIDEOS=
 	$(call run,scan)
 dataset: $(VENV)/.ready ## fetch a public data set    NAME=ucf101-top5|ucf50|ucf101 DIR=
 	$(call run,dataset)
 verify: $(VENV)/.ready ## read every row back        STORE= REPAIR=1 SAMPLE=20
 	$(call run,verify)
-forget: $(VENV)/.ready ## remove features for good     STORE= CLIPS=ID,… GONE=1 DRY_RUN=1
+forget: $(VENV)/.ready ## remove features permanently  STORE= CLIPS=ID,… GONE=1 DRY_RUN=1
 	$(call run,forget)
-freeze: $(VENV)/.ready ## set clips apart as a test set   STORE= NAME=   then TEST_SET=NAME for train, sweep
+freeze: $(VENV)/.ready ## reserve clips as a test set   STORE= NAME=   then TEST_SET=NAME for train, sweep
 	$(call run,freeze)
-relabel: $(VENV)/.ready ## other labels, splits, groups, without pixels   STORE= LABELS=manifest.csv DRY_RUN=1
+relabel: $(VENV)/.ready ## change labels, splits, groups, without videos   STORE= LABELS=manifest.csv DRY_RUN=1
 	$(call run,relabel)
-import: $(VENV)/.ready ## features that others computed → store   FROM=folder STORE= LABELS= LONG=cut|split TRANSPOSE=1
+import: $(VENV)/.ready ## features computed elsewhere → store   FROM=folder STORE= LABELS= LONG=cut|split TRANSPOSE=1
 	$(call run,import)
 pack: $(VENV)/.ready ## a store as one file with a datasheet   STORE= OUT=clips.zarr.zip LICENSE= SOURCE=
 	$(call run,pack)
@@ -85,11 +85,11 @@ test-all: $(VENV)/.ready-dev ## every test, those that take minutes too
 	$(BIN)/python -m pytest $(XDIST) -n 2 -m "" $(ARGS)
 test-fresh: ## a fresh Debian: the README's commands, then the newest of every dependency (as root, half an hour)
 	tests/fresh/run.sh $(ARGS)
-zoo-test: $(VENV)/.ready-dev ## the harness that every head must pass
+zoo-test: $(VENV)/.ready-dev ## the tests that every head must pass
 	$(BIN)/python -m pytest -m "" tests/heads/test_zoo.py $(ARGS)
 results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
 	$(BIN)/python -m benchmarks.results_page $(flags)
-faults: $(VENV)/.ready-dev ## break runs for real: kills, full disks, damage (a quarter of an hour)
+faults: $(VENV)/.ready-dev ## inject faults into real runs: kills, full disks, damage (a quarter of an hour)
 	$(BIN)/python -m pytest -n 2 -m "" tests/faults $(ARGS)
 bench: $(VENV)/.ready-dev ## all benchmarks, with ratios; run it on a quiet machine   ARGS="--only engine,endtoend"
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -97,9 +97,9 @@ bench-gpu: $(VENV)/.ready ## a GPU machine's figures → benchmarks/results/gpu.
 	$(BIN)/python -m benchmarks.gpu $(flags)
 fuzz: $(VENV)/.ready-dev ## 300 mutated clips of five containers
 	$(BIN)/python -m benchmarks.fuzz $(ARGS)
-frames: $(VENV)/.ready-dev ## every clip of the corpus against ffmpeg's own frames → docs/frames.md
+frames: $(VENV)/.ready-dev ## compare every clip of the corpus with ffmpeg's own frames → docs/frames.md
 	$(BIN)/python -m tests.frames.table
-format: $(VENV)/.ready-dev ## put the code in order
+format: $(VENV)/.ready-dev ## format the code
 	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 docs: $(VENV)/.ready-dev ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
