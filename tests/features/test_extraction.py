@@ -305,3 +305,27 @@ def test_every_fact_of_the_decoder_has_its_column_and_every_such_column_its_fact
     catalog = {"video_id", "label", "split", "group", "size_bytes", "mtime_ns", "sha256"}
     assert set(FACTS) == set(COLUMNS) - catalog - {"digest", "reason", "status"}
     assert set(FACTS) < {field.name for field in fields(ClipResult)}
+
+
+def test_features_are_written_where_they_are_wanted_and_nowhere_else(pool: ThreadDecoders) -> None:
+    """Beside rows that are kept, into rows in another order; of what fails no number stays."""
+
+    class Overflowing(SumBackbone):
+        def __call__(self, frames: np.ndarray) -> np.ndarray:
+            features = super().__call__(frames)
+            features[(frames[:, 0, 0, 0] >= 32) & (frames[:, 0, 0, 0] < 48), 1] = 1e6
+            return features
+
+    paths = ["1/6", "2/6", "bad/unreadable", "3/3", "4/0"]
+    chunk = np.zeros((8, STEPS, 3), np.float16)
+    rows, kept = [6, 2, 0, 5, 3], [1, 4, 7]
+    chunk[kept] = 7
+    with Extractor(small_spec(), Overflowing(), pool) as extractor:
+        results = extractor.extract(clips(*paths), into=[chunk[row] for row in rows])
+        alone = extractor.extract(clips(*paths))
+    assert [result.reason for result in results] == [result.reason for result in alone]
+    assert "not_finite" in {result.reason for result in results}
+    for path, row, result in zip(paths, rows, results, strict=True):
+        ready = result.status == "ready"
+        np.testing.assert_array_equal(chunk[row], expected(path) if ready else 0)
+    assert (chunk[kept] == 7).all()
