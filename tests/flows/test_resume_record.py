@@ -40,8 +40,8 @@ def test_every_flag_that_is_named_exists():
 
 
 def test_the_limits_are_the_ones_in_the_code():
-    limits = Limits()
-    assert f"{limits.base_s:.0f} seconds to decode" in TEXT
-    assert f"{limits.per_mib_s:.0f} more for each MiB" in TEXT
-    assert f"no frame comes for {limits.stall_s:.0f} seconds" in TEXT
-    assert f"{limits.memory_bytes >> 30} GiB on top" in TEXT
+    limits, text = Limits(), " ".join(TEXT.split())
+    assert f"decoding a clip is {limits.base_s:.0f} seconds (`--timeout`)" in text
+    assert f"plus {limits.per_mib_s:.0f} for each MiB of its file" in text
+    assert f"and {limits.stall_s:.0f} seconds without a new frame" in text
+    assert f"memory limit is {limits.memory_bytes >> 30} GiB above" in text
