@@ -16,7 +16,7 @@ from typing import Any
 from prefect_dask import DaskTaskRunner
 
 import store
-from flows.extract.batches import Batch, request_stop, send_logs, topic
+from flows.extract.batches import Batch, BatchResult, request_stop, send_logs, topic
 from flows.extract.commit import Committer, Totals
 from flows.extract.dispatch import Dispatch, worker_died
 from flows.extract.progress import Progress
@@ -152,6 +152,7 @@ class BatchLoop:
             self._on_error(batch, error)
         else:
             self._committer.accept(result)
+            self._count(result)
         self._heard_at = time.monotonic()
         self._given_again = False
 
@@ -201,6 +202,12 @@ class BatchLoop:
             f"the Dask scheduler at {self.runner.client.scheduler.address} has gone: start it "
             "and run again, the run goes on where it stood"
         )
+
+    def _count(self, result: BatchResult) -> None:
+        """Count a batch's clips whose events have not arrived: late ones, or lost with a worker."""
+        for row, status, mask in zip(result.rows.tolist(), result.status, result.mask, strict=True):
+            if status != "stopped":
+                self.progress.clip(row=row, status=status, frames=int(mask.sum()))
 
     def _on_clip(self, event: tuple[float, Any]) -> None:
         self._heard_at = time.monotonic()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import distributed
@@ -16,6 +18,8 @@ from flows.extract import cluster
 from flows.extract.artifacts import markdown
 from flows.extract.batches import BatchResult
 from flows.extract.commit import Committer, Totals
+from flows.extract.loop import BatchLoop
+from flows.extract.progress import Progress
 from flows.extract.summary import Summary, shown
 from tests.store.stores import clips, create, features_of, filled
 
@@ -72,6 +76,27 @@ def test_ready_failed_and_stopped_clips_of_a_batch_are_told_apart(url: str) -> N
     assert totals.failures == [
         {"row": 1, "video_id": "a b/clip-1 🎬.avi", "reason": "unreadable", "detail": "no decoder"}
     ]
+
+
+def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_or_never(url: str):
+    made = result([0, 1, 2, 3], ["ready", "failed", "ready", "stopped"])
+    future = SimpleNamespace(result=lambda timeout: made)
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})
+    with store.Writer.acquire(url, owner="test") as writer, Progress(4) as progress:
+        loop = BatchLoop(
+            writer=writer,
+            runner=SimpleNamespace(client=client),
+            workforce=None,
+            progress=progress,
+            run_id="run",
+            gpu="never",
+            cancelled=threading.Event(),
+        )
+        early, late = ((0.0, {"row": row, "status": "ready", "frames": 2}) for row in (0, 2))
+        loop._on_clip(early)
+        loop._fetch(None, future)
+        loop._on_clip(late)
+        assert (progress.done, progress.failed, progress.frames) == (3, 1, 4)
 
 
 def test_nothing_is_committed_before_the_flush(url: str) -> None:
