@@ -19,6 +19,7 @@ from store.arrays import NEEDED, by_chunk, layout_of, open_arrays, open_group, r
 from store.chunks import decode
 from store.columns import frame, read_column, read_columns
 from store.errors import StoreDamaged, StoreWarning, translated
+from store.labelled import LabelledBatches
 from store.layout import COLUMNS, READY, STATUS_NAMES, STEP_COLUMNS
 from store.place import Options, Place
 from store.sequences import FeatureRows, Sequences, concatenate, windows
@@ -109,16 +110,54 @@ class Store:
         shuffle: bool = False,
         seed: int = 0,
         epoch: int = 0,
+        reader: int = 0,
+        readers: int = 1,
     ) -> Iterator[Sequences]:
         """A stream of `Sequences` of `size` rows (the last may be short), every row once.
 
         Holds at most two windows of eight chunks, one being read while the other is used. The
-        order is a function of rows, seed and epoch alone.
+        order is a function of rows, seed and epoch alone. Where several `readers` share the rows,
+        by whole chunks, this is the stream of one of them.
         """
         asked = self._ready(rows)
         if size < 1:
             raise ValueError(f"a batch of {size} rows cannot be: give 1 or more")
-        return self._stream(asked, size, shuffle=shuffle, seed=seed, epoch=epoch)
+        order = windows(
+            asked,
+            self.batch,
+            shuffle=shuffle,
+            seed=seed,
+            epoch=epoch,
+            reader=reader,
+            readers=readers,
+        )
+        return self._stream(order, size)
+
+    def torch_dataset(
+        self, rows: ArrayLike | None = None, size: int = 32, *, shuffle: bool = True, seed: int = 0
+    ) -> Any:
+        """Batches of these rows (all ready ones where None) for PyTorch's `DataLoader`.
+
+        A `store.torch_dataset.TorchDataset`. Raises `ImportError` without PyTorch.
+        """
+        from store.torch_dataset import TorchDataset
+
+        return TorchDataset(
+            LabelledBatches(self, self._ready(rows), size, shuffle=shuffle, seed=seed)
+        )
+
+    def tf_dataset(
+        self, rows: ArrayLike | None = None, size: int = 32, *, shuffle: bool = True, seed: int = 0
+    ) -> Any:
+        """Batches of these rows (all ready ones where None) as a `tf.data.Dataset`.
+
+        Each iteration over it is the next epoch. Raises `ImportError` without TensorFlow.
+        """
+        from store.tf_dataset import tf_dataset
+
+        return tf_dataset(
+            LabelledBatches(self, self._ready(rows), size, shuffle=shuffle, seed=seed)
+        )
 
     def steps_of(self, rows: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Where each step came from: (frame_index int32, timestamp float32 seconds), (n, steps)."""
@@ -133,6 +172,16 @@ class Store:
     def refresh(self) -> Store:
         """The store as it is now."""
         return Store(self.url, storage_options=self._place.options, frozen=self._frozen)
+
+    def reopened(self) -> Store:
+        """This snapshot, opened again: what another process has opened cannot be shared with it."""
+        return _reopened(*self._origin())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, self._origin()
+
+    def _origin(self) -> tuple[Any, ...]:
+        return self.url, self._place.options, self._frozen, self._size, self._status, self._digest
 
     @cached_property
     def _columns(self) -> dict[str, NDArray[Any]]:
@@ -215,10 +264,7 @@ class Store:
             out[at] = decode(array, start, stop)[index[at] - start]
         return out
 
-    def _stream(
-        self, rows: NDArray[np.int64], size: int, *, shuffle: bool, seed: int, epoch: int
-    ) -> Iterator[Sequences]:
-        order = windows(rows, self.batch, shuffle=shuffle, seed=seed, epoch=epoch)
+    def _stream(self, order: Iterator[NDArray[np.int64]], size: int) -> Iterator[Sequences]:
         held: list[Sequences] = []
         for window in self._read_ahead(order):
             start = 0
@@ -239,3 +285,17 @@ class Store:
                 window = reading.popleft().result()
                 reading.extend(ahead.submit(self._load, rows) for rows in islice(order, 1))
                 yield window
+
+
+def _reopened(
+    url: str,
+    options: Options,
+    frozen: bool,
+    size: int,
+    status: NDArray[np.uint8],
+    digest: NDArray[np.uint32],
+) -> Store:
+    """The store as a snapshot of that size, status and digests had it."""
+    opened = Store(url, storage_options=options, frozen=frozen)
+    opened._size, opened._status, opened._digest = size, status, digest
+    return opened

@@ -69,21 +69,32 @@ def concatenate(parts: list[Sequences]) -> Sequences:
 
 
 def windows(
-    rows: NDArray[np.int64], batch: int, *, shuffle: bool, seed: int, epoch: int
+    rows: NDArray[np.int64],
+    batch: int,
+    *,
+    shuffle: bool,
+    seed: int,
+    epoch: int,
+    reader: int = 0,
+    readers: int = 1,
 ) -> Iterator[NDArray[np.int64]]:
     """The rows in the order of a stream, cut into windows of at most eight chunks each.
 
     Unshuffled, the given order. Shuffled, the chunks in random order and the rows of each window
-    mixed: every chunk is then read once. A pure function of the rows, seed and epoch.
+    mixed: every chunk is then read once. Of several `readers` each has its share of the chunks. A
+    pure function of its arguments.
     """
     if shuffle:
         rng = np.random.default_rng([seed, epoch])
         chunks = [rows[at] for _, at in by_chunk(rows, batch)]
-        order = rng.permutation(len(chunks))
+        order = rng.permutation(len(chunks))[reader::readers]
         for start in range(0, len(order), CHUNKS_IN_WINDOW):
             window = [chunks[i] for i in order[start : start + CHUNKS_IN_WINDOW]]
             yield rng.permutation(np.concatenate(window))
         return
+    if readers > 1:
+        _, numbers = np.unique(rows // batch, return_inverse=True)
+        rows = rows[numbers % readers == reader]
     start, seen = 0, set[int]()
     for i, chunk in enumerate((rows // batch).tolist()):
         if chunk not in seen and len(seen) == CHUNKS_IN_WINDOW:

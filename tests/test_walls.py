@@ -86,6 +86,8 @@ WALLS = {
     "flows/extract": {"flows.train", "flows.schedule", "flows.cli", "keras"},
     "flows/cli": {"keras", "tensorflow", "torch", "jax"},
 }
+# The one file of a room that is for what its room may not import.
+DOORS = {"store/tf_dataset.py": {"tensorflow"}, "store/torch_dataset.py": {"torch"}}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 PACKAGES = ("pipeline", "store", "flows")
 
@@ -168,7 +170,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     assert files
     for path in files:
         for name in imports_of(path):
-            for wall in WALLS[room]:
+            for wall in WALLS[room] - DOORS.get(path.relative_to(ROOT).as_posix(), set()):
                 assert not f"{name}.".startswith(f"{wall}."), f"{path} imports {name}"
 
 
@@ -207,6 +209,7 @@ def test_only_the_engine_names_a_framework() -> None:
             if path in (ROOT / "pipeline/engine.py", ROOT / "pipeline/engine_jax.py"):
                 continue
             named = {name.split(".")[0] for name in imports_of(path)} & FRAMEWORKS
+            named -= DOORS.get(path.relative_to(ROOT).as_posix(), set())
             assert not named, f"{path} imports {named}"
 
 

@@ -1,0 +1,59 @@
+"""Batches with labels, for training programs that know neither this package nor Keras."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from store.sequences import Sequences
+
+Batch = dict[str, NDArray[Any]]
+"""`features` (n, steps, *shape), `mask` (n, steps) bool, `label` (n,) int64 (an index into the store's
+classes, −1 without a label) and `rows` (n,) int64."""
+
+
+class Snapshot(Protocol):
+    """What batches are made of; `store.Store` is one."""
+
+    steps: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    classes: list[str]
+
+    def table(self) -> pd.DataFrame: ...
+    def batches(self, rows: Any, size: int, **order: Any) -> Iterator[Sequences]: ...
+    def reopened(self) -> Self: ...
+
+
+class LabelledBatches:
+    """An epoch of rows as batches, in an order of its own; can be pickled, and used after a fork.
+
+    Raises `ValueError` for a size below 1.
+    """
+
+    def __init__(
+        self, source: Snapshot, rows: NDArray[np.int64], size: int, *, shuffle: bool, seed: int
+    ) -> None:
+        if size < 1:
+            raise ValueError(f"a batch of {size} rows cannot be: give 1 or more")
+        self.source = source
+        self._process = os.getpid()
+        self._rows, self._size, self._shuffle, self._seed = rows, size, shuffle, seed
+        labels = pd.Index(source.classes).get_indexer(source.table()["label"].reindex(rows))
+        self._labels = pd.Series(labels, index=rows, dtype=np.int64)
+
+    def epoch(self, number: int, *, reader: int = 0, readers: int = 1) -> Iterator[Batch]:
+        """The batches of one of an epoch's readers; each row is in one batch of one reader."""
+        if self._process != os.getpid():
+            self.source, self._process = self.source.reopened(), os.getpid()
+        order = {"shuffle": self._shuffle, "seed": self._seed, "epoch": number}
+        for part in self.source.batches(
+            self._rows, self._size, **order, reader=reader, readers=readers
+        ):
+            label = self._labels.loc[part.rows].to_numpy()
+            yield {"features": part.features, "mask": part.mask, "label": label, "rows": part.rows}
