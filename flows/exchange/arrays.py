@@ -6,6 +6,7 @@ so a file costs no more memory than a row of the store, whatever it claims or un
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import tarfile
@@ -165,9 +166,14 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     text = head[8 + width :] + file.read(length - (4 - width))
     if len(text) != length:
         raise UnreadableClip("unreadable", "the file ends in its header")
+    return _parsed(version, head[8 : 8 + width] + text)
+
+
+@functools.lru_cache(maxsize=64)  # many files have the same header
+def _parsed(version: int, header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     read = getattr(np.lib.format, f"read_array_header_{min(version, 2)}_0")
     try:
-        shape, fortran, dtype = read(io.BytesIO(head[8 : 8 + width] + text))
+        shape, fortran, dtype = read(io.BytesIO(header))
     except MemoryError:  # brackets nested too deep for the parser
         raise UnreadableClip("unreadable", "the header is no array's") from None
     if any(n < 0 for n in shape):

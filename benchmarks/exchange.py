@@ -1,0 +1,193 @@
+"""Export and import of many rows beside a plain copy of the same files, and the memory of both.
+
+A store of random features is exported in each format and imported again, each in a process of its own;
+beside it `cp -r` copies what was written. All end with the disk's `sync`. A rate is the features' bytes a
+second, the ratio that of the plain copy's seconds to ours in the same round. Memory is the peak of the
+process with all rows and with a fifth of them: flat where both are alike.
+
+    python -m benchmarks.exchange [--rows 50000] [--steps 16] [--width 1024] [--formats npy,npz]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import store
+from benchmarks.alternating import ROOT, save
+from flows.exchange.exporting import export_store
+from flows.exchange.formats import FORMATS
+from flows.exchange.importing import import_clips
+from flows.exchange.rows import Rules
+
+BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--way", default="", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(_one(*arguments.way.split("|"))))
+        return
+    report: dict[str, Any] = {
+        "rows": arguments.rows,
+        "row_bytes": 2 * arguments.steps * arguments.width,
+    }
+    report["formats"] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        few, many = folder / "few.zarr", folder / "many.zarr"
+        _make(few, arguments.rows // 5, arguments.steps, arguments.width)
+        _make(many, arguments.rows, arguments.steps, arguments.width)
+        for kind in arguments.formats.split(","):
+            rounds = []
+            for number in range(arguments.rounds):
+                rounds.append(_round(many, kind, folder / "work", ours_first=number % 2 == 0))
+                print(f"  {kind}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
+            small = _round(few, kind, folder / "work", ours_first=True)
+            report["formats"][kind] = _summary(rounds, small)
+    save("exchange", report)
+    print(shown(report))
+
+
+def shown(report: dict[str, Any]) -> str:
+    """The table: seconds, the ratio to a plain copy, and MiB with a fifth of the rows and with all."""
+    rows, size = report["rows"], report["rows"] * report["row_bytes"]
+    lines = [
+        f"{rows:,} rows, {size / 1e9:.1f} GB of features.",
+        "",
+        "| format | export MB/s | × a copy | MiB, a fifth → all "
+        "| import MB/s | × a copy | MiB, a fifth → all |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, of in report["formats"].items():
+        cells = [
+            f"{size / 1e6 / of[way]['seconds']:.0f} | {of[way]['ratio']:.2f} "
+            f"| {of[way]['mib_of_a_fifth']:.0f} → {of[way]['mib']:.0f}"
+            for way in ("export", "import")
+        ]
+        lines.append(f"| `{kind}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _summary(rounds: list[dict[str, Any]], small: dict[str, Any]) -> dict[str, Any]:
+    summary = {}
+    for way in ("export", "import"):
+        summary[way] = {
+            "seconds": statistics.median(one[way]["seconds"] for one in rounds),
+            "ratio": statistics.median(one[way]["copy_s"] / one[way]["seconds"] for one in rounds),
+            "mib": max(one[way]["mib"] for one in rounds),
+            "mib_of_a_fifth": small[way]["mib"],
+        }
+    return summary
+
+
+def _round(source: Path, kind: str, work: Path, *, ours_first: bool) -> dict[str, Any]:
+    """Export and import once, each beside a copy of what it writes."""
+    work.mkdir()
+    out, again = work / "out", work / "again.zarr"
+    answers = {}
+    for way, made, command in (
+        ("export", out, f"export|{kind}|{source}|{out}"),
+        ("import", again, f"import|{kind}|{out}|{again}"),
+    ):
+        if not ours_first:  # something to copy, not timed
+            _child(command)
+            copied = _copied(made, work / "copy")
+            shutil.rmtree(made)
+            answers[way] = {**_child(command), "copy_s": copied}
+        else:
+            answers[way] = {**_child(command), "copy_s": _copied(made, work / "copy")}
+    shutil.rmtree(work)
+    return answers
+
+
+def _child(command: str) -> dict[str, Any]:
+    os.sync()
+    words = [sys.executable, "-m", "benchmarks.exchange", "--way", command]
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _one(way: str, kind: str, source: str, target: str) -> dict[str, float]:
+    began = time.perf_counter()
+    if way == "export":
+        done = export_store(source, target, format=kind).written
+    else:
+        done = import_clips(source, Rules(store=target)).ready
+    os.sync()
+    seconds = time.perf_counter() - began
+    assert done, f"nothing was {way}ed"
+    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _copied(source: Path, target: Path) -> float:
+    """Seconds that `cp -r` and `sync` take."""
+    os.sync()
+    began = time.perf_counter()
+    subprocess.run(["cp", "-r", source, target], check=True)
+    os.sync()
+    seconds = time.perf_counter() - began
+    shutil.rmtree(target)
+    return seconds
+
+
+def _make(path: Path, rows: int, steps: int, width: int) -> None:
+    """A store of random features, its masks whole."""
+    spec = {
+        "sampling": {"rule": "uniform", "steps": steps, "stride": 0, "fps": 0.0, "offset": 0.5},
+        "backbone": "random",
+        "shape": [width],
+        "dtype": "float16",
+    }
+    store.create(
+        str(path),
+        layout=store.Layout(steps=steps, shape=(width,), dtype="float16", batch=BATCH),
+        spec=spec,
+        fingerprint="0" * 64,
+        software={"numpy": np.__version__},
+    )
+    rng = np.random.default_rng(0)
+    block = rng.random((BATCH, steps, width), np.float32).astype(np.float16)
+    with store.Writer.acquire(str(path), owner="benchmark") as writer:
+        names = [f"class_{n % 10}/clip_{n:07d}.mp4" for n in range(rows)]
+        index = writer.append(
+            pd.DataFrame({"video_id": names, "label": [name.split("/")[0] for name in names]})
+        )
+        for start in range(0, rows, BATCH):
+            part = index[start : start + BATCH]
+            block[:, 0, 0] = np.arange(start, start + BATCH) % 2000
+            digests = store.write_batch(
+                str(path), start // BATCH, block[: len(part)], token=writer.token
+            )
+            count = np.tile(np.arange(steps), (len(part), 1))
+            writer.set(part, digest=digests, fps=np.full(len(part), 10.0))
+            writer.put_steps(
+                part, count >= 0, count.astype(np.int32), (count / 10).astype(np.float32)
+            )
+            writer.mark(part, store.READY)
+        writer.flush()
+
+
+if __name__ == "__main__":
+    main()
