@@ -26,6 +26,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "isolation": ("decoding in child processes", ["--pairs", "2"]),
     "store": ("chunks, shards, compression", ["--rows", "256"]),
     "rows": ("a million rows", ["--rounds", "1"]),
+    "exchange": ("export and import beside a copy", ["--rows", "5000", "--rounds", "1"]),
     "fixed": ("what a run costs besides its clips", []),
     "epoch": ("a GRU's epoch", ["--clips", "512"]),
     "training": ("the wide LSTM", []),

@@ -169,7 +169,7 @@ CHAPTERS = {
     ),
     "Stage two": ("epoch", "training", "first_epoch", "losses", "timeline"),
     "On a GPU": ("gpu",),
-    "The store": ("store", "rows", "similar", "report"),
+    "The store": ("store", "rows", "exchange", "similar", "report"),
     "Damage": ("fuzz",),
 }
 

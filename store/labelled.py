@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -26,7 +26,8 @@ class Snapshot(Protocol):
     classes: list[str]
 
     def table(self) -> pd.DataFrame: ...
-    def batches(self, rows: Any, size: int, **order: Any) -> Iterator[Sequences]: ...
+    @property
+    def batches(self) -> Callable[..., Iterator[Sequences]]: ...
     def reopened(self) -> Self: ...
 
 
@@ -44,8 +45,8 @@ class LabelledBatches:
         self.source = source
         self._process = os.getpid()
         self._rows, self._size, self._shuffle, self._seed = rows, size, shuffle, seed
-        labels = pd.Index(source.classes).get_indexer(source.table()["label"].reindex(rows))
-        self._labels = pd.Series(labels, index=rows, dtype=np.int64)
+        labels = pd.Index(source.table()["label"].reindex(rows))
+        self._labels = pd.Series(pd.Index(source.classes).get_indexer(labels), index=rows)
 
     def epoch(self, number: int, *, reader: int = 0, readers: int = 1) -> Iterator[Batch]:
         """The batches of one of an epoch's readers; each row is in one batch of one reader."""
@@ -55,5 +56,5 @@ class LabelledBatches:
         for part in self.source.batches(
             self._rows, self._size, **order, reader=reader, readers=readers
         ):
-            label = self._labels.loc[part.rows].to_numpy()
+            label = self._labels.reindex(part.rows).to_numpy(np.int64)
             yield {"features": part.features, "mask": part.mask, "label": label, "rows": part.rows}

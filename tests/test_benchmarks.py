@@ -77,6 +77,7 @@ SMALL = {
     "endtoend": "--clips 2 --rounds 1",
     "engine": "--seconds 0.2 --rounds 1",
     "epoch": "--clips 32 --rounds 1",
+    "exchange": "--rows 320 --steps 4 --width 16 --rounds 1",
     "fixed": "--rounds 1 --clips 8,16 --done 8 --cnn-ms 1",
     "isolation": "--pairs 1 --cnn-ms 1",
     "report": "--rows 64",
