@@ -20,7 +20,7 @@ from store.arrays import by_chunk, chunk_key, open_arrays, open_group, span
 from store.errors import LeaseLost, StoreDamaged, decoding, translated, vanished
 from store.layout import PREVIEW
 from store.lease import check_token
-from store.place import Options, Place
+from store.place import Place
 
 
 def row_digests(features: NDArray[Any]) -> NDArray[np.uint32]:
@@ -36,13 +36,13 @@ def decode(array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
         return np.asarray(array[start:stop])
 
 
-def read_batch(url: str, batch: int, *, storage_options: Options = None) -> NDArray[Any]:
+def read_batch(url: str, batch: int) -> NDArray[Any]:
     """The features of one chunk's rows, (n, steps, *shape), n ≤ the batch size.
 
     A chunk that was never written reads as zeros. Raises `StoreDamaged` where the bytes cannot be
     decoded and `StoreUnwritable` where the place cannot be read.
     """
-    place = Place(url, storage_options)
+    place = Place(url)
     with translated(place.url):
         features = _open(place, read_only=True)
         return decode(features, *_bounds(features, batch, place))
@@ -66,12 +66,7 @@ def mismatched(
 
 
 def write_batch(
-    url: str,
-    batch: int,
-    features: NDArray[Any],
-    *,
-    token: str | None,
-    storage_options: Options = None,
+    url: str, batch: int, features: NDArray[Any], *, token: str | None
 ) -> NDArray[np.uint32]:
     """Write one whole chunk and return the digests of its rows, (n,) uint32.
 
@@ -81,7 +76,7 @@ def write_batch(
     Raises `LeaseLost` if another run holds the lease: discard the work. Raises `StoreUnwritable` if
     the location is full, forbidden or gone.
     """
-    place = Place(url, storage_options)
+    place = Place(url)
     with translated(place.url):
         # Zarr leaves out a chunk of zeros, and looks for one slowly.
         array = _open(place, read_only=False, whole=bool(features.view(np.uint8).any()))
@@ -98,20 +93,14 @@ def write_batch(
     return digests
 
 
-def write_previews(
-    url: str,
-    pictures: Mapping[int, Sequence[bytes]],
-    *,
-    token: str | None,
-    storage_options: Options = None,
-) -> None:
+def write_previews(url: str, pictures: Mapping[int, Sequence[bytes]], *, token: str | None) -> None:
     """Set the pictures of these rows (row → up to three JPEG files); other rows keep theirs.
 
     Whole chunks are read and written, so the rows must be those of one's own batch. Does nothing
     in a store without previews. Raises `ValueError` on a picture that is too large for its place,
     `LeaseLost` and `StoreUnwritable` as `write_batch` does.
     """
-    place = Place(url, storage_options)
+    place = Place(url)
     with translated(place.url):
         array = open_arrays(open_group(place, read_only=False), (PREVIEW,)).get(PREVIEW)
         if array is not None:
@@ -122,16 +111,14 @@ def write_previews(
             )
 
 
-def read_previews(
-    url: str, rows: ArrayLike, *, storage_options: Options = None
-) -> list[list[bytes]]:
+def read_previews(url: str, rows: ArrayLike) -> list[list[bytes]]:
     """The pictures of these rows, in their order: JPEG files, oldest frame first; [] for none.
 
     A store made without previews has none; nor has a chunk that cannot be decoded.
     """
     index = np.atleast_1d(np.asarray(rows, dtype=np.int64))
     pictures: list[list[bytes]] = [[] for _ in index]
-    place = Place(url, storage_options)
+    place = Place(url)
     with translated(place.url):
         array = open_arrays(open_group(place), (PREVIEW,)).get(PREVIEW)
         if array is None:

@@ -211,9 +211,6 @@ def _key(number: int) -> str:
     return f"{FOLDER}/{number:06d}.json"
 
 
-log = logging.getLogger(__name__)
-
-
 class Heartbeat:
     """A lease that beats every ten seconds until it is stopped or lost.
 
