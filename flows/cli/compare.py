@@ -63,11 +63,9 @@ def run(settings: Settings, *, json: bool) -> int:
     seeds = repeats_among([folder / str(name) for board in boards for name in board.table["run"]])
     if json:
         print_json(
-            {
-                "boards": ranked,
-                "over_seeds": [each.to_dict() for each in seeds],
-                "files": [str(path) for path in written],
-            }
+            boards=ranked,
+            over_seeds=[each.to_dict() for each in seeds],
+            files=[str(path) for path in written],
         )
         return 0
     for number, board in enumerate(ranked, start=1):

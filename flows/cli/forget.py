@@ -51,14 +51,8 @@ def run(settings: Settings, *, json: bool) -> int:
         status = store.open(settings.store).table()["status"].loc[rows].to_numpy()
     pending = int((status != store.GONE).sum())
     if json:
-        print_json(
-            {
-                "store": settings.store,
-                "forgotten": 0 if settings.dry_run else len(rows),
-                "chosen": len(rows),
-                "pending": pending,
-            }
-        )
+        forgotten = 0 if settings.dry_run else len(rows)
+        print_json(store=settings.store, forgotten=forgotten, chosen=len(rows), pending=pending)
         return 0
     would = "would be" if settings.dry_run else "are"
     print(f"{settings.store}: the features of {len(rows)} rows {would} removed")

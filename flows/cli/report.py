@@ -53,15 +53,13 @@ def run(settings: Settings, *, json: bool) -> int:
     pictures = any(card.pictures for card in contents.wall)
     if json:
         print_json(
-            {
-                "out": str(out),
-                "bytes": size,
-                "seconds": round(time.monotonic() - started, 2),
-                "rows": len(contents.table),
-                "runs": [view.name for view in contents.runs],
-                "look_alikes": len(contents.pairs),
-                "pictures": pictures,
-            }
+            out=str(out),
+            bytes=size,
+            seconds=round(time.monotonic() - started, 2),
+            rows=len(contents.table),
+            runs=[view.name for view in contents.runs],
+            look_alikes=len(contents.pairs),
+            pictures=pictures,
         )
         return 0
     for sentence in contents.warnings:

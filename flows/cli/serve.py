@@ -59,16 +59,12 @@ def run(settings: Settings, *, json: bool) -> int:
         # The flow's own file and environment, then what `serve` was given.
         flow_settings = served(resolve(settings.flow, given, config=settings.settings))
         deployment = deployment_of(settings.flow, flow_settings, schedule, settings.name)
+        name = f"{settings.flow}/{deployment.name}"
         if json:
-            print_json(
-                {
-                    "deployment": f"{settings.flow}/{deployment.name}",
-                    "ui": server.page,
-                    "next": [time.isoformat() for time in due],
-                }
-            )
+            next_runs = [time.isoformat() for time in due]
+            print_json(deployment=name, ui=server.page, next=next_runs)
         else:
-            print(f"serving {settings.flow}/{deployment.name}; watch: {server.page}/deployments")
+            print(f"serving {name}; watch: {server.page}/deployments")
             print("next: " + ", ".join(f"{time:%Y-%m-%d %H:%M:%S %Z}" for time in due))
         sys.stdout.flush()
         serve(settings.flow, deployment, settings.name)

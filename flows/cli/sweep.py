@@ -31,11 +31,9 @@ def run(settings: Settings, *, json: bool) -> int:
     seeds = repeats_among([Path(settings.runs) / each.name for each in outcomes if each.metrics])
     if json:
         print_json(
-            {
-                "runs": settings.runs,
-                "outcomes": [asdict(each) for each in outcomes],
-                "over_seeds": [each.to_dict() for each in seeds],
-            }
+            runs=settings.runs,
+            outcomes=[asdict(each) for each in outcomes],
+            over_seeds=[each.to_dict() for each in seeds],
         )
         return status
     print_table(

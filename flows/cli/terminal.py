@@ -32,10 +32,10 @@ def suggest(*words: object) -> None:
     print("next: pixels-once " + shlex.join(map(str, words)))
 
 
-def print_json(values: Mapping[str, Any]) -> None:
+def print_json(values: Mapping[str, Any] | None = None, **more: Any) -> None:
     from pipeline.plain import json_text
 
-    print(json_text(values))
+    print(json_text({**(values or {}), **more}))
 
 
 def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

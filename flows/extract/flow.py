@@ -28,12 +28,7 @@ from pipeline.spec import Spec
 from store import Layout, StoreBusy, Writer
 
 
-@flow(
-    name="features",
-    flow_run_name="features → {settings.store}",
-    validate_parameters=True,
-    persist_result=False,
-)
+@flow(name="features", flow_run_name="features → {settings.store}", persist_result=False)
 def features(settings: FeaturesSettings) -> Summary:
     """Extract features of all clips that the store lacks; resume, and report what was done.
 

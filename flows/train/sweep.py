@@ -7,6 +7,7 @@ equals the same run trained alone. A process reads the store once and keeps it f
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -51,8 +52,6 @@ from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.work_folder import RunState, run_state
 from pipeline.heads.zoo import HEADS, head_kind, require_readable
 
-_loaded: dict[str, Loaded] = {}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -65,12 +64,7 @@ class Outcome:
     skipped: bool = False
 
 
-@flow(
-    name="sweep",
-    flow_run_name="sweep ← {settings.store}",
-    persist_result=False,
-    validate_parameters=True,
-)
+@flow(name="sweep", flow_run_name="sweep ← {settings.store}", persist_result=False)
 def sweep(settings: SweepSettings) -> list[Outcome]:
     """Train every trial; returns their outcomes, in the trials' order."""
     from prefect_dask import DaskTaskRunner
@@ -139,11 +133,8 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
     return Outcome(name=trial.name, head=trial.head, metrics=metrics)
 
 
-def _kept(stores: str) -> Loaded:
-    """The clips of these stores, read once by this process."""
-    if stores not in _loaded:
-        _loaded[stores] = load_stores(stores)
-    return _loaded[stores]
+_kept = functools.cache(load_stores)
+"""The clips of these stores, read once by this process."""
 
 
 @contextlib.contextmanager
