@@ -11,6 +11,7 @@ not. The run is one of a head on the demo clips: `make demo` trains one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ import numpy as np
 
 from benchmarks.alternating import save
 from pipeline.features.demo import ACTIONS, RATE, render_clip, write_clip
-from pipeline.predict.timeline import Segment, overlap, segments
+from pipeline.predict.timeline import Segment, segments
 
 SEED = 1  # the built-in clips are of seed 0
 WAYS = {"cuts": "windows that end at cuts", "through": "windows through cuts"}
@@ -37,12 +38,12 @@ def main() -> None:
     from pipeline import engine
 
     engine.prepare()
+    from pipeline.features.stage import load_stored
     from pipeline.heads.saved import load_run
-    from pipeline.predict.prediction import open_predictor
     from pipeline.predict.sliding import make_timeline
 
     run = load_run(Path(arguments.run))
-    first_stage, notes = open_predictor(run)
+    first_stage, notes = load_stored(run.spec, run.first_stage, owner=str(run.folder))
     print("\n".join(notes), file=sys.stderr)
     report: dict[str, Any] = {"run": run.folder.name, "clips": arguments.clips}
     with tempfile.TemporaryDirectory() as scratch, first_stage:
@@ -99,6 +100,29 @@ def stitch(path: Path, clips: int) -> list[Segment]:
 def kinds(parts: Sequence[Segment]) -> list[Segment]:
     """The same stretches named by what changes, whatever the direction of time."""
     return [replace(part, label=ACTIONS[part.label][0]) for part in parts]
+
+
+def overlap(predicted: Sequence[Segment], true: Sequence[Segment]) -> dict[str, float]:
+    """Intersection over union of the time that each label has in two segmentations of one video.
+
+    >>> predicted = [Segment(start_s=0, end_s=4, label="a", probability=1)]
+    >>> overlap(predicted, [Segment(start_s=2, end_s=4, label="a", probability=1)])
+    {'a': 0.5}
+    """
+    edges = sorted({edge for part in (*predicted, *true) for edge in (part.start_s, part.end_s)})
+    shared: dict[str, float] = {}
+    either: dict[str, float] = {}
+    for start, end in itertools.pairwise(edges):
+        middle = (start + end) / 2
+        labels = [
+            {part.label for part in parts if part.start_s <= middle < part.end_s}
+            for parts in (predicted, true)
+        ]
+        for label in labels[0] | labels[1]:
+            either[label] = either.get(label, 0.0) + end - start
+            if label in labels[0] & labels[1]:
+                shared[label] = shared.get(label, 0.0) + end - start
+    return {label: shared.get(label, 0.0) / either[label] for label in sorted(either)}
 
 
 if __name__ == "__main__":

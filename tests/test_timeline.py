@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.timeline import overlap
 from pipeline.errors import ConfigError
 from pipeline.features.sampling import sample_indices
 from pipeline.predict.overlay import write_gif, write_overlay
 from pipeline.predict.shots import shots
 from pipeline.predict.sliding import Pace, make_timeline
-from pipeline.predict.timeline import Segment, Timeline, overlap, rolling_average, segments
+from pipeline.predict.timeline import Segment, Timeline, rolling_average, segments
 from pipeline.spec import RULES, Sampling, Spec
 from tests.features.clips import write_numbered_clip
 

@@ -57,12 +57,8 @@ def recheck(
     if not len(rows):
         return Recheck(skipped=skipped)
     with FirstStage.load(stage) as first_stage:
-        sizes = source.table().loc[rows, "size_bytes"]
-        clips = [
-            ClipSource(path=path, size_bytes=int(size))
-            for path, size in zip(paths, sizes, strict=True)
-        ]
-        results = first_stage.extractor.extract(clips)
+        sizes = source.table().loc[rows, "size_bytes"].tolist()
+        results = first_stage.extractor.extract(list(map(ClipSource, paths, sizes)))
     return _compare(source, rows, results, skipped)
 
 

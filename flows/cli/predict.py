@@ -83,12 +83,18 @@ def run(settings: Settings, *, json: bool) -> int:
 def _run(settings: Settings, video: str, *, json: bool) -> int:
     from flows.train.flow import moved_on
     from pipeline.features.catalog import discover
+    from pipeline.features.stage import load_stored
     from pipeline.heads.saved import load_run
-    from pipeline.predict.prediction import open_predictor
 
     clips = discover(video)
     head = load_run(Path(settings.run))
-    first_stage, notes = open_predictor(head, weights=settings.weights, engine_name=settings.engine)
+    first_stage, notes = load_stored(
+        head.spec,
+        head.first_stage,
+        owner=str(head.folder),
+        weights=settings.weights,
+        engine=settings.engine,
+    )
     for note in filter(None, [*notes, moved_on(head)]):
         notice(note)
     with first_stage:
@@ -98,7 +104,7 @@ def _run(settings: Settings, video: str, *, json: bool) -> int:
     if settings.csv:
         _write_csv(Path(settings.csv), records)
     if json:
-        print_json({"run": settings.run, "predictions": records})
+        print_json(run=settings.run, predictions=records)
     else:
         _print(records)
     return 1 if not any(record["top"] for record in records) else 0
@@ -111,24 +117,16 @@ def _predictions(
     from pipeline.features.extraction import ClipSource
     from pipeline.predict.prediction import predict_clips
 
-    sources = [
-        ClipSource(path=path, size_bytes=int(size))
-        for path, size in zip(clips["path"], clips["size_bytes"], strict=True)
-    ]
+    sources = list(map(ClipSource, clips["path"], clips["size_bytes"].tolist()))
     top = min(settings.top, len(head.classes))
     records = []
     predictions = predict_clips(head, first_stage, sources)
     for name, prediction in zip(clips["video_id"], predictions, strict=True):
         best = zip(prediction.labels[:top], prediction.probabilities, strict=False)
-        records.append(
-            {
-                "clip": name,
-                "steps": prediction.steps,
-                "reason": prediction.reason,
-                "detail": prediction.detail,
-                "top": [{"label": label, "probability": round(p, 6)} for label, p in best],
-            }
-        )
+        record: dict[str, Any] = {"clip": name}
+        record |= {item: getattr(prediction, item) for item in ("steps", "reason", "detail")}
+        record["top"] = [{"label": label, "probability": round(p, 6)} for label, p in best]
+        records.append(record)
         if len(sources) > 1:
             print(f"\r{len(records)}/{len(sources)} clips", end="", file=sys.stderr, flush=True)
     if len(sources) > 1:
@@ -212,17 +210,15 @@ def _run_timeline(
     write_gif(str(video), folder / "timeline.gif", timeline, parts)
     if json:
         print_json(
-            {
-                "run": str(head.folder),
-                "video": str(video),
-                "out": str(folder),
-                "duration_s": timeline.duration_s,
-                "window_s": timeline.window_s,
-                "windows": len(timeline.times),
-                "cuts": list(timeline.cuts),
-                "frames": timeline.frames,
-                "segments": [asdict(part) for part in parts],
-            }
+            run=str(head.folder),
+            video=str(video),
+            out=str(folder),
+            duration_s=timeline.duration_s,
+            window_s=timeline.window_s,
+            windows=len(timeline.times),
+            cuts=list(timeline.cuts),
+            frames=timeline.frames,
+            segments=[asdict(part) for part in parts],
         )
         return 0
     print_table(

@@ -48,6 +48,8 @@ class Settings:
 def run(settings: Settings, *, json: bool) -> int:
     """Print the nearest clips as a table and draw them; without a clip, print how telling they are."""
     require_file("out", settings.out)
+    import numpy as np
+
     import store
     from flows.report.vectors import clip_vectors
     from pipeline.heads.neighbours import nearest
@@ -62,12 +64,12 @@ def run(settings: Settings, *, json: bool) -> int:
         return _agreement(settings, table, known, json=json)
     row = _row(settings.video, table)
     if row is not None:
-        place = known.index_of(row)
-        if place < 0:
+        if row not in known.rows:
             raise ConfigError(
                 f"row {row} of {settings.store} is {table.at[row, 'state']!s} and has no features: "
                 "name a ready clip"
             )
+        place = int(np.searchsorted(known.rows, row))
         query, pictures = known.vectors[place], tuple(store.read_previews(source.url, [row])[0])
         label = str(table.at[row, "label"])
     else:
@@ -120,23 +122,24 @@ def _row(video: str, table: Any) -> int | None:
 def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
     """The mean vector and the pictures of a clip that is not in the store."""
     from pipeline.features.extraction import ClipSource
-    from pipeline.features.stage import FirstStage, at_a_precision_of_this_machine, stored_stage
-    from pipeline.spec import Spec
+    from pipeline.features.stage import load_stored
 
-    stored = stored_stage(
-        *(Spec.from_dict(source.spec), source.attributes.get("first_stage", {})),
+    first_stage, notes = load_stored(
+        source.spec,
+        source.attributes.get("first_stage", {}),
         owner=source.url,
         weights=settings.weights,
         engine=settings.engine,
         decoders=1,
         previews=True,
     )
-    stage, note = at_a_precision_of_this_machine(stored)
-    if note:
+    for note in notes:
         notice(note)
     size = Path(settings.video).stat().st_size
-    with FirstStage.load(stage) as first:
-        result = first.extractor.extract([ClipSource(path=settings.video, size_bytes=size)])[0]
+    with first_stage:
+        result = first_stage.extractor.extract([ClipSource(path=settings.video, size_bytes=size)])[
+            0
+        ]
     if result.features is None:
         raise ConfigError(
             f"{settings.video} cannot be read ({result.reason}{': ' * bool(result.detail)}"

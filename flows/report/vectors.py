@@ -32,11 +32,6 @@ class ClipVectors:
     def __repr__(self) -> str:
         return f"ClipVectors({self.vectors.shape} {self.vectors.dtype})"
 
-    def index_of(self, row: int) -> int:
-        """The index of a row in `vectors`, or −1."""
-        at = int(np.searchsorted(self.rows, row))
-        return at if at < len(self.rows) and self.rows[at] == row else -1
-
 
 def clip_vectors(
     source: Any, *, on_progress: Callable[[int, int], None] | None = None

@@ -71,15 +71,6 @@ def stored_stage(
     return Stage(spec=spec.to_dict(), weights=setting, **options)
 
 
-def at_a_precision_of_this_machine(stage: Stage) -> tuple[Stage, str]:
-    """The stage, in float32 where this machine lacks its precision; and what to tell the user, or ""."""
-    precision = stage.spec["precision"]
-    if precision in engine.precisions():
-        return stage, ""
-    note = f"this machine has no {precision}: the CNN runs in float32 instead"
-    return replace(stage, spec={**stage.spec, "precision": "float32"}), note
-
-
 @dataclass(frozen=True, slots=True)
 class FirstStage:
     """A loaded first stage. A context manager: leaving it ends the decoders and the CNN's threads."""
@@ -122,3 +113,19 @@ class FirstStage:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def load_stored(
+    spec: Mapping[str, Any], first_stage: Mapping[str, Any], **options: Any
+) -> tuple[FirstStage, list[str]]:
+    """The stage that computed features that exist, loaded, and notes for the user.
+
+    options: of `stored_stage`. Where this machine lacks the features' precision, the CNN runs in float32.
+    Raises as `stored_stage` and `FirstStage.load`.
+    """
+    stage, notes = stored_stage(Spec.from_dict(spec), first_stage, **options), []
+    precision = stage.spec["precision"]
+    if precision not in engine.precisions():
+        notes.append(f"this machine has no {precision}: the CNN runs in float32 instead")
+        stage = replace(stage, spec={**stage.spec, "precision": "float32"})
+    return FirstStage.load(stage), notes

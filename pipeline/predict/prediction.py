@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.features.extraction import ClipSource
-from pipeline.features.stage import FirstStage, at_a_precision_of_this_machine, stored_stage
+from pipeline.features.stage import FirstStage
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.saved import Run
-from pipeline.spec import Spec
 
 _GROUP = 16  # clips per call of the extractor: results appear as they come, the CNN stays busy
 
@@ -31,29 +30,6 @@ class Prediction:
     steps: int = 0
     reason: str = ""
     detail: str = ""
-
-
-def open_predictor(
-    run: Run,
-    *,
-    weights: str = "",
-    engine_name: str = "auto",
-    threads: int = 0,
-) -> tuple[FirstStage, list[str]]:
-    """Load the first stage that a run was trained on; returns it with notes for the user.
-
-    weights: only where the file that the run remembers has moved or changed. Where this machine
-    lacks the run's precision float32 is used, and a note says so. Raises `WeightsNotFound`, or
-    `SpecMismatch` where the weights have another hash than the run's.
-    """
-    stored = stored_stage(
-        *(Spec.from_dict(run.spec), run.first_stage),
-        owner=str(run.folder),
-        weights=weights,
-        engine=engine_name,
-    )
-    stage, note = at_a_precision_of_this_machine(stored)
-    return FirstStage.load(stage, threads=threads), [note] if note else []
 
 
 def predict_clips(

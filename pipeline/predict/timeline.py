@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,29 +111,6 @@ def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
         )
         for start, end, label in zip(borders, borders[1:], labels, strict=False)
     ]
-
-
-def overlap(predicted: Sequence[Segment], true: Sequence[Segment]) -> dict[str, float]:
-    """Intersection over union of the time that each label has in two segmentations of one video.
-
-    >>> predicted = [Segment(start_s=0, end_s=4, label="a", probability=1)]
-    >>> overlap(predicted, [Segment(start_s=2, end_s=4, label="a", probability=1)])
-    {'a': 0.5}
-    """
-    edges = sorted({edge for part in (*predicted, *true) for edge in (part.start_s, part.end_s)})
-    shared: dict[str, float] = {}
-    either: dict[str, float] = {}
-    for start, end in itertools.pairwise(edges):
-        middle = (start + end) / 2
-        labels = [
-            {part.label for part in parts if part.start_s <= middle < part.end_s}
-            for parts in (predicted, true)
-        ]
-        for label in labels[0] | labels[1]:
-            either[label] = either.get(label, 0.0) + end - start
-            if label in labels[0] & labels[1]:
-                shared[label] = shared.get(label, 0.0) + end - start
-    return {label: shared.get(label, 0.0) / either[label] for label in sorted(either)}
 
 
 def write_segments(path: Path, parts: Sequence[Segment]) -> None:

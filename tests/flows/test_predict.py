@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.timeline import overlap
 from flows.data.downloads import fetch_clip, is_url
 from pipeline.errors import ConfigError
-from pipeline.predict.timeline import Segment, overlap
+from pipeline.predict.timeline import Segment
 from tests.flows.running import run_here
 
 pytestmark = pytest.mark.timeout(600)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,8 +133,7 @@ class ClipFrames(DecoderFacts):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipSource:
+class ClipSource(NamedTuple):
     """A clip to read: the path that a decoder opens, and the file's size (−1 where unknown)."""
 
     path: str
