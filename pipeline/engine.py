@@ -57,7 +57,7 @@ def prepare(threads: int = 0) -> None:
 
         torch.set_num_threads(threads)
     elif backend_name() == "jax":
-        engine_jax.prepare()
+        engine_jax.prepare(cpu_flags())
 
 
 def require_backend() -> None:
@@ -172,13 +172,21 @@ def device_hint() -> Device:
     return "gpu" if gpu_capability() else "cpu"
 
 
-@functools.cache
-def _ask_driver() -> float:
-    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+def nvidia_smi(field: str) -> list[str]:
+    """What NVIDIA's driver says of each GPU, e.g. `index`; empty without a driver. Imports nothing."""
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
     try:
         reply = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return min(float(line) for line in reply.stdout.split() if line)
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return reply.stdout.split()
+
+
+@functools.cache
+def _ask_driver() -> float:
+    try:
+        return min(map(float, nvidia_smi("compute_cap")), default=0.0)
+    except ValueError:
         return 0.0
 
 
@@ -263,9 +271,7 @@ def compiled(
         return _compiled_tensorflow(model, shape, dtype)
     if name == "jax":
         return engine_jax.compiled(model, shape, dtype)
-    if name == "torch":
-        return _compiled_torch(model)
-    raise ConfigError(f"KERAS_BACKEND is {name!r}: set tensorflow, jax or torch")
+    return _compiled_torch(model)
 
 
 def _compiled_tensorflow(

@@ -6,8 +6,7 @@ Importing this module does not import JAX.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ LEAST_COMPILE_S = 0.1
 """Functions that compile faster than this are not cached."""
 
 
-def prepare() -> None:
+def prepare(cpu_flags: Collection[str]) -> None:
     """Cache what JAX compiles in our cache folder, unless the user has named another.
 
     JAX cannot change its threads after its start; `pipeline.engine.quiet` sets how it takes GPU memory.
@@ -28,7 +27,8 @@ def prepare() -> None:
     if jax.config.jax_compilation_cache_dir is not None:
         return
     # By processor too: code compiled for one CPU may not run on another that shares the folder.
-    folder = cache_folder() / "jax" / f"{jax.__version__}-{_processor()}"
+    processor = hashlib.sha256(" ".join(sorted(cpu_flags)).encode()).hexdigest()[:12]
+    folder = cache_folder() / "jax" / f"{jax.__version__}-{processor}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILE_S)
 
@@ -63,13 +63,3 @@ def compiled(model: Any, shape: tuple[int, ...], dtype: str) -> Callable[[np.nda
     inputs = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
     function = jax.jit(forward).lower(weights, inputs).compile()
     return lambda inputs: np.asarray(function(weights, jax.device_put(inputs)))
-
-
-def _processor() -> str:
-    """A short name for this CPU's instructions; equal on machines that can run the same code."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]

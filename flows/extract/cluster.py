@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -16,6 +15,7 @@ import distributed
 
 from flows.settings.features import FeaturesSettings
 from flows.stopping import on_signals
+from pipeline import engine
 from pipeline.errors import ConfigError, ServiceUnavailable
 
 # Two batches at a time in each worker process: while one ends, the other's frames keep the CNN busy.
@@ -71,17 +71,7 @@ def visible_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return listed.stdout.split()
+    return engine.nvidia_smi("index")
 
 
 def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:

@@ -86,11 +86,6 @@ class DecoderPool:
         """How many clips' frames can be held at once."""
         return self._slots.count
 
-    def pids(self) -> list[int]:
-        """Process ids of the children that run now."""
-        with self._lock:
-            return [child.pid for child in self._children.values()]
-
     def close(self) -> None:
         """Kill the children and cancel what is not done. Frames handed out stay readable."""
         with self._lock:

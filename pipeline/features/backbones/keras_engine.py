@@ -6,7 +6,6 @@ How many threads must call it at once to keep its device busy is measured, and k
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import threading
 import time
@@ -21,7 +20,7 @@ from pipeline import engine
 from pipeline.features.backbones.family import Backbone, LoadOptions, Weights, padded
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.homes import cache_folder
-from pipeline.plain import write_json
+from pipeline.plain import json_digest, write_json
 from pipeline.spec import Spec
 
 # Larger batches give a CPU nothing; a GPU is not busy below a few hundred frames.
@@ -125,8 +124,7 @@ def best_callers(backbone: Backbone, *, precision: str, cache: Path | None = Non
         "device": engine.device_name(),
         "software": backbone.software,
     }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    file = (cache or cache_folder()) / "callers" / f"{key}.json"
+    file = (cache or cache_folder()) / "callers" / f"{json_digest(facts)[:16]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         callers = int(json.loads(file.read_text())["callers"])
         if 1 <= callers <= MOST:

@@ -112,10 +112,6 @@ class ChildProcess:
             self.close()
             raise DecoderUnavailable(message) from None
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def read(self, path: str, size_bytes: int, slot: int) -> ClipFrames:
         """The clip's frames, in the slot's memory. Raises `UnreadableClip`.
 
