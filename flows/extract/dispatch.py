@@ -46,17 +46,16 @@ def batches_of(
         members = writer.rows_of(int(number))
         make = wanted[(wanted >= members.start) & (wanted < members.stop)]
         chosen = set(make.tolist())
+        clips = tuple(
+            Clip(row=row, id=str(ids[row]), path=paths(row), size_bytes=int(size[row]))
+            for row in make.tolist()
+        )
         yield Batch(
             number=int(number),
             url=writer.url,
             first_row=members.start,
             rows=len(members),
-            clips=tuple(
-                Clip(
-                    row=int(row), id=str(ids[row]), path=paths(int(row)), size_bytes=int(size[row])
-                )
-                for row in make
-            ),
+            clips=clips,
             # A gone row keeps its features too: it is ready again when its bytes come back.
             kept={
                 row: int(digest[row])

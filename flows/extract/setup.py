@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from pipeline.features.catalog.remote import is_remote
 from pipeline.features.files import answered, sha256
 from pipeline.features.stage import Stage
 from pipeline.spec import Spec
-from store import FAILED, GONE, PENDING, READY, StoreBusy, Writer
+from store import GONE, READY, StoreBusy, Writer
 
 MOST_GONE = 0.2
 Listed = tuple[pd.DataFrame, np.ndarray]
@@ -135,9 +134,7 @@ def prepare(
 
 def count_rows(table: pd.DataFrame) -> dict[str, int]:
     """How many rows of a store's table have each status, by name."""
-    names = {PENDING: "pending", READY: "ready", FAILED: "failed", GONE: "gone"}
-    counts = Counter(table["status"].tolist())
-    return {name: counts.get(code, 0) for code, name in names.items()}
+    return {name: int((table["state"] == name).sum()) for name in store.STATUS_NAMES}
 
 
 def _same_bytes(path: str, stored: str) -> bool | None:

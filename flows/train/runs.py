@@ -25,7 +25,7 @@ from flows.train.flow import (
 from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.plan import require_same_run
-from pipeline.heads.repeats import Repeats, repeats_among, seeded_name
+from pipeline.heads.repeats import Repeats, repeats_among
 from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.work_folder import claim_folder, is_finished
 
@@ -80,7 +80,7 @@ def seeded(settings: TrainSettings) -> list[TrainSettings]:
         )
     name = run_name(settings)
     return [
-        replace(settings, seed=seed, seeds=1, name=seeded_name(name, seed))
+        replace(settings, seed=seed, seeds=1, name=f"{name}-seed={seed}")
         for seed in range(settings.seed, settings.seed + settings.seeds)
     ]
 

@@ -14,6 +14,7 @@ Probabilities = Float32
 Labels = Rows
 
 
+RESAMPLES, LEVEL = 2000, 0.95  # of a bootstrap's interval
 LEAST_GROUPS = 5
 """Test groups below which there is no interval."""
 
@@ -103,25 +104,17 @@ def per_class(probabilities: Probabilities, labels: Labels, classes: Sequence[st
     counts = confusion(probabilities, labels)
     hit = np.diag(counts).astype(float)
     predicted, true = counts.sum(axis=0), np.bincount(labels, minlength=len(classes))
-    return pd.DataFrame(
-        {
-            "class": list(classes),
-            "precision": hit / np.maximum(predicted, 1),
-            "recall": hit / np.maximum(true, 1),
-            "f1": 2 * hit / np.maximum(predicted + true, 1),
-            "clips": true,
-        }
-    )
+    columns = {
+        "class": list(classes),
+        "precision": hit / np.maximum(predicted, 1),
+        "recall": hit / np.maximum(true, 1),
+        "f1": 2 * hit / np.maximum(predicted + true, 1),
+        "clips": true,
+    }
+    return pd.DataFrame(columns)
 
 
-def bootstrap_interval(
-    values: Array,
-    groups: Array,
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
+def bootstrap_interval(values: Array, groups: Array, *, seed: int = 0) -> tuple[float, float]:
     """The percentile interval of the mean of `values` (n,) when whole groups are resampled.
 
     Clips of one source video are not independent, so groups (n,) are the unit of chance. Give the
@@ -134,11 +127,11 @@ def bootstrap_interval(
     sums = np.bincount(of, values.astype(float))
     sizes = np.bincount(of).astype(float)
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
+    means = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
         drawn = rng.integers(0, len(sums), len(sums))
         means[i] = sums[drawn].sum() / sizes[drawn].sum()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

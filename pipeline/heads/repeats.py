@@ -75,11 +75,6 @@ def repeats_among(folders: Sequence[Path]) -> list[Repeats]:
     return [_repeats(runs) for runs in sets.values() if len(runs) > 1]
 
 
-def seeded_name(name: str, seed: int) -> str:
-    """What a run of several seeds is called, as a sweep calls it."""
-    return f"{name}-seed={seed}"
-
-
 def _repeats(runs: Mapping[int, Path]) -> Repeats:
     seeds, folders = zip(*sorted(runs.items()), strict=True)
     metrics = [read_metrics(run) for run in folders]

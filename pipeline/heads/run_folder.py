@@ -89,21 +89,18 @@ def predictions_table(
         rows = clips.table.iloc[positions]
         labels: Labels = clips.labels[positions]
         predicted = predicted_classes(probabilities) if len(positions) else labels
-        table = pd.DataFrame(
-            {
-                "row": clips.rows[positions],
-                "video_id": rows["video_id"].to_numpy(),
-                "group": rows["group"].to_numpy(),
-                "part": part,
-                "label": rows["label"].to_numpy(),
-                "predicted": [clips.classes[i] if i >= 0 else "" for i in predicted],
-                "confidence": probabilities.max(axis=1) if len(positions) else [],
-                "rank": label_ranks(probabilities, labels) + 1,
-            }
-        )
-        for i, name in enumerate(clips.classes):
-            table[f"p:{name}"] = probabilities[:, i]
-        tables.append(table)
+        columns: dict[str, Any] = {
+            "row": clips.rows[positions],
+            "video_id": rows["video_id"].to_numpy(),
+            "group": rows["group"].to_numpy(),
+            "part": part,
+            "label": rows["label"].to_numpy(),
+            "predicted": [clips.classes[i] if i >= 0 else "" for i in predicted],
+            "confidence": probabilities.max(axis=1) if len(positions) else [],
+            "rank": label_ranks(probabilities, labels) + 1,
+        }
+        columns |= {f"p:{name}": probabilities[:, i] for i, name in enumerate(clips.classes)}
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -191,11 +188,7 @@ def trained_clips(run: Path, table: pd.DataFrame) -> pd.DataFrame:
     config = read_config(run)
     parts = PARTS if config["folds"] else ("train", "validation")
     records = [split_records(config)[0][part] for part in parts]
-    seen = pd.DataFrame(
-        {
-            "video_id": [str(v) for record in records for v in record["video_ids"]],
-            "digest": [int(d) for record in records for d in record["digests"]],
-        }
-    )
+    ids = [str(v) for record in records for v in record["video_ids"]]
+    seen = pd.DataFrame({"video_id": ids, "digest": [d for r in records for d in r["digests"]]})
     known = table.reindex(columns=["video_id", "group", "sha256"], fill_value="")
     return seen.merge(known, on="video_id", how="left").fillna({"group": "", "sha256": ""})

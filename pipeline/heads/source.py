@@ -59,15 +59,7 @@ class SequenceSource(Protocol):
 
     def table(self) -> pd.DataFrame: ...
     def load(self, rows: Any = None) -> SequencesLike: ...
-    def batches(
-        self,
-        rows: Any = ...,
-        size: int = ...,
-        *,
-        shuffle: bool = ...,
-        seed: int = ...,
-        epoch: int = ...,
-    ) -> Iterator[Any]: ...
+    def batches(self, rows: Any, size: int) -> Iterator[Any]: ...
     def digests(self, rows: Any) -> npt.NDArray[np.uint32]: ...
 
 
@@ -136,17 +128,15 @@ def group_names(clips: pd.DataFrame) -> Names:
     known = content != ""
     if not pd.Series(content[known]).duplicated().any():
         return own
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     of, names = pd.factorize(own, sort=True)
     content[~known] = own[~known]
     same, distinct = pd.factorize(content)
-    # Connected components: the lowest number spreads along shared groups and shared bytes.
-    component = np.arange(len(names))
-    while True:
-        lowest = np.full(len(distinct), len(names))
-        np.minimum.at(lowest, same, component[of])
-        spread = component.copy()
-        np.minimum.at(spread, of, lowest[same])
-        spread = spread[spread]
-        if np.array_equal(spread, component):
-            return np.asarray(names, dtype=object)[component[of]]
-        component = spread
+    # Groups that share bytes, directly or by way of others, have the name of the first of them.
+    nodes = len(names) + len(distinct)
+    shared = coo_array((np.ones(len(of)), (of, len(names) + same)), shape=(nodes, nodes))
+    component = connected_components(shared, directed=False)[1][: len(names)]
+    _, first, number = np.unique(component, return_index=True, return_inverse=True)
+    return np.asarray(names, dtype=object)[first[number][of]]

@@ -60,17 +60,15 @@ def histogram(values: pd.Series, *, unit: str) -> go.Figure:
     """The distribution of one number over the clips."""
     known = values.to_numpy(dtype=float)
     counts, edges = np.histogram(known[np.isfinite(known)], bins=30)
-    figure = go.Figure(
-        go.Bar(
-            x=(edges[:-1] + edges[1:]) / 2,
-            y=counts,
-            width=np.diff(edges),
-            marker_color=COLOURS[0],
-            customdata=np.stack([edges[:-1], edges[1:]], axis=1),
-            hovertemplate="%{customdata[0]:.4~g} to %{customdata[1]:.4~g}: %{y} clips<extra></extra>",
-        )
+    bars = go.Bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
+        width=np.diff(edges),
+        marker_color=COLOURS[0],
+        customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+        hovertemplate="%{customdata[0]:.4~g} to %{customdata[1]:.4~g}: %{y} clips<extra></extra>",
     )
-    return finished(figure, height=230, xaxis_title=unit, yaxis_title="clips", bargap=0.03)
+    return finished(go.Figure(bars), height=230, xaxis_title=unit, yaxis_title="clips", bargap=0.03)
 
 
 def map_chart(feature_map: FeatureMap) -> go.Figure:
@@ -82,23 +80,22 @@ def map_chart(feature_map: FeatureMap) -> go.Figure:
     figure = go.Figure()
     for number, name in enumerate(names):
         at = np.flatnonzero(labels == name)
-        figure.add_trace(
-            Scatter(
-                x=feature_map.points[at, 0],
-                y=feature_map.points[at, 1],
-                mode="markers",
-                name=_escaped(name),
-                marker={
-                    "color": COLOURS[number % len(COLOURS)],
-                    "symbol": SYMBOLS[number // len(COLOURS) % len(SYMBOLS)],
-                    "size": 5 if many else 8,
-                    "opacity": 0.75,
-                },
-                customdata=at,
-                text=[_escaped(feature_map.video_ids[place]) for place in at.tolist()],
-                hovertemplate="%{text}<extra>" + _escaped(name) + "</extra>",
-            )
+        points = Scatter(
+            x=feature_map.points[at, 0],
+            y=feature_map.points[at, 1],
+            mode="markers",
+            name=_escaped(name),
+            marker={
+                "color": COLOURS[number % len(COLOURS)],
+                "symbol": SYMBOLS[number // len(COLOURS) % len(SYMBOLS)],
+                "size": 5 if many else 8,
+                "opacity": 0.75,
+            },
+            customdata=at,
+            text=[_escaped(feature_map.video_ids[place]) for place in at.tolist()],
+            hovertemplate="%{text}<extra>" + _escaped(name) + "</extra>",
         )
+        figure.add_trace(points)
     first, second = feature_map.shares
     return finished(
         figure,
@@ -138,23 +135,21 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [str(name) for name in confusion.index]
     few = len(names) <= 12
-    figure = go.Figure(
-        go.Heatmap(
-            z=shares,
-            x=names,
-            y=names,
-            text=counts.astype(int).astype(str),
-            colorscale="Cividis",
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            texttemplate="%{text}" if few else None,
-            hovertemplate="%{y} called %{x}: %{text} clips (%{z:.0%})<extra></extra>",
-        )
+    cells = go.Heatmap(
+        z=shares,
+        x=names,
+        y=names,
+        text=counts.astype(int).astype(str),
+        colorscale="Cividis",
+        zmin=0,
+        zmax=1,
+        showscale=False,
+        texttemplate="%{text}" if few else None,
+        hovertemplate="%{y} called %{x}: %{text} clips (%{z:.0%})<extra></extra>",
     )
     axis = CATEGORIES | {"showticklabels": len(names) <= MOST_CLASSES}
     return finished(
-        figure,
+        go.Figure(cells),
         height=300 if few else 480,
         xaxis=axis | {"title": "predicted"},
         yaxis=axis | {"title": "true", "autorange": "reversed"},
@@ -165,16 +160,15 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
     """Test accuracy of each run, the best above; the frame average's as a dotted line."""
     lines = board.iloc[::-1]
     spread = lines["spread"].fillna(0).tolist()
-    figure = go.Figure(
-        go.Bar(
-            x=lines["top1"].to_numpy(),
-            y=lines["run"].tolist(),
-            orientation="h",
-            marker_color=COLOURS[0],
-            error_x={"type": "data", "array": spread} if any(spread) else None,
-            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
-        )
+    bars = go.Bar(
+        x=lines["top1"].to_numpy(),
+        y=lines["run"].tolist(),
+        orientation="h",
+        marker_color=COLOURS[0],
+        error_x={"type": "data", "array": spread} if any(spread) else None,
+        hovertemplate="%{y}: %{x:.1%}<extra></extra>",
     )
+    figure = go.Figure(bars)
     base = board["frame_average"].dropna()
     if len(base):
         figure.add_vline(

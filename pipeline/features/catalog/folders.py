@@ -8,7 +8,7 @@ import stat
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -93,14 +93,9 @@ def by_folders(clips: Sequence[Listed]) -> pd.DataFrame:
                 Unplaced,
                 stacklevel=2,
             )
-    return make_catalog(
-        {
-            **{name: [getattr(f, name) for f in clips] for name in Listed._fields},
-            "label": [label.strip() for label in labels],
-            "split": splits,
-            "group": [ucf_group(f.video_id) for f in clips],
-        }
-    )
+    columns: dict[str, list[Any]] = {n: [getattr(f, n) for f in clips] for n in Listed._fields}
+    columns |= {"label": [label.strip() for label in labels], "split": splits}
+    return make_catalog(columns | {"group": [ucf_group(f.video_id) for f in clips]})
 
 
 def _are_splits(named: Sequence[str], depths: Sequence[int]) -> bool:

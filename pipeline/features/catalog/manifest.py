@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,17 +73,16 @@ def list_manifest(manifest: str) -> pd.DataFrame:
     empty = [""] * len(ids)
     labels = _one_of(table, "label", manifest) or empty
     groups = zip(table.get("group", empty), ids, strict=True)
-    return make_catalog(
-        {
-            "video_id": ids,
-            "path": paths,
-            "label": [sys.intern(label.strip()) for label in labels],
-            "split": _splits(table["split"], manifest) if "split" in table else empty,
-            "group": [sys.intern(group.strip() or ucf_group(name)) for group, name in groups],
-            "size_bytes": sizes,
-            "mtime_ns": times,
-        }
-    )
+    columns: dict[str, Any] = {
+        "video_id": ids,
+        "path": paths,
+        "label": [sys.intern(label.strip()) for label in labels],
+        "split": _splits(table["split"], manifest) if "split" in table else empty,
+        "group": [sys.intern(group.strip() or ucf_group(name)) for group, name in groups],
+        "size_bytes": sizes,
+        "mtime_ns": times,
+    }
+    return make_catalog(columns)
 
 
 def _read(manifest: str) -> pd.DataFrame:

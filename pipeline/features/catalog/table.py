@@ -38,15 +38,10 @@ UNKNOWN = (-1, -1)
 
 def make_catalog(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFrame:
     """A frame of `CATALOG_COLUMNS` from equally long sequences: text as str, numbers as int64."""
-    numbers = ("size_bytes", "mtime_ns")
-    return pd.DataFrame(
-        {
-            name: np.asarray(columns[name], dtype=np.int64)
-            if name in numbers
-            else pd.array(list(columns[name]), dtype="str")
-            for name in CATALOG_COLUMNS
-        }
-    )
+    *texts, size, time = CATALOG_COLUMNS
+    typed: dict[str, Any] = {n: pd.array(list(columns[n]), dtype="str") for n in texts}
+    typed |= {name: np.asarray(columns[name], dtype=np.int64) for name in (size, time)}
+    return pd.DataFrame(typed)
 
 
 def narrow(
