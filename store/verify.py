@@ -53,7 +53,7 @@ class Report:
 def verify(
     url: str,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     storage_options: Options = None,
 ) -> Report:
     """Read every byte of a store and check it. Changes nothing.
@@ -178,10 +178,7 @@ def _check_steps(arrays: Arrays, columns: Columns, chunks: Chunks) -> Iterator[F
 
 
 def _check_features(
-    arrays: Arrays,
-    columns: Columns,
-    chunks: Chunks,
-    on_progress: Callable[[int, int], None] | None,
+    arrays: Arrays, columns: Columns, chunks: Chunks, on_progress: Callable[[int, int], None]
 ) -> list[Finding]:
     features = arrays["features"]
     ready = np.flatnonzero(holds_features(columns["status"], columns["digest"]))
@@ -211,8 +208,7 @@ def _check_features(
         for rows, faults in zip(batches, threads.map(check, batches), strict=True):
             found += faults
             done += len(rows)
-            if on_progress is not None:
-                on_progress(done, len(ready))
+            on_progress(done, len(ready))
     return found
 
 

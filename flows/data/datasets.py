@@ -101,7 +101,7 @@ def fetch(
     *,
     site: str = "",
     keep: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fetched:
     """Download, check, unpack and lay out a data set; what is done already is not done again.
 

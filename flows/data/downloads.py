@@ -31,7 +31,7 @@ def download(
     url: str,
     path: Path,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     digest: str = "",
     pause_s: float = 2.0,
 ) -> Path:
@@ -93,7 +93,7 @@ def _require_digest(part: Path, digest: str, url: str) -> None:
         )
 
 
-def _fetch(url: str, part: Path, tag: Path, on_progress: Callable[[int, int], None] | None) -> int:
+def _fetch(url: str, part: Path, tag: Path, on_progress: Callable[[int, int], None]) -> int:
     """Append what is missing to `part`; returns the whole file's size."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "pixels-once"})
@@ -119,8 +119,7 @@ def _fetch(url: str, part: Path, tag: Path, on_progress: Callable[[int, int], No
             while block := answer.read(_BLOCK):
                 file.write(block)
                 have += len(block)
-                if on_progress is not None:
-                    on_progress(have, total)
+                on_progress(have, total)
     return total if total >= 0 else have
 
 

@@ -64,7 +64,7 @@ def scan(
     *,
     hashes: bool = True,
     threads: int = 4,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """The catalog with `COLUMNS` added: one look per clip, and the hash of its bytes.
 
@@ -84,8 +84,7 @@ def scan(
         jobs = zip(catalog["path"], twins, unseen, strict=True)
         for looked in pool.map(one, jobs):
             found.append(looked)
-            if on_progress is not None:
-                on_progress(len(found), len(catalog))
+            on_progress(len(found), len(catalog))
     looks = pd.DataFrame(found, columns=list(COLUMNS), index=catalog.index)
     return pd.concat([catalog, looks], axis=1)
 

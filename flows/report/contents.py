@@ -38,7 +38,7 @@ def gather(
     hover: int = 2000,
     near: float = 0.98,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Contents:
     """Everything that the page of a store and its runs shows. Raises `store.StoreError`.
 
@@ -189,8 +189,6 @@ def _runs(
     folder: Path, source: Any, cards: _Cards
 ) -> tuple[list[pd.DataFrame], Table, list[RunView], list[str]]:
     """The boards and runs of this store's features; other runs are counted, not shown."""
-    if not any(folder.glob("*/metrics.json")):
-        return [], ((), ()), [], []  # Keras' import takes seconds: not for a store without runs
     from pipeline.heads.compare import leaderboards
     from pipeline.heads.repeats import COLUMNS, repeats_among
 

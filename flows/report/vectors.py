@@ -34,7 +34,7 @@ class ClipVectors:
 
 
 def clip_vectors(
-    source: Any, *, on_progress: Callable[[int, int], None] | None = None
+    source: Any, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> ClipVectors:
     """The mean vectors of all ready rows of an open store.
 

@@ -29,7 +29,7 @@ def mean_vectors(
     source: SequenceSource,
     rows: Rows,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[Rows, Float32]]:
     """Yield (rows (n,), vectors (n, channels) float32) until each of `rows` was yielded once.
 
@@ -44,8 +44,7 @@ def mean_vectors(
         sums = flat.sum(axis=1, dtype=np.float32)
         yield batch.rows, sums / np.maximum(count, 1)[:, None]
         done += len(batch.rows)
-        if on_progress is not None:
-            on_progress(done, len(rows))
+        on_progress(done, len(rows))
 
 
 def nearest(
@@ -76,11 +75,7 @@ def nearest(
 
 
 def same_class_share(
-    vectors: Vectors,
-    labels: npt.ArrayLike,
-    *,
-    count: int = 5,
-    groups: npt.ArrayLike | None = None,
+    vectors: Vectors, labels: npt.ArrayLike, *, count: int = 5, groups: npt.ArrayLike | None = None
 ) -> dict[str, Any]:
     """How often a clip's `count` nearest have its label, and how often by chance.
 

@@ -71,7 +71,7 @@ def make_timeline(
     hop: int = 0,
     smooth: int = 5,
     cuts: bool = True,
-    on_frames: Callable[[int], None] | None = None,
+    on_frames: Callable[[int], None] = lambda frames: None,
 ) -> Timeline:
     """Slide the head over a video.
 
@@ -205,7 +205,7 @@ def _computed(
     backbone: Backbone,
     batches: Iterator[NDArray[np.uint8]],
     spec: Spec,
-    on_frames: Callable[[int], None] | None,
+    on_frames: Callable[[int], None],
 ) -> NDArray[Any]:
     """(frames, *shape) of the spec's dtype: every frame once, decoded while others are computed."""
     parts: list[NDArray[Any]] = []
@@ -215,8 +215,7 @@ def _computed(
 
     def collect() -> None:
         parts.append(running.pop(0).result().astype(spec.dtype))
-        if on_frames is not None:
-            on_frames(sum(map(len, parts)))
+        on_frames(sum(map(len, parts)))
 
     with ThreadPoolExecutor(callers) as threads:
         for batch in batches:
