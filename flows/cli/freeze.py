@@ -52,8 +52,8 @@ class Settings:
 def run(settings: Settings, *, json: bool) -> int:
     """Write the set and say how many clips it has and keeps out; or list the store's sets."""
     import store
-    from flows.train.flow import store_warnings
     from flows.train.promotion import require_name, write_test_set
+    from flows.train.shared import store_warnings
     from pipeline.heads.clips import load_clips
 
     source = store.open(settings.store)

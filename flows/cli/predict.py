@@ -51,10 +51,7 @@ class Settings:
         0, "for --timeline: steps from window to window (0: an eighth of a window)", metavar="STEPS"
     )
     smooth: int = setting(
-        5,
-        "for --timeline: windows in the rolling average; 1 is none",
-        metavar="WINDOWS",
-        least=1,
+        5, "for --timeline: windows in the rolling average; 1 is none", metavar="WINDOWS", least=1
     )
     cuts: bool = setting(
         True, "for --timeline: end windows at scene cuts, so that none spans two scenes"
@@ -81,7 +78,7 @@ def run(settings: Settings, *, json: bool) -> int:
 
 
 def _run(settings: Settings, video: str, *, json: bool) -> int:
-    from flows.train.flow import moved_on
+    from flows.train.shared import moved_on
     from pipeline.features.catalog import discover
     from pipeline.features.stage import load_stored
     from pipeline.heads.saved import load_run

@@ -13,7 +13,7 @@ from flows.settings.training import TrainSettings as Settings
 from flows.stopping import stopped_status
 
 if TYPE_CHECKING:
-    from flows.train.flow import Made
+    from flows.train.shared import Made
 
 EXAMPLES = """
 pixels-once train --store clips.zarr --head gru

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import store
-from flows.train.flow import ACCEPTED
+from flows.train.shared import ACCEPTED
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig

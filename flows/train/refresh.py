@@ -24,19 +24,10 @@ from flows.settings.training import (
     train_settings,
 )
 from flows.stopping import Stopping, stopping
-from flows.train import promotion
-from flows.train.flow import (
-    Loaded,
-    Made,
-    load_stores,
-    print_epoch,
-    print_notes,
-    store_name,
-    store_warnings,
-    train_config,
-)
+from flows.train import promotion, shared
 from flows.train.promotion import refreshed_set, with_test_set
 from flows.train.result import FIGURES, RefreshResult, publish, publish_head
+from pipeline.heads.clips import Clips
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.leakage import require_unseen
 from pipeline.heads.measures import LEAST_GROUPS
@@ -82,11 +73,11 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
         return _ended(begun, "Skipped")
     if summary.outcome == "interrupted":
         return _ended(begun, "Interrupted")
-    with store_warnings():
-        loaded = load_stores(settings.store)
+    with shared.store_warnings():
+        loaded = shared.load_stores(settings.store)
     state = promotion.state_of(
         loaded.clips,
-        [train_config(training) for training in trainings],
+        [shared.train_config(training) for training in trainings],
         test_set=settings.test_set,
         threshold=settings.threshold,
     )
@@ -98,16 +89,15 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
         return replace(begun, outcome="unchanged", accepted=before.name)
     loaded, holdout = _with_test_set(settings, loaded, before, trainings[0])
     ways = [(training.split, holdout.name) for training in trainings]
-    print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
+    shared.print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
     with stopping() as stop:
         heads_trained = _train_all(page, runs, loaded, holdout, trainings, before, stop)
     if stop.signal:
         return _ended(replace(begun, outcome="interrupted", stopped_by=stop.signal), "Interrupted")
     with promotion.locked(runs):
         # Another refresh of this folder may have promoted since: what counts is who is accepted now.
-        result = _judge(
-            settings, loaded, holdout, runs, max(heads_trained, key=lambda head: head.merit)
-        )
+        best = max(heads_trained, key=lambda head: head.merit)
+        result = _judge(settings, loaded.clips, holdout, runs, best)
         result = replace(result, extracted=summary.ready, failed=summary.failed)
         if result.outcome == "promoted":
             promotion.promote(runs, runs / result.run)
@@ -127,8 +117,8 @@ def _ended(result: RefreshResult, name: str) -> RefreshResult:
 
 
 def _with_test_set(
-    settings: RefreshSettings, loaded: Loaded, before: Path | None, training: TrainSettings
-) -> tuple[Loaded, Holdout]:
+    settings: RefreshSettings, loaded: shared.Loaded, before: Path | None, training: TrainSettings
+) -> tuple[shared.Loaded, Holdout]:
     """The clips with the test set that heads are judged by, and that set."""
     if before is not None:
         promotion.require_same_features(before, loaded.clips)
@@ -143,17 +133,17 @@ def _with_test_set(
 def _train_all(
     page: RunPage,
     runs: Path,
-    loaded: Loaded,
+    loaded: shared.Loaded,
     holdout: Holdout,
     trainings: list[TrainSettings],
     before: Path | None,
     stop: Stopping,
-) -> list[Made]:
+) -> list[shared.Made]:
     """Train every head in its own folder; ends early if `stop` is set."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    heads: list[Made] = []
+    heads: list[shared.Made] = []
     for training in trainings:
-        stem = f"{training.head}-{store_name(training.store)}"
+        stem = f"{training.head}-{shared.store_name(training.store)}"
         folder = runs / f"{stem}-{stamp}"
         if folder.exists():  # another refresh of this folder has begun in the same second
             folder = runs / f"{stem}-{stamp}-{uuid.uuid4().hex[:6]}"
@@ -161,9 +151,9 @@ def _train_all(
         try:
             metrics = train(
                 loaded.clips,
-                train_config(replace(training, test_set=holdout.name)),
+                shared.train_config(replace(training, test_set=holdout.name)),
                 folder,
-                on_epoch=print_epoch,
+                on_epoch=shared.print_epoch,
                 stop=stop.event,
                 first_stage=loaded.first_stage,
                 since=before,
@@ -176,16 +166,15 @@ def _train_all(
             stop.signal = stop.signal or metrics.get("stopped_by") or "SIGINT"
         if stop.event.is_set():
             return heads
-        heads.append(Made(folder=folder, metrics=metrics))
+        heads.append(shared.Made(folder=folder, metrics=metrics))
         publish_head(page, key(f"head-{training.head}", training.store), heads[-1], named=True)
     return heads
 
 
 def _judge(
-    settings: RefreshSettings, loaded: Loaded, holdout: Holdout, runs: Path, best: Made
+    settings: RefreshSettings, clips: Clips, holdout: Holdout, runs: Path, best: shared.Made
 ) -> RefreshResult:
     """Compare the best new head with the run that is accepted now, on the same unseen clips."""
-    clips = loaded.clips
     rows = rows_of_test_set(clips.table, clips.holdouts, holdout.name)
     test = clips.positions(rows)
     whole = holdout.whole_groups
@@ -214,16 +203,12 @@ def _judge(
     else:
         rival = promotion.hits(before, clips, test) if before is not None else None
         verdict = judge(hits, rival, labels, groups, settings.threshold)
-    return _result(settings, holdout, best, before, verdict, note)
+    verdict = replace(verdict, why="; ".join(filter(None, [note, verdict.why])))
+    return _result(settings.store, holdout, best, before, verdict)
 
 
 def _result(
-    settings: RefreshSettings,
-    holdout: Holdout,
-    best: Made,
-    before: Path | None,
-    verdict: Verdict,
-    note: str,
+    store: str, holdout: Holdout, best: shared.Made, before: Path | None, verdict: Verdict
 ) -> RefreshResult:
     """The result by the verdict; it is written to the run's folder, too."""
     config = json.loads((best.folder / "config.json").read_text(encoding="utf-8"))
@@ -232,12 +217,12 @@ def _result(
         "outcome": "promoted" if verdict.promoted else "refused",
         "accepted": "" if before is None else before.name,
         "test_set": holdout.name,
-        "why": "; ".join(filter(None, [note, verdict.why])),
+        "why": verdict.why,
         **figures,
     }
     write_json(best.folder / VERDICT, judged)
     return RefreshResult(
-        store=settings.store,
+        store=store,
         run=best.folder.name,
         since={what: len(which) for what, which in config.get("since", {}).items()},
         **judged,

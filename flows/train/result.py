@@ -11,7 +11,7 @@ from prefect.events import emit_event
 from flows.names import key
 from flows.server.run_page import RunPage, markdown_table, picture
 from flows.settings.training import RefreshSettings
-from flows.train.flow import Made
+from flows.train.shared import Made
 
 EVENT = "pixels-once.refresh"
 FIGURES = ("top1", "accepted_top1", "difference", "low", "high")

@@ -11,17 +11,7 @@ from flows.names import key
 from flows.notices import notice
 from flows.settings.resolve import LARGEST_SEED
 from flows.settings.training import TrainSettings
-from flows.train.flow import (
-    Loaded,
-    Made,
-    load_stores,
-    print_epoch,
-    print_notes,
-    run_name,
-    store_warnings,
-    train_config,
-    train_head,
-)
+from flows.train import shared
 from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.plan import require_same_run
@@ -29,10 +19,10 @@ from pipeline.heads.repeats import Repeats, repeats_among
 from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.work_folder import claim_folder, is_finished
 
-OnRun = Callable[[Made], None]
+OnRun = Callable[[shared.Made], None]
 
 
-def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[Made]:
+def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[shared.Made]:
     """Train one head from a store, or one for each seed; returns the runs, a stopped one last.
 
     With several seeds every folder is checked before the first training; with `resume`, finished runs
@@ -45,21 +35,21 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
     for each in todo:
         if each.name not in done:
             claim_folder(_folder(each), overwrite=each.overwrite, resume=each.resume)
-    with store_warnings():
-        loaded = load_stores(settings.store)
-        print_notes(
-            loaded.clips.table, loaded.clips.holdouts, [(settings.split, settings.test_set)]
-        )
+    with shared.store_warnings():
+        loaded = shared.load_stores(settings.store)
+        ways = [(settings.split, settings.test_set)]
+        shared.print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
         for each in todo:
             if each.name in done:
-                require_same_run(_folder(each), loaded.clips, train_config(each))
-        made: list[Made] = []
+                require_same_run(_folder(each), loaded.clips, shared.train_config(each))
+        made: list[shared.Made] = []
         with _counting(made, len(todo)):
             for each in todo:
                 folder = _folder(each)
                 if each.name in done:
                     notice(f"{folder} is finished already")
-                    made.append(Made(folder=folder, metrics=read_metrics(folder), skipped=True))
+                    metrics = read_metrics(folder)
+                    made.append(shared.Made(folder=folder, metrics=metrics, skipped=True))
                 else:
                     made.append(_trained(each, loaded))
                 if on_run is not None:
@@ -78,20 +68,20 @@ def seeded(settings: TrainSettings) -> list[TrainSettings]:
             f"seed is {settings.seed} and seeds {settings.seeds}: the last would be above "
             f"{LARGEST_SEED}, begin lower"
         )
-    name = run_name(settings)
+    name = shared.run_name(settings)
     return [
         replace(settings, seed=seed, seeds=1, name=f"{name}-seed={seed}")
         for seed in range(settings.seed, settings.seed + settings.seeds)
     ]
 
 
-def over_seeds(made: Sequence[Made]) -> Repeats | None:
+def over_seeds(made: Sequence[shared.Made]) -> Repeats | None:
     """Mean and spread of the finished runs among these; None where fewer than two are finished."""
     repeats = repeats_among([run.folder for run in made])
     return repeats[0] if repeats else None
 
 
-def run_training_flow(settings: TrainSettings) -> list[Made]:
+def run_training_flow(settings: TrainSettings) -> list[shared.Made]:
     """The same as a Prefect flow run, with the figures and plots on its page."""
     from prefect import flow
 
@@ -100,7 +90,7 @@ def run_training_flow(settings: TrainSettings) -> list[Made]:
         flow_run_name=f"train {settings.head} ← {settings.store}",
         persist_result=False,
     )
-    def train_flow(settings: TrainSettings) -> list[Made]:
+    def train_flow(settings: TrainSettings) -> list[shared.Made]:
         from flows.server.settling import run_page
         from flows.train.result import publish_head
 
@@ -113,11 +103,11 @@ def run_training_flow(settings: TrainSettings) -> list[Made]:
 
 
 def _folder(settings: TrainSettings) -> Path:
-    return Path(settings.runs) / run_name(settings)
+    return Path(settings.runs) / shared.run_name(settings)
 
 
 @contextlib.contextmanager
-def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
+def _counting(made: Sequence[shared.Made], wanted: int) -> Iterator[None]:
     """Print how many of several runs are finished, if the block ends with an error or Ctrl-C."""
     try:
         yield
@@ -127,11 +117,12 @@ def _counting(made: Sequence[Made], wanted: int) -> Iterator[None]:
         raise
 
 
-def _trained(settings: TrainSettings, loaded: Loaded) -> Made:
+def _trained(settings: TrainSettings, loaded: shared.Loaded) -> shared.Made:
     folder = _folder(settings)
     notice(f"training {folder}")
-    work, metrics = train_head(
-        loaded, train_config(settings), folder, settings, print_epoch, resume=settings.resume
+    config, resume = shared.train_config(settings), settings.resume
+    work, metrics = shared.train_head(
+        loaded, config, folder, settings, shared.print_epoch, resume=resume
     )
     if work.replaces and metrics["stopped"]:
         notice(
@@ -139,4 +130,4 @@ def _trained(settings: TrainSettings, loaded: Loaded) -> Made:
             "--resume goes on with it"
         )
         folder = work.path
-    return Made(folder=folder, metrics=metrics)
+    return shared.Made(folder=folder, metrics=metrics)

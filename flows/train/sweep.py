@@ -30,18 +30,7 @@ from flows.names import key
 from flows.server.settling import run_page
 from flows.settings.resolve import check_settings, parser_of, require_sane
 from flows.settings.training import SweepSettings
-from flows.train.flow import (
-    TRAINING,
-    Loaded,
-    load_stores,
-    make_config,
-    parse_options,
-    print_notes,
-    store_name,
-    store_warnings,
-    train_head,
-    widths,
-)
+from flows.train import shared
 from pipeline import engine
 from pipeline.errors import ConfigError, PixelsError
 from pipeline.heads.config import TrainConfig
@@ -72,12 +61,12 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
     check_settings(settings)
     engine.require_backend()
     with run_page() as page:
-        with store_warnings():
+        with shared.store_warnings():
             source = store.open(settings.store.split(",")[0].strip())
             todo = trials(settings, source.shape)
             configs = [trial_config(settings, trial) for trial in todo]
             ways = [(config.split, config.test_set) for config in configs]
-            print_notes(source.table(), holdouts_of(source), ways)
+            shared.print_notes(source.table(), holdouts_of(source), ways)
         with (
             training_cluster(settings.workers, len(todo)) as cluster,
             DaskTaskRunner(cluster=cluster) as runner,
@@ -100,7 +89,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     """Train one head in this process from the store that it keeps."""
     from prefect import get_run_logger
 
-    with store_warnings():
+    with shared.store_warnings():
         outcome = run_trial(trial, settings, _kept(settings.store))
     if outcome.skipped:
         get_run_logger().info("%s is finished already", outcome.name)
@@ -109,7 +98,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     return outcome
 
 
-def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
+def run_trial(trial: Trial, settings: SweepSettings, loaded: shared.Loaded) -> Outcome:
     """Train one head in this process, resume it, or keep it if it is finished.
 
     A run of this name is taken over only if it has the identity of the trial: the same clips with
@@ -129,11 +118,11 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: Loaded) -> Outcome:
                 name=trial.name, head=trial.head, metrics=read_metrics(folder), skipped=True
             )
     resume = state is RunState.UNFINISHED and not settings.overwrite
-    _, metrics = train_head(loaded, config, folder, settings, resume=resume)
+    _, metrics = shared.train_head(loaded, config, folder, settings, resume=resume)
     return Outcome(name=trial.name, head=trial.head, metrics=metrics)
 
 
-_kept = functools.cache(load_stores)
+_kept = functools.cache(shared.load_stores)
 """The clips of these stores, read once by this process."""
 
 
@@ -155,7 +144,9 @@ def training_cluster(workers: int, trainings: int) -> Iterator[distributed.SpecC
 
 
 def trial_config(settings: SweepSettings, trial: Trial, **changes: Any) -> TrainConfig:
-    return make_config(settings, head=trial.head, options=trial.options, **changes, **trial.changes)
+    return shared.make_config(
+        settings, head=trial.head, options=trial.options, **changes, **trial.changes
+    )
 
 
 def _outcome(trial: Trial, future: Any) -> Outcome:
@@ -210,16 +201,19 @@ def trials(settings: SweepSettings, shape: Sequence[int]) -> list[Trial]:
     used: set[str] = set()
     for head, own in sweep_heads(settings.heads, shape):
         known = set(HEADS[head].options()) | {"preset"}
-        mine = {name: values for name, values in axes.items() if name in known | set(TRAINING)}
+        ours = known | set(shared.TRAINING)
+        mine = {name: values for name, values in axes.items() if name in ours}
         used |= mine.keys()
-        shared = {
-            name: value for name, value in parse_options(settings.options).items() if name in known
+        common = {
+            name: value
+            for name, value in shared.parse_options(settings.options).items()
+            if name in known
         }
         if settings.units and "units" in known:
-            shared |= widths(head, settings.units)
+            common |= shared.widths(head, settings.units)
         for values in itertools.product(*mine.values()):
             point = dict(zip(mine, values, strict=True))
-            options = shared | own | {k: v for k, v in point.items() if k in known}
+            options = common | own | {k: v for k, v in point.items() if k in known}
             changes = {k: _typed(k, v) for k, v in point.items() if k not in known}
             name = _name(head, settings, own | point)
             found[name] = Trial(name=name, head=head, options=options, changes=changes)
@@ -245,7 +239,7 @@ def sweep_heads(text: str, shape: Sequence[int]) -> list[tuple[str, dict[str, An
     for word in (text if ":" in text else text.replace(",", " ")).split():
         name, _, options = word.partition(":")
         require_readable(head_kind(name), shape)
-        found.append((name, parse_options(options)))
+        found.append((name, shared.parse_options(options)))
     return found
 
 
@@ -271,6 +265,6 @@ def _typed(name: str, value: str) -> Any:
 
 
 def _name(head: str, settings: SweepSettings, point: dict[str, Any]) -> str:
-    parts = [head, settings.name or store_name(settings.store)]
+    parts = [head, settings.name or shared.store_name(settings.store)]
     parts += [f"{name}={value}" for name, value in point.items()]
     return re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts))

@@ -9,9 +9,9 @@ import pytest
 
 from flows.settings.training import RefreshSettings
 from flows.train import promotion
-from flows.train.flow import Made, load_stores
 from flows.train.promotion import refreshed_set, with_test_set
 from flows.train.refresh import _judge
+from flows.train.shared import Made, load_stores
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.training import train
 from tests.flows.stores import rising_or_falling

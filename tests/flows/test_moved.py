@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import store
-from flows.train.flow import load_stores, moved_on
+from flows.train.shared import load_stores, moved_on
 from pipeline.errors import ConfigError
 from tests.store.stores import filled, put_batch
 

@@ -11,7 +11,7 @@ import pytest
 
 import store
 from flows.settings.training import TrainSettings
-from flows.train.flow import train_config
+from flows.train.shared import train_config
 from pipeline.heads.clips import load_clips
 from pipeline.heads.training import train
 from tests.flows.running import finish, run, start

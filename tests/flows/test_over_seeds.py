@@ -13,8 +13,9 @@ import pytest
 
 import store
 from flows.settings.training import SweepSettings, TrainSettings
-from flows.train.flow import Made
+from flows.train import shared
 from flows.train.runs import over_seeds, run_trainings, seeded
+from flows.train.shared import Made
 from flows.train.sweep import trials
 from pipeline.errors import ConfigError
 from pipeline.heads.run_folder import read_config
@@ -105,7 +106,6 @@ def test_the_same_name_with_other_settings_is_refused_before_any_training(
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.train import runs
 
     def ctrl_c(report: Any) -> None:
         if report.epoch == 1:
@@ -113,7 +113,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
 
     shutil.rmtree(tmp_path / "runs" / "mlp-s-seed=1")
     with monkeypatch.context() as pressed:
-        pressed.setattr(runs, "print_epoch", ctrl_c)
+        pressed.setattr(shared, "print_epoch", ctrl_c)
         stopped = command("train", *WORDS, "--seeds", "3", "--resume", "--epochs", "1", "--json")
     assert stopped.status == 130, stopped.err
     assert [one["stopped"] for one in stopped.json["runs"]] == [False, True]

@@ -14,7 +14,7 @@ import pytest
 import store
 from flows.settings.training import SweepSettings
 from flows.train import promotion
-from flows.train.flow import load_stores
+from flows.train.shared import load_stores
 from flows.train.sweep import run_trial, trials
 from pipeline.heads import plan
 from pipeline.heads.config import TrainConfig
@@ -213,7 +213,7 @@ def test_what_was_promoted_meanwhile_is_what_a_refresh_is_judged_by(
             promotion.promote(runs, runs / other)
 
     events = []
-    monkeypatch.setattr("flows.train.refresh.print_epoch", overtaken)
+    monkeypatch.setattr("flows.train.shared.print_epoch", overtaken)
     monkeypatch.setattr(
         "flows.train.result.emit_event",
         lambda **event: events.append((event["event"], (runs / "accepted").resolve().name)),

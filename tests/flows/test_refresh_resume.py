@@ -166,7 +166,7 @@ def begin(folder: Path, refresh: Refresh, monkeypatch: pytest.MonkeyPatch, cwd: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as pressed:
-        pressed.setattr("flows.train.refresh.print_epoch", ctrl_c)
+        pressed.setattr("flows.train.shared.print_epoch", ctrl_c)
         stopped = refresh()
     assert (stopped.status, stopped.json["outcome"]) == (130, "interrupted")
     (left,) = set((cwd / "runs").iterdir()) - before

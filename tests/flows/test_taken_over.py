@@ -12,7 +12,7 @@ import pytest
 
 from flows.settings.training import SweepSettings
 from flows.train import promotion, sweep
-from flows.train.flow import Loaded
+from flows.train.shared import Loaded
 from flows.train.sweep import Trial, run_trial, trials
 from pipeline.errors import ConfigError
 from pipeline.heads import plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.train.flow import print_epoch, print_notes
+from flows.train.shared import print_epoch, print_notes
 from pipeline.heads.epochs import EpochReport
 from tests.flows.running import run_here
 from tests.flows.stores import rising_or_falling
