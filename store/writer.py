@@ -14,20 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from store import columns
 from store.arrays import create_array, layout_of, level, open_group, row_numbers
 from store.chunks import erase, mismatched
-from store.columns import (
-    cast,
-    commit_columns,
-    commit_growth,
-    commit_steps,
-    fill_column,
-    frame,
-    holds_features,
-    named_rows,
-    put_steps,
-    read_columns,
-)
 from store.durable import sweep_partials
 from store.errors import StoreMismatch, translated
 from store.layout import COLUMNS, GONE, PENDING, PREVIEW, STEP_COLUMNS, STEP_FILLS
@@ -57,8 +46,8 @@ class Writer:
             sweep_partials(place.local)
         self._arrays = level(self._group)
         self._batch = self._arrays["features"].chunks[0]
-        self._columns = read_columns(self._arrays, self._arrays["status"].shape[0])
-        rows = named_rows(self._columns, self.url)
+        self._columns = columns.read_columns(self._arrays, self._arrays["status"].shape[0])
+        rows = columns.named_rows(self._columns, self.url)
         if rows < len(self):  # the others are of a run that died while it added them
             self._arrays["status"].resize((rows,))
             self._arrays = level(self._group)
@@ -110,7 +99,7 @@ class Writer:
         """
         with self._lock:
             if self._table is None:
-                self._table = frame(self._columns, np.arange(len(self)))
+                self._table = columns.frame(self._columns, np.arange(len(self)))
             return self._table
 
     def column(self, name: str) -> NDArray[Any]:
@@ -125,15 +114,15 @@ class Writer:
     def __repr__(self) -> str:
         return f"Writer({self.url}: {len(self)} rows, lease {'held' if self.token else 'none'})"
 
-    def set(self, rows: ArrayLike, **columns: Any) -> None:
+    def set(self, rows: ArrayLike, **changes: Any) -> None:
         """Set columns of these rows: one value for all, or one each.
 
         Only what differs counts as changed: setting a million rows to what they are writes nothing.
         """
         index = row_numbers(rows, len(self), self.url)
         with self._lock:
-            for name, values in columns.items():
-                new, old = cast(name, values, len(index)), self._columns[name][index]
+            for name, values in changes.items():
+                new, old = columns.cast(name, values, len(index)), self._columns[name][index]
                 differs = (new != old) & ~((new != new) & (old != old))  # NaN stays NaN
                 if not differs.any():
                     continue
@@ -151,7 +140,7 @@ class Writer:
         index = row_numbers(rows, len(self), self.url)
         with self._lock, translated(self.url):
             for name, values in zip(STEP_COLUMNS, (mask, frame_index, timestamp), strict=True):
-                put_steps(self._arrays, self._steps, name, index, np.asarray(values))
+                columns.put_steps(self._arrays, self._steps, name, index, np.asarray(values))
 
     def append(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """Add rows, all pending, and return their numbers. Committed when it returns.
@@ -159,7 +148,7 @@ class Writer:
         rows: the column `video_id`, and other per-clip columns where known.
         Raises `ValueError` on an id that is empty, given twice, or there already.
         """
-        ids = pd.Index(cast("video_id", rows["video_id"].to_numpy(), len(rows)))
+        ids = pd.Index(columns.cast("video_id", rows["video_id"].to_numpy(), len(rows)))
         twice = ids[ids.duplicated() | ids.isin(self._columns["video_id"]) | (ids == "")]
         if len(twice):
             raise ValueError(
@@ -170,13 +159,13 @@ class Writer:
         old = len(self)
         if not len(rows):
             return np.arange(0)
-        fresh = {name: fill_column(name, len(rows)) for name in COLUMNS}
+        fresh = {name: columns.fill_column(name, len(rows)) for name in COLUMNS}
         for name in set(rows.columns) & set(COLUMNS) - {"status", "digest"}:
-            fresh[name] = cast(name, rows[name].to_numpy(), len(rows))
+            fresh[name] = columns.cast(name, rows[name].to_numpy(), len(rows))
         with self._lock, translated(self.url):
             self._heart.check()
             grown = {n: np.concatenate([v, fresh[n]]) for n, v in self._columns.items()}
-            commit_growth(self._place, self._arrays, grown, old)
+            columns.commit_growth(self._place, self._arrays, grown, old)
             self._columns, self._table = grown, None
         return np.arange(old, len(self))
 
@@ -199,9 +188,9 @@ class Writer:
             self._heart.check()
             if not self._dirty and not self._steps:
                 return
-            commit_steps(self._place, self._arrays, self._steps)
+            columns.commit_steps(self._place, self._arrays, self._steps)
             for names in (COLUMNS[:-1], COLUMNS[-1:]):
-                commit_columns(self._place, self._arrays, self._columns, self._dirty, names)
+                columns.commit_columns(self._place, self._arrays, self._columns, self._dirty, names)
             self._steps.clear()
             self._dirty.clear()
 
@@ -264,7 +253,7 @@ class Writer:
         """
         asked = sorted(set(batches))
         digest = self._columns["digest"]
-        kept = np.flatnonzero(holds_features(self._columns["status"], digest))
+        kept = np.flatnonzero(columns.holds_features(self._columns["status"], digest))
         kept = kept[np.isin(kept // self._batch, asked)]
         bad = mismatched(self._place, kept, digest[kept])
         left = [batch for batch in self.suspects if batch not in asked]

@@ -8,13 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect import artifacts
 
 from flows.extract.summary import Summary, advice, stage_rows
 from flows.names import key
@@ -40,11 +34,11 @@ class ProgressArtifact:
 
     def _put(self, percent: float, text: str) -> None:
         if self._id is None:  # the first, or the server did not take the first
-            self._id = create_progress_artifact(  # type: ignore[assignment]
+            self._id = artifacts.create_progress_artifact(  # type: ignore[assignment]
                 progress=percent, key=key("progress", self._store), description=text
             )
             return
-        update_progress_artifact(artifact_id=self._id, progress=percent, description=text)
+        artifacts.update_progress_artifact(artifact_id=self._id, progress=percent, description=text)
 
 
 def publish_link(page: RunPage, store: str, client: Any) -> str:
@@ -53,7 +47,7 @@ def publish_link(page: RunPage, store: str, client: Any) -> str:
     if address:
         page.add(
             "the link to the Dask dashboard",
-            create_link_artifact,
+            artifacts.create_link_artifact,
             key=key("dashboard", store),
             link=address,
             link_text="Dask dashboard",
@@ -68,7 +62,7 @@ def publish_summary(page: RunPage, summary: Summary) -> None:
     if summary.failures:
         page.add(
             "the failed clips",
-            create_table_artifact,
+            artifacts.create_table_artifact,
             key=key("failures", summary.store),
             table=[
                 {
@@ -86,7 +80,7 @@ def publish_summary(page: RunPage, summary: Summary) -> None:
 
 def _put_summary(summary: Summary) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in summary.rows.items() if count)
-    create_markdown_artifact(
+    artifacts.create_markdown_artifact(
         key=key("summary", summary.store),
         markdown=markdown(summary),
         description=f"{summary.headline()} · the store has {counts or 'no rows'}",

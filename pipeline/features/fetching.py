@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from pipeline.errors import UnreadableClip
-from pipeline.features.catalog.remote import (
-    cause_of,
-    filesystem,
-    is_absent,
-    is_remote,
-    local_path,
-    without_query,
-    without_secrets,
-)
+from pipeline.features.catalog import remote
 from pipeline.features.decoding.values import ClipFrames, Decoders
 from pipeline.features.files import sha256_if_readable
 
@@ -55,8 +47,8 @@ class FetchingDecoders:
 
     def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
         """A future of the clip's frames; `UnreadableClip` `missing` or `unreachable` as well."""
-        if not is_remote(path):
-            return self._decoders.submit(local_path(path), size_bytes)
+        if not remote.is_remote(path):
+            return self._decoders.submit(remote.local_path(path), size_bytes)
         future: Future[ClipFrames] = Future()
         self._threads.submit(self._fetch, path, size_bytes, future)
         return future
@@ -121,7 +113,7 @@ class FetchingDecoders:
     def _new_file(self, url: str) -> str:
         if self._folder is None:
             self._folder = self._new_folder()
-        stem, ending = os.path.splitext(os.path.basename(without_query(url)))
+        stem, ending = os.path.splitext(os.path.basename(remote.without_query(url)))
         handle, name = tempfile.mkstemp(ending, stem[:40] + "-", self._folder)
         os.close(handle)
         return name
@@ -155,16 +147,17 @@ class FetchingDecoders:
 
 def _copy(url: str, to: str) -> None:
     try:
-        fs, path = filesystem(url)
+        fs, path = remote.filesystem(url)
         fs.get_file(path, to)
     except FileNotFoundError as error:
         if not os.path.exists(to):  # our own file is gone, not the clip
             raise OSError(errno.ENOENT, "the scratch folder was removed", to) from None
-        reason = "missing" if is_absent(error) else "unreachable"
-        raise UnreadableClip(reason, without_secrets(url)) from None
+        reason = "missing" if remote.is_absent(error) else "unreachable"
+        raise UnreadableClip(reason, remote.without_secrets(url)) from None
     except Exception as error:  # each service raises its own kinds
-        cause = f"{type(error).__name__}: {cause_of(error, url)}"
-        raise UnreadableClip("unreachable", f"{without_secrets(url)}: {cause}"[:400]) from None
+        cause = f"{type(error).__name__}: {remote.cause_of(error, url)}"
+        detail = f"{remote.without_secrets(url)}: {cause}"
+        raise UnreadableClip("unreachable", detail[:400]) from None
 
 
 def _hand_on(inner: Future[ClipFrames], outer: Future[ClipFrames]) -> None:

@@ -12,14 +12,8 @@ import pandas as pd
 
 from pipeline.drawing import new_figure, save_figure
 from pipeline.errors import ConfigError
+from pipeline.heads import run_folder
 from pipeline.heads.measures import bootstrap_interval
-from pipeline.heads.run_folder import (
-    DONE,
-    read_config,
-    read_metrics,
-    read_predictions,
-    split_records,
-)
 from pipeline.heads.source import Array, group_names
 from pipeline.plain import json_digest, write_table
 
@@ -47,15 +41,11 @@ def leaderboards(runs: Path | str) -> list[Leaderboard]:
     sets: dict[str, list[dict[str, Any]]] = {}
     for folder in folders:
         sets.setdefault(test_set_key(folder), []).append(_line(folder))
-    boards = [
-        Leaderboard(
-            test_set=key,
-            table=pd.DataFrame(lines).sort_values(
-                "top1", ascending=False, kind="stable", ignore_index=True
-            ),
-        )
-        for key, lines in sets.items()
-    ]
+    boards = []
+    for key, lines in sets.items():
+        table = pd.DataFrame(lines)
+        table = table.sort_values("top1", ascending=False, kind="stable", ignore_index=True)
+        boards.append(Leaderboard(test_set=key, table=table))
     return sorted(boards, key=lambda board: -len(board.table))
 
 
@@ -66,7 +56,7 @@ def finished_runs(runs: Path) -> list[Path]:
     """
     runs_by_path: dict[Path, Path] = {}
     for folder in sorted(runs.glob("*"), key=lambda folder: (folder.is_symlink(), folder.name)):
-        if not folder.name.startswith(".") and (folder / DONE).exists():
+        if not folder.name.startswith(".") and (folder / run_folder.DONE).exists():
             runs_by_path.setdefault(folder.resolve(), folder)
     return sorted(runs_by_path.values())
 
@@ -75,7 +65,7 @@ def test_set_key(run: Path) -> str:
     """A hash of what a run was tested on: the spec, and each fold's test clips with their labels."""
     labels = _tested(run)["label"]
     tested = [[[name, labels.get(name, "")] for name in fold] for fold in _test_ids(run)]
-    return json_digest([read_config(run)["fingerprint"], *tested])
+    return json_digest([run_folder.read_config(run)["fingerprint"], *tested])
 
 
 def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -87,8 +77,8 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
     clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
     were not tested on the same clips.
     """
-    mine, theirs = ([read_config(run)["fingerprint"], *_test_ids(run)] for run in (first, second))
-    if mine != theirs:
+    specs = [run_folder.read_config(run)["fingerprint"] for run in (first, second)]
+    if specs[0] != specs[1] or _test_ids(first) != _test_ids(second):
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"
@@ -133,17 +123,17 @@ def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
 
 def _tested(run: Path) -> pd.DataFrame:
     """A run's predictions on its test clips, indexed by `video_id`."""
-    table = read_predictions(run / "predictions.csv", probabilities=False)
+    table = run_folder.read_predictions(run / "predictions.csv", probabilities=False)
     return table[table["part"] == "test"].set_index("video_id")
 
 
 def _test_ids(run: Path) -> list[list[str]]:
-    records = split_records(read_config(run))
+    records = run_folder.split_records(run_folder.read_config(run))
     return [sorted(map(str, record["test"]["video_ids"])) for record in records]
 
 
 def _line(folder: Path) -> dict[str, Any]:
-    metrics = read_metrics(folder)
+    metrics = run_folder.read_metrics(folder)
     test = metrics["test"]
     return {
         "run": folder.name,
@@ -158,7 +148,7 @@ def _line(folder: Path) -> dict[str, Any]:
         "train_seconds": metrics["seconds"],
         "inference_clips_per_second": metrics.get("inference_clips_per_second", np.nan),
         "split": metrics["split"],
-        "fingerprint": read_config(folder)["fingerprint"][:12],
+        "fingerprint": run_folder.read_config(folder)["fingerprint"][:12],
         "clips": test["clips"],
     }
 

@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.heads import measures
 from pipeline.heads.clips import Clips
 from pipeline.heads.fitting import Fitted, fit_split
 from pipeline.heads.holdout import kept_out
 from pipeline.heads.inference import predict_views
 from pipeline.heads.leakage import NEAR_IDENTICAL, SAME_GROUP, leakage_table
-from pipeline.heads.measures import (
-    Probabilities,
-    confusion,
-    interval_record,
-    majority_baseline,
-    measure,
-    per_class,
-    predicted_classes,
-)
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import class_probabilities, predictions_table
 from pipeline.heads.saved import head_digest
@@ -49,9 +41,9 @@ def write_class_tables(out: Path, predictions: pd.DataFrame, classes: Sequence[s
     names = list(classes)
     tested = predictions[predictions["part"] == "test"]
     probabilities, labels = class_probabilities(tested, names)
-    counts = confusion(probabilities, labels)
+    counts = measures.confusion(probabilities, labels)
     write_table(pd.DataFrame(counts, index=names, columns=names), out / "confusion.csv", index=True)
-    write_table(per_class(probabilities, labels, names), out / "classes.csv")
+    write_table(measures.per_class(probabilities, labels, names), out / "classes.csv")
     write_table(confident_mistakes(predictions), out / "mistakes.csv")
 
 
@@ -73,10 +65,10 @@ def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
     progress = fitted.progress
     figures: dict[str, Any] = {}
     for part, (at, probabilities) in fitted.parts.items():
-        figures[part] = measure(probabilities, clips.labels[at])
+        figures[part] = measures.measure(probabilities, clips.labels[at])
     test_at, probabilities = fitted.parts["test"]
-    hits = predicted_classes(probabilities) == clips.labels[test_at]
-    figures["test"] |= interval_record(hits, group_names(clips.table.iloc[test_at]))
+    hits = measures.predicted_classes(probabilities) == clips.labels[test_at]
+    figures["test"] |= measures.interval_record(hits, group_names(clips.table.iloc[test_at]))
     # Before the rest, because Ctrl-C here is recorded in `progress`.
     baseline = baselines(fitted)
     return {
@@ -116,16 +108,17 @@ def _further_figures(fitted: Fitted) -> dict[str, Any]:
     if clips.views:
         at, _ = fitted.parts["test"]
         average = predict_views(fitted.fit.model, clips, at)
-        figures["test_views"] = measure(average, clips.labels[at]) | {"views": 1 + len(clips.views)}
+        measured = measures.measure(average, clips.labels[at])
+        figures["test_views"] = measured | {"views": 1 + len(clips.views)}
     return figures
 
 
 def figures_of_test_set(
-    clips: Clips, name: str, part: tuple[Rows, Probabilities]
+    clips: Clips, name: str, part: tuple[Rows, measures.Probabilities]
 ) -> dict[str, Any]:
     """The figures on the clips of a named test set, with its name."""
     at, probabilities = part
-    return {"name": name, **measure(probabilities, clips.labels[at])}
+    return {"name": name, **measures.measure(probabilities, clips.labels[at])}
 
 
 def left_out(clips: Clips, used: Rows) -> dict[str, int]:
@@ -145,7 +138,7 @@ def baselines(fitted: Fitted) -> dict[str, Any]:
     clips, split, settings = fitted.fit.clips, fitted.fit.split, fitted.fit.settings
     train_at, test_at = clips.positions(split.train), clips.positions(split.test)
     figures: dict[str, Any] = {
-        "majority": majority_baseline(clips.labels[train_at], clips.labels[test_at]),
+        "majority": measures.majority_baseline(clips.labels[train_at], clips.labels[test_at]),
         "chance": 1 / len(clips.classes),
     }
     if settings.head == FRAME_AVERAGE:
@@ -169,4 +162,4 @@ def baselines(fitted: Fitted) -> dict[str, Any]:
 
 def _test_top1(fitted: Fitted) -> float:
     at, probabilities = fitted.parts["test"]
-    return float((predicted_classes(probabilities) == fitted.fit.clips.labels[at]).mean())
+    return float((measures.predicted_classes(probabilities) == fitted.fit.clips.labels[at]).mean())

@@ -11,29 +11,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.heads import evaluation, run_folder
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.epochs import Callbacks
-from pipeline.heads.evaluation import (
-    figures_of_test_set,
-    left_out,
-    run_metrics,
-    write_class_tables,
-)
 from pipeline.heads.fitting import Fitted, fit_split
 from pipeline.heads.leakage import leakage_table
 from pipeline.heads.measures import interval_record
 from pipeline.heads.plan import Plan
 from pipeline.heads.plots import draw_plots
-from pipeline.heads.run_folder import (
-    CHECKPOINT,
-    DONE,
-    predictions_table,
-    read_metrics,
-    read_predictions,
-    save_model,
-    write_history,
-)
 from pipeline.heads.saved import head_digest
 from pipeline.heads.source import group_names
 from pipeline.heads.splits import Split, rows_of_test_set
@@ -56,13 +42,15 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     for folder in folders:
         _require_own(folder, plan.identity.hash)
     for split, folder in zip(splits, folders, strict=True):
-        if not (folder / DONE).exists():
+        if not (folder / run_folder.DONE).exists():
             _train_fold(plan, split, folder, callbacks)
-    folds = [read_metrics(folder) for folder in folders]
+    folds = [run_folder.read_metrics(folder) for folder in folders]
     refitted = _refit(plan, folds, callbacks)
     metrics = _mean_metrics(clips, splits, folds)
     if config.test_set:
-        metrics["test_set"] = figures_of_test_set(clips, config.test_set, refitted.parts["test"])
+        metrics["test_set"] = evaluation.figures_of_test_set(
+            clips, config.test_set, refitted.parts["test"]
+        )
     predictions = _write(out, clips, folders, refitted)
     hits = (predictions["label"] == predictions["predicted"]).to_numpy()
     # The mean over folds weighs small folds like large ones, the interval does not: both are given.
@@ -71,14 +59,14 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
     metrics["digest"] = head_digest(refitted.fit.model, clips.classes)
     metrics["seconds"] = time.perf_counter() - started
-    write_json(out / DONE, metrics)
+    write_json(out / run_folder.DONE, metrics)
     draw_plots(out, refitted.fit.model)
     return metrics
 
 
 def _require_own(folder: Path, identity: str) -> None:
     """Raise `ConfigError` if a finished fold was not trained by the run of this identity."""
-    if not (folder / DONE).exists():
+    if not (folder / run_folder.DONE).exists():
         return
     other = f"{folder} is a fold of another run: start over with --overwrite"
     if read_json(folder / MARK, absent=other, damaged=other)["identity"] != identity:
@@ -89,7 +77,8 @@ def _train_fold(plan: Plan, split: Split, folder: Path, callbacks: Callbacks) ->
     clips = plan.clips
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MARK, {"identity": plan.identity.hash, "fold": split.fold})
-    checkpoint = Checkpoint(folder / CHECKPOINT, f"{plan.identity.hash} fold {split.fold}")
+    identity = f"{plan.identity.hash} fold {split.fold}"
+    checkpoint = Checkpoint(folder / run_folder.CHECKPOINT, identity)
     fitted = fit_split(clips, split, plan.settings, checkpoint=checkpoint, callbacks=callbacks)
     if fitted.progress.stopped:
         # Half a fold would distort the mean: its state is kept, to be resumed later.
@@ -98,21 +87,21 @@ def _train_fold(plan: Plan, split: Split, folder: Path, callbacks: Callbacks) ->
             f"stopped in fold {split.fold + 1} of {split.folds}: resume later",
             fitted.progress.stopped_by,
         )
-    save_model(fitted.fit.model, folder / "model.keras")
-    write_history(folder / "history.csv", fitted.progress.history)
-    table = predictions_table(clips, {"test": fitted.parts["test"]})
+    run_folder.save_model(fitted.fit.model, folder / "model.keras")
+    run_folder.write_history(folder / "history.csv", fitted.progress.history)
+    table = run_folder.predictions_table(clips, {"test": fitted.parts["test"]})
     table.insert(4, "fold", split.fold)
     write_table(table, folder / "predictions.csv")
     leaks = leakage_table(clips, split, fitted.fit.statistics)
     write_table(leaks, folder / "leakage.csv")
-    metrics = run_metrics(fitted, leaks)
+    metrics = evaluation.run_metrics(fitted, leaks)
     if fitted.progress.stopped:
         checkpoint.save()
         raise KeyboardInterrupt(
             f"stopped in the frame average of fold {split.fold + 1}: resume later",
             fitted.progress.stopped_by,
         )
-    write_json(folder / DONE, metrics)
+    write_json(folder / run_folder.DONE, metrics)
     checkpoint.remove()
 
 
@@ -165,20 +154,19 @@ def _mean_metrics(
         "stopped": False,
         "split": splits[0].how,
         "fingerprint": clips.fingerprint,
-        "left_out": left_out(clips, tested),
+        "left_out": evaluation.left_out(clips, tested),
         "leakage": sum(fold.get("leakage", 0) for fold in folds),
     }
 
 
 def _write(out: Path, clips: Clips, folders: Sequence[Path], refitted: Fitted) -> pd.DataFrame:
     """Write model and tables; returns the predictions over all folds."""
-    save_model(refitted.fit.model, out / "model.keras")
-    write_history(out / "history.csv", refitted.progress.history)
-    predictions = pd.concat(
-        [read_predictions(folder / "predictions.csv") for folder in folders], ignore_index=True
-    )
+    run_folder.save_model(refitted.fit.model, out / "model.keras")
+    run_folder.write_history(out / "history.csv", refitted.progress.history)
+    tables = [run_folder.read_predictions(folder / "predictions.csv") for folder in folders]
+    predictions = pd.concat(tables, ignore_index=True)
     write_table(predictions, out / "predictions.csv")
-    write_class_tables(out, predictions, clips.classes)
+    evaluation.write_class_tables(out, predictions, clips.classes)
     found = [folder for folder in folders if (folder / "leakage.csv").exists()]
     leaks = [read_table(folder / "leakage.csv").assign(fold=folder.name) for folder in found]
     if leaks:

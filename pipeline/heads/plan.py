@@ -11,20 +11,12 @@ import numpy as np
 
 from pipeline import engine
 from pipeline.errors import ConfigError
+from pipeline.heads import run_folder
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
-from pipeline.heads.run_folder import (
-    CHECKPOINT,
-    DONE,
-    FORMAT,
-    FORMAT_VERSION,
-    read_config,
-    recorded_splits,
-    split_record,
-)
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
 from pipeline.heads.zoo import head_kind
 
@@ -66,7 +58,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         splits, how = _splits(clips, config), ""
     else:
         clips = recorded.align(clips, f"the run {resumed}")
-        splits = tuple(recorded_splits(read_config(resumed)))
+        splits = tuple(run_folder.recorded_splits(run_folder.read_config(resumed)))
         how = resolve_way(clips.table, config.split)
     for split in splits:
         require_apart(clips, split)
@@ -150,8 +142,8 @@ def run_config(
     versions = {name: engine.version(name) for name in ("keras", "numpy", "pixels-once")}
     clips, splits = plan.clips, plan.splits
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": run_folder.FORMAT,
+        "format_version": run_folder.FORMAT_VERSION,
         "name": name,
         "identity": plan.identity.hash,
         "head": dict(plan.identity.head),
@@ -171,8 +163,10 @@ def run_config(
         else ClipChanges.between(before.clips, plan.identity.clips).to_dict(),
         "backend": engine.backend_name(),
         "software": versions | engine.software(),
-        "split": split_record(clips, splits[0]),
-        "folds": [split_record(clips, split) for split in splits] if len(splits) > 1 else [],
+        "split": run_folder.split_record(clips, splits[0]),
+        "folds": [run_folder.split_record(clips, split) for split in splits]
+        if len(splits) > 1
+        else [],
     }
 
 
@@ -191,5 +185,10 @@ def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
 
 def _has_state(folder: Path) -> bool:
     """Whether a run holds anything that a later one would reuse."""
-    states = (DONE, f"{CHECKPOINT}/*.json", f"folds/*/{DONE}", f"folds/*/{CHECKPOINT}/*.json")
+    states = (
+        run_folder.DONE,
+        f"{run_folder.CHECKPOINT}/*.json",
+        f"folds/*/{run_folder.DONE}",
+        f"folds/*/{run_folder.CHECKPOINT}/*.json",
+    )
     return any(path for state in states for path in folder.glob(state))

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import engine
 from pipeline.errors import ConfigError
+from pipeline.heads import run_folder
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
@@ -24,13 +25,6 @@ from pipeline.heads.folds import train_folds
 from pipeline.heads.identity import FILE, Identity
 from pipeline.heads.plan import Plan, plan_training, run_config
 from pipeline.heads.plots import draw_plots
-from pipeline.heads.run_folder import (
-    CHECKPOINT,
-    DONE,
-    save_model,
-    write_clips,
-    write_history,
-)
 from pipeline.heads.source import SequenceSource
 from pipeline.heads.splits import FOLDED, rows_of_test_set
 from pipeline.heads.work_folder import claim_folder
@@ -79,7 +73,7 @@ def train(
         plan.identity.save(work.path / FILE)
         write_json(work.path / "config.json", run_config(out.name, plan, first_stage or {}, before))
     tested = rows_of_test_set(plan.clips.table, plan.clips.holdouts, config.test_set)
-    write_clips(work.path, plan.clips, plan.splits, tested)
+    run_folder.write_clips(work.path, plan.clips, plan.splits, tested)
     train_plan = train_folds if plan.settings.split in FOLDED else _train_split
     try:
         metrics = train_plan(plan, work.path, Callbacks(on_epoch=on_epoch, stop=stop), started)
@@ -100,18 +94,18 @@ def _identity_of(folder: Path) -> Identity | None:
 
 
 def _train_split(plan: Plan, folder: Path, callbacks: Callbacks, started: float) -> dict[str, Any]:
-    checkpoint = Checkpoint(folder / CHECKPOINT, plan.identity.hash)
+    checkpoint = Checkpoint(folder / run_folder.CHECKPOINT, plan.identity.hash)
     fitted = fit_split(
         plan.clips, plan.splits[0], plan.settings, checkpoint=checkpoint, callbacks=callbacks
     )
     if fitted.progress.stopped:
         checkpoint.save()
     try:
-        save_model(fitted.fit.model, folder / "model.keras")
-        write_history(folder / "history.csv", fitted.progress.history)
+        run_folder.save_model(fitted.fit.model, folder / "model.keras")
+        run_folder.write_history(folder / "history.csv", fitted.progress.history)
         metrics = evaluate_run(folder, fitted)
         metrics["seconds"] = time.perf_counter() - started
-        write_json(folder / DONE, metrics)
+        write_json(folder / run_folder.DONE, metrics)
         draw_plots(folder, fitted.fit.model)
     except KeyboardInterrupt:
         # All epochs are done: the state of the last is worth more than what its budget saved.

@@ -8,15 +8,9 @@ import stat
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.features.catalog import remote
 from pipeline.features.catalog.folders import is_clip_name, list_folder, list_one
 from pipeline.features.catalog.manifest import MANIFEST_ENDINGS, list_manifest
-from pipeline.features.catalog.remote import (
-    is_remote,
-    list_remote_clip,
-    list_remote_folder,
-    local_path,
-    without_query,
-)
 from pipeline.features.catalog.table import CATALOG_COLUMNS, apply_ucf_splits, narrow
 from pipeline.features.files import NoAnswer, answered
 
@@ -38,18 +32,18 @@ def discover(videos: str, *, ucf_splits: str | None = None) -> pd.DataFrame:
     Raises `ConfigError`: no such path, no clips, a manifest that cannot be used.
     """
     path, is_folder = videos, False
-    if not is_remote(videos):
-        path = os.path.abspath(os.path.expanduser(local_path(videos)))
+    if not remote.is_remote(videos):
+        path = os.path.abspath(os.path.expanduser(remote.local_path(videos)))
         is_folder = stat.S_ISDIR(_state_of(path, videos).st_mode)
     if is_folder:
         catalog = list_folder(path)
     elif path.lower().endswith(MANIFEST_ENDINGS):
         catalog = list_manifest(path)
-    elif not is_remote(path):
+    elif not remote.is_remote(path):
         catalog = list_one(path)
     else:
-        one = is_clip_name(without_query(path).rsplit("/", 1)[-1])
-        catalog = list_remote_clip(path) if one else list_remote_folder(path)
+        one = is_clip_name(remote.without_query(path).rsplit("/", 1)[-1])
+        catalog = remote.list_remote_clip(path) if one else remote.list_remote_folder(path)
     if ucf_splits:
         catalog = apply_ucf_splits(catalog, ucf_splits)
     return catalog

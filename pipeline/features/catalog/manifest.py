@@ -14,16 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.remote import (
-    is_remote,
-    local_path,
-    refuse_credentials,
-    refuse_protocol,
-    service_error,
-    states_of,
-    without_query,
-    without_secrets,
-)
+from pipeline.features.catalog import remote
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, UNKNOWN, make_catalog, ucf_group
 from pipeline.features.files import NoAnswer, answered, read_start, stat_all
 
@@ -49,20 +40,20 @@ def list_manifest(manifest: str) -> pd.DataFrame:
         raise ConfigError(f"{manifest} has no column path or video_name: add one")
     if not given:
         raise ConfigError(f"{manifest} lists no clip: add a row for each")
-    refuse_credentials(manifest)
+    remote.refuse_credentials(manifest)
     given = [
-        os.path.normpath(p) if not is_remote(p) and ("./" in p or "//" in p) else p
-        for p in map(local_path, given)
+        os.path.normpath(p) if not remote.is_remote(p) and ("./" in p or "//" in p) else p
+        for p in map(remote.local_path, given)
     ]
     for row, path in enumerate(given):
         if not path:
             raise ConfigError(f"{manifest} has no path in row {row + 2}: fill it in")
-        if is_remote(path):
-            refuse_credentials(path)
-            refuse_protocol(path, f"{manifest}, row {row + 2},")
+        if remote.is_remote(path):
+            remote.refuse_credentials(path)
+            remote.refuse_protocol(path, f"{manifest}, row {row + 2},")
     folder = os.path.dirname(manifest)
     base = _base_of(folder, manifest, given)
-    paths = [p if p.startswith("/") or is_remote(p) else f"{base}/{p}" for p in given]
+    paths = [p if p.startswith("/") or remote.is_remote(p) else f"{base}/{p}" for p in given]
     ids = [_id_of(g, p, folder, base) for g, p in zip(given, paths, strict=True)]
     doubled = np.flatnonzero(pd.Series(ids, dtype=object).duplicated())
     if len(doubled):
@@ -129,7 +120,7 @@ def _read(manifest: str) -> pd.DataFrame:
 
 def _text(manifest: str) -> str:
     try:
-        if is_remote(manifest):
+        if remote.is_remote(manifest):
             import fsspec
 
             with fsspec.open(manifest, "rb") as file:
@@ -137,9 +128,9 @@ def _text(manifest: str) -> str:
         else:
             data = read_start(manifest, -1)
     except Exception as error:  # each service raises its own kinds
-        detail = getattr(error, "strerror", None) or without_secrets(str(error))
-        error_class = service_error(error) if is_remote(manifest) else ConfigError
-        raise error_class(f"{without_secrets(manifest)} cannot be read: {detail}") from None
+        detail = getattr(error, "strerror", None) or remote.without_secrets(str(error))
+        error_class = remote.service_error(error) if remote.is_remote(manifest) else ConfigError
+        raise error_class(f"{remote.without_secrets(manifest)} cannot be read: {detail}") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -159,8 +150,8 @@ def _one_of(table: pd.DataFrame, what: str, manifest: str) -> list[str] | None:
 def _base_of(folder: str, manifest: str, given: Sequence[str]) -> str:
     """The folder that relative paths start at."""
     beside = os.path.splitext(manifest)[0]
-    first = next((p for p in given if not p.startswith("/") and not is_remote(p)), None)
-    if is_remote(folder) or first is None:
+    first = next((p for p in given if not p.startswith("/") and not remote.is_remote(p)), None)
+    if remote.is_remote(folder) or first is None:
         return folder
     try:
         there = answered(folder, lambda: os.path.lexists(f"{folder}/{first}"))
@@ -171,8 +162,8 @@ def _base_of(folder: str, manifest: str, given: Sequence[str]) -> str:
 
 def _id_of(given: str, path: str, folder: str, base: str) -> str:
     """The path relative to the manifest's folder; as given where it lies outside of it."""
-    if is_remote(given):
-        return without_query(given)
+    if remote.is_remote(given):
+        return remote.without_query(given)
     if given.startswith("../") or (base == folder and not given.startswith("/")):
         return given
     inside = folder.rstrip("/") + "/"
@@ -194,10 +185,10 @@ def _sizes(
     sizes = _numbers(table, "size_bytes", manifest)
     times = _numbers(table, "mtime_ns", manifest)
     ask = np.flatnonzero((sizes < 0) | (times < 0)).tolist()
-    far = [row for row in ask if is_remote(paths[row])]
-    for row, state in zip(far, states_of([paths[row] for row in far]), strict=True):
+    far = [row for row in ask if remote.is_remote(paths[row])]
+    for row, state in zip(far, remote.states_of([paths[row] for row in far]), strict=True):
         sizes[row], times[row] = state
-    near = [row for row in ask if not is_remote(paths[row])]
+    near = [row for row in ask if not remote.is_remote(paths[row])]
     for row, file in zip(near, stat_all([paths[row] for row in near]), strict=True):
         if isinstance(file, os.stat_result):
             sizes[row], times[row] = file.st_size, file.st_mtime_ns

@@ -12,19 +12,9 @@ import av
 import av.error
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.decoding import pictures
 from pipeline.features.decoding.clock import Clock
 from pipeline.features.decoding.opening import open_video
-from pipeline.features.decoding.pictures import (
-    Converter,
-    Matrix,
-    Picture,
-    check_size,
-    display_matrix,
-    fit_picture,
-    spare,
-    swaps_sides,
-    turn_upright,
-)
 from pipeline.features.decoding.values import MAX_PIXELS, FramePlan
 from pipeline.features.sampling import ASSUMED_FPS
 
@@ -66,7 +56,7 @@ class Video:
         context = self.stream.codec_context
         self._max_pixels = max_pixels
         try:
-            check_size(context.width, context.height, max_pixels)
+            pictures.check_size(context.width, context.height, max_pixels)
         except UnreadableClip:
             self.container.close()
             raise
@@ -81,8 +71,8 @@ class Video:
         self._wrap = _WRAP_TICKS if name in _WRAPPING else 0
         self.clock = Clock(self.frame_s, self._wrap * self.tick_s)
         self._by_dts = name == _DECODE_TIMES_ONLY
-        self._converter = Converter()
-        self._matrix: Matrix | None = None
+        self._converter = pictures.Converter()
+        self._matrix: pictures.Matrix | None = None
         self._first_s = 0.0
         self._lasts = 0
 
@@ -147,7 +137,7 @@ class Video:
             yield frame
             frame.raw = None
 
-    def picture(self, frame: Frame, *, square_aspect: float = 0.0) -> Picture:
+    def picture(self, frame: Frame, *, square_aspect: float = 0.0) -> pictures.Picture:
         """(height, width, 3) uint8 RGB, upright, as stored (its pixels may not be square).
 
         square_aspect: where not 0, only the centre square of pixels with this aspect is wanted:
@@ -155,31 +145,33 @@ class Video:
         Raises `UnreadableClip` `too_large` where a clip's pictures grow beyond the limit.
         """
         raw = frame.raw
-        check_size(raw.width, raw.height, self._max_pixels)
+        pictures.check_size(raw.width, raw.height, self._max_pixels)
         margins = (0, 0)
         if square_aspect:
-            aspect = 1 / square_aspect if swaps_sides(self._matrix) else square_aspect
-            margins = spare(raw.width, raw.height, aspect)
-        return turn_upright(self._converter.convert(raw, margins), self._matrix)
+            aspect = 1 / square_aspect if pictures.swaps_sides(self._matrix) else square_aspect
+            margins = pictures.spare(raw.width, raw.height, aspect)
+        return pictures.turn_upright(self._converter.convert(raw, margins), self._matrix)
 
-    def fitted(self, frame: Frame, plan: FramePlan, out: Picture | None = None) -> Picture:
+    def fitted(
+        self, frame: Frame, plan: FramePlan, out: pictures.Picture | None = None
+    ) -> pictures.Picture:
         """A frame's picture fitted as the plan asks; see `fit_picture`."""
         aspect = self.pixel_aspect if plan.aspect == "display" else 1.0
         picture = self.picture(frame, square_aspect=aspect if plan.fit == "crop" else 0.0)
-        return fit_picture(picture, plan, aspect, out)
+        return pictures.fit_picture(picture, plan, aspect, out)
 
     def note_matrix(self, raw: Any) -> None:
         """Take the display matrix of a decoded frame, if it has one; it holds until the next.
 
         A container gives it to every frame, but a stream that has its own to keyframes alone.
         """
-        self._matrix = display_matrix(raw) or self._matrix
+        self._matrix = pictures.display_matrix(raw) or self._matrix
 
     def turn_size(self, raw: Any) -> None:
         """Take width, height and pixel aspect from a decoded frame, as it is upright."""
         aspect = _sane(self.stream.sample_aspect_ratio) or 1.0
         self.width, self.height, self.pixel_aspect = raw.width, raw.height, aspect
-        if swaps_sides(self._matrix):
+        if pictures.swaps_sides(self._matrix):
             self.width, self.height, self.pixel_aspect = raw.height, raw.width, 1 / aspect
 
     def close(self) -> None:
