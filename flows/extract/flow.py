@@ -61,24 +61,10 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
         require_batch(existing, settings)
     if settings.dry_run and listed is not None:
         return dry_run(settings, listed, existing, spec)
-
-    def require_room(clips: int) -> None:
-        _require_space(url, clips, spec)
-        if not settings.scheduler:  # the workers are on this machine: before they start
-            family_of(spec.backbone).require(settings.engine)
-
     try:
         if existing is None and listed is not None:
-            require_room(int(listed[1].sum()))
-            steps, shape, dtype = spec.sampling.steps, spec.shape, spec.dtype
-            store.create(
-                url,
-                layout=Layout(steps=steps, shape=shape, dtype=dtype, batch=settings.batch),
-                spec=spec.to_dict(),
-                fingerprint=spec.fingerprint,
-                software=software(),
-                lease=settings.lease,
-            )
+            _require_room(settings, spec, int(listed[1].sum()))
+            _create(settings, spec)
         wait_s = float("inf") if settings.if_busy == "wait" else 0.0
         writer = Writer.acquire(url, owner="features", lease=settings.lease, wait_s=wait_s)
     except StoreBusy as busy:
@@ -108,7 +94,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
             # Only where there is something to do: Dask's import takes a second.
             from flows.extract.passes import extract
 
-            require_room(len(prepared.rows))
+            _require_room(settings, spec, len(prepared.rows))
             try:
                 summary = extract(prepared, writer, stage, settings, page)
             except RunCancelled:
@@ -124,17 +110,31 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
     return summary
 
 
-def _require_space(url: str, clips: int, spec: Spec) -> None:
-    """Raise `store.StoreUnwritable` if the disk cannot hold so many. Object stores have no limit."""
-    if "://" in url and not url.startswith("file://"):
-        return
-    folder, free = free_space(Path(url.removeprefix("file://")).absolute())
-    needed = clips * spec.row_bytes
-    if needed > free:
-        raise store.StoreUnwritable(
-            f"{url} needs about {needed / 2**20:,.0f} MiB and {folder} has {free / 2**20:,.0f} MiB "
-            "free: free some space, or put STORE on another disk"
-        )
+def _create(settings: FeaturesSettings, spec: Spec) -> None:
+    steps, shape, dtype = spec.sampling.steps, spec.shape, spec.dtype
+    store.create(
+        settings.store,
+        layout=Layout(steps=steps, shape=shape, dtype=dtype, batch=settings.batch),
+        spec=spec.to_dict(),
+        fingerprint=spec.fingerprint,
+        software=software(),
+        lease=settings.lease,
+    )
+
+
+def _require_room(settings: FeaturesSettings, spec: Spec, clips: int) -> None:
+    """Raise `store.StoreUnwritable` if the disk cannot hold so many, `ConfigError` without an engine."""
+    url = settings.store
+    if "://" not in url or url.startswith("file://"):  # object stores have no limit
+        folder, free = free_space(Path(url.removeprefix("file://")).absolute())
+        needed = clips * spec.row_bytes
+        if needed > free:
+            raise store.StoreUnwritable(
+                f"{url} needs about {needed / 2**20:,.0f} MiB and {folder} has "
+                f"{free / 2**20:,.0f} MiB free: free some space, or put STORE on another disk"
+            )
+    if not settings.scheduler:  # the workers are on this machine: before they start
+        family_of(spec.backbone).require(settings.engine)
 
 
 def software() -> dict[str, str]:

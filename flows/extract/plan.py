@@ -69,14 +69,12 @@ def make_plan(
     asked only where the size is the same (or lost to damage) and the time is not.
     """
     wanted = np.ones(len(catalog), bool) if wanted is None else wanted
-    ids = pd.Index(table["video_id"])
-    row_at = ids.get_indexer(pd.Index(catalog["video_id"]))
+    row_at = pd.Index(table["video_id"]).get_indexer(pd.Index(catalog["video_id"]))
     known_positions = np.flatnonzero(row_at >= 0)
     known = row_at[known_positions]
     new = np.flatnonzero((row_at < 0) & wanted)
 
-    present = np.zeros(len(table), bool)
-    present[known] = True
+    present = np.isin(np.arange(len(table)), known)
     status = table["status"].to_numpy()
     reason = table["reason"].to_numpy().astype(str)
     was = status[known]

@@ -167,16 +167,15 @@ def _weights(wanted: str | None, backbone: str, *, demo: bool) -> tuple[str, Wei
     """The setting that leads to the weights, and the weights. wanted: None if there are none."""
     if wanted is None:
         return "", resolve_weights("", backbone)
-    if wanted:
-        weights = resolve_weights(wanted, backbone)
-        # A path is made absolute for the workers, whose current folder may be another.
-        return (str(weights.path) if weights.kind == "file" else wanted), weights
+    setting = wanted or "imagenet"
     try:
-        return "imagenet", resolve_weights("imagenet", backbone)
+        weights = resolve_weights(setting, backbone)
     except WeightsNotFound:
-        if not demo:
+        if wanted or not demo:
             raise
         return "random:0", resolve_weights("random:0", backbone)
+    # A path is made absolute for the workers, whose current folder may be another.
+    return (str(weights.path) if weights.kind == "file" else setting), weights
 
 
 def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
