@@ -7,6 +7,7 @@ imports none of them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -135,11 +136,8 @@ def backend_is_chosen() -> bool:
 
 def software() -> dict[str, str]:
     """Versions of Keras and the backend it runs on, without importing them."""
-    versions = {"keras": version("keras")}
-    for package in _PACKAGES.get(backend_name(), ()):
-        if installed := version(package):
-            versions[backend_name()] = installed
-            break
+    installed = filter(None, map(version, _PACKAGES.get(backend_name(), ())))
+    versions = {"keras": version("keras"), backend_name(): next(installed, "")}
     return {name: text for name, text in versions.items() if text}
 
 
@@ -200,12 +198,10 @@ def gpu_capability() -> float:
 @functools.cache
 def cpu_flags() -> frozenset[str]:
     """The CPU's features by their Linux names; empty where the system does not list them."""
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
                 return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
     return frozenset()
 
 
@@ -232,9 +228,8 @@ def auto_precision() -> Precision:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this error of a backend means that the device's memory is full."""
     message = f"{type(error).__name__}: {error}".lower()
-    return any(
-        words in message for words in ("resource_exhausted", "resourceexhausted", "out of memory")
-    )
+    signs = ("resource_exhausted", "resourceexhausted", "out of memory")
+    return any(words in message for words in signs)
 
 
 def device_name() -> str:
@@ -266,6 +261,7 @@ def compiled(
     shape: the whole input's, batch included. dtype: its type. The function takes and returns numpy
     arrays.
     """
+    require_backend()
     name = backend_name()
     if name == "tensorflow":
         return _compiled_tensorflow(model, shape, dtype)

@@ -90,17 +90,12 @@ def _packages() -> Iterator[Line]:
     opencv = [name for name in names if version(name)]
     if len(opencv) > 1:
         extra = " ".join(name for name in opencv if name != "opencv-python-headless")
-        yield Line(
-            "packages",
-            f"{' and '.join(opencv)} overwrite each other's cv2",
-            f"pip uninstall -y {extra} && pip install --force-reinstall opencv-python-headless",
-        )
+        found = f"{' and '.join(opencv)} overwrite each other's cv2"
+        remedy = f"pip uninstall -y {extra} && pip install --force-reinstall opencv-python-headless"
+        yield Line("packages", found, remedy)
     if version("tensorflow") and version("tensorflow-cpu"):
-        yield Line(
-            "packages",
-            "tensorflow and tensorflow-cpu overwrite each other",
-            "pip uninstall -y tensorflow-cpu tensorflow, then make venv",
-        )
+        found = "tensorflow and tensorflow-cpu overwrite each other"
+        yield Line("packages", found, "pip uninstall -y tensorflow-cpu tensorflow, then make venv")
     fastapi = tuple(int(part) for part in version("fastapi").split(".")[:2] if part.isdigit())
     if fastapi >= (0, 151) and version("prefect").startswith(("3.8.", "3.9.")):
         found = f"fastapi {version('fastapi')} breaks prefect {version('prefect')}"
@@ -115,12 +110,10 @@ def _packages() -> Iterator[Line]:
 def _cpu() -> Iterator[Line]:
     known = engine.cpu_flags()
     flags = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in known]
-    found = f"{engine.cores()} cores, {', '.join(flags) or 'no AVX'}"
+    found, remedy = f"{engine.cores()} cores, {', '.join(flags) or 'no AVX'}", ""
     if platform.machine() == "x86_64" and "avx2" not in flags and known:
         remedy = "this CPU is slow for a CNN: extract on another machine"
-        yield Line("cpu", found, remedy, "note")
-    else:
-        yield Line("cpu", found)
+    yield Line("cpu", found, remedy, "note" if remedy else "")
 
 
 def _engine() -> Iterator[Line]:

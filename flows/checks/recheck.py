@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.features.catalog import discover
 from pipeline.features.extraction import ClipResult, ClipSource
-from pipeline.features.files import sha256
+from pipeline.features.files import sha256_if_readable
 from pipeline.features.stage import FirstStage, stored_stage
 from pipeline.spec import Spec
 from store import Store
@@ -85,14 +85,10 @@ def _choose(
 
 
 def _unchanged(clip: Any, row: Any) -> bool:
-    if clip["size_bytes"] != row["size_bytes"]:
-        return False
-    if clip["mtime_ns"] == row["mtime_ns"]:
-        return True
-    try:
-        return bool(sha256(clip["path"]) == row["sha256"])
-    except OSError:
-        return False
+    same_size = bool(clip["size_bytes"] == row["size_bytes"])
+    if not same_size or clip["mtime_ns"] == row["mtime_ns"]:
+        return same_size
+    return bool(sha256_if_readable(clip["path"]) == row["sha256"] != "")
 
 
 def _compare(source: Store, rows: np.ndarray, results: list[ClipResult], skipped: int) -> Recheck:

@@ -41,14 +41,14 @@ def run(settings: Settings, *, json: bool) -> int:
 
     if not settings.clips and not settings.gone:
         raise ConfigError("nothing was named: pass --clips ID,… or --gone")
-    rows = chosen(store.open(settings.store).table(), settings)
+    table = store.open(settings.store).table()
+    rows = chosen(table, settings)
     if not settings.dry_run:
         with store.Writer.acquire(settings.store, owner="forget", lease=settings.lease) as writer:
             rows = chosen(writer.table, settings)  # as they are now that nobody else writes
             writer.forget(rows)
-            status = writer.column("status")[rows]
-    else:
-        status = store.open(settings.store).table()["status"].loc[rows].to_numpy()
+            table = writer.table
+    status = table["status"].loc[rows]
     pending = int((status != store.GONE).sum())
     if json:
         forgotten = 0 if settings.dry_run else len(rows)

@@ -46,7 +46,9 @@ class RunPage:
 
     def __exit__(self, *error: object) -> None:
         self._jobs.put(None)
-        with self._short_of_time():
+        client: Any = get_client(sync_client=True)
+        hurried = getattr(client, "hurried", contextlib.nullcontext)
+        with hurried(_AT_THE_END_S / 3):  # the jobs that are left retry no longer than we wait
             self._thread.join(timeout=_AT_THE_END_S)
         lost = self._lost.copy()  # the thread may still be at a job
         if self._thread.is_alive():
@@ -78,14 +80,6 @@ class RunPage:
                 job()
             except Exception as error:  # whatever it is, the work goes on without it
                 self._lost[what] = error
-
-    @contextlib.contextmanager
-    def _short_of_time(self) -> Any:
-        """The jobs that are left retry no longer than we wait for them."""
-        client: Any = get_client(sync_client=True)
-        hurried = getattr(client, "hurried", None)
-        with hurried(_AT_THE_END_S / 3) if hurried is not None else contextlib.nullcontext():
-            yield
 
 
 def _log(text: str) -> None:

@@ -40,12 +40,7 @@ class Extractor:
     """
 
     def __init__(
-        self,
-        spec: Spec,
-        backbone: Backbone,
-        pool: Decoders,
-        *,
-        ahead_bytes: int = 256 << 20,
+        self, spec: Spec, backbone: Backbone, pool: Decoders, *, ahead_bytes: int = 256 << 20
     ) -> None:
         frame_bytes = spec.size * spec.size * 3
         self._clip_bytes = spec.sampling.steps * frame_bytes

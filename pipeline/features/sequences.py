@@ -59,12 +59,7 @@ def empty_result(
     )
 
 
-def ready_result(
-    spec: Spec,
-    index: int,
-    read: ClipFrames,
-    features: NDArray[Any],
-) -> ClipResult:
+def ready_result(spec: Spec, index: int, read: ClipFrames, features: NDArray[Any]) -> ClipResult:
     """The sequence of a clip: `features` (steps, *shape), zero behind the clip's frames.
 
     It is a failure, `not_finite`, where a value is no finite number in the spec's dtype: float32

@@ -113,12 +113,7 @@ NEAR = 0.01
 """A part's share of the clips, or of a class, that is no farther off than this is as near."""
 
 
-def assign_groups(
-    groups: Array,
-    labels: Rows,
-    shares: Float64,
-    seed: int,
-) -> Rows:
+def assign_groups(groups: Array, labels: Rows, shares: Float64, seed: int) -> Rows:
     """The part (0 … len(shares) − 1) of every clip, so that every part gets its share of every class.
 
     Clips of one group share their part. This is a balanced partition problem, so it is solved the
@@ -192,12 +187,7 @@ def _fill_empty(parts: Rows, weighed: Float64, wanted: Rows) -> None:
                 parts[donors[np.argmin(weighed[donors].sum(axis=1))]] = part
 
 
-def _improve(
-    parts: Rows,
-    weighed: Float64,
-    target: Float64,
-    rng: np.random.Generator,
-) -> float:
+def _improve(parts: Rows, weighed: Float64, target: Float64, rng: np.random.Generator) -> float:
     """Move single groups while that lowers Σ (filled − target)²; returns the cost reached."""
     filled = np.zeros_like(target)
     np.add.at(filled, parts, weighed)

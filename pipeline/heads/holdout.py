@@ -39,9 +39,8 @@ class Holdout:
     def to_dict(self) -> dict[str, Any]:
         """The set as plain JSON values; `from_dict` reads it back."""
         parts = ("video_ids", "groups", "contents")
-        return {name: sorted(getattr(self, name)) for name in parts} | {
-            "whole_groups": self.whole_groups
-        }
+        sets = {name: sorted(getattr(self, name)) for name in parts}
+        return {**sets, "whole_groups": self.whole_groups}
 
     @classmethod
     def from_dict(cls, name: str, values: Mapping[str, Any]) -> Self:

@@ -18,11 +18,6 @@ class _Keras:
     _importing = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._module(), name)
-        setattr(self, name, value)
-        return value
-
-    def _module(self) -> Any:
         with self._importing:
             if "keras" not in sys.modules:
                 from pipeline.engine import quiet, require_backend
@@ -33,8 +28,9 @@ class _Keras:
                 with hushed(), without_extras():
                     import keras
             import keras
-
-            return keras
+        value = getattr(keras, name)
+        setattr(self, name, value)
+        return value
 
 
 if TYPE_CHECKING:

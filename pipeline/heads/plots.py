@@ -105,16 +105,16 @@ def plot_model(model: Any, path: Path) -> None:
     """The layers of a Keras model from top to bottom: name, kind, output shape, parameters."""
     levels = _levels(model)
     rows = max(levels.values()) + 1
-    places: dict[str, tuple[float, float]] = {}
-    widest = max(sum(level == row for level in levels.values()) for row in range(rows))
+    by_row = [[name for name, level in levels.items() if level == row] for row in range(rows)]
+    widest = max(map(len, by_row))
+    places = {
+        name: ((i - (len(names) - 1) / 2) * 3.6, -row * 0.85)
+        for row, names in enumerate(by_row)
+        for i, name in enumerate(names)
+    }
     figure = new_figure(3.6 * widest + 0.4, 0.85 * rows + 0.4)
     axis = figure.subplots()
     axis.set_axis_off()
-    for row in range(rows):
-        names = [name for name, level in levels.items() if level == row]
-        for i, name in enumerate(names):
-            x = (i - (len(names) - 1) / 2) * 3.6
-            places[name] = (x, -row * 0.85)
     for layer in model.layers:
         for parent in _parents(layer):
             if parent in places:
@@ -150,12 +150,8 @@ def _describe(layer: Any) -> str:
 
 
 def _parents(layer: Any) -> list[str]:
-    names: list[str] = []
-    for node in layer._inbound_nodes:
-        for parent in node.parent_nodes:
-            if parent.operation.name not in names:
-                names.append(parent.operation.name)
-    return names
+    parents = (parent for node in layer._inbound_nodes for parent in node.parent_nodes)
+    return list(dict.fromkeys(parent.operation.name for parent in parents))
 
 
 def _levels(model: Any) -> dict[str, int]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _GIF_WIDTH, _GIF_FRAMES, _GIF_FRAME_MS = 320, 150, 120
 _INK, _PAPER, _QUIET = (240, 240, 240), (24, 26, 30), (120, 125, 135)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Painter:
     """Draws the band below a picture of this width in pixels."""
 
@@ -38,7 +39,6 @@ class Painter:
     parts: Sequence[Segment]
     width: int
     top: int = 3
-    _strip: Picture | None = field(default=None)
 
     @property
     def height(self) -> int:
@@ -65,7 +65,7 @@ class Painter:
             text = f"{self.timeline.classes[index]}  {probabilities[index]:.0%}"
             ink = _INK if row == 0 else (200, 200, 205)
             draw.text((edge * 2, y + self._line * 0.02), text, fill=ink, font=font)
-        strip = self._segments()
+        strip = self._strip
         image.paste(Image.fromarray(strip), (0, self.height - len(strip)))
         x = time_s / max(self.timeline.duration_s, 1e-9) * self.width
         draw.line((x, self.height - len(strip) - 2, x, self.height), fill=_INK, width=2)
@@ -75,15 +75,15 @@ class Painter:
     def _line(self) -> int:
         return max(14, self.width // 24)
 
-    def _segments(self) -> Picture:
-        if self._strip is None:
-            strip = np.full((self._line * 3 // 4, self.width, 3), _QUIET, np.uint8)
-            scale = self.width / max(self.timeline.duration_s, 1e-9)
-            for part in self.parts:
-                left, right = round(part.start_s * scale), round(part.end_s * scale)
-                strip[:, left:right] = self._colour(self.timeline.classes.index(part.label), 0.8)
-            self._strip = strip
-        return self._strip
+    @cached_property
+    def _strip(self) -> Picture:
+        """The video's segments in their labels' colours."""
+        strip = np.full((self._line * 3 // 4, self.width, 3), _QUIET, np.uint8)
+        scale = self.width / max(self.timeline.duration_s, 1e-9)
+        for part in self.parts:
+            left, right = round(part.start_s * scale), round(part.end_s * scale)
+            strip[:, left:right] = self._colour(self.timeline.classes.index(part.label), 0.8)
+        return strip
 
     def _colour(self, index: int, value: float) -> tuple[int, int, int]:
         hue = (0.58 + index / max(len(self.timeline.classes), 1)) % 1

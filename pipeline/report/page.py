@@ -66,14 +66,10 @@ def render(contents: Contents) -> str:
         str(place): base64.b64encode(data).decode("ascii")
         for place, data in (feature_map.pictures.items() if feature_map else ())
     }
+    loader = jinja2.PackageLoader("pipeline.report")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    source = environment.loader
-    assert isinstance(source, jinja2.PackageLoader)
     table = contents.table
     values = {
         "contents": contents,
@@ -96,8 +92,8 @@ def render(contents: Contents) -> str:
         "runs": [_run(run, charts) for run in contents.runs],
         "hovers": _embedded(hovers),
         # These are ours or Plotly's, never a user's text.
-        "style": Markup(source.get_source(environment, "page.css")[0]),
-        "script": Markup(source.get_source(environment, "page.js")[0]),
+        "style": Markup(loader.get_source(environment, "page.css")[0]),
+        "script": Markup(loader.get_source(environment, "page.js")[0]),
         "plotly": Markup(plotly.offline.get_plotlyjs().replace("</script", "<\\/script")),
     }
     return environment.get_template("page.html").render(values | {"figures": charts.json()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import av
@@ -297,7 +298,7 @@ def test_a_picture_beyond_the_limit_is_too_large(tmp_path: Path) -> None:
 
 def test_a_plan_of_a_spec_refuses_what_it_does_not_know() -> None:
     assert FramePlan.of(Spec(fit="pad")).fit == "pad"
-    assert FramePlan.from_dict(FramePlan().to_dict()) == FramePlan()
+    assert FramePlan.from_dict(asdict(FramePlan())) == FramePlan()
     with pytest.raises(ConfigError, match="'lanczos' is not known"):
         FramePlan.of(Spec(interpolation="lanczos"))
 

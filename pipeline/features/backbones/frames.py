@@ -22,11 +22,7 @@ class FramesBackbone(Backbone):
 FAMILY = Family(
     kinds={
         "frames": BackboneKind(
-            name="frames",
-            size=64,
-            shape=(64, 64, 3),
-            dtype="uint8",
-            needs_weights=False,
+            name="frames", size=64, shape=(64, 64, 3), dtype="uint8", needs_weights=False
         )
     },
     find_weights=lambda kind, setting, download: NO_WEIGHTS,

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,7 @@ class ChildProcess:
     """One decoder process. Used by one thread, except `kill`."""
 
     def __init__(
-        self,
-        plan: FramePlan,
-        slots: FrameSlots,
-        *,
-        number: int,
-        limits: Limits,
-        previews: bool,
+        self, plan: FramePlan, slots: FrameSlots, *, number: int, limits: Limits, previews: bool
     ) -> None:
         self._slots, self._number, self._limits = slots, number, limits
         self._log_fd = anonymous_file("pixels-once-decoder-log")
@@ -77,7 +71,7 @@ class ChildProcess:
         self._unread = b""
         self._ended = False
         settings = {
-            "plan": plan.to_dict(),
+            "plan": asdict(plan),
             "process": number,
             "frames_fd": slots.fd,
             "lifeline_fd": lifeline_fd,

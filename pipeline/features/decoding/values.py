@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -54,13 +54,9 @@ class FramePlan:
         """(steps, size, size, 3): room for the frames of any clip."""
         return (self.sampling.steps, self.size, self.size, 3)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` reads them back."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
+        """The plan of the values that `dataclasses.asdict` gives."""
         return cls(**{**values, "sampling": Sampling(**values["sampling"])})
 
 
