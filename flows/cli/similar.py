@@ -137,9 +137,7 @@ def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes,
         notice(note)
     size = Path(settings.video).stat().st_size
     with first_stage:
-        result = first_stage.extractor.extract([ClipSource(path=settings.video, size_bytes=size)])[
-            0
-        ]
+        (result,) = first_stage.extractor.extract([ClipSource(settings.video, size)])
     if result.features is None:
         raise ConfigError(
             f"{settings.video} cannot be read ({result.reason}{': ' * bool(result.detail)}"
