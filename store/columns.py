@@ -101,9 +101,8 @@ def frame(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> pd.Da
     data: dict[str, Any] = {}
     for name, values in columns.items():
         some = values if len(values) == len(rows) else values[rows]
-        data[name] = pd.Series(
-            some, index=rows, dtype="str" if FILLS[name][0] == "string" else None
-        )
+        kind = "str" if FILLS[name][0] == "string" else None
+        data[name] = pd.Series(some, index=rows, dtype=kind)
     status = np.asarray(data["status"])
     data["status"] = pd.Series(status.astype(np.int8), index=rows)
     # Signed before -1 goes in: NumPy 2.5 no longer takes it beside unsigned numbers.

@@ -120,9 +120,8 @@ def _upload_alone(place: Place, layout: Layout, attributes: dict[str, Any]) -> N
                 _upload(place, layout, attributes)
                 return
         finally:
-            with suppress(
-                Exception
-            ):  # a lease that stays blocks other hosts for a minute, no longer
+            # A lease that stays blocks other hosts for a minute, no longer.
+            with suppress(Exception):
                 held.release(held.holder.batches)
     _check_same(place, layout, attributes["fingerprint"])
 

@@ -52,13 +52,8 @@ def run(settings: Settings, *, json: bool) -> int:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"dir is {folder}, which is a file: name a folder")
     with progress_bar(f"fetching {settings.name}", "bytes") as progress:
-        got = fetch(
-            DATA_SETS[settings.name],
-            folder,
-            site=settings.site,
-            keep=settings.keep,
-            on_progress=progress,
-        )
+        data = DATA_SETS[settings.name]
+        got = fetch(data, folder, site=settings.site, keep=settings.keep, on_progress=progress)
     if json:
         print_json({"name": settings.name, **asdict(got), "ucf_splits": got.ucf_splits or ""})
         return 0

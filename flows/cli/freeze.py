@@ -105,11 +105,8 @@ def _list(settings: Settings, clips: Clips, raw: dict[str, Any], *, json: bool) 
         print_json({"store": settings.store, "test_sets": lines})
         return
     names = ("name", "clips", "usable", "groups", "kept_out", "made_at")
-    print_table(
-        f"test sets of {settings.store}",
-        names,
-        [tuple(line[name] for name in names) for line in lines],
-    )
+    rows = [tuple(line[name] for name in names) for line in lines]
+    print_table(f"test sets of {settings.store}", names, rows)
 
 
 def _line(holdout: Holdout, clips: Clips) -> dict[str, Any]:

@@ -46,10 +46,8 @@ def run(settings: Settings, *, json: bool) -> int:
         notice("it was running already")
         return 0
     notice("starting the Prefect server …")
-    with prefect_ui(host=settings.host, port=settings.port, database=settings.database) as (
-        address,
-        pid,
-    ):
+    ui = prefect_ui(host=settings.host, port=settings.port, database=settings.database)
+    with ui as (address, pid):
         _say(address, json=json, pid=pid)
         quiet_prefect()
         from prefect.client.orchestration import SyncPrefectClient

@@ -91,11 +91,8 @@ def _facts(
 
 def _print(settings: Settings, report: store.Report, again: Any | None, repaired: int) -> None:
     if len(report.damaged):
-        print_table(
-            "damaged rows",
-            ("row", "clip", "what"),
-            report.damaged[["row", "video_id", "what"]].itertuples(index=False),
-        )
+        damaged = report.damaged[["row", "video_id", "what"]].itertuples(index=False)
+        print_table("damaged rows", ("row", "clip", "what"), damaged)
     for name in report.columns:
         print(f"the column {name} is damaged")
     for problem in report.problems:

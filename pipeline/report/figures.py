@@ -31,11 +31,9 @@ def class_chart(table: pd.DataFrame) -> go.Figure:
     counts = named.groupby(["label", "split"], observed=True).size().unstack(fill_value=0)
     classes = len(counts)
     counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index].tail(MOST_CLASSES)
-    unit = (
-        "clips"
-        if classes == len(counts)
-        else f"clips, of the {len(counts)} largest of {classes} classes"
-    )
+    unit = "clips"
+    if classes > len(counts):
+        unit += f", of the {len(counts)} largest of {classes} classes"
     figure = go.Figure()
     for number, split in enumerate(counts.columns):
         figure.add_bar(
