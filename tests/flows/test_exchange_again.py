@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import store
-import store.writer
+import store.columns
 from flows.cli.export import STORE_FORMATS
 from flows.cli.main import main
 from flows.exchange import exporting
@@ -46,7 +46,7 @@ def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch, action: Any) -> bool
 
     with monkeypatch.context() as patch:
         for owner, names in (
-            (store.writer, ("commit_columns", "commit_steps", "commit_growth")),
+            (store.columns, ("commit_columns", "commit_steps", "commit_growth")),
             (store, ("write_batch",)),
             (store.Writer, ("set_attributes",)),
         ):

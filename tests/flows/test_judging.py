@@ -44,7 +44,9 @@ def test_a_head_that_cannot_be_compared_is_held_against_its_baselines(
     )
     metrics = train(loaded.clips, head, runs / "new")
     settings = RefreshSettings(store=url, videos="x", runs=str(runs), threshold=-0.01)
-    result = _judge(settings, loaded, holdout, runs, Made(folder=runs / "new", metrics=metrics))
+    result = _judge(
+        settings, loaded.clips, holdout, runs, Made(folder=runs / "new", metrics=metrics)
+    )
     assert result.outcome == outcome, result.why
     assert "so it cannot be held against" in result.why
     assert result.accepted_top1 is None

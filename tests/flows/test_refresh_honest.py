@@ -187,7 +187,7 @@ import flows.train.refresh as refresh
 from flows.cli.main import main
 from flows.extract.summary import Summary
 refresh.features = lambda settings: Summary(store="s.zarr", outcome="done", clips=1)
-refresh.print_epoch = lambda report: os.kill(os.getpid(), signal.SIGTERM)
+refresh.shared.print_epoch = lambda report: os.kill(os.getpid(), signal.SIGTERM)
 sys.exit(main(["refresh", "--config", "refresh.toml", "--store", "s.zarr", "--json"]))
 """
     stopped = finish(start_code(code, cwd=tmp_path))

@@ -49,8 +49,8 @@ if where == "resize":
 elif where == "write":
     zarr.Array.__setitem__ = dies_at(zarr.Array.__setitem__)
 elif where == "status":
-    commit = store.writer.commit_columns
-    store.writer.commit_columns = lambda *a: (dies_at(commit) if a[-1] == ("status",) else commit)(*a)
+    columns, commit = store.columns, store.columns.commit_columns
+    columns.commit_columns = lambda *a: (dies_at(commit) if a[-1] == ("status",) else commit)(*a)
 
 run(url)
 """
