@@ -65,6 +65,14 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         f"{metrics['seconds']:.0f} s at {metrics['clips_per_second']:,.0f} clips/s; plots and "
         f"predictions in {folder}/"
     )
+    if chosen := metrics.get("chosen"):
+        tried = " · ".join(f"{each['head']} {each['top1']:.3f}" for each in chosen["tried"])
+        print(
+            f"head chosen: {chosen['head']}, by top-1 on {chosen['clips']} training clips in "
+            f"{chosen['folds']} inner folds ({tried})"
+        )
+    for sentence in metrics.get("advice", []):
+        print(sentence)
     suggest("predict", "--run", folder, "--video", "CLIP")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flows.settings.features import FeaturesSettings
 from flows.settings.resolve import LARGEST_SEED, MOST_PROCESSES, from_table, setting, table_setting
 from pipeline.errors import ConfigError
-from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS
+from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS, STOPPINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,24 @@ class TrainingSettings:
     step_jitter: int = setting(
         DEFAULTS.step_jitter, "how many steps a step may be swapped for a neighbour in training"
     )
+    warmup: float = setting(
+        DEFAULTS.warmup, "share of the epochs in which the learning rate rises to lr", most=1
+    )
+    weight_decay: float = setting(
+        DEFAULTS.weight_decay, "decoupled weight decay of all kernels (AdamW)", most=1
+    )
+    weight_averaging: float = setting(
+        DEFAULTS.weight_averaging,
+        "share that a running average of the weights keeps at every step; the average is what is "
+        "validated and kept (0: no average)",
+        most=1,
+    )
+    stopping: str = setting(
+        DEFAULTS.stopping,
+        "what decides the number of epochs: the best validation loss, all of them (fixed), inner folds "
+        "of the training clips, or auto: fixed with fewer than 50 validation clips, else validation",
+        choices=STOPPINGS,
+    )
     precision: str = setting(DEFAULTS.precision, "precision of the training", choices=PRECISIONS)
     tensorboard: bool = setting(
         False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"
@@ -85,7 +103,11 @@ class TrainingSettings:
 class TrainSettings(TrainingSettings):
     """Trains a head from a store: model, metrics, plots and settings, in RUNS/NAME/."""
 
-    head: str = setting("lstm", "which head: `pixels-once heads` lists them", metavar="NAME")
+    head: str = setting(
+        "lstm",
+        "which head: `pixels-once heads` lists them; auto: the best of a few by inner folds",
+        metavar="NAME",
+    )
     preset: str = setting(
         "", "a named set of the head's options, e.g. article_code for lstm", metavar="NAME"
     )

@@ -14,6 +14,7 @@ from flows.settings.training import TrainSettings
 from flows.train import shared
 from pipeline import engine
 from pipeline.errors import ConfigError
+from pipeline.heads.choosing import chosen_head
 from pipeline.heads.plan import require_same_run
 from pipeline.heads.repeats import Repeats, repeats_among
 from pipeline.heads.run_folder import read_metrics
@@ -41,7 +42,9 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
         shared.print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
         for each in todo:
             if each.name in done:
-                require_same_run(_folder(each), loaded.clips, shared.train_config(each))
+                folder = _folder(each)
+                config = chosen_head(loaded.clips, shared.train_config(each), folder).config
+                require_same_run(folder, loaded.clips, config)
         made: list[shared.Made] = []
         with _counting(made, len(todo)):
             for each in todo:

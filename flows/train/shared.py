@@ -199,7 +199,7 @@ def widths(head: str, units: str) -> dict[str, Any]:
     """A head's options for these widths: `16,8` is `units` and `second_units` where it has both."""
     if not units:
         return {}
-    if head not in HEADS:
+    if head not in HEADS:  # auto, which takes no options and says so, or a misspelt name
         return {"units": units}
     known = HEADS[head].options()
     if "units" not in known:

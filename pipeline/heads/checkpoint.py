@@ -48,7 +48,9 @@ class Checkpoint:
         # Copies: training changes the variables further.
         arrays = {f"variable_{i}": np.array(np.asarray(v)) for i, v in enumerate(_variables(model))}
         arrays |= {f"best_{i}": w for i, w in enumerate(progress.best_weights)}
-        values = {name: getattr(progress, name) for name in ("best_loss", "best_epoch", "lr")}
+        values = {
+            name: getattr(progress, name) for name in ("best_loss", "best_epoch", "lr", "choice")
+        }
         history = [dataclasses.asdict(report) for report in progress.history]
         self._held = arrays, {"history": history, **values}
         if time.monotonic() >= self._next:
@@ -98,6 +100,7 @@ class Checkpoint:
             best_epoch=values["best_epoch"],
             best_weights=best,
             lr=values["lr"],
+            choice=values.get("choice", {}),
         )
 
     def remove(self) -> None:

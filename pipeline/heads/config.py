@@ -13,7 +13,13 @@ from pipeline.errors import ConfigError
 
 SPLITS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 SCHEDULES = ("constant", "cosine", "plateau")
+STOPPINGS = ("validation", "fixed", "inner", "auto")
 PRECISIONS = ("auto", "float32", "bfloat16")
+FEW = 50
+"""With fewer validation clips the epoch of the lowest validation loss is mostly chance."""
+LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping")
+"""Settings that runs of older versions did not have."""
+SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of the clips for training, validation and test."""
 
@@ -24,6 +30,13 @@ class TrainConfig:
 
     options: the head's own (`units`, `dropout`, `preset`, …)
     patience: epochs without a better validation loss that end the training
+    warmup: share of the epochs in which the rate rises to `lr`
+    weight_decay: what every step takes off the weights (not biases) per unit of rate, as AdamW
+    weight_averaging: share that a running average of the weights keeps at each step (0: none); the
+        average is what is validated and kept
+    stopping: what decides the number of epochs: `validation` (the best by its loss), `fixed` (all
+        `epochs`), `inner` (the best by the mean loss of inner folds of the training clips); `auto` is
+        `validation`, or `fixed` with fewer than `FEW` validation clips
     train_batch: clips per training step
     test_set: a test set of the store (`pipeline.heads.holdout`) to test on; without it the test is cut
         by `split` too
@@ -50,12 +63,17 @@ class TrainConfig:
     step_jitter: int = 0
     precision: str = "auto"
     baselines: bool = True
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    weight_averaging: float = 0.0
+    stopping: str = "validation"
 
     def __post_init__(self) -> None:
         for name, known in (
             ("split", SPLITS),
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
+            ("stopping", STOPPINGS),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -67,18 +85,19 @@ class TrainConfig:
         for name in ("train_batch", "lr", "step_jitter", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("label_smoothing", "feature_dropout"):
+        for name in SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a share from 0 up to 1")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON values; `test_set` only if one is named.
+    def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
+        """The settings as plain JSON values; those of `LATER` only where they are not the default.
 
-        (So that a run without one has the identity that it had before there were test sets.)
+        (So that a run has the identity that it had before there were such settings.) whole: all
         """
         values = asdict(self)
-        if not self.test_set:
-            del values["test_set"]
+        for name in LATER:
+            if not whole and values[name] == type(self).__dataclass_fields__[name].default:
+                del values[name]
         return {**values, "options": dict(self.options), "fractions": list(self.fractions)}
 
 

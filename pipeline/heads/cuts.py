@@ -44,6 +44,18 @@ def inner_validation(training: pd.DataFrame, share: float, seed: int) -> Rows:
     return stratified(training, (1 - share, share), seed)
 
 
+def inner_folds(training: pd.DataFrame, folds: int, seed: int) -> Rows:
+    """The inner fold (from 0) that leaves each clip out, by whole groups if there are enough.
+
+    All 0, which is no fold, where there are fewer than two clips for each.
+    """
+    groups = len(set(group_names(training)))
+    shares = [1 / folds] * folds
+    if len(training) < 2 * folds:
+        return np.zeros(len(training), dtype=np.int64)
+    return (by_groups if groups >= 2 * folds else stratified)(training, shares, seed)
+
+
 def given_parts(clips: pd.DataFrame) -> list[str]:
     """The part that the `split` column gives each clip: train, validation, test, or "".
 

@@ -6,19 +6,21 @@ best weights whatever happens, and resume exactly; `fit` offers these one at a t
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pipeline.heads.augmentation import drop_features, jitter_steps
 from pipeline.heads.clips import Batch, Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.inference import predict_probabilities
-from pipeline.heads.measures import cross_entropy, predicted_classes
-from pipeline.heads.source import Array, Float32, Mask, Rows
+from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
+from pipeline.heads.source import Array, Float32, Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics
 
@@ -68,6 +70,8 @@ class Progress:
 
     best_weights: the model's weights after `best_epoch`
     stopped_by: the signal that stopped it (SIGINT, SIGTERM); empty if none did
+    choice: of a head that is solved for, what was chosen by inner folds, with the figures
+    validation: predictions of the validation clips, if they are not those of the final weights
     """
 
     history: list[EpochReport] = field(default_factory=list)
@@ -77,6 +81,8 @@ class Progress:
     stopped: bool = False
     stopped_by: str = ""
     lr: float = 0.0
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    validation: Probabilities | None = None
 
     def stop(self, interrupt: KeyboardInterrupt) -> None:
         """Record that the training was stopped, and by which signal."""
@@ -130,8 +136,9 @@ def fit_head(
     settings, split = fit.settings, fit.split
     train, validation = fit.clips.positions(split.train), fit.clips.positions(split.validation)
     epochs = fit.last_epoch or settings.epochs
+    judging = bool(len(validation)) and settings.stopping == "validation"
     try:
-        while progress.epoch < epochs and not _patience_over(progress, settings, validation):
+        while progress.epoch < epochs and not (judging and _patience_over(progress, settings)):
             epoch, started = progress.epoch, time.perf_counter()
             rate = _learning_rate(settings, progress)
             fit.model.optimizer.learning_rate = rate
@@ -140,10 +147,13 @@ def fit_head(
             if callbacks.stopping:
                 progress.stopped = True
                 break
-            loss, top1 = _validate(fit, validation)
-            if (judged := loss if len(validation) else -float(epoch)) < progress.best_loss:
-                progress.best_loss, progress.best_epoch = judged, epoch + 1
-                progress.best_weights = fit.model.get_weights()
+            with _averaged(fit):
+                loss, top1 = _validate(fit, validation)
+                finite = np.isfinite(logs["loss"])
+                judged = loss if judging else -float(epoch) if finite else float("nan")
+                if judged < progress.best_loss:
+                    progress.best_loss, progress.best_epoch = judged, epoch + 1
+                    progress.best_weights = fit.model.get_weights()
             report = EpochReport(
                 epoch=epoch + 1,
                 epochs=epochs,
@@ -169,12 +179,26 @@ def fit_head(
             fit.model.set_weights(progress.best_weights)
 
 
+@contextlib.contextmanager
+def _averaged(fit: Fit) -> Iterator[None]:
+    """Within it the model has the running average of its weights, if there is one."""
+    if not fit.settings.weight_averaging:
+        yield
+        return
+    weights = fit.model.get_weights()
+    fit.model.optimizer.finalize_variable_values(fit.model.trainable_variables)
+    try:
+        yield
+    finally:
+        fit.model.set_weights(weights)
+
+
 def _train_epoch(
     fit: Fit, train: Rows, epoch: int, callbacks: Callbacks
 ) -> tuple[dict[str, float], int]:
     """(mean loss and top1, clips seen) of one epoch over the training clips."""
     clips = fit.clips
-    weights = _class_weights(clips.labels[train], len(clips.classes))
+    weights = class_weights(clips.labels[train], len(clips.classes))
     sums, seen = {"loss": 0.0, "top1": 0.0}, 0
     one_hot = np.eye(len(clips.classes), dtype=np.float32)
     for features, mask, at in _training_batches(fit, train, epoch):
@@ -206,7 +230,7 @@ def _training_batches(fit: Fit, train: Rows, epoch: int) -> Iterator[Batch]:
         yield features, mask, at
 
 
-def _class_weights(labels: Rows, classes: int) -> Float32:
+def class_weights(labels: Rows, classes: int) -> Float32:
     """(classes,) weights n / (classes present · n of class), mean 1 over the clips."""
     counts = np.bincount(labels, minlength=classes)
     present = np.count_nonzero(counts)
@@ -224,12 +248,17 @@ def _validate(fit: Fit, positions: Rows) -> tuple[float, float]:
     return cross_entropy(probabilities, labels), float(hits.mean())
 
 
-def _patience_over(progress: Progress, settings: TrainConfig, validation: Rows) -> bool:
-    return bool(len(validation)) and progress.epoch - progress.best_epoch >= settings.patience
+def _patience_over(progress: Progress, settings: TrainConfig) -> bool:
+    return progress.epoch - progress.best_epoch >= settings.patience
 
 
 def _learning_rate(settings: TrainConfig, progress: Progress) -> float:
     """The rate of the next epoch by the schedule; `plateau` keeps its own in `progress.lr`."""
+    warmed = (progress.epoch + 1) / (settings.warmup * settings.epochs + 1)
+    return min(warmed, 1.0) * _scheduled(settings, progress)
+
+
+def _scheduled(settings: TrainConfig, progress: Progress) -> float:
     lr = settings.lr
     if settings.schedule == "cosine":
         share = progress.epoch / settings.epochs
@@ -240,36 +269,3 @@ def _learning_rate(settings: TrainConfig, progress: Progress) -> float:
             progress.lr = max(progress.lr / 2, lr / 100)
         return progress.lr or lr
     return lr
-
-
-def jitter_steps(features: Array, mask: Mask, reach: int, rng: np.random.Generator) -> Array:
-    """Every real step replaced by one at most `reach` steps away; the order of time is kept.
-
-    Each step i of a clip with n real steps becomes sorted(clip(i + U{−reach…reach}, 0, n − 1))[i].
-    `features` (n, steps, *shape); padding and mask are unchanged.
-    """
-    clips, steps = mask.shape
-    lengths = mask.sum(axis=1, keepdims=True)
-    places = np.arange(steps)[None, :]
-    moved = places + rng.integers(-reach, reach + 1, size=(clips, steps))
-    moved = np.clip(moved, 0, np.maximum(lengths - 1, 0))
-    moved = np.where(mask, np.sort(np.where(mask, moved, steps), axis=1), places)
-    picked: Array = features[np.arange(clips)[:, None], moved]
-    return picked
-
-
-def drop_features(
-    features: Array,
-    share: float,
-    fill: Float32,
-    rng: np.random.Generator,
-) -> Array:
-    """Each clip with this share of its channels, chosen at random, set to `fill` at all steps.
-
-    `features` (n, steps, *shape), `fill` (channels,): the training mean, which a head sees as 0.
-    Channels are what is normalised apart: of landmarks every coordinate of each, of pixels the colours.
-    """
-    clips, steps, channels = *features.shape[:2], len(fill)
-    flat = features.reshape(clips, steps, -1, channels)
-    dropped = rng.random((clips, 1, 1, channels)) < share
-    return np.where(dropped, fill.astype(features.dtype), flat).reshape(features.shape)

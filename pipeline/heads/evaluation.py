@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.heads import measures
+from pipeline.heads.advice import advice
 from pipeline.heads.clips import Clips
 from pipeline.heads.fitting import Fitted, fit_split
 from pipeline.heads.holdout import kept_out
@@ -19,6 +20,7 @@ from pipeline.heads.leakage import NEAR_IDENTICAL, SAME_GROUP, leakage_table
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import class_probabilities, predictions_table
 from pipeline.heads.saved import head_digest
+from pipeline.heads.solving import choice_of
 from pipeline.heads.source import Rows, group_names
 from pipeline.plain import write_table
 
@@ -91,6 +93,8 @@ def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
         "inference_clips_per_second": fitted.inference_clips_per_second,
         "leakage": int((leaks["why"] == NEAR_IDENTICAL).sum()),
         "straddling": int((leaks["why"] == SAME_GROUP).sum()),
+        **choice_of(progress),
+        **advice(fitted),
         **_further_figures(fitted),
     }
 

@@ -57,6 +57,11 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     metrics["test"] |= interval_record(hits, group_names(predictions))
     metrics["test"]["top1_pooled"] = float(hits.mean())
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
+    if refitted.progress.choice:
+        metrics["choice"] = {
+            "folds": [fold["choice"] for fold in folds],
+            "all": refitted.progress.choice,
+        }
     metrics["digest"] = head_digest(refitted.fit.model, clips.classes)
     metrics["seconds"] = time.perf_counter() - started
     write_json(out / run_folder.DONE, metrics)
@@ -156,6 +161,7 @@ def _mean_metrics(
         "fingerprint": clips.fingerprint,
         "left_out": evaluation.left_out(clips, tested),
         "leakage": sum(fold.get("leakage", 0) for fold in folds),
+        **({"advice": first["advice"]} if first.get("advice") else {}),
     }
 
 

@@ -147,9 +147,9 @@ class Identity:
         if self.head["name"] != now.head["name"]:
             differences.append(f"head {self.head['name']}, now {now.head['name']}")
         else:
-            options = head_kind(self.head["name"]).options()
-            differences += _changed_values(self.head["config"], now.head["config"], options)
-        differences += _changed_values(self.settings, now.settings, DEFAULTS.to_dict())
+            unrecorded = head_kind(self.head["name"]).unrecorded()
+            differences += _changed_values(self.head["config"], now.head["config"], unrecorded)
+        differences += _changed_values(self.settings, now.settings, DEFAULTS.to_dict(whole=True))
         differences += ClipChanges.between(self.clips, now.clips).phrases()
         if not differences and self.classes != now.classes:
             differences.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")
@@ -243,10 +243,10 @@ def _features(
 def _changed_values(
     before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """`defaults`: of settings that an earlier version did not have, and so did not record."""
-    old = {name: (defaults or {}).get(name) for name in now} | dict(before)
-    changed = {name: now.get(name) for name in old if old[name] != now.get(name)}
-    return [f"{name} {old[name]}, now {value}" for name, value in changed.items()]
+    """`defaults`: of settings that are not recorded, by an earlier version or at this value."""
+    known = {name: (defaults or {}).get(name) for name in (*before, *now)}
+    old, new = known | dict(before), known | dict(now)
+    return [f"{name} {old[name]}, now {new[name]}" for name in old if old[name] != new[name]]
 
 
 def _taken(clips: Clips, at: Any, rows: Any, classes: tuple[str, ...]) -> Clips:

@@ -14,11 +14,11 @@ from pipeline.errors import ConfigError
 from pipeline.heads import run_folder
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
-from pipeline.heads.config import TrainConfig
+from pipeline.heads.config import DEFAULTS, FEW, TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
-from pipeline.heads.zoo import head_kind
+from pipeline.heads.zoo import HeadKind, head_kind
 
 WIDE = 512
 """From this recurrent width on, bfloat16 products and larger batches pay on a CPU."""
@@ -85,17 +85,30 @@ def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> T
     smallest fold, so that their mean is a figure of one setting.
     """
     kind = head_kind(config.head)
+    config = _with_recipe(config, kind)
     wide = getattr(kind.configure(config.options), "units", 0) >= WIDE
     clips = min(len(split.train) for split in splits)
+    stopping = config.stopping
+    if stopping == "auto":
+        few = min(len(split.validation) for split in splits) < FEW
+        stopping = "fixed" if few else "validation"
     how = how or splits[0].how
     return replace(
         config,
         lr=config.lr or kind.lr,
         train_batch=config.train_batch or auto_batch(clips, wide=wide),
         precision=auto_precision(wide=wide) if config.precision == "auto" else config.precision,
+        stopping=stopping,
         split=how,
         folds=config.folds if how == "kfold" else len(splits),
     )
+
+
+def _with_recipe(config: TrainConfig, kind: HeadKind) -> TrainConfig:
+    """The settings with those that the head's preset brings, where they have their defaults."""
+    recipe = kind.recipes.get(str(config.options.get("preset", "")), {})
+    left = [name for name in recipe if getattr(config, name) == getattr(DEFAULTS, name)]
+    return replace(config, **{name: recipe[name] for name in left})
 
 
 def auto_precision(*, wide: bool) -> str:

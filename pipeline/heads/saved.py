@@ -112,7 +112,7 @@ def load_run(folder: Path | str) -> Run:
         raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
     engine.prepare()
     # Loading needs our layers registered; reading a run's config needs no Keras.
-    from pipeline.heads import layers, recurrent  # noqa: F401
+    from pipeline.heads import layers, pooling, recurrent  # noqa: F401
 
     try:
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)

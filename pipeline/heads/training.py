@@ -16,6 +16,7 @@ from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads import run_folder
 from pipeline.heads.checkpoint import Checkpoint
+from pipeline.heads.choosing import AUTO, chosen_head
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, OnEpoch, Stop
@@ -58,12 +59,15 @@ def train(
     for a head that cannot read this source.
     """
     out = Path(out)
-    kind = head_kind(config.head)
-    kind.configure(config.options)
-    require_readable(kind, source.shape)
+    if config.head != AUTO:
+        kind = head_kind(config.head)
+        kind.configure(config.options)
+        require_readable(kind, source.shape)
     work = claim_folder(out, overwrite=overwrite, resume=resume)
     clips = source if isinstance(source, Clips) else load_clips(source)
     engine.prepare()
+    chosen = chosen_head(clips, config, work.path if work.resumed else None, stop)
+    asked, config = config, chosen.config
     plan = plan_training(clips, config, work.path if work.resumed else None)
     started = time.perf_counter()
     earlier = since or (out if work.replaces else None)
@@ -71,7 +75,10 @@ def train(
     work.begin()
     if not plan.resumed:
         plan.identity.save(work.path / FILE)
-        write_json(work.path / "config.json", run_config(out.name, plan, first_stage or {}, before))
+        record = run_config(out.name, plan, first_stage or {}, before)
+        if chosen.record:
+            record |= {"chosen": chosen.record, "asked": asked.to_dict()}
+        write_json(work.path / "config.json", record)
     tested = rows_of_test_set(plan.clips.table, plan.clips.holdouts, config.test_set)
     run_folder.write_clips(work.path, plan.clips, plan.splits, tested)
     train_plan = train_folds if plan.settings.split in FOLDED else _train_split
@@ -105,6 +112,8 @@ def _train_split(plan: Plan, folder: Path, callbacks: Callbacks, started: float)
         run_folder.write_history(folder / "history.csv", fitted.progress.history)
         metrics = evaluate_run(folder, fitted)
         metrics["seconds"] = time.perf_counter() - started
+        if chosen := run_folder.read_config(folder).get("chosen"):
+            metrics["chosen"] = chosen
         write_json(folder / run_folder.DONE, metrics)
         draw_plots(folder, fitted.fit.model)
     except KeyboardInterrupt:

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from pipeline.heads import leakage
+from pipeline.heads.augmentation import drop_features, jitter_steps
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.epochs import drop_features, jitter_steps
 from pipeline.heads.evaluation import confident_mistakes
 from pipeline.heads.leakage import near_identical
 from pipeline.heads.measures import (

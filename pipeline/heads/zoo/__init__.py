@@ -10,10 +10,10 @@ from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
-from pipeline.heads.zoo import attention, convolution, fusion, recurrent
+from pipeline.heads.zoo import attention, convolution, fusion, pyramid, recurrent
 from pipeline.heads.zoo.kinds import HeadKind, config_dict, layers
 
-_FAMILIES = (recurrent, fusion, attention, convolution)
+_FAMILIES = (recurrent, fusion, pyramid, attention, convolution)
 HEADS: dict[str, HeadKind] = {kind.name: kind for family in _FAMILIES for kind in family.HEADS}
 """Every head of the zoo, in the order of the documentation."""
 
@@ -62,7 +62,8 @@ def build_head(
     require_readable(kind, shape)
     if config is None or isinstance(config, Mapping):
         config = kind.configure(config or {})
-    statistics = statistics or Statistics.neutral(channels_of(shape))
+    if statistics is None or getattr(config, "raw_features", False):
+        statistics = Statistics.neutral(channels_of(shape))
     with _policy(precision):
         features = keras.Input((steps, *shape), name="features", dtype="float32")
         mask = keras.Input((steps,), name="mask", dtype="bool")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind, layers
+from pipeline.heads.zoo.kinds import FITS, STRONGEST, HeadKind, layers, option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,15 @@ class MlpConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameAverageConfig:
-    """The dropout on each frame's features."""
+    """How it is fitted, its strength (0: chosen by inner folds), and the dropout of `gradient`.
+
+    `solved` is a logistic regression of the steps with an L2 penalty; `gradient` is what runs of
+    older versions were trained by.
+    """
 
     dropout: float = 0.2
+    fit: str = option("solved", before="gradient", choices=FITS)
+    strength: float = option(0.0, before=0.0, most=STRONGEST)
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
         """Dropout → softmax per step → mean over the real steps: blind to order."""

@@ -6,11 +6,63 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind, layers
+from pipeline.heads.zoo.kinds import WIDEST, HeadKind, layers, option
+
+POOLS = ("last", "mean", "mean+max", "attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LstmConfig:
+class _Sequence:
+    """What all recurrent heads can do with the steps before and after the recurrence.
+
+    project: width of a dense layer with layer normalisation that every step passes first; 0: none
+    step_dropout: share of the channels dropped there, the same ones at all steps of a clip
+    pool: what the layers after the recurrence read: the last state, or the states of all real steps
+    """
+
+    project: int = option(0, before=0, most=WIDEST)
+    step_dropout: float = option(0.0, before=0.0, most=0.95)
+    pool: str = option("last", before="last", choices=POOLS)
+
+    @property
+    def sequences(self) -> bool:
+        """Whether the last recurrent layer returns the states of all steps."""
+        return self.pool != "last"
+
+    def projected(self, x: Any, seeded: SeededLayers) -> Any:
+        """`x` (batch, steps, channels) → dense → layer normalisation → dropout over steps."""
+        if self.project:
+            x = layers.LayerNormalization()(seeded.dense(x, self.project, activation=None))
+        return seeded(layers.SpatialDropout1D, self.step_dropout)(x) if self.step_dropout else x
+
+    def pooled(self, x: Any, mask: Any, seeded: SeededLayers) -> Any:
+        """The states (batch, steps, units), or the last (batch, units) → (batch, width)."""
+        if self.pool == "attention":
+            return seeded(layers.AttentionPool)(x, mask)
+        if self.pool == "mean":
+            return layers.MaskedMean()(x, mask)
+        if self.pool == "mean+max":
+            return layers.Concatenate()([layers.MaskedMean()(x, mask), layers.MaskedMax()(x, mask)])
+        return x
+
+
+REGULARISED = {"project": 128, "step_dropout": 0.3, "pool": "mean+max", "dropout": 0.5, "dense": 64}
+"""Options of a preset for tens to some thousands of clips …"""
+RECIPE = {
+    "epochs": 40,
+    "lr": 1e-3,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "weight_averaging": 0.98,
+    "stopping": "auto",
+}
+"""… and the training that goes with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LstmConfig(_Sequence):
     """Widths of the recurrent and the dense layer, and the dropout after each."""
 
     units: int = 4096
@@ -18,15 +70,16 @@ class LstmConfig:
     dropout: float = 0.5
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
-        """LSTM → dropout → dense → dropout → softmax."""
-        x = seeded(layers.LSTM, self.units)(x, mask=mask)
+        """(Projection) → LSTM → (pool) → dropout → dense → dropout → softmax."""
+        lstm = seeded(layers.LSTM, self.units, return_sequences=self.sequences)
+        x = self.pooled(lstm(self.projected(x, seeded), mask=mask), mask, seeded)
         x = seeded.dropout(x, self.dropout)
         x = seeded.dropout(seeded.dense(x, self.dense), self.dropout)
         return seeded.probabilities(x, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GruConfig:
+class GruConfig(_Sequence):
     """Widths of both recurrent layers and of the dense one, and the dropout between."""
 
     units: int = 16
@@ -35,15 +88,17 @@ class GruConfig:
     dropout: float = 0.4
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
-        """GRU → GRU → dropout → dense → softmax, the mask to both GRUs."""
+        """(Projection) → GRU → GRU → (pool) → dropout → dense → softmax, the mask to both GRUs."""
+        x = self.projected(x, seeded)
         x = seeded(layers.GRU, self.units, return_sequences=True)(x, mask=mask)
-        x = seeded(layers.GRU, self.second_units)(x, mask=mask)
-        x = seeded.dense(seeded.dropout(x, self.dropout), self.dense)
+        x = seeded(layers.GRU, self.second_units, return_sequences=self.sequences)(x, mask=mask)
+        x = seeded.dropout(self.pooled(x, mask, seeded), self.dropout)
+        x = seeded.dense(x, self.dense)
         return seeded.probabilities(x, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BilstmConfig:
+class BilstmConfig(_Sequence):
     """Width of each direction and of the dense layer, and the dropout after each."""
 
     units: int = 512
@@ -51,12 +106,13 @@ class BilstmConfig:
     dropout: float = 0.5
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
-        """Both directions' last states side by side → dropout → dense → dropout → softmax."""
+        """(Projection) → both directions' states side by side → (pool) → dropout, as `lstm`."""
         # Both by hand: Keras would copy the first, its seeds too, and both directions would start equal.
-        forward = seeded(layers.LSTM, self.units)
-        backward = seeded(layers.LSTM, self.units, go_backwards=True)
+        x, options = self.projected(x, seeded), {"return_sequences": self.sequences}
+        forward = seeded(layers.LSTM, self.units, **options)
+        backward = seeded(layers.LSTM, self.units, go_backwards=True, **options)
         x = layers.Bidirectional(forward, backward_layer=backward)(x, mask=mask)
-        x = seeded.dropout(x, self.dropout)
+        x = seeded.dropout(self.pooled(x, mask, seeded), self.dropout)
         x = seeded.dropout(seeded.dense(x, self.dense), self.dropout)
         return seeded.probabilities(x, classes)
 
@@ -88,7 +144,9 @@ HEADS = (
         presets={
             "article_code": {"units": 2048, "dense": 512},
             "small": {"units": 256, "dense": 64},
+            "regularised": {"units": 128, **REGULARISED},
         },
+        recipes={"regularised": RECIPE},
         lr=1e-4,
     ),
     HeadKind(
@@ -96,7 +154,11 @@ HEADS = (
         one_line="two small GRUs",
         source="S. Paul, Video classification with a CNN-RNN architecture, keras.io (2021)",
         config=GruConfig,
-        presets={"wide": {"units": 512, "second_units": 256, "dense": 128}},
+        presets={
+            "wide": {"units": 512, "second_units": 256, "dense": 128},
+            "regularised": {"units": 128, "second_units": 64, **REGULARISED},
+        },
+        recipes={"regularised": RECIPE},
         lr=2e-3,
     ),
     HeadKind(
@@ -104,6 +166,8 @@ HEADS = (
         one_line="an LSTM in each direction of time",
         source="A. Graves and J. Schmidhuber, Framewise phoneme classification (2005)",
         config=BilstmConfig,
+        presets={"regularised": {"units": 64, **REGULARISED}},
+        recipes={"regularised": RECIPE},
         lr=3e-4,
     ),
     # The article found that this did worse than one LSTM.

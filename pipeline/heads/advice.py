@@ -1,0 +1,66 @@
+"""What a user should know of how a training went, in a sentence each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.heads.config import FEW, TrainConfig
+from pipeline.heads.fitting import Fitted, way_to_fit
+from pipeline.heads.measures import predicted_classes
+
+LEARNED = 0.9
+"""Top-1 in training from which on a head has learned its clips."""
+Z = 1.645
+"""Standard errors below which a rate is not beyond another (one-sided, 95 %)."""
+
+
+def advice(fitted: Fitted) -> dict[str, Any]:
+    """`advice`: the sentences, for `metrics.json`; empty where there is nothing to say."""
+    sentences = list(filter(None, [_at_chance(fitted), _few_to_stop_by(fitted)]))
+    return {"advice": sentences} if sentences else {}
+
+
+def _at_chance(fitted: Fitted) -> str:
+    """What to try if a head has learned its training clips and tells nothing of others."""
+    progress, settings = fitted.progress, fitted.fit.settings
+    at, probabilities = fitted.parts["validation"]
+    top1 = max(report.top1 for report in progress.history)
+    if not len(at) or top1 < LEARNED:
+        return ""
+    labels = fitted.fit.clips.labels[at]
+    right = float((predicted_classes(probabilities) == labels).mean())
+    commonest = float(np.bincount(labels).max() / len(labels))
+    if right > commonest + Z * np.sqrt(commonest * (1 - commonest) / len(labels)):
+        return ""
+    return (
+        f"{settings.head} has learned its {len(fitted.fit.split.train)} training clips (top-1 "
+        f"{top1:.2f}) and is at chance on {len(labels)} validation clips ({right:.2f}, the commonest "
+        f"class alone gives {commonest:.2f}): {_remedy(settings)}"
+    )
+
+
+def _remedy(settings: TrainConfig) -> str:
+    if settings.head == "pyramid":
+        return "add clips, or compute other features (docs/heads.md)"
+    if way_to_fit(settings) == "solved":
+        return "try --head pyramid, which sees how a clip changes"
+    return "try --head pyramid, or --head gru --preset regularised"
+
+
+def _few_to_stop_by(fitted: Fitted) -> str:
+    """That early stopping goes by few clips, or that it did not because there were few."""
+    settings, clips = fitted.fit.settings, len(fitted.fit.split.validation)
+    if way_to_fit(settings) == "solved" or not 0 < clips < FEW:
+        return ""
+    if settings.stopping == "validation":
+        return (
+            f"{clips} validation clips are few to choose an epoch by (fewer than {FEW}): "
+            "--stopping inner chooses by inner folds of the training clips, --stopping fixed runs all"
+        )
+    how = "by inner folds" if settings.stopping == "inner" else "beforehand"
+    return (
+        f"{clips} validation clips are few to choose an epoch by (fewer than {FEW}): the number of "
+        f"epochs was chosen {how}"
+    )
