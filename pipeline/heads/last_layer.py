@@ -21,7 +21,7 @@ from pipeline.heads.zoo.kinds import layers
 
 Check = Callable[[], None]
 """Called often; raises to stop."""
-MOST_STEPS = 4096
+MOST_STEPS = 1024
 """Steps that a head over steps is fitted on; of more, every clip gives as many, evenly apart."""
 LEAST_STEPS = 2
 """… but never fewer of a clip."""
@@ -72,7 +72,7 @@ class LastLayer:
     def solved(self, positions: Rows, choice: Mapping[str, Any]) -> Solved:
         """The solution for the clips at `positions`. choice: `strength` and `sharpness`."""
         problem, scale = self.problem(positions)
-        solution = linear.solve(problem, choice["strength"], self.check)
+        solution = linear.Solver(problem, self.check).solve(choice["strength"])
         sharpness = choice["sharpness"]
         shares = linear.probabilities(problem, solution.logits(problem.z) * sharpness)
         labels = self.fit.clips.labels[positions]

@@ -13,23 +13,28 @@ Nyström method: C. Williams and M. Seeger, 2001).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from pipeline.heads.source import Array, Float32, Float64, Rows
 
-STRENGTHS = tuple(float(10 ** (power / 2)) for power in range(-4, 5))
-"""0.01 to 100, two to a decade; from the strongest penalty to the weakest."""
+STRENGTHS = tuple(float(10 ** (power / 2)) for power in range(-2, 9))
+"""0.1 to 10,000, two to a decade; from the strongest penalty to the weakest."""
+WORSE = 2
+"""So many strengths in a row that are worse than the best end the search: the loss has one minimum."""
 SHARPNESS = tuple(float(2 ** (power / 8)) for power in range(-24, 25))
 """What logits may be multiplied by, 1/8 to 8: the inverse of a temperature."""
 LANDMARKS = 4096
 RIDGE = 1e-6
 """Added to a Gram matrix of mean diagonal 1 before its Cholesky decomposition."""
 BLOCK = 4096
-ITERATIONS = 300
+ITERATIONS = 100
+MEMORY = 10
+SHORTEST = 1e-6
+PRECISION = 1e-6
+"""A solution is done where the loss can be lowered by about half of this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,68 +91,113 @@ def choose(
     strengths: Sequence[float],
     check: Callable[[], None],
 ) -> tuple[list[Candidate], Candidate]:
-    """Every strength by inner folds, and the one of the lowest loss.
+    """Strengths tried by inner folds, and the one of the lowest loss.
+
+    From the strongest penalty on, each solution begun at that before it, until the loss rises.
 
     parts: (clips,) the fold that leaves a clip out, from 0; the loss is that at the best sharpness
-    check: called between solutions and their iterations; raises to stop
+    check: called before every iteration; raises to stop
     """
-    classes = problem.targets.shape[1]
-    logits = np.zeros((len(strengths), len(problem.clip), classes))
-    for part in range(int(parts.max()) + 1):
-        fitted = problem.of(np.flatnonzero(parts != part))
-        rows = parts[problem.clip] == part
-        for number, solution in enumerate(path(fitted, strengths, check)):
-            logits[number, rows] = solution.logits(problem.z[rows])
-    candidates = [
-        _candidate(problem, strength, logits[number]) for number, strength in enumerate(strengths)
-    ]
-    return candidates, min(candidates, key=lambda candidate: candidate.loss)
-
-
-def path(
-    problem: Problem, strengths: Sequence[float], check: Callable[[], None]
-) -> Iterator[Solution]:
-    """The solution at each strength, each begun at the one before."""
-    solution = None
+    folds = range(int(parts.max()) + 1)
+    solvers = [Solver(problem.of(np.flatnonzero(parts != part)), check) for part in folds]
+    rows = [np.flatnonzero(parts[problem.clip] == part) for part in folds]
+    solutions: list[Solution | None] = [None for _ in folds]
+    candidates: list[Candidate] = []
+    best = 0
     for strength in strengths:
-        solution = solve(problem, strength, check, solution)
-        yield solution
+        logits = np.zeros((len(problem.clip), problem.targets.shape[1]))
+        for part, solver in enumerate(solvers):
+            solution = solver.solve(strength, solutions[part])
+            solutions[part] = solution
+            logits[rows[part]] = solution.logits(problem.z[rows[part]])
+        candidates.append(_candidate(problem, strength, logits))
+        best = min(range(len(candidates)), key=lambda number: candidates[number].loss)
+        if len(candidates) - 1 - best >= WORSE:
+            break
+    return candidates, candidates[best]
 
 
-def solve(
-    problem: Problem,
-    strength: float,
-    check: Callable[[], None],
-    start: Solution | None = None,
-) -> Solution:
-    """The solution at one strength by L-BFGS; equal problems give equal bits."""
-    from scipy.optimize import minimize
+class Solver:
+    """Solves one problem at any strength, by L-BFGS that begins with a bound of the Hessian.
 
-    classes, coordinates = problem.targets.shape[1], problem.z.shape[1]
-    counts = np.bincount(problem.clip, minlength=len(problem.targets))
-    of_row = (problem.weights / np.maximum(counts, 1))[problem.clip]
-    share, targets = of_row / of_row.sum(), problem.targets[problem.clip]
-    penalty = 1 / (strength * of_row.sum())
+    The Hessian of the cross-entropy is at most half of the rows' weighted second moments (D. Böhning,
+    1992). The inverse of that, with the penalty, makes the first step of every iteration a good one
+    however alike the rows are, so tens of iterations are enough. Equal problems give equal bits.
 
-    def cost(values: Float64) -> tuple[float, Float64]:
-        check()
-        kernel, bias = values[:-classes].reshape(coordinates, classes), values[-classes:]
-        logits = Solution(kernel=kernel, bias=bias).logits(problem.z)
-        logs = logits - _logsumexp(logits)[:, None]
-        gaps = share[:, None] * (np.exp(logs) * targets.sum(axis=1, keepdims=True) - targets)
-        loss = -float(share @ (targets * logs).sum(axis=1)) + penalty / 2 * float(
-            np.vdot(kernel, kernel)
+    check: called before every iteration; raises to stop
+    """
+
+    def __init__(self, problem: Problem, check: Callable[[], None]) -> None:
+        self.check = check
+        counts = np.bincount(problem.clip, minlength=len(problem.targets))
+        weights = (problem.weights / np.maximum(counts, 1))[problem.clip]
+        self.total = float(weights.sum())
+        self.shares = weights / self.total
+        self.targets = problem.targets[problem.clip]
+        # The bias is the weight of a column of ones, which no penalty is on.
+        self.z = np.concatenate([problem.z, np.ones_like(problem.z[:, :1])], axis=1)
+        self.moments = np.asarray(
+            self.z.T @ (self.z * self.shares[:, None].astype(self.z.dtype)), np.float64
         )
-        slope = np.asarray(problem.z.T @ gaps.astype(problem.z.dtype), np.float64)
-        return loss, np.concatenate([(slope + penalty * kernel).ravel(), gaps.sum(axis=0)])
 
-    first = np.zeros((coordinates + 1) * classes)
-    if start is not None:
-        first = np.concatenate([start.kernel.ravel(), start.bias])
-    options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "ftol": 1e-10, "gtol": 1e-6}
-    found: Any = minimize(cost, first, jac=True, method="L-BFGS-B", options=options)
-    values = np.asarray(found.x, np.float64)
-    return Solution(kernel=values[:-classes].reshape(coordinates, classes), bias=values[-classes:])
+    def solve(self, strength: float, start: Solution | None = None) -> Solution:
+        """The solution at one strength, begun at another."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        penalty = np.full((len(self.moments), 1), 1 / (strength * self.total))
+        penalty[-1] = 0
+        bound = self.moments / 2
+        bound[np.diag_indices_from(bound)] += penalty[:, 0] + RIDGE * 1e-3
+        factor = cho_factor(bound)
+        x = np.zeros((len(bound), self.targets.shape[1]))
+        if start is not None:
+            x = np.concatenate([start.kernel, start.bias[None]])
+        value, slope = self._cost(x, penalty)
+        steps: list[tuple[Float64, Float64]] = []
+        for _ in range(ITERATIONS):
+            self.check()
+            move = _two_loops(slope, steps, lambda g: np.asarray(cho_solve(factor, g)))
+            expected = float(np.vdot(slope, move))
+            if expected < PRECISION:
+                break
+            length = 1.0
+            while length > SHORTEST:
+                reached = x - length * move
+                new_value, new_slope = self._cost(reached, penalty)
+                if new_value <= value - 1e-4 * length * expected:
+                    break
+                length /= 2
+            else:
+                break  # rounding: nothing lower is to be found
+            steps = [*steps[1 - MEMORY :], (reached - x, new_slope - slope)]
+            x, value, slope = reached, new_value, new_slope
+        return Solution(kernel=x[:-1], bias=x[-1])
+
+    def _cost(self, x: Float64, penalty: Float64) -> tuple[float, Float64]:
+        """The mean cross-entropy with the penalty, and its gradient; `x` (coordinates + 1, classes)."""
+        logits = np.asarray(self.z @ x.astype(self.z.dtype), np.float64)
+        logs = logits - _logsumexp(logits)[:, None]
+        gaps = self.shares[:, None] * (np.exp(logs) - self.targets)
+        loss = -float(self.shares @ (self.targets * logs).sum(axis=1))
+        slope = np.asarray(self.z.T @ gaps.astype(self.z.dtype), np.float64)
+        return loss + float((penalty * x * x).sum()) / 2, slope + penalty * x
+
+
+def _two_loops(
+    slope: Float64,
+    steps: Sequence[tuple[Float64, Float64]],
+    inverse: Callable[[Float64], Float64],
+) -> Float64:
+    """The L-BFGS direction (J. Nocedal, 1980) of (step, change of slope) pairs, oldest first."""
+    kept = [(s, y, 1 / float(np.vdot(s, y))) for s, y in steps if float(np.vdot(s, y)) > 0]
+    move, shares = slope, []
+    for s, y, rho in reversed(kept):
+        shares.append(rho * float(np.vdot(s, move)))
+        move = move - shares[-1] * y
+    move = inverse(move)
+    for (s, y, rho), share in zip(kept, reversed(shares), strict=True):
+        move = move + (share - rho * float(np.vdot(y, move))) * s
+    return move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,7 +215,7 @@ class Span:
             part = landmarks[:, start : start + BLOCK]
             gram += part @ part.T
         gram[np.diag_indices_from(gram)] += RIDGE
-        return cls(landmarks=landmarks, lower=np.linalg.cholesky(gram))
+        return cls(landmarks=landmarks, lower=np.linalg.cholesky(gram).astype(np.float64))
 
     def coordinates(self, rows: Float32) -> Float64:
         """(rows, landmarks) of rows (rows, columns)."""

