@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pipeline.heads import linear
 from pipeline.heads.epochs import Fit, class_weights
 from pipeline.heads.inference import predict_batch
 from pipeline.heads.lean import keras
-from pipeline.heads.linear import LANDMARKS, Problem, Span
+from pipeline.heads.linear import LANDMARKS, Basis, Problem
 from pipeline.heads.measures import cross_entropy
 from pipeline.heads.seeds import derived_seed
 from pipeline.heads.source import Array, Float32, Float64, Mask, Rows
@@ -41,13 +41,13 @@ class Solved:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scale:
-    """How rows become those of the problem: ((x − centre) · factor, clipped) · unit, then `span`."""
+    """How rows become those of the problem: ((x − centre) · factor, clipped) · unit · directions."""
 
     centre: Float32
     factor: Float32
     clip: float
     unit: float
-    span: Span | None
+    directions: Float32
 
     def apply(self, x: Float32) -> Float32:
         """The scaled rows (rows, columns); changes `x`."""
@@ -76,8 +76,7 @@ class LastLayer:
         sharpness = choice["sharpness"]
         shares = linear.probabilities(problem, solution.logits(problem.z) * sharpness)
         labels = self.fit.clips.labels[positions]
-        kernel = solution.kernel if scale.span is None else scale.span.kernel(solution.kernel)
-        kernel = kernel * (scale.unit * sharpness)
+        kernel = (scale.directions @ solution.kernel) * (scale.unit * sharpness)
         return Solved(
             columns=[scale.centre, scale.factor],
             dense=[kernel.astype(np.float32), (solution.bias * sharpness).astype(np.float32)],
@@ -107,20 +106,15 @@ class LastLayer:
         norms = np.einsum("rc,rc->r", scaled, scaled, dtype=np.float64)
         unit = 1 / float(np.sqrt(max(norms.mean(), 1e-30)))
         scaled *= np.float32(unit)
-        span = Span.of(scaled) if len(scaled) <= columns else None
-        scale = Scale(
-            centre=scale.centre, factor=scale.factor, clip=scale.clip, unit=unit, span=span
-        )
-        z: Array = scaled if span is None else span.lower
-        if not whole and span is not None:
-            parts = [
-                (span.coordinates(scale.apply(x)).astype(np.float32), clip)
-                for x, clip in self._blocks(positions)
-            ]
-            z = np.concatenate([part for part, _ in parts])
-            clip = np.concatenate([clip for _, clip in parts])
-        elif z.size <= EXACT:
-            z = z.astype(np.float64)
+        basis = Basis.of(scaled)
+        scale = replace(scale, unit=unit, directions=basis.directions)
+        z: Array = basis.rows
+        if not whole:
+            blocks = [(scale.apply(x) @ basis.directions, at) for x, at in self._blocks(positions)]
+            z = np.concatenate([x for x, _ in blocks])
+            clip = np.concatenate([at for _, at in blocks])
+        elif z.size > EXACT:
+            z = z.astype(np.float32)
         order = np.argsort(clip, kind="stable")
         if not np.array_equal(order, np.arange(len(order))):
             z, clip = z[order], clip[order]
@@ -129,12 +123,11 @@ class LastLayer:
 
     def _scale(self, x: Float32) -> Scale:
         if self.columns is None:
-            nothing = Statistics.neutral(x.shape[1])
-            return Scale(
-                centre=nothing.mean, factor=nothing.scale, clip=np.inf, unit=1.0, span=None
-            )
-        of = Statistics.of(x)
-        return Scale(centre=of.mean, factor=of.scale, clip=self.columns.clip, unit=1.0, span=None)
+            of, clip = Statistics.neutral(x.shape[1]), float("inf")
+        else:
+            of, clip = Statistics.of(x), self.columns.clip
+        nothing = np.zeros((x.shape[1], 0), np.float32)
+        return Scale(centre=of.mean, factor=of.scale, clip=clip, unit=1.0, directions=nothing)
 
     def _targets(self, positions: Rows) -> tuple[Float64, Float64]:
         """(targets (clips, classes), weights (clips,)) by the settings of the training."""
@@ -175,7 +168,7 @@ class LastLayer:
                 if outputs.ndim == 3:
                     clip, step = _even_steps(mask, most)
                     outputs, numbers = outputs[clip, step], numbers[clip]
-                yield np.ascontiguousarray(outputs), numbers
+                yield np.array(outputs), numbers
 
     def _rows_per_clip(self, clips: int) -> int:
         return self._steps_per_clip(clips) * (1 + len(self.fit.clips.views))

@@ -5,15 +5,16 @@ Multinomial logistic regression with an L2 penalty: it minimises strength · Σ 
 its outputs are no probabilities; those of a logistic regression are, up to a temperature that the
 inner folds give for nothing, and so they can be averaged with another head's.
 
-With fewer rows than columns the problem is solved in the span of the rows: of their Gram matrix
-K = L·Lᵀ the rows of L have the same inner products, and so the same solution, with as many columns as
-rows. Of more than `LANDMARKS` rows so many are drawn, and the kernel is sought in their span (the
-Nyström method: C. Williams and M. Seeger, 2001).
+The problem is solved in the directions of the rows' own second moments (`Basis`): at most as many
+as there are rows, in which a bound of the Hessian is all but diagonal. Of more than `LANDMARKS` rows
+so many are drawn, and the kernel is sought in their span (the Nyström method: C. Williams and
+M. Seeger, 2001).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,15 +27,19 @@ WORSE = 2
 """So many strengths in a row that are worse than the best end the search: the loss has one minimum."""
 SHARPNESS = tuple(float(2 ** (power / 8)) for power in range(-24, 25))
 """What logits may be multiplied by, 1/8 to 8: the inverse of a temperature."""
-LANDMARKS = 4096
-RIDGE = 1e-6
-"""Added to a Gram matrix of mean diagonal 1 before its Cholesky decomposition."""
+LANDMARKS = 2048
+NULL = 1e-6
+"""Directions of less than this share of the largest moment are left out."""
 BLOCK = 4096
 ITERATIONS = 100
 MEMORY = 10
 SHORTEST = 1e-6
 PRECISION = 1e-6
-"""A solution is done where the loss can be lowered by about half of this."""
+"""A solution is done where the loss can be lowered by about half of this …"""
+ROUGH = 1e-4
+"""… and where strengths are compared, by half of this."""
+SMALL = 1 << 22
+"""Up to so many numbers one thread of the BLAS is faster: more wait for each other at every product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +112,7 @@ def choose(
     for strength in strengths:
         logits = np.zeros((len(problem.clip), problem.targets.shape[1]))
         for part, solver in enumerate(solvers):
-            solution = solver.solve(strength, solutions[part])
+            solution = solver.solve(strength, solutions[part], precision=ROUGH)
             solutions[part] = solution
             logits[rows[part]] = solution.logits(problem.z[rows[part]])
         candidates.append(_candidate(problem, strength, logits))
@@ -122,7 +127,8 @@ class Solver:
 
     The Hessian of the cross-entropy is at most half of the rows' weighted second moments (D. Böhning,
     1992). The inverse of that, with the penalty, makes the first step of every iteration a good one
-    however alike the rows are, so tens of iterations are enough. Equal problems give equal bits.
+    however alike the rows are, so tens of iterations are enough. It is taken to be diagonal, as it is
+    in a `Basis` of the same rows. Equal problems give equal bits.
 
     check: called before every iteration; raises to stop
     """
@@ -136,19 +142,19 @@ class Solver:
         self.targets = problem.targets[problem.clip]
         # The bias is the weight of a column of ones, which no penalty is on.
         self.z = np.concatenate([problem.z, np.ones_like(problem.z[:, :1])], axis=1)
-        self.moments = np.asarray(
-            self.z.T @ (self.z * self.shares[:, None].astype(self.z.dtype)), np.float64
-        )
+        self.moments = np.einsum("r,rc,rc->c", self.shares.astype(self.z.dtype), self.z, self.z)
 
-    def solve(self, strength: float, start: Solution | None = None) -> Solution:
+    def solve(
+        self, strength: float, start: Solution | None = None, *, precision: float = PRECISION
+    ) -> Solution:
         """The solution at one strength, begun at another."""
-        from scipy.linalg import cho_factor, cho_solve
+        with one_thread(self.z.size):
+            return self._solved(strength, start, precision)
 
+    def _solved(self, strength: float, start: Solution | None, precision: float) -> Solution:
         penalty = np.full((len(self.moments), 1), 1 / (strength * self.total))
         penalty[-1] = 0
-        bound = self.moments / 2
-        bound[np.diag_indices_from(bound)] += penalty[:, 0] + RIDGE * 1e-3
-        factor = cho_factor(bound)
+        bound = self.moments[:, None] / 2 + penalty
         x = np.zeros((len(bound), self.targets.shape[1]))
         if start is not None:
             x = np.concatenate([start.kernel, start.bias[None]])
@@ -156,9 +162,9 @@ class Solver:
         steps: list[tuple[Float64, Float64]] = []
         for _ in range(ITERATIONS):
             self.check()
-            move = _two_loops(slope, steps, lambda g: np.asarray(cho_solve(factor, g)))
+            move = _two_loops(slope, steps, bound)
             expected = float(np.vdot(slope, move))
-            if expected < PRECISION:
+            if expected < precision:
                 break
             length = 1.0
             while length > SHORTEST:
@@ -183,53 +189,61 @@ class Solver:
         return loss + float((penalty * x * x).sum()) / 2, slope + penalty * x
 
 
-def _two_loops(
-    slope: Float64,
-    steps: Sequence[tuple[Float64, Float64]],
-    inverse: Callable[[Float64], Float64],
-) -> Float64:
+@contextlib.contextmanager
+def one_thread(size: int) -> Iterator[None]:
+    """Within it the BLAS computes with one thread, where arrays of this size are `SMALL`."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1 if size <= SMALL else None, user_api="blas"):
+        yield
+
+
+def _two_loops(slope: Float64, steps: Sequence[tuple[Float64, Float64]], bound: Float64) -> Float64:
     """The L-BFGS direction (J. Nocedal, 1980) of (step, change of slope) pairs, oldest first."""
     kept = [(s, y, 1 / float(np.vdot(s, y))) for s, y in steps if float(np.vdot(s, y)) > 0]
     move, shares = slope, []
     for s, y, rho in reversed(kept):
         shares.append(rho * float(np.vdot(s, move)))
         move = move - shares[-1] * y
-    move = inverse(move)
+    move = move / bound
     for (s, y, rho), share in zip(kept, reversed(shares), strict=True):
         move = move + (share - rho * float(np.vdot(y, move))) * s
     return move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Span:
-    """The coordinates of rows in the span of landmark rows: K = L·Lᵀ of `landmarks`, `lower` = L."""
+class Basis:
+    """The directions of the second moments of some rows: `directions` (columns, coordinates).
 
-    landmarks: Float32
-    lower: Float64
+    rows: these rows in it, (rows, coordinates) float64, the largest moment first
+    """
+
+    directions: Float32
+    rows: Float64
 
     @classmethod
-    def of(cls, landmarks: Float32) -> Span:
-        """The span of these rows (rows, columns), whose mean squared norm is 1."""
-        gram = np.zeros((len(landmarks), len(landmarks)))
-        for start in range(0, landmarks.shape[1], BLOCK):
-            part = landmarks[:, start : start + BLOCK]
-            gram += part @ part.T
-        gram[np.diag_indices_from(gram)] += RIDGE
-        return cls(landmarks=landmarks, lower=np.linalg.cholesky(gram).astype(np.float64))
+    def of(cls, rows: Float32) -> Basis:
+        """That of `rows` (rows, columns), by the smaller of Gram and moment matrix."""
+        wide = len(rows) <= rows.shape[1]
+        side = min(rows.shape)
+        with one_thread(side * side):
+            values, vectors = np.linalg.eigh(_products(rows if wide else rows.T))
+        keep = np.flatnonzero(values > NULL * values[-1])[::-1]
+        values, vectors = values[keep], vectors[:, keep]
+        if wide:
+            directions = rows.T @ (vectors / np.sqrt(values)).astype(np.float32)
+            return cls(directions=directions, rows=vectors * np.sqrt(values))
+        directions = vectors.astype(np.float32)
+        return cls(directions=directions, rows=np.asarray(rows @ directions, np.float64))
 
-    def coordinates(self, rows: Float32) -> Float64:
-        """(rows, landmarks) of rows (rows, columns)."""
-        from scipy.linalg import solve_triangular
 
-        products = np.asarray(self.landmarks @ rows.T, np.float64)
-        return np.asarray(solve_triangular(self.lower, products, lower=True)).T
-
-    def kernel(self, kernel: Float64) -> Float64:
-        """(columns, classes): the kernel in columns, of one in coordinates."""
-        from scipy.linalg import solve_triangular
-
-        duals = np.asarray(solve_triangular(self.lower, kernel, lower=True, trans="T"))
-        return np.asarray(self.landmarks.T @ duals.astype(np.float32), np.float64)
+def _products(rows: Float32) -> Float64:
+    """rows · rowsᵀ, added up in float64 over blocks of columns."""
+    products = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], BLOCK):
+        part = rows[:, start : start + BLOCK]
+        products += part @ part.T
+    return products
 
 
 def probabilities(problem: Problem, logits: Float64) -> Float64:

@@ -37,9 +37,9 @@ def interrupt(process: subprocess.Popen[str], where: str, folder: Path) -> None:
     else:
         # Written after the head's own epochs, just before the frame average is trained.
         wait_until((folder / "leakage.csv").exists, process)
-    if where == "the frame average":  # which takes seconds
+    if where == "the frame average":  # which takes about a second
         begun = time.monotonic()
-        wait_until(lambda: time.monotonic() > begun + 0.7, process)
+        wait_until(lambda: time.monotonic() > begun + 0.2, process)
     process.send_signal(signal.SIGINT)
 
 

@@ -17,7 +17,7 @@ from pipeline.heads import cuts, last_layer, linear
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.identity import Identity
-from pipeline.heads.linear import Problem, Span
+from pipeline.heads.linear import Basis, Problem
 from pipeline.heads.saved import load_run
 from pipeline.heads.splits import make_split
 from pipeline.heads.training import train
@@ -85,14 +85,17 @@ def test_the_solution_is_that_of_another_solver(strength):
     )
 
 
-def test_in_the_span_of_the_rows_the_solution_is_the_same():
-    _, problem = a_problem(rows=30, columns=200)
-    span = Span.of(problem.z)
-    wide = linear.Solver(problem, unchecked).solve(3.0)
-    narrow = linear.Solver(dataclasses.replace(problem, z=span.lower), unchecked).solve(3.0)
-    assert narrow.kernel.shape == (30, 3)
-    np.testing.assert_allclose(span.coordinates(problem.z), span.lower, atol=1e-4)
-    np.testing.assert_allclose(span.kernel(narrow.kernel), wide.kernel, atol=5e-3)
+@pytest.mark.parametrize(("rows", "columns"), [(30, 200), (200, 30)])
+def test_in_the_directions_of_the_rows_the_solution_is_the_same(rows, columns):
+    _, problem = a_problem(rows=rows, columns=columns)
+    basis = Basis.of(problem.z)
+    plain = linear.Solver(problem, unchecked).solve(3.0)
+    turned = linear.Solver(dataclasses.replace(problem, z=basis.rows), unchecked).solve(3.0)
+    assert turned.kernel.shape == (30, 3)
+    np.testing.assert_allclose(problem.z @ basis.directions, basis.rows, atol=1e-4)
+    moments = basis.rows.T @ basis.rows
+    np.testing.assert_allclose(moments, np.diag(np.diag(moments)), atol=1e-4)
+    np.testing.assert_allclose(basis.directions @ turned.kernel, plain.kernel, atol=1e-2)
 
 
 def test_the_strength_is_the_best_of_the_folds_that_leave_a_clip_out():
