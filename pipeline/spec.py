@@ -23,7 +23,7 @@ NUMBERS = ("stride", "fps")
 IMPORTED = "imported"
 """The backbone, and the rule, of features that others computed: nothing here can compute them again."""
 
-Fit = Literal["crop", "squash", "pad"]
+Fit = Literal["crop", "squash", "pad", "whole"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["float16", "float32", "uint8"]
 View = Literal["plain", "mirror"]
@@ -68,7 +68,9 @@ class Spec:
     that has none. `size` is the side in pixels of the square that frames are fitted to, and
     `shape` the shape of one step: (2048,) for InceptionV3, (64, 64, 3) for `frames`. `aspect`
     "display" stretches pixels that are not square to the shape in which they are shown, before the
-    fit; "stored", as stores made before it existed hold them, takes every pixel for square. Imported
+    fit; "stored", as stores made before it existed hold them, takes every pixel for square. A frame
+    fitted as "whole" keeps its proportions, and `size` is its longer side. `window` is how many frames
+    a step is computed from, about `gap_s` seconds from one to the next (`features.windows`). Imported
     features have the backbone `imported` and a `source`: the name of what computed them.
     """
 
@@ -84,8 +86,15 @@ class Spec:
     shape: tuple[int, ...] = (2048,)
     aspect: Aspect = "stored"
     source: str = ""
+    window: int = 1
+    gap_s: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.window < 1 or (self.window > 1) != (self.gap_s > 0):
+            raise ConfigError(
+                f"window is {self.window} and gap_s {self.gap_s}: give 1 and 0, or several frames and "
+                "the seconds from one to the next"
+            )
         if self.aspect not in ("stored", "display"):
             raise ConfigError(f"aspect {self.aspect!r} is not known: use stored or display")
 
@@ -143,7 +152,7 @@ class Spec:
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
 
-_LATER: dict[str, Any] = {"aspect": "stored", "source": ""}
+_LATER: dict[str, Any] = {"aspect": "stored", "source": "", "window": 1, "gap_s": 0.0}
 """Field → default of those that came after the first stores; of the sampling as `sampling.NAME`."""
 
 _NEVER = object()

@@ -12,10 +12,10 @@ from flows.settings.training import RefreshSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import DEFAULT_BACKBONE, describe, resolve_weights
-from pipeline.features.backbones.family import Weights
+from pipeline.features.backbones.family import BackboneKind, Weights
 from pipeline.features.catalog.remote import refuse_credentials, without_query, without_secrets
 from pipeline.features.stage import Stage, remembered_weights
-from pipeline.spec import NUMBERS, Sampling, Spec
+from pipeline.spec import NUMBERS, Fit, Sampling, Spec
 
 DEMO_CLIPS = "demo-clips"
 """The folder of the built-in clips, where no clips are named."""
@@ -106,7 +106,7 @@ def stage_of(settings: FeaturesSettings, existing: Any | None) -> tuple[Spec, St
     aspect = stored.aspect if stored else "display"
     spec = Spec(
         sampling=sampling_of(settings),
-        fit=settings.fit,  # type: ignore[arg-type]  # checked against its choices when resolved
+        fit=_fit(settings, kind),
         interpolation=kind.interpolation,
         size=kind.size,
         backbone=kind.name,
@@ -115,6 +115,8 @@ def stage_of(settings: FeaturesSettings, existing: Any | None) -> tuple[Spec, St
         precision=_precision(settings, stored) if kind.has_precisions else "float32",
         dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
         shape=kind.shape,
+        window=kind.window,
+        gap_s=kind.gap_s,
         aspect=aspect if settings.aspect == "auto" else settings.aspect,  # type: ignore[arg-type]
     )
     if stored is not None:
@@ -176,6 +178,17 @@ def _weights(wanted: str | None, backbone: str, *, demo: bool) -> tuple[str, Wei
         return "random:0", resolve_weights("random:0", backbone)
     # A path is made absolute for the workers, whose current folder may be another.
     return (str(weights.path) if weights.kind == "file" else setting), weights
+
+
+def _fit(settings: FeaturesSettings, kind: BackboneKind) -> Fit:
+    if settings.fit == "auto":
+        return kind.fit
+    if kind.fit == "whole":
+        raise ConfigError(
+            f"{kind.name} reads whole frames in their proportions, not fitted by {settings.fit}: "
+            "leave --fit out"
+        )
+    return settings.fit  # type: ignore[return-value]  # checked against its choices when resolved
 
 
 def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:

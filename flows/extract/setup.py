@@ -26,6 +26,7 @@ from flows.extract.request import (
 from flows.extract.summary import Summary
 from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
+from pipeline.features.backbones import describe
 from pipeline.features.backbones.family import Weights
 from pipeline.features.catalog import discover, narrow
 from pipeline.features.catalog.remote import is_remote
@@ -113,6 +114,8 @@ def prepare(
     clips = clips_of(settings)
     clips = clips if "://" in clips else str(Path(clips).absolute())
     writer.set_attributes(first_stage={"weights": stage.weights}, clips=clips)
+    if channels := describe(spec.backbone).channels:
+        writer.set_attributes(channels=channels)
     if stage.previews:
         writer.keep_previews()
     plan = plan_run(settings, listed, writer.table)

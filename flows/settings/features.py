@@ -42,7 +42,11 @@ class FeaturesSettings:
     offset: float = setting(
         0.5, "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)", most=1
     )
-    fit: str = setting("crop", "how a frame becomes square", choices=("crop", "squash", "pad"))
+    fit: str = setting(
+        "auto",
+        "how a frame becomes square; auto is crop (motion reads whole frames)",
+        choices=("auto", "crop", "squash", "pad"),
+    )
     aspect: str = setting(
         "auto",
         "how pixels that are not square are treated: display stretches them to the shape in which they "
@@ -56,7 +60,7 @@ class FeaturesSettings:
     )
     backbone: str = setting(
         "",
-        "the first stage, e.g. inception_v3, another keras.applications model, frames or pose "
+        "the first stage, e.g. inception_v3, another keras.applications model, frames, pose or motion "
         "(default: the store's own, else inception_v3)",
         metavar="NAME",
     )

@@ -42,9 +42,9 @@ class Extractor:
     def __init__(
         self, spec: Spec, backbone: Backbone, pool: Decoders, *, ahead_bytes: int = 256 << 20
     ) -> None:
-        frame_bytes = spec.size * spec.size * 3
-        self._clip_bytes = spec.sampling.steps * frame_bytes
-        least = backbone.batch * (backbone.concurrency + 1) * frame_bytes + 2 * self._clip_bytes
+        step_bytes = spec.window * spec.size * spec.size * 3
+        self._clip_bytes = spec.sampling.steps * step_bytes
+        least = backbone.batch * (backbone.concurrency + 1) * step_bytes + 2 * self._clip_bytes
         self._ahead_limit = max(ahead_bytes, least)
         self._ahead_bytes = 0
         self._concurrency = backbone.concurrency
@@ -226,7 +226,7 @@ class _Call:
             frames = future.result()
         except (Exception, CancelledError) as caught:
             error = caught
-        if frames is not None and not len(frames.frames):
+        if frames is not None and not len(frames):
             frames.release()
             frames, error = None, UnreadableClip("no_frames", "the decoder gave no frame")
         extractor = self._of
@@ -243,8 +243,8 @@ class _Call:
                 if clip.features is None:
                     spec = extractor._spec
                     clip.features = np.zeros((spec.sampling.steps, *spec.shape), spec.dtype)
-                clip.job = Job(
-                    frames.frames,
+                clip.job = Job.of(
+                    frames,
                     clip.features[: len(frames)],
                     on_read=functools.partial(self._frames_read, clip),
                     on_done=functools.partial(self._features_done, clip),

@@ -11,12 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.backbones.family import Backbone
+from pipeline.features.decoding.values import ClipFrames
 
 # A partial batch does not wait longer than this for a decoder that is slow or hangs.
 _PATIENCE_S = 2.0
@@ -26,29 +27,44 @@ _PATIENCE_S = 2.0
 class Job:
     """One clip's frames in the queue of the CNN.
 
-    `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called. What the CNN
-    makes of them is written into `features` (n, *shape), cast to its dtype, and whole once `on_done`
-    has been called with None. It may be called more than once with the engine's error. Both are called
-    from the CNN's threads.
+    `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called; of steps of
+    several frames, `windows` (n, window) says where those of each are, and `gaps_s` (n,) how far apart.
+    What the CNN makes of them is written into `features` (n, *shape), cast to its dtype, and whole once
+    `on_done` has been called with None. It may be called more than once with the engine's error. Both
+    are called from the CNN's threads.
     """
 
     frames: NDArray[np.uint8] | None
     features: NDArray[Any]
     on_read: Callable[[], None]
     on_done: Callable[[BaseException | None], None]
+    windows: NDArray[np.int32] | None = None
+    gaps_s: NDArray[np.float64] | None = None
     taken: int = 0
     read: int = 0
     done: int = 0
 
+    @classmethod
+    def of(
+        cls,
+        clip: ClipFrames,
+        features: NDArray[Any],
+        *,
+        on_read: Callable[[], None],
+        on_done: Callable[[BaseException | None], None],
+    ) -> Self:
+        """The job of a clip that was read."""
+        return cls(clip.frames, features, on_read, on_done, clip.windows, clip.gaps_s)
+
     @property
     def count(self) -> int:
-        """How many frames it has."""
+        """How many steps it has."""
         return len(self.features)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Frames `start` to `stop` of one job, as part of one CNN batch."""
+    """Steps `start` to `stop` of one job, as part of one CNN batch."""
 
     job: Job
     start: int
@@ -56,6 +72,14 @@ class _Piece:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """(n, …) of these steps: where they lie, or copied into windows."""
+        assert self.job.frames is not None
+        if self.job.windows is None:
+            return self.job.frames[self.start : self.stop]
+        return self.job.frames[self.job.windows[self.start : self.stop]]
 
 
 class CnnThreads:
@@ -126,11 +150,11 @@ class CnnThreads:
         while pieces := self._take():
             # Frames of one clip are a batch where they lie; those of several are copied into one.
             whole = len(pieces) == 1
-            frames = _frames_of(pieces[0]) if whole else self._gather(pieces, buffer)
+            frames = pieces[0].frames if whole else self._gather(pieces, buffer)
             started = time.perf_counter()
             features, error = None, None
             try:
-                features = self._backbone(frames)
+                features = self._features(frames, pieces)
                 self._require_declared(features, pieces[0].job.features)
             except Exception as caught:
                 features, error = None, caught
@@ -147,6 +171,12 @@ class CnnThreads:
             for job in over:
                 job.on_done(error)
 
+    def _features(self, frames: NDArray[np.uint8], pieces: list[_Piece]) -> NDArray[Any]:
+        gaps_s = [p.job.gaps_s[p.start : p.stop] for p in pieces if p.job.gaps_s is not None]
+        if not gaps_s:
+            return self._backbone(frames)
+        return self._backbone(frames, np.concatenate(gaps_s))
+
     def _require_declared(self, features: NDArray[Any], stored: NDArray[Any]) -> None:
         """Raise `ValueError` where a step is of another shape or kind than the store has room for."""
         given, declared = features.shape[1:], stored.shape[1:]
@@ -158,9 +188,14 @@ class CnnThreads:
 
     def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Copy the pieces' frames into a batch, one after the other."""
+        if pieces[0].job.windows is not None:
+            frames = np.concatenate([piece.frames for piece in pieces])
+            for piece in pieces:
+                self._frames_read(piece)
+            return frames
         count = 0
         for piece in pieces:
-            buffer[count : count + len(piece)] = _frames_of(piece)
+            buffer[count : count + len(piece)] = piece.frames
             count += len(piece)
             self._frames_read(piece)
         return buffer[:count]
@@ -215,11 +250,6 @@ class CnnThreads:
             if self._backbone.whole_clips:
                 break
         return pieces
-
-
-def _frames_of(piece: _Piece) -> NDArray[np.uint8]:
-    assert piece.job.frames is not None
-    return piece.job.frames[piece.start : piece.stop]
 
 
 def _hand_out(pieces: list[_Piece], features: NDArray[Any]) -> None:

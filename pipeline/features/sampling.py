@@ -65,7 +65,9 @@ def sample_times(
     moments = moments_of(sampling, end, tick_s)
     # At its very end a clip shows nothing any more, however the sum was rounded.
     passed = moments.before(np.append(times, end + moments.slack_s - _EXACT_S))
-    return np.flatnonzero(np.diff(passed) > 0)[: sampling.steps].astype(np.int64)
+    shown = np.flatnonzero(np.diff(passed) > 0)
+    # An offset just below 1 looks at a short clip at its very end.
+    return (shown if len(shown) else np.array([len(times) - 1]))[: sampling.steps].astype(np.int64)
 
 
 def needs_length(sampling: Sampling) -> bool:

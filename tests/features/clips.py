@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -48,13 +49,31 @@ def write_numbered_clip(
     times: Iterable[int] | None = None,
 ) -> Path:
     """Write frames 0, 1, … `frames` − 1 to `path`; `times` are presentation times in 1/rate s."""
+    pictures = (numbered_picture(number, width, height) for number in range(frames))
+    return write_pictures(
+        path, pictures, codec=codec, pix_fmt=pix_fmt, rate=rate, options=options, times=times
+    )
+
+
+def write_pictures(
+    path: Path,
+    pictures: Iterable[np.ndarray],
+    *,
+    codec: str,
+    pix_fmt: str,
+    rate: int = 25,
+    options: dict[str, str] | None = None,
+    times: Iterable[int] | None = None,
+) -> Path:
+    """Write pictures, each (height, width, 3) uint8 RGB and all of one size, as a clip."""
+    whole = list(pictures)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.height, stream.width = whole[0].shape[:2]
+        stream.pix_fmt = pix_fmt
         stream.options = options or {}
         stream.codec_context.thread_count = 1
-        for number, time in zip(range(frames), times or range(frames), strict=False):
-            picture = numbered_picture(number, width, height)
+        for picture, time in zip(whole, times or itertools.count(), strict=False):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, rate)
             container.mux(stream.encode(frame))

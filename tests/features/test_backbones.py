@@ -319,10 +319,17 @@ WITHOUT_WEIGHTS = [name for name in backbones.backbone_names() if not describe(n
 def test_a_backbone_without_weights_keeps_the_interfaces_promises(name: str) -> None:
     """The promises of `Backbone`, asked of every family that can be loaded here and now."""
     kind = describe(name)
-    spec = Spec(backbone=name, size=kind.size, shape=kind.shape, dtype=kind.dtype)
+    declared = {field: getattr(kind, field) for field in ("size", "shape", "dtype", "fit")}
+    spec = Spec(backbone=name, window=kind.window, gap_s=kind.gap_s, **declared)
     backbone = load(spec, resolve_weights("", name))
     assert (backbone.name, backbone.size, backbone.shape) == (name, kind.size, kind.shape)
-    frames = noise(backbone.batch, kind.size)
+    assert len(kind.channels) in (0, kind.shape[0])
+
+    def noise_of(count: int, size: int) -> np.ndarray:
+        windows = (count, kind.window) if kind.window > 1 else (count,)
+        return noise(count * kind.window, size).reshape(*windows, size, size, 3)
+
+    frames = noise_of(backbone.batch, kind.size)
     whole = backbone(frames)
     assert whole.shape == (len(frames), *kind.shape)
     assert np.isfinite(whole).all()
@@ -338,7 +345,8 @@ def test_a_backbone_without_weights_keeps_the_interfaces_promises(name: str) -> 
     frames[:] = 0
     backbone(frames)
     np.testing.assert_array_equal(whole, kept)
-    for wrong in (noise(0, kind.size), noise(1, kind.size - 1), noise(1, kind.size) / 255):
+    right = noise_of(1, kind.size)
+    for wrong in (right[:0], noise_of(1, kind.size - 1), right / 255, right[0]):
         with pytest.raises(ValueError, match="frames"):
             backbone(wrong)
 

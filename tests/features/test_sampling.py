@@ -41,6 +41,7 @@ def samplings(draw: st.DrawFn) -> Sampling:
 
 @given(samplings(), lengths, rates)
 @example(Sampling(steps=2, offset=math.nextafter(1.0, 0.0)), 3, 1.0)
+@example(Sampling(rule="fps", steps=1, fps=1.0, offset=math.nextafter(1.0, 0.0)), 1, 1.0)
 def test_indices_rise_stay_in_range_and_never_exceed_the_steps(
     sampling: Sampling, length: int, fps: float
 ) -> None:

@@ -6,7 +6,7 @@ To add a family, write a module that defines its `Family` and list it in `FAMILI
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
-from pipeline.features.backbones import frames, keras_family, pose_family
+from pipeline.features.backbones import frames, keras_family, motion_family, pose_family
 from pipeline.features.backbones.family import (
     DEFAULT_OPTIONS,
     NO_WEIGHTS,
@@ -20,7 +20,12 @@ from pipeline.spec import Spec
 
 DEFAULT_BACKBONE = "inception_v3"
 
-FAMILIES: tuple[Family, ...] = (keras_family.FAMILY, frames.FAMILY, pose_family.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    keras_family.FAMILY,
+    frames.FAMILY,
+    motion_family.FAMILY,
+    pose_family.FAMILY,
+)
 
 
 def describe(name: str) -> BackboneKind:

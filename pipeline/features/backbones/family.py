@@ -16,17 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.files import sha256
-from pipeline.spec import Dtype, Spec
+from pipeline.spec import Dtype, Fit, Spec
+
+Gaps = NDArray[np.float64] | None
+"""(n,) seconds from frame to frame within the window of each step; None where a window is one frame."""
 
 
 class Backbone(ABC):
-    """A loaded backbone: frames in, one vector (or small array) per frame out.
+    """A loaded backbone: frames in, one vector (or small array) per step out.
 
-    `concurrency` threads may call it at once, and that many keep the device busy. Every call runs
-    one fixed batch shape of `batch` frames and pads itself, and a frame's result does not
-    depend, to the bit, on its place in the batch, on its neighbours or on the caller's thread.
-    Where `whole_clips` is true a call must hold all frames of one clip, in order, and no others.
-    name, size, shape: the spec's. software: the versions that compute the features.
+    A step is computed from one frame, or from `window` of them. `concurrency` threads may call it at
+    once, and that many keep the device busy. Every call runs one fixed batch shape of `batch` steps and
+    pads itself, and a step's result does not depend, to the bit, on its place in the batch, on
+    its neighbours or on the caller's thread. Where `whole_clips` is true a call must hold all steps of
+    one clip, in order, and no others.
+    name, size, shape, window: the spec's. software: the versions that compute the features.
     """
 
     whole_clips = False
@@ -35,26 +39,52 @@ class Backbone(ABC):
         self, spec: Spec, *, engine: str, batch: int, concurrency: int, software: dict[str, str]
     ) -> None:
         self.name, self.size, self.shape = spec.backbone, spec.size, spec.shape
+        self.window = spec.window
+        self._whole = spec.fit == "whole"
         self.engine, self.batch, self.concurrency = engine, batch, concurrency
         self.software = software
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
-        """`frames`: (1 to batch, size, size, 3) uint8 RGB → (n, *shape). Else raises `ValueError`."""
-        if frames.dtype != np.uint8 or frames.shape[1:] != (self.size, self.size, 3):
+    def __call__(self, frames: NDArray[np.uint8], gaps_s: Gaps = None) -> NDArray[Any]:
+        """The features of 1 to `batch` steps, (n, *shape). Raises `ValueError` for other frames.
+
+        frames: (n, size, size, 3) uint8 RGB; (n, window, size, size, 3) if a window is several. Of
+            frames that keep their proportions the longer side is `size`, the other at most that.
+        """
+        if frames.dtype != np.uint8 or not self._takes(frames.shape[1:]):
             raise ValueError(
                 f"frames are {frames.shape} {frames.dtype}: this backbone takes "
-                f"(n, {self.size}, {self.size}, 3) uint8"
+                f"(n, {', '.join(self._step_shape)}) uint8"
             )
         if not 1 <= len(frames) <= self.batch:
             raise ValueError(f"{len(frames)} frames in one call: give 1 to {self.batch}")
-        return self.features_of(frames)
+        if gaps_s is None:
+            return self.features_of(frames)
+        return self.features_in_time(frames, gaps_s)
 
     @abstractmethod
     def features_of(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """(n, *shape), float32 or what the store keeps, of frames that fit."""
 
+    def features_in_time(
+        self, frames: NDArray[np.uint8], gaps_s: NDArray[np.float64]
+    ) -> NDArray[Any]:
+        """The same, knowing the seconds between a window's frames: for backbones that measure speed."""
+        return self.features_of(frames)
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        *window, height, width, channels = shape if len(shape) >= 3 else (0, 0, 0)
+        sides = (height, width)
+        fits = max(sides) == self.size if self._whole else sides == (self.size, self.size)
+        windows = [] if self.window == 1 else [self.window]
+        return fits and min(sides) >= 1 and channels == 3 and window == windows
+
+    @property
+    def _step_shape(self) -> tuple[str, ...]:
+        side = f"{'up to ' * self._whole}{self.size}"
+        return (*([str(self.window)] if self.window > 1 else []), side, side, "3")
+
     def __repr__(self) -> str:
-        shapes = f"({self.batch}, {self.size}, {self.size}, 3) → {(self.batch, *self.shape)}"
+        shapes = f"({self.batch}, {', '.join(self._step_shape)}) → {(self.batch, *self.shape)}"
         callers = f"{self.concurrency} calls at once"
         return f"{type(self).__name__}({self.name} on {self.engine}: {shapes}, {callers})"
 
@@ -73,6 +103,9 @@ class BackboneKind:
     """What one backbone reads and gives.
 
     Frames are fitted to `size` × `size` pixels with `interpolation`; one step is `shape` of `dtype`.
+    `fit` is how, unless the user chooses another; "whole" (in proportion, the longer side `size`) leaves
+    no choice, and is for backbones that take whole clips. A step is computed from `window` frames,
+    `gap_s` seconds apart. `channels` names the numbers of a step, where they have names.
     Whole numbers (uint8) are stored as such; a store of others has the type that the run's `--dtype`
     names. `has_precisions` is false where values are always computed in float32 (or not computed at
     all), so that `auto` precision means float32.
@@ -83,6 +116,10 @@ class BackboneKind:
     shape: tuple[int, ...]
     dtype: Dtype
     interpolation: str = "area"
+    fit: Fit = "crop"
+    window: int = 1
+    gap_s: float = 0.0
+    channels: tuple[str, ...] = ()
     needs_weights: bool = True
     has_precisions: bool = False
 

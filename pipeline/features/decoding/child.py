@@ -93,6 +93,9 @@ def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> di
         return {"reason": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"}
     return {
         "clip": {**clip.facts, "reason": clip.reason, "decode_s": clip.decode_s},
+        "frames_shape": clip.frames.shape,
+        "windows": None if clip.windows is None else clip.windows.tolist(),
+        "gaps_s": None if clip.gaps_s is None else clip.gaps_s.tolist(),
         "frame_index": clip.frame_index.tolist(),
         "timestamp": clip.timestamp.tolist(),
         "previews": [base64.b64encode(picture).decode() for picture in pictures],

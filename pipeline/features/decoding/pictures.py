@@ -114,12 +114,16 @@ def fit_picture(
 
     `crop` takes the centre square (the spare pixel of an odd margin stays right or below),
     `squash` the whole picture without its proportions, `pad` the whole picture in the middle of
-    black. `area` averages when neither side grows and is linear otherwise.
+    black. `whole` gives the whole picture in its proportions, its longer side `size`, or in the shape
+    of `out`. `area` averages when neither side grows and is linear otherwise.
     aspect: how many times wider than high a pixel is shown; the picture is stretched to that shape
     in the same step. out: contiguous (size, size, 3) uint8 to write into, else fresh.
     """
     if out is None:
-        out = np.empty((plan.size, plan.size, 3), np.uint8)
+        sides = (
+            _in_proportion(picture, plan.size, aspect) if plan.fit == "whole" else (plan.size,) * 2
+        )
+        out = np.empty((*sides, 3), np.uint8)
     if plan.fit == "pad":
         out[:] = 0
         _fill(_middle_of(out, picture, aspect), picture, plan.interpolation)
@@ -143,12 +147,17 @@ def _centre_square(picture: Picture, aspect: float) -> Picture:
 
 def _middle_of(canvas: Picture, picture: Picture, aspect: float) -> Picture:
     """The part of a square canvas that the whole picture fills when it is shown in proportion."""
-    height, width = picture.shape[0], picture.shape[1] * aspect
     size = len(canvas)
-    scale = size / max(height, width)
-    rows, columns = _pixels(height * scale), _pixels(width * scale)
+    rows, columns = _in_proportion(picture, size, aspect)
     top, left = (size - rows) // 2, (size - columns) // 2
     return canvas[top : top + rows, left : left + columns]
+
+
+def _in_proportion(picture: Picture, size: int, aspect: float) -> tuple[int, int]:
+    """Rows and columns of a picture whose longer side is `size` pixels."""
+    height, width = picture.shape[0], picture.shape[1] * aspect
+    scale = size / max(height, width)
+    return _pixels(height * scale), _pixels(width * scale)
 
 
 def _fill(out: Picture, picture: Picture, interpolation: str) -> None:

@@ -217,7 +217,7 @@ def _ending(code: int) -> str:
 
 
 def _clip_frames(reply: dict[str, Any], slots: FrameSlots, slot: int) -> ClipFrames:
-    index = np.array(reply["frame_index"], dtype=np.int32)
+    windows, gaps_s = reply["windows"], reply["gaps_s"]
     lent = [slot]
 
     def release() -> None:
@@ -225,9 +225,11 @@ def _clip_frames(reply: dict[str, Any], slots: FrameSlots, slot: int) -> ClipFra
             slots.take_back(lent.pop())
 
     return ClipFrames(
-        frames=slots.frames(slot)[: len(index)],
-        frame_index=index,
+        frames=slots.frames(slot, tuple(reply["frames_shape"])),
+        frame_index=np.array(reply["frame_index"], dtype=np.int32),
         timestamp=np.array(reply["timestamp"], dtype=np.float32),
+        windows=None if windows is None else np.array(windows, dtype=np.int32),
+        gaps_s=None if gaps_s is None else np.array(gaps_s, dtype=np.float64),
         release=release,
         sha256=reply["sha256"],
         previews=tuple(base64.b64decode(picture) for picture in reply["previews"]),

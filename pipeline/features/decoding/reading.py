@@ -21,6 +21,7 @@ from pipeline.features.decoding.through import Kept, OnProgress, read_through
 from pipeline.features.decoding.values import ClipFrames, DecoderFacts, FramePlan
 from pipeline.features.decoding.video import Video
 from pipeline.features.files import read_start
+from pipeline.features.windows import Windows
 
 _AWAY = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH),
@@ -40,7 +41,7 @@ def read_clip(
     Long clips whose wanted frames can be sought exactly are sought through, all others are read
     from front to back.
 
-    path: a local file. out: (steps, size, size, 3) uint8 to write the frames into, else fresh.
+    path: a local file. out: `plan.frames_shape` uint8 to write the frames into, else fresh.
     on_progress: called for every frame that is decoded.
     Raises `UnreadableClip` with a reason of `reasons.FAILURES`; `MemoryError` passes through.
     """
@@ -50,31 +51,45 @@ def read_clip(
     room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
     with contextlib.ExitStack() as opened:
         video = opened.enter_context(Video(path, plan.max_pixels))
-        kept, indices = Kept(plan, room, on_progress), None
+        kept, wanted = Kept(plan, room, on_progress), None
         if video.expected() >= seeking.LONG_FRAMES:
-            indices = seeking.read_by_seeking(video, kept)
-            if indices is None:  # listing its packets has used it up
+            wanted = seeking.read_by_seeking(video, kept)
+            if wanted is None:  # listing its packets has used it up
                 video = opened.enter_context(Video(path, plan.max_pixels))
                 kept = Kept(plan, room, on_progress)
-        if indices is None:
-            indices = read_through(video, kept, path)
-        reason = "times_mended" if video.clock.mended else ""
-        if kept.ended and video.falls_short(len(kept.times)):
-            reason = "fewer_frames"
+        if wanted is None:
+            wanted = read_through(video, kept, path)
         facts = _facts(video, kept)  # while the file is open
-    if not len(indices):
+        reason = _warning(video, kept, wanted)
+    if not len(wanted.steps):
         raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
-    wanted = indices.tolist()
-    if list(kept.pictures)[: len(wanted)] != wanted:
-        room[: len(wanted)] = np.stack([kept.pictures[index] for index in wanted])
     return ClipFrames(
-        frames=room[: len(wanted)],
-        frame_index=indices.astype(np.int32),
-        timestamp=np.array(kept.times)[indices].astype(np.float32),
+        frames=_frames(kept, wanted),
+        frame_index=wanted.steps.astype(np.int32),
+        timestamp=np.array(kept.times)[wanted.steps].astype(np.float32),
+        windows=wanted.places if plan.window > 1 else None,
+        gaps_s=wanted.gaps_s(np.array(kept.times)) if plan.window > 1 else None,
         **facts.facts,
         reason=reason,
         decode_s=time.thread_time() - began,
     )
+
+
+def _frames(kept: Kept, wanted: Windows) -> NDArray[np.uint8]:
+    """The wanted pictures, each once, in order: in the room, and put in order there if need be."""
+    indices = wanted.frames.tolist()
+    if list(kept.pictures)[: len(indices)] != indices:
+        kept.room[: len(indices)] = np.stack([kept.pictures[index] for index in indices])
+    return kept.room[: len(indices)]
+
+
+def _warning(video: Video, kept: Kept, wanted: Windows) -> str:
+    """The warning that a clip which was read carries, "" for none."""
+    if kept.ended and video.falls_short(len(kept.times)):
+        return "fewer_frames"
+    if video.clock.mended:
+        return "times_mended"
+    return "short_window" if wanted.short else ""
 
 
 def _facts(video: Video, kept: Kept) -> DecoderFacts:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pipeline.features.decoding.through import Kept, OnProgress
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import needs_length, rule_of, sample_indices
+from pipeline.features.windows import Windows
 from pipeline.spec import Sampling
 
 # Codec → the types of NAL units that hold a picture, and those of them at which decoding can start.
@@ -128,8 +129,8 @@ class PacketTimes:
     keys: NDArray[np.int64]
 
 
-def read_by_seeking(video: Video, kept: Kept) -> NDArray[np.int64] | None:
-    """Keep the wanted frames of a long clip; returns their indices, as `through.read_through` does.
+def read_by_seeking(video: Video, kept: Kept) -> Windows | None:
+    """Keep the wanted frames of a long clip; returns what they are, as `through.read_through` does.
 
     None where seeking is not exact or not faster; the video cannot be read again then.
     """
@@ -141,7 +142,8 @@ def read_by_seeking(video: Video, kept: Kept) -> NDArray[np.int64] | None:
         return None
     base = float(video.stream.time_base)
     kept.times, kept.ended = ((packets.times - packets.times[0]) * base).tolist(), True
-    indices = kept.wanted(video)
+    wanted = kept.wanted(video)
+    indices = wanted.frames
     # Up to the last one, where reading through could stop there.
     reading = len(packets.times) if needs_length(sampling) else int(indices[-1]) + 1
     if _frames_to_decode(packets, indices) > LARGEST_SHARE * reading:
@@ -150,7 +152,7 @@ def read_by_seeking(video: Video, kept: Kept) -> NDArray[np.int64] | None:
         _fetch(video, packets, indices, kept)
     except (av.error.FFmpegError, _NotExact):
         return None
-    return indices
+    return wanted
 
 
 class _NotExact(Exception):

@@ -30,7 +30,7 @@ def anonymous_file(name: str) -> int:
 class FrameSlots:
     """The slots as the parent sees them: lend, take back, and look at the counters. Thread safe.
 
-    shape: of one slot's uint8 frames, (steps, size, size, 3). processes: how many counters.
+    shape: of the most uint8 frames of one slot, (n, size, size, 3). processes: how many counters.
     """
 
     def __init__(self, shape: tuple[int, ...], *, slots: int, processes: int) -> None:
@@ -58,9 +58,9 @@ class FrameSlots:
             self._free.append(slot)
             self._changed.notify()
 
-    def frames(self, slot: int) -> NDArray[np.uint8]:
-        """The slot's memory as an array of `shape`."""
-        return view(self._map, self.offset(slot), self.shape)
+    def frames(self, slot: int, shape: tuple[int, ...] = ()) -> NDArray[np.uint8]:
+        """The slot's memory as an array of `shape`; where it is given, the first bytes in that shape."""
+        return view(self._map, self.offset(slot), shape or self.shape)
 
     def offset(self, slot: int) -> int:
         """Where the slot begins in the file, in bytes."""

@@ -13,6 +13,7 @@ from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import Moments, needs_length, rule_of, sample_indices, sample_times
+from pipeline.features.windows import Windows, gap_frames
 
 OnProgress = Callable[[], None]
 
@@ -22,7 +23,8 @@ class Kept:
     """What a plan asks of a clip, and the frames that were kept so far.
 
     on_progress: called for every frame that is decoded. pictures: fitted RGB by frame index; the first
-    `len(room)` of them lie in `room`, in the order in which they came. times: seconds of every frame
+    `len(room)` of them lie in `room`, in the order in which they came. sized: whether `room` has the
+    shape of the pictures, which of the fit "whole" the first one says. times: seconds of every frame
     that was read. ended: the clip's end was reached.
     """
 
@@ -32,11 +34,21 @@ class Kept:
     pictures: dict[int, Picture] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     ended: bool = False
+    sized: bool = False
 
     def keep(self, video: Video, frame: Frame) -> None:
-        """Fit the frame's picture and keep it."""
+        """Fit the frame's picture and keep it, unless it is kept already."""
+        if frame.index in self.pictures:
+            return
         place = len(self.pictures)
-        out = self.room[place] if place < len(self.room) else None
+        if self.plan.fit == "whole" and not self.sized:
+            first = video.fitted(frame, self.plan)
+            self.room = self.room.reshape(-1)[: len(self.room) * first.size]
+            self.room = self.room.reshape(-1, *first.shape)
+            self.sized = True
+        out = (
+            self.room[place] if place < len(self.room) else np.empty(self.room.shape[1:], np.uint8)
+        )
         self.pictures[frame.index] = video.fitted(frame, self.plan, out)
 
     def passed(self, frame: Frame) -> None:
@@ -44,16 +56,22 @@ class Kept:
         self.on_progress()
         self.times.append(frame.time_s)
 
-    def wanted(self, video: Video) -> NDArray[np.int64]:
-        """The frames that the plan's rule takes of the clip, whose frames were shown at `times`."""
+    def wanted(self, video: Video) -> Windows:
+        """What the plan's rule takes of the clip, whose frames were shown at `times`."""
         frame_s, tick_s = video.frame_s, video.tick_s
-        return sample_times(
+        sampled = sample_times(
             self.plan.sampling, np.array(self.times), frame_s=frame_s, tick_s=tick_s
         )
+        return self.around(sampled, len(self.times), video)
+
+    def around(self, sampled: NDArray[np.int64], n_frames: int, video: Video) -> Windows:
+        """The frames that the steps at these frames need, of a clip with `n_frames`."""
+        gap = gap_frames(self.plan.gap_s, video.fps or 1 / video.frame_s)
+        return Windows.around(sampled, n_frames, window=self.plan.window, gap=gap)
 
 
-def read_through(video: Video, kept: Kept, path: str) -> NDArray[np.int64]:
-    """Keep the wanted frames of an open clip; returns their indices, ascending.
+def read_through(video: Video, kept: Kept, path: str) -> Windows:
+    """Keep the wanted frames of an open clip; returns what they are.
 
     A header's count only decides which frames the first pass keeps. The rule is then applied to
     the frames that came, and a second pass fetches those that it asks for and the first did not
@@ -66,18 +84,20 @@ def read_through(video: Video, kept: Kept, path: str) -> NDArray[np.int64]:
         moments = moments_of(sampling, math.inf, video.tick_s)
         _keep_by_time(video, kept, moments, stop_early=stop_early)
     else:
-        guess = _ENDLESS if stop_early else video.expected()
-        guessed = sample_indices(sampling, guess or sampling.steps)
-        _keep_by_index(video, kept, guessed.tolist(), stop_early=stop_early)
+        guess = (_ENDLESS if stop_early else video.expected()) or sampling.steps
+        guessed = kept.around(sample_indices(sampling, guess), guess, video)
+        _keep_by_index(video, kept, guessed.frames.tolist(), stop_early=stop_early)
     wanted = kept.wanted(video)
-    absent = [index for index in wanted.tolist() if index not in kept.pictures]
+    absent = [index for index in wanted.frames.tolist() if index not in kept.pictures]
     if absent:
-        again = Kept(kept.plan, kept.room[len(kept.pictures) :], kept.on_progress)
+        again = replace(kept, room=kept.room[len(kept.pictures) :], pictures={}, times=[])
         with Video(path, kept.plan.max_pixels) as second:
             _keep_by_index(second, again, absent, stop_early=True)
+        if not kept.pictures:
+            kept.room = again.room
         kept.pictures |= again.pictures
         # A file that changes between the passes may have lost frames.
-        wanted = np.array([i for i in wanted.tolist() if i in kept.pictures], np.int64)
+        wanted = wanted.within(list(kept.pictures))
     return wanted
 
 
@@ -97,14 +117,24 @@ def _keep_by_index(video: Video, kept: Kept, indices: Iterable[int], *, stop_ear
 
 
 def _keep_by_time(video: Video, kept: Kept, moments: Moments, *, stop_early: bool) -> None:
-    """Keep every frame that is shown at a moment; that is known once the next frame's time is."""
+    """Keep every frame that is shown at a moment; that is known once the next frame's time is.
+
+    Of a window's other frames those that are still to come are kept with it.
+    """
     before: Frame | None = None
+    steps, due = 0, {-1}
     for frame in video:
         kept.passed(frame)
         if before is not None and moments.between(before.time_s, frame.time_s):
-            kept.keep(video, before)
-            if stop_early and len(kept.pictures) == kept.plan.sampling.steps:
-                return
+            steps += 1
+            needed = kept.around(np.array([before.index]), _ENDLESS, video).frames.tolist()
+            due |= set(needed)
+            if before.index in due:
+                kept.keep(video, before)
+        if frame.index in due:
+            kept.keep(video, frame)
+        if stop_early and steps == kept.plan.sampling.steps and max(due) <= frame.index:
+            return
         before = replace(frame)
     kept.ended = True
     if before is not None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,9 @@ MAX_PIXELS = 64 * 1024 * 1024
 class FramePlan:
     """The part of a spec that decides a clip's frames: which, and fitted how.
 
-    `size` is the side of the square in pixels; `max_pixels` the largest picture accepted. `aspect`
-    "display" shows pixels that are not square in their true shape, "stored" takes them for square.
+    `size` is the side of the square in pixels (of the fit "whole", the longer side); `max_pixels` the
+    largest picture accepted. `aspect` "display" shows pixels that are not square in their true shape,
+    "stored" takes them for square. Each step needs `window` frames, about `gap_s` seconds apart.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -34,25 +35,27 @@ class FramePlan:
     size: int = 299
     view: View = "plain"
     aspect: Aspect = "display"
+    window: int = 1
+    gap_s: float = 0.0
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise ConfigError(f"interpolation {self.interpolation!r} is not known: use {known}")
-        if self.fit not in ("crop", "squash", "pad"):
-            raise ConfigError(f"fit {self.fit!r} is not known: use crop, squash or pad")
+        if self.fit not in get_args(Fit):
+            raise ConfigError(f"fit {self.fit!r} is not known: use {', '.join(get_args(Fit))}")
 
     @classmethod
     def of(cls, spec: Spec) -> Self:
         """The plan of a spec. Raises `ConfigError` on an interpolation that is not known."""
-        names = ("sampling", "fit", "interpolation", "size", "view", "aspect")
+        names = ("sampling", "fit", "interpolation", "size", "view", "aspect", "window", "gap_s")
         return cls(**{name: getattr(spec, name) for name in names})
 
     @property
     def frames_shape(self) -> tuple[int, int, int, int]:
-        """(steps, size, size, 3): room for the frames of any clip."""
-        return (self.sampling.steps, self.size, self.size, 3)
+        """(steps · window, size, size, 3): room for the frames of any clip."""
+        return (self.sampling.steps * self.window, self.size, self.size, 3)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -99,11 +102,13 @@ FACTS = tuple(DecoderFacts.__dataclass_fields__)
 class ClipFrames(DecoderFacts):
     """The sampled frames of one clip, in order of time.
 
-    frames: (n, size, size, 3) uint8 RGB, upright and fitted, n ≤ steps. They may live in shared
-        memory that is lent: call `release` when done, and do not read them afterwards. It gives the
-        memory back to its pool; a second call does nothing.
-    frame_index: (n,) int32, the index of each in the clip.
+    frames: (m, size, size, 3) uint8 RGB, upright and fitted; one per step, or those of all windows,
+        each once. They may live in shared memory that is lent: call `release` when done, and do not
+        read them afterwards. It gives the memory back to its pool; a second call does nothing.
+    frame_index: (n,) int32, the index of each step's frame in the clip, n ≤ steps.
     timestamp: (n,) float32, seconds from the clip's first frame, rising.
+    windows: (n, window) int32, where in `frames` those of each step are; None if there is one per step.
+    gaps_s: (n,) float64, seconds from frame to frame within each window; None likewise.
     reason: "" or a warning of `reasons`. decode_s: CPU seconds spent.
     sha256: of the file's bytes as they were before it was read; "" where it was not taken.
     previews: JPEG files of three frames, oldest first, where the decoder was asked for them.
@@ -112,6 +117,8 @@ class ClipFrames(DecoderFacts):
     frames: NDArray[np.uint8]
     frame_index: NDArray[np.int32]
     timestamp: NDArray[np.float32]
+    windows: NDArray[np.int32] | None = None
+    gaps_s: NDArray[np.float64] | None = None
     reason: str = ""
     decode_s: float = 0.0
     sha256: str = ""
@@ -119,7 +126,8 @@ class ClipFrames(DecoderFacts):
     release: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
-        return len(self.frames)
+        """How many steps it has."""
+        return len(self.frame_index)
 
     def __repr__(self) -> str:
         return (
