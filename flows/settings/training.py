@@ -8,7 +8,7 @@ from typing import Any
 from flows.settings.features import FeaturesSettings
 from flows.settings.resolve import LARGEST_SEED, MOST_PROCESSES, from_table, setting, table_setting
 from pipeline.errors import ConfigError
-from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SPLITS, STOPPINGS
+from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SKELETONS, SPLITS, STOPPINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,12 @@ class TrainingSettings:
         choices=STOPPINGS,
     )
     precision: str = setting(DEFAULTS.precision, "precision of the training", choices=PRECISIONS)
+    skeleton: str = setting(
+        DEFAULTS.skeleton,
+        "read the landmarks of a pose store as skeletons, which do not depend on the person's place, "
+        "size or facing; auto: if the store is one",
+        choices=SKELETONS,
+    )
     tensorboard: bool = setting(
         False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"
     )

@@ -110,6 +110,7 @@ def hits(run: Path, clips: Clips, positions: Rows) -> Hits:
     """
     loaded = load_run(run)
     loaded.require_same_spec(clips.source)
+    clips = clips.as_stored()
     truth = clips.table["label"].astype(str).to_numpy()
     right, seen = np.zeros(len(truth), bool), np.zeros(len(truth), bool)
     for features, mask, at in clips.batches(positions, loaded.batch):

@@ -74,7 +74,7 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
     if summary.outcome == "interrupted":
         return _ended(begun, "Interrupted")
     with shared.store_warnings():
-        loaded = shared.load_stores(settings.store)
+        loaded = shared.load_stores(settings.store, skeleton=trainings[0].skeleton)
     state = promotion.state_of(
         loaded.clips,
         [shared.train_config(training) for training in trainings],

@@ -37,7 +37,7 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
         if each.name not in done:
             claim_folder(_folder(each), overwrite=each.overwrite, resume=each.resume)
     with shared.store_warnings():
-        loaded = shared.load_stores(settings.store)
+        loaded = shared.load_stores(settings.store, skeleton=settings.skeleton)
         ways = [(settings.split, settings.test_set)]
         shared.print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
         for each in todo:

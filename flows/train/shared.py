@@ -81,11 +81,11 @@ class Loaded:
     first_stage: dict[str, Any]
 
 
-def load_stores(stores: str) -> Loaded:
+def load_stores(stores: str, *, skeleton: str = "auto") -> Loaded:
     """Read a store, or several with commas between them, which are views of the same clips.
 
-    The first store is the one that a run remembers. Raises `ConfigError` for a store without usable
-    clips, and `SpecMismatch` if a view does not belong to the first.
+    The first store is the one that a run remembers. skeleton: as a training has it. Raises `ConfigError`
+    for a store without usable clips, and `SpecMismatch` if a view does not belong to the first.
     """
     urls = [url.strip() for url in stores.split(",") if url.strip()]
     if not urls:
@@ -98,8 +98,7 @@ def load_stores(stores: str) -> Loaded:
                 f"training on the {counts['ready']} ready rows of {source.url}; "
                 f"{counts['pending']} pending and {counts['failed']} failed rows are left out"
             )
-    clips = load_clips(sources[0])
-    others = [load_clips(source) for source in sources[1:]]
+    clips, *others = (load_clips(source, skeleton=skeleton) for source in sources)
     first_stage = dict(sources[0].attributes.get("first_stage", {}))
     first_stage["clip_seconds"] = clip_seconds(clips.table)
     if others:

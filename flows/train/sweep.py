@@ -90,7 +90,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     from prefect import get_run_logger
 
     with shared.store_warnings():
-        outcome = run_trial(trial, settings, _kept(settings.store))
+        outcome = run_trial(trial, settings, _kept(settings.store, skeleton=settings.skeleton))
     if outcome.skipped:
         get_run_logger().info("%s is finished already", outcome.name)
     else:

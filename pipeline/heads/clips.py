@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.holdout import Holdout, holdouts_of
 from pipeline.heads.order import WINDOW_BYTES, pieces, shuffled
+from pipeline.heads.skeleton_source import SkeletonSource, read_as
 from pipeline.heads.source import (
     READY,
     Array,
@@ -69,6 +70,18 @@ class Clips:
     def stored_rows(self) -> Rows:
         """The row of each clip in the source, (n,) int64; `rows` unless a run was resumed."""
         return self.rows if self.stored is None else self.stored
+
+    @property
+    def skeleton(self) -> bool:
+        """Whether `features` are skeletons, made of the source's landmarks."""
+        return isinstance(self.source, SkeletonSource)
+
+    def as_stored(self) -> Clips:
+        """The clips with the features that their store holds; those that are skeletons are streamed."""
+        if not isinstance(self.source, SkeletonSource):
+            return self
+        stored = self.source.stored
+        return replace(self, source=stored, features=None, mask=None, shape=tuple(stored.shape))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -167,17 +180,23 @@ class Clips:
 
 
 def load_clips(
-    source: SequenceSource, *, classes: Sequence[str] = (), stream: bool | None = None
+    source: SequenceSource,
+    *,
+    classes: Sequence[str] = (),
+    stream: bool | None = None,
+    skeleton: str = "auto",
 ) -> Clips:
     """All usable clips of a source, read once; or, where they would not fit, streamed.
 
     Pending, failed, gone and unlabelled rows, rows that the source leaves out as damaged, and
     clips without a single real step are counted in `left_out`. `classes` fixes the label
     vocabulary (default: the labels that occur, sorted). `stream` overrides the decision, which
-    compares the sequences' bytes with half of the free memory.
+    compares the sequences' bytes with half of the free memory. `skeleton`: whether poses are read as
+    skeletons; see `skeleton_source.read_as`.
 
     Raises `ConfigError` where nothing is left or a ready row's features are not finite.
     """
+    source = read_as(source, skeleton)
     table = normalised(source.table())
     good = usable(table)
     if not len(good):

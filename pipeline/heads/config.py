@@ -20,6 +20,7 @@ FEW = 50
 LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping")
 """Settings that runs of older versions did not have."""
 SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
+SKELETONS = ("auto", "yes", "no")
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of the clips for training, validation and test."""
 
@@ -43,6 +44,7 @@ class TrainConfig:
     folds: for `split=kfold`
     feature_dropout: share of the channels silenced for a clip, in training only
     step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
+    skeleton: whether the landmarks of a `pose` store are read as skeletons; auto: if it is one
     """
 
     head: str = "lstm"
@@ -62,6 +64,7 @@ class TrainConfig:
     feature_dropout: float = 0.0
     step_jitter: int = 0
     precision: str = "auto"
+    skeleton: str = "auto"
     baselines: bool = True
     warmup: float = 0.0
     weight_decay: float = 0.0
@@ -74,6 +77,7 @@ class TrainConfig:
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
             ("stopping", STOPPINGS),
+            ("skeleton", SKELETONS),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -95,6 +99,8 @@ class TrainConfig:
         (So that a run has the identity that it had before there were such settings.) whole: all
         """
         values = asdict(self)
+        if not whole and self.skeleton != "yes":
+            del values["skeleton"]
         for name in LATER:
             if not whole and values[name] == type(self).__dataclass_fields__[name].default:
                 del values[name]

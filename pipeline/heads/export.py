@@ -129,6 +129,12 @@ def _require(format: str, path: Path) -> None:
         raise ConfigError(f"{there[0]} exists: choose another path for the export")
 
 
+_READ = {
+    False: "features as the spec's first stage makes them",
+    True: "skeletons (pipeline.heads.skeleton.skeletons) of the landmarks of the spec's first stage",
+}
+
+
 def _description(run: Run) -> dict[str, Any]:
     return {
         "format": "pixels-once/export",
@@ -136,11 +142,11 @@ def _description(run: Run) -> dict[str, Any]:
         "run": run.folder.name,
         "labels": list(run.classes),
         "inputs": {
-            "features": {"shape": [None, run.steps, *run.shape], "dtype": "float32"},
+            "features": {"shape": [None, run.steps, *run.model_shape], "dtype": "float32"},
             "mask": {"shape": [None, run.steps], "dtype": "bool", "means": "true: a real step"},
         },
         "output": {"shape": [None, len(run.classes)], "is": "probabilities, in the labels' order"},
-        "preprocessing": "features as the spec's first stage makes them; normalisation is inside",
+        "preprocessing": f"{_READ[run.skeleton]}; normalisation is inside",
         "spec": dict(run.spec),
         "fingerprint": run.fingerprint,
         "first_stage": dict(run.first_stage),
@@ -206,7 +212,7 @@ def _probe(run: Run) -> tuple[Float32, Mask]:
     # Within what the head was trained on: its own normalisation, turned around.
     normalise = next(layer for layer in run.model.layers if hasattr(layer, "scale"))
     deviation = np.where(normalise.scale > 0, 1 / np.maximum(normalise.scale, 1e-30), 0)
-    shape = (len(lengths), run.steps, *run.shape)
+    shape = (len(lengths), run.steps, *run.model_shape)
     noise = rng.normal(size=shape).reshape(len(lengths), run.steps, -1, len(deviation))
     features = (normalise.mean + noise * deviation).reshape(shape).astype(np.float32)
     features[~mask] = 0

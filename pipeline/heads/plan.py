@@ -62,7 +62,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         how = resolve_way(clips.table, config.split)
     for split in splits:
         require_apart(clips, split)
-    settings = resolve(config, splits, how=how)
+    settings = replace(resolve(config, splits, how=how), skeleton=_skeleton(clips, config))
     identity = Identity.of(clips, splits, settings)
     if recorded is not None:
         recorded.require(identity, f"the run {resumed}")
@@ -181,6 +181,16 @@ def run_config(
         if len(splits) > 1
         else [],
     }
+
+
+def _skeleton(clips: Clips, config: TrainConfig) -> str:
+    read = "yes" if clips.skeleton else "no"
+    if config.skeleton not in ("auto", read):
+        raise ConfigError(
+            f"skeleton is {config.skeleton}, and the clips were loaded with {read}: give one value of it "
+            "to all trainings that share them"
+        )
+    return read
 
 
 def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, SpecMismatch, first_line
 from pipeline.heads.inference import predict_batch
 from pipeline.heads.lean import keras
 from pipeline.heads.run_folder import DONE, read_config, read_metrics
+from pipeline.heads.skeleton import CHANNELS, LANDMARKS, skeletons
 from pipeline.heads.source import Array, Float32, Mask, SequenceSource
 from pipeline.heads.splits import PARTS
 from pipeline.spec import differing
@@ -23,7 +24,10 @@ from pipeline.spec import differing
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """A trained head: `predict` takes sequences as a store of `spec` holds them."""
+    """A trained head: `predict` takes sequences as a store of `spec` holds them.
+
+    shape: of one of their steps. skeleton: whether the model reads these as skeletons.
+    """
 
     folder: Path
     model: Any
@@ -35,7 +39,13 @@ class Run:
     first_stage: Mapping[str, Any]
     steps: int
     shape: tuple[int, ...]
+    skeleton: bool = False
     batch: int = 32
+
+    @property
+    def model_shape(self) -> tuple[int, ...]:
+        """The shape of a step as the model reads it."""
+        return (CHANNELS,) if self.skeleton else self.shape
 
     def __repr__(self) -> str:
         return (
@@ -52,6 +62,8 @@ class Run:
         """
         features, mask = np.asarray(features), np.asarray(mask, dtype=bool)
         self._check(features, mask)
+        if self.skeleton:
+            features = skeletons(features, mask)
         parts = [np.zeros((0, len(self.classes)), np.float32)]
         for start in range(0, len(features), self.batch):
             part = slice(start, start + self.batch)
@@ -124,6 +136,7 @@ def load_run(folder: Path | str) -> Run:
             "restore the file or train again"
         ) from None
     metrics = read_metrics(folder) if (folder / DONE).exists() else {}
+    skeleton = config.get("train", {}).get("skeleton") == "yes"
     _require_consistent(folder, model, config, metrics)
     return Run(
         folder=folder,
@@ -135,7 +148,8 @@ def load_run(folder: Path | str) -> Run:
         fingerprint=config["fingerprint"],
         first_stage=config.get("first_stage", {}),
         steps=int(config["steps"]),
-        shape=tuple(config["shape"]),
+        shape=LANDMARKS if skeleton else tuple(config["shape"]),
+        skeleton=skeleton,
     )
 
 

@@ -64,7 +64,7 @@ def train(
         kind.configure(config.options)
         require_readable(kind, source.shape)
     work = claim_folder(out, overwrite=overwrite, resume=resume)
-    clips = source if isinstance(source, Clips) else load_clips(source)
+    clips = source if isinstance(source, Clips) else load_clips(source, skeleton=config.skeleton)
     engine.prepare()
     chosen = chosen_head(clips, config, work.path if work.resumed else None, stop)
     asked, config = config, chosen.config
