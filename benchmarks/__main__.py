@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 # In minutes, on two cores: sizes are smaller than each script's own where the ratio is the same.
 BENCHES: dict[str, tuple[str, list[str]]] = {
     "engine": ("the CNN alone", ["--seconds", "3"]),
+    "motion": ("a step of motion beside InceptionV3's", ["--seconds", "3"]),
     "endtoend": ("stage one end to end", ["--clips", "12"]),
     "decoding": ("reading a clip beside OpenCV", []),
     "seeking": ("a long clip by seeking", ["--minutes", "20", "--pairs", "1"]),
@@ -35,7 +36,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "report": ("the report of 10,000 rows", []),
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),
 }
-ROUNDS = {"engine", "decoding", "endtoend", "store", "fixed", "epoch", "training"}
+ROUNDS = {"engine", "motion", "decoding", "endtoend", "store", "fixed", "epoch", "training"}
 
 
 def main() -> int:

@@ -160,6 +160,7 @@ CHAPTERS = {
     "Stage one": (
         "endtoend",
         "engine",
+        "motion",
         "decoding",
         "seeking",
         "isolation",

@@ -20,8 +20,9 @@ from pipeline.errors import ConfigError
 from pipeline.features.sampling import sample_indices
 from pipeline.predict.overlay import write_gif, write_overlay
 from pipeline.predict.shots import shots
-from pipeline.predict.sliding import Pace, make_timeline
+from pipeline.predict.sliding import make_timeline
 from pipeline.predict.timeline import Segment, Timeline, rolling_average, segments
+from pipeline.predict.walking import Pace
 from pipeline.spec import RULES, Sampling, Spec
 from tests.features.clips import write_numbered_clip
 

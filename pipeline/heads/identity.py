@@ -33,6 +33,8 @@ FILE = "identity.json"
 NOT_COMPARED = ("head", "options", "baselines")
 """Settings that are compared elsewhere (the head), or that no weight depends on."""
 PARTS = {"train": "t", "validation": "v", "test": "s"}
+_UNRECORDED = DEFAULTS.to_dict(whole=True) | {"skeleton": "no"}
+"""What a setting was where none is recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -149,7 +151,7 @@ class Identity:
         else:
             unrecorded = head_kind(self.head["name"]).unrecorded()
             differences += _changed_values(self.head["config"], now.head["config"], unrecorded)
-        differences += _changed_values(self.settings, now.settings, DEFAULTS.to_dict(whole=True))
+        differences += _changed_values(self.settings, now.settings, _UNRECORDED)
         differences += ClipChanges.between(self.clips, now.clips).phrases()
         if not differences and self.classes != now.classes:
             differences.append(f"classes {', '.join(self.classes)}, now {', '.join(now.classes)}")

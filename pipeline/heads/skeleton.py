@@ -1,12 +1,14 @@
 """Landmarks of a `pose` store → skeletons: the body's posture and motion, wherever it stands.
 
 A step is 104 numbers. 45: fifteen joints, from the middle of the hips, in lengths of the torso, turned
-about the vertical until shoulders and hips lie across. 2: sine and cosine of that turn against the
-clip's median. 47: by how much all of these change from step to step. 10: the angles at elbows, shoulders,
-hips and knees, and how far the arms are raised.
+about the vertical, as a clip, until the median line of shoulders and hips lies across. 2: sine and cosine
+of a step's own turn against that median. 47: by how much all of these change from step to step. 10: the
+angles at elbows, shoulders, hips and knees, and how far the arms are raised.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +53,7 @@ def skeletons(features: Array, mask: Mask) -> Float32:
 def _nearest(found: npt.NDArray[np.int64], steps: int) -> npt.NDArray[np.int64]:
     """(steps,): the nearest of the steps that were found, the earlier of two."""
     distance = np.abs(np.arange(steps)[:, None] - found)
-    return found[distance.argmin(1)]
+    return np.asarray(found[distance.argmin(1)], np.int64)
 
 
 def _skeleton(points: Float64) -> Float64:
@@ -64,9 +66,11 @@ def _skeleton(points: Float64) -> Float64:
     across = body[:, _LEFT_SHOULDER] - body[:, _RIGHT_SHOULDER]
     across = across + body[:, _LEFT_HIP] - body[:, _RIGHT_HIP]
     yaw = np.arctan2(across[:, 2], across[:, 0])
-    turned = yaw - np.median(np.unwrap(yaw))
-    joints = _turned(body, -yaw)[:, _JOINTS].reshape(len(body), -1)
-    posture = np.concatenate([joints, np.sin(turned)[:, None], np.cos(turned)[:, None]], 1)
+    # The clip as a whole is turned, not each step: how the trunk turns is a part of an action.
+    facing = float(np.median(np.unwrap(yaw)))
+    joints = _turned(body, -facing)[:, _JOINTS].reshape(len(body), -1)
+    own = yaw - facing
+    posture = np.concatenate([joints, np.sin(own)[:, None], np.cos(own)[:, None]], 1)
     change = np.gradient(posture, axis=0) if len(posture) > 1 else np.zeros_like(posture)
     return np.concatenate([posture, change, _angles(body)], 1)
 
@@ -80,9 +84,9 @@ def _smoothed(points: Float64) -> Float64:
     return averaged
 
 
-def _turned(body: Float64, angle: Float64) -> Float64:
-    """Turned about the vertical by an angle per step, from x towards z."""
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+def _turned(body: Float64, angle: float) -> Float64:
+    """Turned about the vertical by an angle, from x towards z."""
+    cos, sin = math.cos(angle), math.sin(angle)
     x, y, z = np.moveaxis(body, -1, 0)
     return np.stack([cos * x - sin * z, y, sin * x + cos * z], -1)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,48 +17,16 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.backbones.family import Backbone
 from pipeline.features.decoding.values import FramePlan
-from pipeline.features.decoding.video import Frame, Video
-from pipeline.features.sampling import Moments, rule_of
+from pipeline.features.decoding.video import Video
+from pipeline.features.sampling import rule_of
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.saved import Run
 from pipeline.predict.shots import shots
 from pipeline.predict.timeline import Timeline, rolling_average
-from pipeline.spec import Sampling, Spec
+from pipeline.predict.walking import Batch, Pace, Walk
+from pipeline.spec import Spec
 
 _WINDOWS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How a video is walked through: `gap` frames from step to step, `steps` of them in a window.
-
-    counted: the rule counts frames; the others go by time, in which a `gap` is that many frames of
-    the video's nominal rate, and where the video shows fewer a window has fewer steps.
-    """
-
-    gap: float
-    steps: int
-    counted: bool = False
-
-    @classmethod
-    def of(cls, sampling: Sampling, fps: float, window_s: float) -> Pace:
-        """The pace at which a clip of `window_s` seconds would have been sampled.
-
-        A rule without a pace of its own (`uniform`) spreads the clip's steps over the window (all
-        frames, where it has fewer); with one, `window_s` 0 is the rule's full length.
-        """
-        rule = rule_of(sampling)
-        if rule.gap is None:
-            frames = max(1, round(window_s * fps))
-            return cls(gap=max(1.0, frames / sampling.steps), steps=min(sampling.steps, frames))
-        gap = rule.gap(sampling, fps)
-        most = round(window_s * fps / gap) if window_s else sampling.steps
-        steps = max(1, min(sampling.steps, most))
-        return cls(gap=gap, steps=steps, counted=rule.moments is None)
-
-    def index(self, step: int, offset: float) -> int:
-        """The frame of a step: floor((step + offset) · gap), as within a clip."""
-        return int((step + offset) * self.gap)
 
 
 def make_timeline(
@@ -95,7 +62,7 @@ def make_timeline(
     with Video(path) as video:
         fps = 1 / video.frame_s
         pace = Pace.of(spec.sampling, fps, window_s)
-        walk = _Walk(video, FramePlan.of(spec), pace)
+        walk = Walk(video, FramePlan.of(spec), pace)
         features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
     if not len(features):
         raise UnreadableClip("no_frames", f"{path} gave no frame")
@@ -155,55 +122,9 @@ def _windows(
     return starts, np.minimum(reach[starts], last) - starts
 
 
-class _Walk:
-    """One pass through an open video: `times` (seconds) of the frames taken, in batches."""
-
-    def __init__(self, video: Video, plan: FramePlan, pace: Pace) -> None:
-        self._video, self._plan, self._pace = video, plan, pace
-        self.times: list[float] = []
-        self.decoded = 0
-        self.duration_s = 0.0
-
-    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Arrays (≤ size, side, side, 3) of fitted RGB frames, until the video ends."""
-        video, batch = self._video, []
-        for frame in self._taken():
-            batch.append(video.fitted(frame, self._plan))
-            self.times.append(frame.time_s)
-            if len(batch) == size:
-                yield np.stack(batch)
-                batch = []
-        if batch:
-            yield np.stack(batch)
-
-    def _taken(self) -> Iterator[Frame]:
-        """The frames at the pace; of a video shorter than the first step its last frame."""
-        pace, offset = self._pace, self._plan.sampling.offset
-        gap_s = pace.gap * self._video.frame_s
-        moments = Moments.every(gap_s, offset=offset, tick_s=self._video.tick_s)
-        taken = 0
-        before: Frame | None = None
-        for frame in self._video:
-            self.decoded += 1
-            self.duration_s = self._video.end_s
-            if pace.counted:
-                if frame.index == pace.index(taken, offset):
-                    taken += 1
-                    yield frame
-            elif before is not None and moments.between(before.time_s, frame.time_s):
-                taken += 1
-                yield before
-            before = replace(frame)
-        if before is None:
-            return
-        end_s = self.duration_s + moments.slack_s
-        if not taken or (not pace.counted and moments.between(before.time_s, end_s)):
-            yield before
-
-
 def _computed(
     backbone: Backbone,
-    batches: Iterator[NDArray[np.uint8]],
+    batches: Iterator[Batch],
     spec: Spec,
     on_frames: Callable[[int], None],
 ) -> NDArray[Any]:
@@ -219,7 +140,7 @@ def _computed(
 
     with ThreadPoolExecutor(callers) as threads:
         for batch in batches:
-            running.append(threads.submit(backbone, batch))
+            running.append(threads.submit(backbone, *batch))
             if len(running) > callers:
                 collect()
         while running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pipeline.features.decoding import ClipFrames, FramePlan, read_clip, reading
 from pipeline.features.decoding.video import Video
 from pipeline.features.extraction import ClipSource, Extractor
 from pipeline.features.windows import Windows, gap_frames
+from pipeline.predict.walking import Pace, Walk
 from pipeline.spec import Sampling, Spec
 from tests.features.clips import number_in, write_numbered_clip
 from tests.features.extraction_fakes import ThreadDecoders, frames_of, small_spec
@@ -88,6 +90,25 @@ def test_seeking_gives_the_same(
     np.testing.assert_array_equal(sought.windows, through.windows)
     np.testing.assert_array_equal(sought.frames, through.frames)
     np.testing.assert_array_equal(sought.gaps_s, through.gaps_s)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize(("window", "gap"), [(2, 3), (2, 1), (4, 2), (16, 1), (3, 29), (3, 40)])
+def test_a_timeline_walks_through_the_same_windows(
+    clip: Path, window: int, gap: int, counted: bool
+) -> None:
+    sampled = np.arange(3, FRAMES, 7)
+    with Video(str(clip)) as video:
+        asked = plan("first", window=window, gap_s=gap / RATE)
+        walk = Walk(video, asked, Pace(gap=7.0, steps=8, counted=counted))
+        batches: list[Any] = list(walk.batches(5))
+    assert [len(frames) for frames, _ in batches] == [5, 4]
+    shown = [[number_in(f) for f in step] for frames, _ in batches for step in frames]
+    right = Windows.around(sampled, FRAMES, window=window, gap=gap).windows
+    assert shown == right.tolist()
+    np.testing.assert_allclose(walk.times, sampled / RATE)
+    gaps_s = np.concatenate([gaps_s for _, gaps_s in batches])
+    np.testing.assert_allclose(gaps_s, (right[:, -1] - right[:, 0]) / (window - 1) / RATE)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])

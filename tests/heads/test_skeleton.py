@@ -13,7 +13,9 @@ from flows.train.promotion import hits
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.export import _description, _probe
 from pipeline.heads.identity import Identity
+from pipeline.heads.plan import require_same_run
 from pipeline.heads.saved import load_run
 from pipeline.heads.skeleton import CHANNELS, skeletons
 from pipeline.heads.training import train
@@ -74,6 +76,7 @@ def test_a_turn_within_a_clip_is_seen_across_the_seam_of_the_circle_too() -> Non
     """The body turns by a quarter: sine and cosine against the middle say so, wherever it began."""
     poses = np.repeat(landmarks(1)[:, :1], STEPS, axis=1)
     turns = np.linspace(0, np.pi / 2, STEPS)
+    joints = []
     for start in (0.0, 2.0, 3.0, -3.0):
         turning = np.stack(
             [about_the_vertical(poses[0, t], start + turns[t]) for t in range(STEPS)]
@@ -83,9 +86,10 @@ def test_a_turn_within_a_clip_is_seen_across_the_seam_of_the_circle_too() -> Non
         assert (np.diff(angle) > 0).all()
         assert np.median(angle) == pytest.approx(0, abs=0.05)
         assert angle[-1] - angle[0] == pytest.approx(np.pi / 2, abs=0.15)
-        # The posture, turned back, stays as it is but for the smoothing.
-        joints = skeletons(turning[None], whole(1))[0, 3:-3, :45]
-        assert np.ptp(joints, axis=0).max() < 0.05
+        joints.append(skeletons(turning[None], whole(1))[0, :, :45])
+    # The joints turn with the trunk, and the same wherever it faced.
+    assert np.ptp(joints[0], axis=0).max() > 0.5
+    np.testing.assert_allclose(joints, np.repeat(joints[:1], 4, axis=0), atol=2e-5)
 
 
 def test_angles_and_changes_are_what_they_are_called() -> None:
@@ -185,6 +189,10 @@ def test_the_run_predicts_from_landmarks_as_it_was_trained(source: MemorySource,
     np.testing.assert_allclose(head.predict(shifted, source.mask), probabilities, atol=0.02)
     with pytest.raises(ConfigError, match=r"give \(n, 6, 33, 4\)"):
         head.predict(features, source.mask)
+    exported = _description(head)
+    assert exported["inputs"]["features"]["shape"] == [None, 6, CHANNELS]
+    assert "skeletons" in exported["preprocessing"]
+    assert _probe(head)[0].shape[1:] == (6, CHANNELS)
     # A refresh compares heads on clips that were loaded for training.
     right = hits(run, load_clips(source), np.arange(48))
     truth = source.frame["label"].to_numpy()
@@ -208,8 +216,9 @@ def test_landmarks_can_be_read_as_they_are(source: MemorySource, tmp_path: Path)
     assert head.shape == head.model_shape == (33, 4)
     head.predict(source.features, source.mask)
     assert hits(tmp_path / "plain", load_clips(source), np.arange(48)).shape == (48,)
-    with pytest.raises(ConfigError, match="skeleton None, now yes"):
-        train(source, dataclasses.replace(config, skeleton="yes"), tmp_path / "plain", resume=True)
+    asked = dataclasses.replace(config, skeleton="auto")
+    with pytest.raises(ConfigError, match="skeleton no, now yes"):
+        require_same_run(tmp_path / "plain", load_clips(source), asked)
 
 
 def test_only_poses_have_skeletons(source: MemorySource, tmp_path: Path) -> None:

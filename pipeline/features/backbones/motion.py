@@ -69,8 +69,8 @@ class MotionBackbone(Backbone):
         # It keeps buffers: one for each thread.
         dis = getattr(self._mine, "dis", None)
         if dis is None:
-            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-            dis = self._mine.dis = cv2.DISOpticalFlow_create(preset)
+            create = cv2.DISOpticalFlow_create  # type: ignore[attr-defined]  # not in its stubs
+            dis = self._mine.dis = create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         return dis
 
 

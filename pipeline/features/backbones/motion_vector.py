@@ -64,7 +64,8 @@ def _histogram(x: Field, y: Field, threshold: float) -> Field:
         (np.full_like(direction, DIRECTIONS), np.where(moving, 0, threshold)),
     ):
         sums += np.bincount((_CELL_STARTS + bins).ravel(), weights.ravel(), len(sums))
-    return np.sqrt(sums / sums.sum()).astype(np.float32)
+    shares: Field = np.sqrt(sums / sums.sum()).astype(np.float32)
+    return shares
 
 
 def _statistics(u: Field, v: Field, divergence: Field, curl: Field) -> Field:
