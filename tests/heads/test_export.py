@@ -59,6 +59,9 @@ LONG = [
     ("attention", "features", "onnx"),
     ("bilstm", "features", "openvino"),
     ("lrcn", "frames", "openvino"),
+    ("pyramid", "features", "saved_model"),
+    ("pyramid", "features", "onnx"),
+    ("pyramid", "features", "openvino"),
 ]
 
 
