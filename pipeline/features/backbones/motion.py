@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.backbones.family import Backbone
-from pipeline.features.backbones.motion_vector import CROP, MOVING, Field, motion_vector
+from pipeline.features.backbones.motion_vector import CROP, MOVING, Field, lengths, motion_vector
 from pipeline.spec import Spec
 
 _LEAST_GAP_S = 0.01  # frames with time stamps closer than this do not make things infinitely fast
@@ -52,9 +52,10 @@ class MotionBackbone(Backbone):
 
     def features_in_time(self, frames: NDArray[np.uint8], gaps_s: NDArray[np.float64]) -> Field:
         """(n, 261) of the two frames of every step of a clip, which are `gaps_s` (n,) apart."""
-        flows = np.stack([self._flow(*pair) for pair in frames])
-        scale = 1 / (np.maximum(gaps_s, _LEAST_GAP_S) * self.size)
-        flows *= scale[:, None, None, None].astype(np.float32)
+        flows = np.empty((len(frames), *frames.shape[2:4], 2), np.float32)
+        for flow, pair, gap_s in zip(flows, frames, gaps_s, strict=True):
+            scale = 1 / (max(gap_s, _LEAST_GAP_S) * self.size)
+            np.multiply(self._flow(*pair), np.float32(scale), out=flow)
         centres, side = boxes(flows)
         crops = (cropped(flow, centre, side) for flow, centre in zip(flows, centres, strict=True))
         return np.stack([motion_vector(crop) for crop in crops])
@@ -92,9 +93,13 @@ def without_camera(flow: Field) -> Field:
         return flow
     (a, b, right), (c, d, down) = camera
     column, row = np.arange(width), np.arange(height)[:, None]
-    along_x = (a - 1) * column + b * row + right
-    along_y = c * column + (d - 1) * row + down
-    return flow - np.stack([along_x, along_y], -1).astype(np.float32)
+    left = np.empty_like(flow)
+    for axis, (across, along) in enumerate(
+        (((a - 1) * column + right, b * row), (c * column + down, (d - 1) * row))
+    ):
+        shared = across.astype(np.float32) + along.astype(np.float32)
+        np.subtract(flow[..., axis], shared, out=left[..., axis])
+    return left
 
 
 def boxes(flows: Field) -> tuple[NDArray[np.float64], float]:
@@ -102,7 +107,7 @@ def boxes(flows: Field) -> tuple[NDArray[np.float64], float]:
 
     flows: (n, height, width, 2), in longer sides per second. The side is the same in all steps.
     """
-    speed = np.hypot(flows[..., 0], flows[..., 1])
+    speed = lengths(flows[..., 0], flows[..., 1])
     moving = np.where(speed > MOVING, speed, 0).astype(np.float64)
     over_x = _moments(smoothed(moving.sum(1), _BLOB_STEPS))
     over_y = _moments(smoothed(moving.sum(2), _BLOB_STEPS))

@@ -28,13 +28,14 @@ def motion_vector(flow: Field) -> Field:
     """(261,) float32 of the flow in a crop, (48, 48, 2): x and y, in sides of the crop per second."""
     u, v = (np.ascontiguousarray(flow[..., axis]) for axis in (0, 1))
     u_x, u_y, v_x, v_y = (*_gradient(u), *_gradient(v))
-    parts = [
-        _histogram(u, v, MOVING),
-        _histogram(u_x, u_y, _CHANGING),
-        _histogram(v_x, v_y, _CHANGING),
-        _statistics(u, v, u_x + v_y, v_x - u_y),
-    ]
-    return np.concatenate(parts).astype(np.float32)
+    histograms = _histograms(np.stack([u, u_x, v_x]), np.stack([v, u_y, v_y]))
+    statistics = _statistics(u, v, u_x + v_y, v_x - u_y)
+    return np.concatenate([histograms.ravel(), statistics])
+
+
+def lengths(x: Field, y: Field) -> Field:
+    """The length of each vector; faster than `np.hypot`, which guards against overflow."""
+    return np.asarray(np.sqrt(x * x + y * y), np.float32)
 
 
 def _gradient(values: Field) -> tuple[Field, Field]:
@@ -44,33 +45,32 @@ def _gradient(values: Field) -> tuple[Field, Field]:
     return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
 
-def _histogram(x: Field, y: Field, threshold: float) -> Field:
-    """(81,): eight directions and "still" in each cell, as the square root of their share in the sum.
+def _histograms(x: Field, y: Field) -> Field:
+    """(3, 81) of three fields (3, 48, 48): eight directions and "still" in each cell.
 
     A pixel that moves weighs its length, shared by its two nearest directions; a still one weighs
-    the threshold.
+    the threshold. Each number is the square root of its share in the sum of its 81.
     """
-    length = np.hypot(x, y)
-    moving = length > threshold
+    length = lengths(x, y)
+    moving = length > _THRESHOLDS
     turns = np.arctan2(y, x) * np.float32(DIRECTIONS / (2 * np.pi))
     lower = np.floor(turns)
     share = turns - lower
     direction = lower.astype(np.int64) % DIRECTIONS
-    weight = np.where(moving, length, 0)
-    sums = np.zeros(_BINS * CELLS**2)
-    for bins, weights in (
-        (direction, weight * (1 - share)),
-        ((direction + 1) % DIRECTIONS, weight * share),
-        (np.full_like(direction, DIRECTIONS), np.where(moving, 0, threshold)),
-    ):
-        sums += np.bincount((_CELL_STARTS + bins).ravel(), weights.ravel(), len(sums))
-    shares: Field = np.sqrt(sums / sums.sum()).astype(np.float32)
+    first = np.where(moving, direction, DIRECTIONS)
+    first_weight = np.where(moving, length * (1 - share), _THRESHOLDS)
+    second, second_weight = (direction + 1) % DIRECTIONS, np.where(moving, length * share, 0)
+    count = len(x) * CELLS**2 * _BINS
+    sums = np.bincount((_STARTS + first).ravel(), first_weight.ravel(), count)
+    sums += np.bincount((_STARTS + second).ravel(), second_weight.ravel(), count)
+    by_field = sums.reshape(len(x), -1)
+    shares: Field = np.sqrt(by_field / by_field.sum(1, keepdims=True)).astype(np.float32)
     return shares
 
 
 def _statistics(u: Field, v: Field, divergence: Field, curl: Field) -> Field:
     """(18,): how fast, how much, where and which way the crop moves."""
-    speed = np.hypot(u, v).astype(np.float64)
+    speed = lengths(u, v).astype(np.float64)
     moving = np.where(speed > MOVING, speed, 0)
     sizes = [speed.mean(), speed.std(), *np.quantile(speed, QUANTILES)]
     sizes += [np.abs(divergence).mean(), np.abs(curl).mean()]
@@ -93,11 +93,13 @@ def _moments(weights: NDArray[np.float64]) -> tuple[float, float]:
     return float(mean), float(np.sqrt(variance))
 
 
-def _cell_starts() -> NDArray[np.int64]:
-    """(48, 48): the first bin of the cell that a pixel belongs to."""
+def _starts() -> NDArray[np.int64]:
+    """(3, 48, 48): the first bin of the field and the cell that a pixel belongs to."""
     cell = np.arange(CROP) * CELLS // CROP
-    starts: NDArray[np.int64] = (cell[:, None] * CELLS + cell) * _BINS
+    field = np.arange(len(_THRESHOLDS))[:, None, None] * CELLS**2
+    starts: NDArray[np.int64] = (field + cell[:, None] * CELLS + cell) * _BINS
     return starts
 
 
-_CELL_STARTS = _cell_starts()
+_THRESHOLDS = np.array([MOVING, _CHANGING, _CHANGING], np.float32)[:, None, None]
+_STARTS = _starts()
