@@ -141,7 +141,8 @@ class Solver:
         self.shares = weights / self.total
         self.targets = problem.targets[problem.clip]
         # The bias is the weight of a column of ones, which no penalty is on.
-        self.z = np.concatenate([problem.z, np.ones_like(problem.z[:, :1])], axis=1)
+        ones = np.ones((len(problem.z), 1), problem.z.dtype)
+        self.z = np.concatenate([problem.z, ones], axis=1)
         self.moments = np.einsum("r,rc,rc->c", self.shares.astype(self.z.dtype), self.z, self.z)
 
     def solve(

@@ -291,3 +291,14 @@ def test_the_strength_may_be_given(tmp_path):
 def test_the_layers_that_are_solved_for_are_no_trainable_weights():
     model = build_head("pyramid", 6, (5,), 3)
     assert [tuple(w.shape) for w in model.trainable_weights] == [(105, 3), (3,)]
+
+
+def test_clips_that_are_all_alike_are_told_apart_by_how_common_their_classes_are() -> None:
+    basis = linear.Basis.of(np.zeros((6, 4), np.float32))
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    problem = linear.Problem(
+        z=basis.rows, clip=np.arange(6), targets=np.eye(2)[labels], weights=np.ones(6)
+    )
+    solution = linear.Solver(problem, lambda: None).solve(1.0)
+    shares = linear.probabilities(problem, solution.logits(problem.z))
+    np.testing.assert_allclose(shares, np.tile([4 / 6, 2 / 6], (6, 1)), atol=1e-3)
