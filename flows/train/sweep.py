@@ -90,7 +90,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     from prefect import get_run_logger
 
     with shared.store_warnings():
-        outcome = run_trial(trial, settings, _kept(settings.store, skeleton=settings.skeleton))
+        outcome = run_trial(trial, settings, _kept(settings.store, settings.skeleton))
     if outcome.skipped:
         get_run_logger().info("%s is finished already", outcome.name)
     else:
@@ -122,8 +122,10 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: shared.Loaded) -> O
     return Outcome(name=trial.name, head=trial.head, metrics=metrics)
 
 
-_kept = functools.cache(shared.load_stores)
-"""The clips of these stores, read once by this process."""
+@functools.cache
+def _kept(stores: str, skeleton: str) -> shared.Loaded:
+    """The clips of these stores, read once by this process."""
+    return shared.load_stores(stores, skeleton=skeleton)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
 
+from flows.extract.batches import extract_batch
 from flows.settings.training import SweepSettings
-from flows.train.sweep import trials
+from flows.train.sweep import train_trial, trials
 from pipeline.errors import ConfigError, SpecMismatch
 from tests.flows.running import Finished, run, run_here
 from tests.flows.stores import rising_or_falling
@@ -29,6 +31,11 @@ def names(**settings: Any) -> list[str]:
     return [
         trial.name for trial in trials(SweepSettings(store="a/My Clips.zarr", **settings), FEATURES)
     ]
+
+
+def test_what_workers_run_can_be_sent_to_them() -> None:
+    for task in (extract_batch, train_trial):
+        assert cloudpickle.loads(cloudpickle.dumps(task)).name == task.name
 
 
 def test_without_heads_every_head_that_can_read_the_store_is_trained() -> None:
