@@ -48,13 +48,11 @@ class LabelledBatches:
         labels = pd.Index(source.table()["label"].reindex(rows))
         self._labels = pd.Series(pd.Index(source.classes).get_indexer(labels), index=rows)
 
-    def epoch(self, number: int, *, reader: int = 0, readers: int = 1) -> Iterator[Batch]:
-        """The batches of one of an epoch's readers; each row is in one batch of one reader."""
+    def epoch(self, number: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """An epoch's batches; `share`: (k, n), those of the k-th of n readers."""
         if self._process != os.getpid():
             self.source, self._process = self.source.reopened(), os.getpid()
         order = {"shuffle": self._shuffle, "seed": self._seed, "epoch": number}
-        for part in self.source.batches(
-            self._rows, self._size, **order, reader=reader, readers=readers
-        ):
+        for part in self.source.batches(self._rows, self._size, **order, share=share):
             label = self._labels.reindex(part.rows).to_numpy(np.int64)
             yield {"features": part.features, "mask": part.mask, "label": label, "rows": part.rows}

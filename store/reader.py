@@ -110,27 +110,18 @@ class Store:
         shuffle: bool = False,
         seed: int = 0,
         epoch: int = 0,
-        reader: int = 0,
-        readers: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Sequences]:
         """A stream of `Sequences` of `size` rows (the last may be short), every row once.
 
         Holds at most two windows of eight chunks, one being read while the other is used. The
-        order is a function of rows, seed and epoch alone. Where several `readers` share the rows,
-        by whole chunks, this is the stream of one of them.
+        order is a function of rows, seed and epoch alone. `share`: (k, n) streams the rows of each
+        n-th chunk from the k-th on, so that n readers have every row once between them.
         """
         asked = self._ready(rows)
         if size < 1:
             raise ValueError(f"a batch of {size} rows cannot be: give 1 or more")
-        order = windows(
-            asked,
-            self.batch,
-            shuffle=shuffle,
-            seed=seed,
-            epoch=epoch,
-            reader=reader,
-            readers=readers,
-        )
+        order = windows(asked, self.batch, shuffle=shuffle, seed=seed, epoch=epoch, share=share)
         return self._stream(order, size)
 
     def torch_dataset(

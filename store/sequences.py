@@ -75,26 +75,28 @@ def windows(
     shuffle: bool,
     seed: int,
     epoch: int,
-    reader: int = 0,
-    readers: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[NDArray[np.int64]]:
     """The rows in the order of a stream, cut into windows of at most eight chunks each.
 
     Unshuffled, the given order. Shuffled, the chunks in random order and the rows of each window
-    mixed: every chunk is then read once. Of several `readers` each has its share of the chunks. A
-    pure function of its arguments.
+    mixed: every chunk is then read once. `share`: (k, n) takes each n-th chunk from the k-th on. A
+    pure function of its arguments. Raises `ValueError` for a share that is none.
     """
+    first, of = share
+    if not 0 <= first < of:
+        raise ValueError(f"a share is {share}: give (k, n) with k from 0 up to n - 1")
     if shuffle:
         rng = np.random.default_rng([seed, epoch])
         chunks = [rows[at] for _, at in by_chunk(rows, batch)]
-        order = rng.permutation(len(chunks))[reader::readers]
+        order = rng.permutation(len(chunks))[first::of]
         for start in range(0, len(order), CHUNKS_IN_WINDOW):
             window = [chunks[i] for i in order[start : start + CHUNKS_IN_WINDOW]]
             yield rng.permutation(np.concatenate(window))
         return
-    if readers > 1:
+    if of > 1:
         _, numbers = np.unique(rows // batch, return_inverse=True)
-        rows = rows[numbers % readers == reader]
+        rows = rows[numbers % of == first]
     start, seen = 0, set[int]()
     for i, chunk in enumerate((rows // batch).tolist()):
         if chunk not in seen and len(seen) == CHUNKS_IN_WINDOW:

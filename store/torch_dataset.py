@@ -27,6 +27,6 @@ class TorchDataset(IterableDataset):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
-        share = {} if worker is None else {"reader": worker.id, "readers": worker.num_workers}
-        for batch in self._batches.epoch(int(self._epoch), **share):
+        share = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for batch in self._batches.epoch(int(self._epoch), share=share):
             yield {name: torch.from_numpy(values) for name, values in batch.items()}

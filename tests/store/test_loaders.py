@@ -61,7 +61,7 @@ def test_readers_share_the_rows_by_chunks(url: str, shuffle: bool):
     opened = store.open(url)
     rows = np.random.default_rng(0).permutation(ROWS)[:70]
     batches = labelled.LabelledBatches(opened, rows, 7, shuffle=shuffle, seed=3)
-    shares = [check(list(batches.epoch(0, reader=r, readers=3))) for r in range(3)]
+    shares = [check(list(batches.epoch(0, share=(r, 3)))) for r in range(3)]
     assert sorted(row for share in shares for row in share) == sorted(rows.tolist())
     chunks = [{row // opened.batch for row in share} for share in shares]
     assert len(set().union(*chunks)) == sum(map(len, chunks))
