@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flows.cli.terminal import headline, print_json, print_table, suggest
 from flows.notices import notice
-from flows.server.lifetime import find_server, prefect_server
+from flows.server.lifetime import find_server, importing, prefect_server
 from flows.settings.features import FeaturesSettings as Settings
 from flows.stopping import stopped_status
 
@@ -27,13 +31,30 @@ def run(settings: Settings, *, json: bool) -> int:
     # What cannot be is refused before a run's page shows it.
     settings = checked(replace(settings, videos=without_signature(settings.videos)))
     notice(f"store: {settings.store}")
-    if find_server() is None:  # to start one takes longer than to see that there is nothing to do
+    has_work = "://" not in settings.store and not os.path.lexists(settings.store)
+    if not has_work and find_server() is None:
+        # To start a server takes longer than to see that there is nothing to do.
         from flows.extract.setup import run_idle
 
         if (idle := run_idle(settings)) is not None:
             print_summary(idle, json=json)
             return 0
-    with prefect_server(importing="flows.extract.flow"):
+        has_work = True
+    with contextlib.ExitStack() as ahead:
+        # Its workers are not started for a run that may find nothing to do.
+        begins = has_work and not settings.dry_run
+        beside = partial(_start_ahead, settings, ahead) if begins else None
+        return _run(settings, beside or importing("flows.extract.flow"), json=json)
+
+
+def _start_ahead(settings: Settings, until: contextlib.ExitStack, api_url: str) -> None:
+    from flows.extract.ahead import start
+
+    start(settings, api_url, until)
+
+
+def _run(settings: Settings, beside: Callable[[str], object], *, json: bool) -> int:
+    with prefect_server(beside=beside):
         from flows.extract.flow import features
         from flows.extract.summary import RunFailed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from flows.cli.terminal import headline, print_json, print_table
-from flows.server.lifetime import prefect_server
+from flows.server.lifetime import importing, prefect_server
 from flows.settings.training import RefreshSettings as Settings
 from flows.settings.training import resolved
 from flows.stopping import stopped_status
@@ -22,7 +22,7 @@ def run(settings: Settings, *, json: bool) -> int:
     settings = resolved(settings)
     settings = replace(settings, videos=without_signature(settings.videos))
     require_addresses(settings)  # before a run's page shows them
-    with prefect_server(importing="flows.train.refresh"):
+    with prefect_server(beside=importing("flows.train.refresh")):
         from flows.train.refresh import refresh
 
         result = refresh(settings)

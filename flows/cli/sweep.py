@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.cli.terminal import print_json, print_over_seeds, print_table, suggest
-from flows.server.lifetime import prefect_server
+from flows.server.lifetime import importing, prefect_server
 from flows.settings.training import SweepSettings as Settings
 
 EXAMPLES = """
@@ -17,7 +17,7 @@ pixels-once sweep --store clips.zarr --heads "lstm gru" --grid "units=128,512 se
 
 def run(settings: Settings, *, json: bool) -> int:
     """Train them all and print their outcomes; status 1 only if none was trained."""
-    with prefect_server(importing="flows.train.sweep"):
+    with prefect_server(beside=importing("flows.train.sweep")):
         from flows.train.sweep import sweep
         from pipeline.heads.compare import test_set_key
         from pipeline.heads.repeats import repeats_among

@@ -232,6 +232,16 @@ def first_stage(stage: Stage) -> FirstStage:
         return _loaded[key]
 
 
+def load_ahead(stage: Stage) -> None:
+    """Begin to load a first stage; a batch that asks for it waits, or meets its error."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):
+            first_stage(stage)
+
+    threading.Thread(target=load, name="load-ahead", daemon=True).start()
+
+
 def stop_event(run: str) -> threading.Event:
     """The event that is set when this run wants its clips in hand to be the last."""
     with _lock:

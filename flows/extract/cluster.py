@@ -6,7 +6,10 @@ import contextlib
 import importlib
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -33,19 +36,108 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
         require_scheduler(settings.scheduler)
         yield {"address": settings.scheduler}
         return
-    gpus = visible_gpus() if settings.gpu != "never" else []
-    processes = settings.workers or max(1, len(gpus))
-    threads = BATCHES_PER_GPU if gpus else BATCHES_PER_WORKER
-    with dask.config.set(cluster_options(processes)), _signals_held():
+    with dask.config.set(cluster_options(_size(settings)[0])), signals_held():
         cluster = (
             _by_class_path(settings)
             if settings.cluster
-            else local_cluster(processes, gpus, threads=threads)
+            else _taken_over(settings) or workers_of_a_run(settings)
         )
     with cluster:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
         yield {"cluster": cluster}
+
+
+def workers_of_a_run(settings: FeaturesSettings, api_url: str = "") -> distributed.SpecCluster:
+    """The local cluster of a run. To be called where `cluster_options` and `signals_held` are in force.
+
+    api_url: of the Prefect server, where it is not in this process's environment yet.
+    """
+    processes, gpus, threads = _size(settings)
+    return local_cluster(
+        processes,
+        gpus,
+        threads=threads,
+        preload=["flows.extract.preload"],
+        variables={"PREFECT_API_URL": api_url} if api_url else {},
+    )
+
+
+def _size(settings: FeaturesSettings) -> tuple[int, list[str], int]:
+    """(worker processes, ids of their GPUs, batches that each has at a time) of a local cluster."""
+    gpus = visible_gpus() if settings.gpu != "never" else []
+    threads = BATCHES_PER_GPU if gpus else BATCHES_PER_WORKER
+    return settings.workers or max(1, len(gpus)), gpus, threads
+
+
+@contextlib.contextmanager
+def workers_ahead(
+    settings: FeaturesSettings,
+    api_url: str,
+    then: Callable[[distributed.SpecCluster], object],
+) -> Iterator[None]:
+    """Start a run's local cluster in a thread; `dask_cluster` takes it over, else it ends with the block.
+
+    then: called with it in that thread.
+    """
+
+    def make() -> distributed.SpecCluster:
+        with dask.config.set(cluster_options(_size(settings)[0])):
+            cluster = workers_of_a_run(settings, api_url)
+        with contextlib.suppress(Exception):  # it only saves time
+            then(cluster)
+        return cluster
+
+    # A pool's thread would be waited for when the interpreter ends.
+    ahead = _Ahead(settings=settings, api_url=api_url, cluster=Future())
+    thread = threading.Thread(target=_run_into, args=(ahead.cluster, make), daemon=True)
+    with signals_held():  # the thread keeps the mask
+        thread.start()
+    _ahead.append(ahead)
+    try:
+        yield
+    finally:
+        if ahead in _ahead:
+            _ahead.remove(ahead)
+            ahead.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ahead:
+    """A cluster that was started for a run with these settings and this Prefect server."""
+
+    settings: FeaturesSettings
+    api_url: str
+    cluster: Future[distributed.SpecCluster]
+
+    def close(self) -> None:
+        """End the cluster once it has started."""
+        with contextlib.suppress(Exception):
+            self.cluster.result().close()
+
+
+_ahead: list[_Ahead] = []
+
+
+def _taken_over(settings: FeaturesSettings) -> distributed.SpecCluster | None:
+    """The cluster that was started ahead for this run; None where there is none, or it failed."""
+    found = None
+    while _ahead:
+        ahead = _ahead.pop()
+        right = ahead.api_url == os.environ.get("PREFECT_API_URL")
+        if found is None and right and _size(ahead.settings) == _size(settings):
+            with contextlib.suppress(Exception):
+                found = ahead.cluster.result()
+        else:
+            ahead.close()
+    return found
+
+
+def _run_into(future: Future[Any], make: Callable[[], Any]) -> None:
+    try:
+        future.set_result(make())
+    except BaseException as error:  # whoever asks for the result gets it
+        future.set_exception(error)
 
 
 def require_scheduler(address: str) -> None:
@@ -108,8 +200,18 @@ def cluster_options(processes: int, *variables: str) -> dict[str, Any]:
     }
 
 
-def local_cluster(processes: int, gpus: list[str], *, threads: int) -> distributed.SpecCluster:
-    """A cluster of processes on this machine that each run `threads` tasks at a time, on a GPU each."""
+def local_cluster(
+    processes: int,
+    gpus: list[str],
+    *,
+    threads: int,
+    preload: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> distributed.SpecCluster:
+    """A cluster of processes on this machine that each run `threads` tasks at a time, on a GPU each.
+
+    preload: modules that a worker imports before it takes part. variables: of its environment, too.
+    """
     cores = os.cpu_count() or 1
     # Without a host a nanny and its worker listen on every interface, and run what they are sent.
     address = {"host": LOOPBACK, "protocol": "tcp://", "dashboard_address": f"{LOOPBACK}:0"}
@@ -122,7 +224,9 @@ def local_cluster(processes: int, gpus: list[str], *, threads: int) -> distribut
                 "memory_limit": distributed.system.MEMORY_LIMIT // processes,
                 "resources": {"GPU": 1} if gpus else {},
                 "env": {"PIXELS_ONCE_THREADS": str(max(1, cores // processes))}
-                | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}),
+                | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
+                | dict(variables or {}),
+                "preload": list(preload),
                 "silence_logs": 50,
             },
         }
@@ -153,7 +257,7 @@ def _by_class_path(settings: FeaturesSettings) -> Any:
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """Keep Ctrl-C and SIGTERM from all children that are started here; the flow alone decides.
 
     A terminal (or `kill` of a process group) sends them to every process. The mask is inherited by

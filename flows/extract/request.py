@@ -82,11 +82,14 @@ def parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
 
 
-def stage_of(settings: FeaturesSettings, existing: Any | None) -> tuple[Spec, Stage, Weights]:
+def stage_of(
+    settings: FeaturesSettings, existing: Any | None, *, download: bool = True
+) -> tuple[Spec, Stage, Weights]:
     """The spec of a run, and how its batches are extracted.
 
     existing: the open store, or None if a new one will be made. Backbone, weights, precision and
-    aspect that the user did not choose are the store's own.
+    aspect that the user did not choose are the store's own. download: whether missing weights may be
+    fetched.
     Raises `SpecMismatch`, with both specs and the remedy, if the store holds another spec.
     """
     stored = Spec.from_dict(existing.spec) if existing is not None else None
@@ -102,7 +105,9 @@ def stage_of(settings: FeaturesSettings, existing: Any | None) -> tuple[Spec, St
         remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
         wanted = remembered_weights(stored, remembered)
     demo = not settings.videos
-    setting, weights = _weights(wanted if kind.needs_weights else None, backbone, demo=demo)
+    setting, weights = _weights(
+        wanted if kind.needs_weights else None, backbone, demo=demo, download=download
+    )
     aspect = stored.aspect if stored else "display"
     spec = Spec(
         sampling=sampling_of(settings),
@@ -165,13 +170,15 @@ def require_same(stored: Spec, asked: Spec, url: str) -> None:
     )
 
 
-def _weights(wanted: str | None, backbone: str, *, demo: bool) -> tuple[str, Weights]:
+def _weights(
+    wanted: str | None, backbone: str, *, demo: bool, download: bool
+) -> tuple[str, Weights]:
     """The setting that leads to the weights, and the weights. wanted: None if there are none."""
     if wanted is None:
         return "", resolve_weights("", backbone)
     setting = wanted or "imagenet"
     try:
-        weights = resolve_weights(setting, backbone)
+        weights = resolve_weights(setting, backbone, download=download)
     except WeightsNotFound:
         if wanted or not demo:
             raise

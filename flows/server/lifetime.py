@@ -17,11 +17,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from flows.imports import collection_paused
 from flows.notices import notice
 from flows.server.home import prefect_home, quiet_prefect, require_home
 from flows.server.processes import start, stop
@@ -85,13 +86,16 @@ def forget_ui(url: str) -> None:
 
 
 @contextlib.contextmanager
-def prefect_server(*, optional: bool = False, importing: str = "") -> Iterator[Server | None]:
+def prefect_server(
+    *, optional: bool = False, beside: Callable[[str], object] | None = None
+) -> Iterator[Server | None]:
     """The server for one run, with `PREFECT_API_URL` set for all child processes.
 
     With `optional`, no server is started if none answers (training and prediction just run). Prints
     where the run can be watched. Raises `RunCancelled` if the run is cancelled through Prefect.
-    importing: a module to import meanwhile, for a server takes seconds to start, and so does Prefect's
-    import. A temporary server keeps its history in the user's Prefect home, so that `make ui` shows it.
+    beside: called with the server's address while the server starts, which takes seconds; again if
+    another address has to be tried. A temporary server keeps its history in the user's Prefect home, so
+    that `make ui` shows it.
     """
     quiet_prefect()
     server = find_server()
@@ -101,7 +105,9 @@ def prefect_server(*, optional: bool = False, importing: str = "") -> Iterator[S
     process: subprocess.Popen[bytes] | None = None
     if server is None:
         require_home()
-        process, server = _start_temporary(importing)
+        process, server = _start_temporary(beside)
+    elif beside is not None:
+        beside(server.url)
     before = os.environ.get("PREFECT_API_URL")
     os.environ["PREFECT_API_URL"] = server.url
     try:
@@ -168,15 +174,28 @@ def _profile_url() -> str:
     return PREFECT_API_URL.value() or ""
 
 
-def _start_temporary(importing: str = "") -> tuple[subprocess.Popen[bytes], Server]:
+def importing(*modules: str) -> Callable[[str], None]:
+    """For `prefect_server(beside=…)`: imports these modules."""
+
+    def beside(url: str) -> None:
+        with collection_paused():
+            for module in modules:
+                importlib.import_module(module)
+
+    return beside
+
+
+def _start_temporary(
+    beside: Callable[[str], object] | None = None,
+) -> tuple[subprocess.Popen[bytes], Server]:
     for attempt in range(3):
         port = _free_port()
         server = Server(url=f"http://127.0.0.1:{port}/api", temporary=True)
         with tempfile.TemporaryFile() as log:
             process = _spawn(port, log)
             try:
-                if importing:
-                    importlib.import_module(importing)
+                if beside is not None:
+                    beside(server.url)
                 what = "the temporary Prefect server"
                 if await_answer(process, server.url, _START_TIMEOUT_S, what=what):
                     return process, server
@@ -200,11 +219,8 @@ def _start_temporary(importing: str = "") -> tuple[subprocess.Popen[bytes], Serv
 
 
 def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    options = ["--log-level", "error", "--lifespan", "on"]
     return start(
-        [*program, *address, *options],
+        [sys.executable, "-m", "flows.server.api", "127.0.0.1", str(port)],
         env={
             **os.environ,
             "PREFECT_UI_ENABLED": "0",

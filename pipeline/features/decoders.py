@@ -7,6 +7,7 @@ daemonic processes that Dask runs workers in may not use `multiprocessing`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -34,9 +35,9 @@ class DecoderPool:
     """A context manager that decodes clips in child processes. Thread safe.
 
     plan: which frames, fitted how. processes: how many children, 0 for one per core; each is
-    started when there is work for it. limits: what a clip may cost. ahead_bytes: room for frames
-    that are decoded and not released yet; decoding waits when it is full. previews: have each
-    child make three small pictures of its clips.
+    started when there is work for it, or at once if `ahead`. limits: what a clip may cost.
+    ahead_bytes: room for frames that are decoded and not released yet; decoding waits when it is
+    full. previews: have each child make three small pictures of its clips.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class DecoderPool:
         limits: Limits | None = None,
         ahead_bytes: int = AHEAD_BYTES,
         previews: bool = False,
+        ahead: bool = False,
     ) -> None:
         self.processes = processes or len(os.sched_getaffinity(0))
         room = ahead_bytes // math.prod(plan.frames_shape)
@@ -60,6 +62,7 @@ class DecoderPool:
         self._children: dict[int, ChildProcess] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._ahead = ahead
         self._threads = [
             threading.Thread(target=self._serve, args=(n,), name=f"decoder-{n}", daemon=True)
             for n in range(self.processes)
@@ -120,6 +123,9 @@ class DecoderPool:
         In this order the earliest clips hold the slots, so waiting for futures in the order of
         submission never blocks.
         """
+        if self._ahead:
+            with contextlib.suppress(DecoderUnavailable, UnreadableClip):  # its first clip tells
+                self._child(number)
         while (slot := self._slots.lend()) is not None:
             job = self._jobs.get()
             if job is None:

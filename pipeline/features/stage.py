@@ -82,7 +82,7 @@ class FirstStage:
 
     @classmethod
     def load(cls, stage: Stage, *, threads: int = 0) -> Self:
-        """Load the backbone and start the decoders.
+        """Load the backbone, and start the decoders meanwhile.
 
         threads: cores to use (0: all).
         Raises `WeightsNotFound`, `SpecMismatch` (other weights than the spec's) or `ConfigError`.
@@ -91,13 +91,18 @@ class FirstStage:
         threads = threads or engine.cores()
         weights = resolve_weights(stage.weights, spec.backbone)
         options = LoadOptions(engine=stage.engine, batch=stage.cnn_batch, threads=threads)
-        backbone = backbones.load(spec, weights, options)
         pool = DecoderPool(
             FramePlan.of(spec),
             processes=stage.decoders or threads,
             limits=Limits(base_s=stage.timeout_s),
             previews=stage.previews,
+            ahead=True,
         )
+        try:
+            backbone = backbones.load(spec, weights, options)
+        except BaseException:
+            pool.close()
+            raise
         fetching = FetchingDecoders(pool)
         extractor = Extractor(spec, backbone, fetching)
         return cls(backbone, pool, fetching, extractor)
