@@ -22,6 +22,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "engine": ("the CNN alone", ["--seconds", "3"]),
     "motion": ("a step of motion beside InceptionV3's", ["--seconds", "3"]),
     "endtoend": ("stage one end to end", ["--clips", "12"]),
+    "feed": ("the frames a CNN is fed, by picture size", []),
     "decoding": ("reading a clip beside OpenCV", []),
     "seeking": ("a long clip by seeking", ["--minutes", "20", "--pairs", "1"]),
     "isolation": ("decoding in child processes", ["--pairs", "2"]),
@@ -36,7 +37,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "report": ("the report of 10,000 rows", []),
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),
 }
-ROUNDS = {"engine", "motion", "decoding", "endtoend", "store", "fixed", "epoch", "training"}
+ROUNDS = {"engine", "feed", "motion", "decoding", "endtoend", "store", "fixed", "epoch", "training"}
 
 
 def main() -> int:

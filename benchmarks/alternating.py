@@ -54,9 +54,16 @@ def cpu_s() -> float:
 
 
 def compare(
-    script: str, ways: Mapping[str, str], arguments: list[str], rounds: int
+    script: str,
+    ways: Mapping[str, str],
+    arguments: list[str],
+    rounds: int,
+    programs: Mapping[str, list[str]] | None = None,
 ) -> dict[str, Any]:
-    """Run every way `rounds` times in turn; the answers by way, start-up first in `start_s`."""
+    """Run every way `rounds` times in turn; the answers by way, start-up first in `start_s`.
+
+    programs: commands of ways that another program than `script` serves, as `serve` does.
+    """
     children = {}
     report: dict[str, Any] = {}
     for way in ways:
@@ -70,7 +77,7 @@ def compare(
             *arguments,
         ]
         child = subprocess.Popen(
-            command,
+            (programs or {}).get(way, command),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,18 +1,21 @@
 """The CNN alone: frames/s of InceptionV3 by every way that one would pick, and by ours.
 
 Seeded random weights and pixels: neither changes the cost. Every way has a process of its own with
-all cores; they alternate.
+all cores; they alternate. PyTorch's ways need an environment of their own, with torch and torchvision:
+name its Python, else they are listed as not measured.
 
-    python -m benchmarks.engine [--rounds 5] [--seconds 4]
+    python -m benchmarks.engine [--rounds 5] [--seconds 4] [--torch-python FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,9 +37,13 @@ WAYS = {
     "tf40": "`tf.function`, float32, batch 40",
     "tf_bf16": "`tf.function`, bfloat16, batch 16",
     "bare": "bare OpenVINO, bfloat16, its own asynchronous queue",
+    "torch_eager": "torchvision, eager, float32, batch 8",
+    "torch_compiled": "torchvision, `torch.compile` with freezing, bfloat16, batch 16",
     "ours32": "ours, float32",
     "ours": "ours, bfloat16",
 }
+TORCH = ("torch_eager", "torch_compiled")
+VARIABLE = "BENCH_TORCH_PYTHON"
 
 Runner = Callable[[], int]
 
@@ -45,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--torch-python", default=os.environ.get(VARIABLE, ""), metavar="FILE")
     parser.add_argument("--way", choices=WAYS)
     arguments = parser.parse_args()
     if arguments.way:
@@ -52,8 +60,14 @@ def main() -> None:
         return
     ways = dict(WAYS)
     if "bfloat16" not in engine.precisions():
-        ways = {way: text for way, text in WAYS.items() if way not in ("ours", "bare", "tf_bf16")}
-    report = compare(__file__, ways, ["--seconds", str(arguments.seconds)], arguments.rounds)
+        narrow = ("ours", "bare", "tf_bf16", "torch_compiled")
+        ways = {way: text for way, text in WAYS.items() if way not in narrow}
+    if not arguments.torch_python:
+        ways = {way: text for way, text in ways.items() if way not in TORCH}
+    seconds = str(arguments.seconds)
+    peers = str(Path(__file__).with_name("torch_peers.py"))
+    programs = {way: [arguments.torch_python, "-P", peers, way, seconds] for way in TORCH}
+    report = compare(__file__, ways, ["--seconds", seconds], arguments.rounds, programs)
     figures = {"ways": report}
     save("engine", figures)
     print(shown(figures))
@@ -67,14 +81,17 @@ def shown(figures: dict[str, Any]) -> str:
     said = f"ours is {ratio(report, ours, best):.2f} times TensorFlow's best float32 ({WAYS[best]})"
     if "bare" in report:
         said += f" and {ratio(report, ours, 'bare'):.2f} of bare OpenVINO"
-    rounds = len(report[ours]["rounds"])
-    return "\n\n".join(
-        [
-            f"InceptionV3, {SIZE}×{SIZE}, {rounds} rounds",
-            table(report, WAYS, "frames/s", ours),
-            said,
-        ]
-    )
+    torch = [way for way in TORCH if way in report]
+    for way in torch:
+        said += f", {ratio(report, ours, way):.2f} of {WAYS[way]}"
+    parts = [
+        f"InceptionV3, {SIZE}×{SIZE}, {len(report[ours]['rounds'])} rounds",
+        table(report, WAYS, "frames/s", ours),
+        said,
+    ]
+    if not torch:
+        parts.append("PyTorch: not measured, no environment with it was named (--torch-python)")
+    return "\n\n".join(parts)
 
 
 def ours_of(report: dict[str, Any]) -> str:

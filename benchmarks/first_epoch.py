@@ -2,9 +2,14 @@
 
 Made-up features of 300 clips (their values do not change the cost); every head in a process of its
 own, so nothing is compiled already. `overhead_s` is the first epoch, with its validation, less the
-median of the later ones; building the head is apart in `build_s`.
+median of the later ones; building the head is apart in `build_s`. CPU seconds of the process stand
+beside: on a busy machine they say more than the clock.
+
+With `--against FOLDER` (the worktree of an earlier commit) every head is measured there as well, in
+turn, as `before`.
 
     python -m benchmarks.first_epoch [--backends jax,tensorflow] [--heads lstm,gru:wide] [--warm]
+        [--rounds 1] [--against FOLDER]
 """
 
 from __future__ import annotations
@@ -12,15 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import save
+from benchmarks.alternating import ROOT, save
 from pipeline import engine
 
 CLASSES = 10
@@ -39,62 +46,109 @@ def main() -> None:
     parser.add_argument("--heads", default=",".join(HEADS))
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=float, default=180.0, help="seconds for one head")
     parser.add_argument(
         "--warm", action="store_true", help="twice, the cache kept: report the second"
     )
+    parser.add_argument("--against", default="", metavar="FOLDER", help="an earlier worktree")
+    parser.add_argument("--out", default="first_epoch", help="the file of results; empty for none")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measured(arguments.one, arguments.clips, arguments.epochs)))
         return
+    roots = {"now": ROOT}
+    if arguments.against:
+        roots["before"] = Path(arguments.against).resolve()
     rows = []
     for backend in arguments.backends.split(","):
         for head in arguments.heads.split(","):
-            figures_of_head = apart(
-                backend,
-                head,
-                clips=arguments.clips,
-                epochs=arguments.epochs,
-                limit=arguments.limit,
-                warm=arguments.warm,
-            )
-            row = {"backend": backend, "head": head, **figures_of_head}
+            rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
+            for _ in range(arguments.rounds):
+                for name, root in roots.items():
+                    rounds[name].append(
+                        apart(
+                            backend,
+                            head,
+                            clips=arguments.clips,
+                            epochs=arguments.epochs,
+                            limit=arguments.limit,
+                            warm=arguments.warm,
+                            root=root,
+                        )
+                    )
+            row = {"backend": backend, "head": head}
+            row |= {name: medians(results) for name, results in rounds.items()}
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-    figures = {"clips": arguments.clips, "heads": rows}
-    save("first_epoch", figures)
+    figures = {"clips": arguments.clips, "rounds": arguments.rounds, "heads": rows}
+    if arguments.out:
+        save(arguments.out, figures)
     print(shown(figures))
 
 
+COLUMNS = ("first_s", "later_s", "overhead_s", "overhead_cpu_s", "clips_per_second")
+
+
 def shown(figures: dict[str, Any]) -> str:
-    """A Markdown table of the figures."""
+    """A Markdown table of the figures; those of the earlier worktree in brackets."""
     lines = [
-        "| backend | head | build s | first epoch s | later epochs s | overhead s |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| backend | head | first epoch s | later epochs s | overhead s | overhead, CPU s | clips/s |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in figures["heads"]:
-        if "error" in row:
-            lines.append(f"| {row['backend']} | {row['head']} | {row['error']} | | | |")
-            continue
-        lines.append(
-            f"| {row['backend']} | {row['head']} | {row['build_s']:.1f} | {row['first_s']:.1f} "
-            f"| {row['later_s']:.2f} | {row['overhead_s']:.1f} |"
-        )
+        now, before = row["now"], row.get("before", {})
+        cells = [row["backend"], row["head"]]
+        for name in COLUMNS:
+            cell = _number(now[name]) if name in now else now["error"]
+            if before:
+                cell += f" ({_number(before[name]) if name in before else before['error']})"
+            cells.append(cell)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def medians(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of every figure over the rounds, or the first round's error."""
+    if failed := next((result for result in results if "error" in result), None):
+        return failed
+    return {
+        name: statistics.median(result[name] for result in results)
+        if isinstance(value, float)
+        else value
+        for name, value in results[0].items()
+    }
+
+
 def apart(
-    backend: str, head: str, *, clips: int, epochs: int, limit: float, warm: bool = False
+    backend: str,
+    head: str,
+    *,
+    clips: int,
+    epochs: int,
+    limit: float,
+    warm: bool = False,
+    root: Path = ROOT,
 ) -> dict[str, Any]:
     """The figures of one head in a process of its own, its caches in a folder of their own.
 
-    limit: seconds after which it is given up. warm: do it twice, and report the second.
+    limit: seconds after which it is given up. warm: do it twice, and report the second. root: the
+    worktree whose code is measured, by this file.
     """
-    command = [sys.executable, "-m", "benchmarks.first_epoch", "--one", head]
+    # -P: this file's folder has a `store` of its own.
+    command = [sys.executable, "-P", __file__, "--one", head]
     command += ["--clips", str(clips), "--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as cache:
-        around = os.environ | {"KERAS_BACKEND": backend, "PIXELS_ONCE_CACHE": cache}
+        around = os.environ | {
+            "KERAS_BACKEND": backend,
+            "PIXELS_ONCE_CACHE": cache,
+            "PYTHONPATH": str(root),
+        }
         for _ in range(2 if warm else 1):
             try:
                 done = subprocess.run(
@@ -125,7 +179,13 @@ def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
     train, validation = np.split(np.arange(count), [count * 4 // 5])
     split = Split(train=train, validation=validation, test=train[:0], how="stratified", seed=0)
     options = {"preset": preset} if preset else {}
-    config = TrainConfig(head=name, options=options, epochs=epochs, patience=epochs)
+    config = TrainConfig(
+        head=name,
+        options=options,
+        epochs=epochs,
+        patience=epochs,
+        precision=os.environ.get("FE_PRECISION", "auto"),
+    )
     settings = resolve(config, [split])
     began = time.perf_counter()
     neutral = Statistics.neutral(channels_of(shape))
@@ -137,10 +197,11 @@ def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
         statistics=neutral,
     )
     build_s = time.perf_counter() - began
-    ends = [time.perf_counter()]
-    watch = Callbacks(on_epoch=lambda report: ends.append(time.perf_counter()))
+    clocks = (time.perf_counter, time.process_time)
+    ends = [[clock() for clock in clocks]]
+    watch = Callbacks(on_epoch=lambda report: ends.append([clock() for clock in clocks]))
     fit_head(fit, Progress(), watch)
-    seconds = np.diff(ends)
+    seconds, cpu = np.diff(np.array(ends), axis=0).T
     later = float(np.median(seconds[1:]))
     return {
         "device": engine.device(),
@@ -149,6 +210,9 @@ def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
         "first_s": float(seconds[0]),
         "later_s": later,
         "overhead_s": float(seconds[0]) - later,
+        "first_cpu_s": float(cpu[0]),
+        "later_cpu_s": float(np.median(cpu[1:])),
+        "overhead_cpu_s": float(cpu[0] - np.median(cpu[1:])),
         "clips_per_second": len(train) / later,
     }
 

@@ -1,8 +1,8 @@
 """Which Keras backend and device do the work, how they are set up, and one compiled function.
 
-The only file that names TensorFlow or torch; `engine_jax` has what is JAX's. Everything else writes
-plain Keras 3, so that `KERAS_BACKEND=jax` or `torch` runs the same code. Importing this module
-imports none of them.
+The only file that names torch; `engine_jax` and `engine_tensorflow` have what is theirs. Everything
+else writes plain Keras 3, so that `KERAS_BACKEND=jax` or `torch` runs the same code. Importing this
+module imports none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -268,6 +268,36 @@ def compiled(
     if name == "jax":
         return engine_jax.compiled(model, shape, dtype)
     return _compiled_torch(model)
+
+
+def scan(
+    step: Callable[..., Any],
+    state: Sequence[Any],
+    inputs: Sequence[Any],
+    *,
+    outputs: Sequence[tuple[str, int]],
+    keep: Sequence[tuple[str, int]] = (),
+    kept: Sequence[Any] = (),
+    reverse: bool = False,
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """A loop over steps that is traced once, on TensorFlow and JAX; returns (outputs, kept).
+
+    step: (state, *inputs of the step, *kept of the step) → (state, values), a value for each of
+        `outputs`, then one for each of `keep`
+    state: tensors (batch, width)
+    inputs: tensors (steps, batch, width)
+    outputs: dtype and width of what is returned as (steps, batch, width)
+    keep: dtype and width of what another scan is given as `kept`, of no other use
+    reverse: from the last step to the first
+    """
+    if backend_name() == "jax":
+        part: Any = engine_jax
+    else:
+        from pipeline import engine_tensorflow as part
+    made: tuple[Sequence[Any], Sequence[Any]] = part.scan(
+        step, state, inputs, outputs=outputs, keep=keep, kept=kept, reverse=reverse
+    )
+    return made
 
 
 def _compiled_tensorflow(

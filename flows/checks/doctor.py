@@ -17,6 +17,7 @@ import numpy as np
 from pipeline import engine
 from pipeline.engine import version
 from pipeline.errors import ConfigError, PixelsError, UnreadableClip
+from pipeline.features.measured import kept_rates
 from pipeline.homes import free_space
 from pipeline.hushing import hushed
 
@@ -53,6 +54,7 @@ def examine(
         "packages": _packages,
         "cpu": _cpu,
         "engine": _engine,
+        "engines": _rates,
         "codecs": _codecs,
         "weights": partial(_weights, weights, backbone),
         "disk": partial(_disk, store),
@@ -138,6 +140,31 @@ def _engine() -> Iterator[Line]:
     )
     found = f"auto takes {chosen} in {precision}"
     yield Line("engine", found, remedy, "note") if slower else Line("engine", found)
+
+
+ENGINES = {
+    "openvino": ("openvino",),
+    "keras-tensorflow": ("tensorflow", "tensorflow-cpu"),
+    "keras-jax": ("jax",),
+    "keras-torch": ("torch",),
+}
+"""The engines of a backbone → the packages that bring each."""
+
+
+def _rates() -> Iterator[Line]:
+    """Each engine that is installed, and what the last runs on this machine measured."""
+    rates = kept_rates()
+    for name, packages in ENGINES.items():
+        package = next((package for package in packages if version(package)), "")
+        if not package:
+            continue
+        measured = [
+            f"{rate.frames_per_second:,.0f} frames/s ({rate.backbone}, {rate.precision})"
+            for rate in rates
+            if rate.engine == name
+        ]
+        found = "; ".join(measured) or "no run on this machine has measured it"
+        yield Line("engines", f"{name} ({package} {version(package)}): {found}")
 
 
 def _weights(setting: str, backbone: str) -> Iterator[Line]:

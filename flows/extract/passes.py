@@ -25,6 +25,7 @@ from flows.extract.workforce import Workforce
 from flows.server.run_page import RunPage
 from flows.server.settling import watched_for_cancelling
 from flows.settings.features import FeaturesSettings
+from pipeline.features.measured import Rate, engine_name, keep_rate
 from pipeline.features.stage import Stage
 from store import PENDING, Writer
 
@@ -77,7 +78,10 @@ def extract(
     busy = seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0)
     if busy:
         # What the next dry run goes by: the rate without the start of the workers.
-        writer.set_attributes(last_run={"frames_per_second": round(totals.frames / busy, 2)})
+        rate = round(totals.frames / busy, 2)
+        writer.set_attributes(last_run={"frames_per_second": rate})
+        if not (settings.scheduler or settings.cluster):
+            _keep_rate(stage, totals, rate)
     known: dict[str, Any] = {
         "outcome": "interrupted" if totals.stopped_by else "done",
         "left": int((writer.column("status") == PENDING).sum()),
@@ -88,6 +92,21 @@ def extract(
         "dashboard": dashboard,
     }
     return replace(prepared.summary, **totals.facts() | known)
+
+
+def _keep_rate(stage: Stage, totals: Totals, frames_per_second: float) -> None:
+    """Keep what this machine's engine was measured at in this run, for `doctor`."""
+    versions = {name: text for name, text in totals.software.items() if name != "engine"}
+    keep_rate(
+        Rate(
+            engine=engine_name(totals.software),
+            backbone=stage.spec["backbone"],
+            precision=stage.spec["precision"],
+            frames=totals.frames,
+            frames_per_second=frames_per_second,
+            software=versions,
+        )
+    )
 
 
 def _in_passes(

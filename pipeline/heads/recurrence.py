@@ -1,11 +1,10 @@
 """The recurrences of LSTM and GRU over projected inputs, step by step, in Keras operations.
 
 Matrix products run in the dtype of the inputs (bfloat16 if the policy says so); gates and states
-are always float32, so that a long clip does not lose its cell state to rounding. The steps are unrolled;
-under JAX they are a `scan`, which compiles one step however long the clip: forty unrolled ones take XLA
-most of a minute. Each scan has a gradient of its own, a scan backwards: the gradients of the recurrent
-weights are then one product over all steps, where automatic differentiation adds up a weight-sized
-matrix per step.
+are always float32, so that a long clip does not lose its cell state to rounding. The steps are a
+`scan`: forty unrolled ones take seconds to trace, and XLA most of a minute. Each has a gradient of its
+own, a scan backwards: the gradients of the recurrent weights are then one product over all steps, where
+automatic differentiation adds up a weight-sized matrix per step.
 
 States, gates and their gradients are (batch, units) float32.
 """
@@ -20,7 +19,7 @@ from pipeline.heads.lean import keras
 ops = keras.ops
 
 Kept = tuple[Any, ...]
-"""What a step's gradient needs; the state before it, in the type of the matrix products, first."""
+"""What a step's gradient needs beside its inputs."""
 
 
 def lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
@@ -30,12 +29,16 @@ def lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
     `recurrent` (units, 4 · units); `real` (steps, batch, 1) float32 is 1 where a step counts, and
     where it is 0 the state stays. The start state is 0.
     """
-    if engine.backend_name() == "jax":
-        return lstm_states_scanned(projected, recurrent, real)
     if engine.backend_name() == "torch":
         # Keras' custom gradient for torch takes one output and no constants; autograd does here.
-        return _lstm_forward(projected, recurrent, real)[0]
-    return _lstm_with_gradient(projected, recurrent, real)
+        h = c = _start(projected, recurrent)
+        states = []
+        for t in range(int(projected.shape[0])):
+            inner = ops.matmul(ops.cast(h, recurrent.dtype), recurrent)
+            (h, c), _ = lstm_step(h, c, projected[t] + inner, real[t])
+            states.append(h)
+        return ops.stack(states)
+    return _lstm_states(projected, recurrent, real)
 
 
 def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
@@ -44,134 +47,101 @@ def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
     `projected` (steps, batch, 3 · units) holds x·W + b with Keras' gate order z, r, h; `recurrent`
     (units, 3 · units); `bias` (3 · units,) is the recurrent one; `real` as for the LSTM.
     """
-    if engine.backend_name() == "jax":
-        return gru_states_scanned(projected, recurrent, bias, real)
-    h = ops.zeros_like(ops.cast(projected[0, :, : recurrent.shape[0]], "float32"))
-    states = []
-    # Unstacked, not indexed: the gradient of an index is a zero of the whole sequence, every step.
-    for t, step in enumerate(ops.unstack(ops.cast(projected, "float32"), axis=0)):
-        narrow = ops.cast(h, recurrent.dtype)
-        h, _ = gru_step(h, step, ops.matmul(narrow, recurrent) + bias, real[t], narrow)
-        states.append(h)
-    return ops.stack(states)
-
-
-def _lstm_forward(projected: Any, recurrent: Any, real: Any) -> tuple[Any, list[Kept]]:
-    """All outputs, and per step what the gradient needs."""
-    h = ops.zeros_like(ops.cast(projected[0, :, : recurrent.shape[0]], "float32"))
-    c = h
-    states, kept = [], []
-    for t in range(int(projected.shape[0])):
-        narrow = ops.cast(h, recurrent.dtype)
-        # The first state is 0: its product would be wasted.
-        inner = ops.matmul(narrow, recurrent) if t else 0
-        h, c, step = lstm_step(h, c, projected[t] + inner, real[t], narrow)
-        kept.append(step)
-        states.append(h)
-    return ops.stack(states), kept
-
-
-def _lstm_backward(upstream: Any, recurrent: Any, real: Any, kept: list[Kept]) -> tuple[Any, Any]:
-    """The gradients of `projected` and `recurrent`: backwards through time, then one product."""
-    dh = ops.zeros_like(upstream[0])
-    dc = dh
-    by_step = []
-    turned = ops.transpose(recurrent)
-    for t in reversed(range(len(kept))):
-        dz, dh, dc = lstm_step_back(dh + upstream[t], dc, real[t], kept[t])
-        dz = ops.cast(dz, recurrent.dtype)
-        by_step.append(dz)
-        if t:
-            dh = dh + ops.cast(ops.matmul(dz, turned), "float32")
-    by_step.reverse()
-    gradient = ops.stack(by_step)
-    units = recurrent.shape[0]
-    before = ops.reshape(ops.stack([step[0] for step in kept]), (-1, units))
-    return gradient, ops.matmul(ops.transpose(before), ops.reshape(gradient, (-1, 4 * units)))
+    if engine.backend_name() == "torch":
+        h = _start(projected, recurrent)
+        states = []
+        for t in range(int(projected.shape[0])):
+            inner = ops.matmul(ops.cast(h, recurrent.dtype), recurrent) + bias
+            h, _ = gru_step(h, projected[t], inner, real[t])
+            states.append(h)
+        return ops.stack(states)
+    return _gru_states(projected, recurrent, bias, real)
 
 
 @ops.custom_gradient  # type: ignore[untyped-decorator]
-def _lstm_with_gradient(projected: Any, recurrent: Any, real: Any) -> Any:
-    states, kept = _lstm_forward(projected, recurrent, real)
+def _lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
+    units = int(recurrent.shape[0])
 
-    def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any]:
-        d_projected, d_recurrent = _lstm_backward(upstream[-1], recurrent, real, kept)
-        return d_projected, d_recurrent, ops.zeros_like(real)
-
-    return states, gradient
-
-
-@ops.custom_gradient  # type: ignore[untyped-decorator]
-def lstm_states_scanned(projected: Any, recurrent: Any, real: Any) -> Any:
-    """As `lstm_states`, as a scan with a gradient that scans backwards."""
-
-    def step(state: tuple[Any, Any], inputs: tuple[Any, Any]) -> tuple[Any, Any]:
+    def step(state: Any, x: Any, counts: Any) -> tuple[Any, Any]:
         h, c = state
-        x, counts = inputs
-        narrow = ops.cast(h, recurrent.dtype)
-        h, c, kept = lstm_step(h, c, x + ops.matmul(narrow, recurrent), counts, narrow)
-        return (h, c), (h, kept)
+        inner = ops.matmul(ops.cast(h, recurrent.dtype), recurrent)
+        (h, c), kept = lstm_step(h, c, x + inner, counts)
+        return (h, c), (h, *kept)
 
-    start = _start(projected, recurrent)
-    _, (states, kept) = ops.scan(step, (start, start), (projected, real), unroll=_unroll())
+    none = _start(projected, recurrent)
+    state = [("float32", units)]
+    (states,), kept = engine.scan(
+        step, (none, none), (projected, real), outputs=state, keep=6 * state
+    )
 
     def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any]:
         turned = ops.transpose(recurrent)
 
-        def back(state: tuple[Any, Any], inputs: tuple[Any, Any, Kept]) -> tuple[Any, Any]:
-            (dh, dc), (above, counts, kept) = state, inputs
+        def back(state: Any, above: Any, counts: Any, *kept: Any) -> tuple[Any, Any]:
+            dh, dc = state
             dz, dh, dc = lstm_step_back(dh + above, dc, counts, kept)
             dz = ops.cast(dz, recurrent.dtype)
-            return (dh + ops.cast(ops.matmul(dz, turned), "float32"), dc), dz
+            return (dh + ops.cast(ops.matmul(dz, turned), "float32"), dc), (dz,)
 
-        none = ops.zeros_like(start)
-        inputs = (upstream[-1], real, kept)
-        _, dz = ops.scan(back, (none, none), inputs, reverse=True, unroll=_unroll())
-        return ops.cast(dz, projected.dtype), _gathered(kept[0], dz), ops.zeros_like(real)
+        (dz,), _ = engine.scan(
+            back,
+            (none, none),
+            (upstream[-1], real),
+            outputs=[(recurrent.dtype, 4 * units)],
+            kept=kept,
+            reverse=True,
+        )
+        before = _before(none, states, recurrent.dtype)
+        return ops.cast(dz, projected.dtype), _gathered(before, dz), ops.zeros_like(real)
 
     return states, gradient
 
 
 @ops.custom_gradient  # type: ignore[untyped-decorator]
-def gru_states_scanned(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
-    """As `gru_states`, as a scan with a gradient that scans backwards."""
+def _gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
+    units = int(recurrent.shape[0])
 
-    def step(h: Any, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
-        x, counts = inputs
-        narrow = ops.cast(h, recurrent.dtype)
-        h, kept = gru_step(h, x, ops.matmul(narrow, recurrent) + bias, counts, narrow)
-        return h, (h, kept)
+    def step(state: Any, x: Any, counts: Any) -> tuple[Any, Any]:
+        (h,) = state
+        inner = ops.matmul(ops.cast(h, recurrent.dtype), recurrent) + bias
+        h, kept = gru_step(h, x, inner, counts)
+        return (h,), (h, *kept)
 
-    start = _start(projected, recurrent)
-    _, (states, kept) = ops.scan(step, start, (projected, real), unroll=_unroll())
+    none = _start(projected, recurrent)
+    state = [("float32", units)]
+    (states,), kept = engine.scan(step, (none,), (projected, real), outputs=state, keep=5 * state)
 
     def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any, Any]:
         turned = ops.transpose(recurrent)
 
-        def back(dh: Any, inputs: tuple[Any, Any, Kept]) -> tuple[Any, Any]:
-            above, counts, kept = inputs
-            dx, dinner, dh = gru_step_back(dh + above, counts, kept)
+        def back(state: Any, above: Any, counts: Any, *kept: Any) -> tuple[Any, Any]:
+            dx, dinner, dh = gru_step_back(state[0] + above, counts, kept)
             dinner = ops.cast(dinner, recurrent.dtype)
             dh = dh + ops.cast(ops.matmul(dinner, turned), "float32")
-            return dh, (ops.cast(dx, projected.dtype), dinner)
+            return (dh,), (ops.cast(dx, projected.dtype), dinner)
 
-        inputs = (upstream[-1], real, kept)
-        none = ops.zeros_like(start)
-        _, (dx, dinner) = ops.scan(back, none, inputs, reverse=True, unroll=_unroll())
+        (dx, dinner), _ = engine.scan(
+            back,
+            (none,),
+            (upstream[-1], real),
+            outputs=[(projected.dtype, 3 * units), (recurrent.dtype, 3 * units)],
+            kept=kept,
+            reverse=True,
+        )
+        before = _before(none, states, recurrent.dtype)
         d_bias = ops.cast(ops.sum(ops.cast(dinner, "float32"), axis=(0, 1)), bias.dtype)
-        return dx, _gathered(kept[0], dinner), d_bias, ops.zeros_like(real)
+        return dx, _gathered(before, dinner), d_bias, ops.zeros_like(real)
 
     return states, gradient
 
 
-def _unroll() -> int:
-    # On an H100, one step a turn: an LSTM of 4096 takes 8.0 ms, a GRU of 512 1.3 ms; eight: 7.5 and
-    # 0.9; all forty: 7.0, and four times as long to compile. On a CPU one is the fastest.
-    return 8 if engine.device() == "gpu" else 1
-
-
 def _start(projected: Any, recurrent: Any) -> Any:
-    return ops.zeros((projected.shape[1], recurrent.shape[0]), "float32")
+    return ops.zeros_like(ops.cast(projected[0, :, : recurrent.shape[0]], "float32"))
+
+
+def _before(start: Any, states: Any, dtype: Any) -> Any:
+    """The states before each step, in the type of the matrix products."""
+    return ops.cast(ops.concatenate([ops.expand_dims(start, 0), states[:-1]], axis=0), dtype)
 
 
 def _gathered(before: Any, gradient: Any) -> Any:
@@ -182,18 +152,18 @@ def _gathered(before: Any, gradient: Any) -> Any:
     )
 
 
-def lstm_step(h: Any, c: Any, z: Any, real: Any, narrow: Any) -> tuple[Any, Any, Kept]:
-    """(h, c, kept) after one step.
+def lstm_step(h: Any, c: Any, z: Any, real: Any) -> tuple[tuple[Any, Any], Kept]:
+    """((h, c), kept) after one step.
 
     `z` (batch, 4 · units): projected inputs plus the recurrent product, gates i, f, c, o. `real`
-    (batch, 1): where it is 0 both states stay. `narrow`: h in the type of the matrix products.
+    (batch, 1): where it is 0 both states stay.
     """
     zi, zf, zg, zo = ops.split(ops.cast(z, "float32"), 4, axis=-1)
     i, f, g, o = ops.sigmoid(zi), ops.sigmoid(zf), ops.tanh(zg), ops.sigmoid(zo)
     new_c = f * c + i * g
     wave = ops.tanh(new_c)
-    kept = (narrow, c, i, f, g, o, wave)
-    return h + real * (o * wave - h), c + real * (new_c - c), kept
+    kept = (c, i, f, g, o, wave)
+    return (h + real * (o * wave - h), c + real * (new_c - c)), kept
 
 
 def lstm_step_back(dh: Any, dc: Any, real: Any, kept: Kept) -> tuple[Any, Any, Any]:
@@ -201,7 +171,7 @@ def lstm_step_back(dh: Any, dc: Any, real: Any, kept: Kept) -> tuple[Any, Any, A
 
     `dz` (batch, 4 · units); its product with the recurrent weights is not in `dh` yet.
     """
-    _, c_before, i, f, g, o, wave = kept
+    c_before, i, f, g, o, wave = kept
     dh_new, dc_new = real * dh, real * dc
     dc_all = dc_new + dh_new * o * (1 - wave * wave)
     dz = ops.concatenate(
@@ -216,14 +186,14 @@ def lstm_step_back(dh: Any, dc: Any, real: Any, kept: Kept) -> tuple[Any, Any, A
     return dz, dh - dh_new, dc - dc_new + dc_all * f
 
 
-def gru_step(h: Any, x: Any, inner: Any, real: Any, narrow: Any) -> tuple[Any, Kept]:
+def gru_step(h: Any, x: Any, inner: Any, real: Any) -> tuple[Any, Kept]:
     """(h, kept) after one step; `x` and `inner` (batch, 3 · units), gates z, r, h."""
     xz, xr, xh = ops.split(ops.cast(x, "float32"), 3, axis=-1)
     hz, hr, hh = ops.split(ops.cast(inner, "float32"), 3, axis=-1)
     z, r = ops.sigmoid(xz + hz), ops.sigmoid(xr + hr)
     wave = ops.tanh(xh + r * hh)
     new = z * h + (1 - z) * wave
-    return h + real * (new - h), (narrow, h, z, r, wave, hh)
+    return h + real * (new - h), (h, z, r, wave, hh)
 
 
 def gru_step_back(dh: Any, real: Any, kept: Kept) -> tuple[Any, Any, Any]:
@@ -232,7 +202,7 @@ def gru_step_back(dh: Any, real: Any, kept: Kept) -> tuple[Any, Any, Any]:
     `dx` and `dinner` (batch, 3 · units); the product of `dinner` with the recurrent weights is not
     in `dh` yet.
     """
-    _, h, z, r, wave, hh = kept
+    h, z, r, wave, hh = kept
     dh_new = real * dh
     d_wave = dh_new * (1 - z) * (1 - wave * wave)
     dz = dh_new * (h - wave) * z * (1 - z)

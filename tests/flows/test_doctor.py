@@ -11,6 +11,7 @@ import pytest
 from flows.checks import doctor
 from flows.checks.doctor import Line, examine
 from flows.cli import doctor as command
+from pipeline.features.measured import Rate, engine_name, keep_rate
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,25 @@ def test_openvino_absent_is_said_with_what_it_costs(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("quick")
+def test_each_engine_is_named_with_what_runs_have_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIXELS_ONCE_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        doctor, "version", lambda name: "1.2" if name in ("jax", "openvino") else ""
+    )
+    software = {"engine": "keras", "keras": "3.15", "jax": "1.2"}
+    known = {"backbone": "inception_v3", "precision": "float32", "software": software}
+    for fps, frames in ((31.4, 9_600), (2.0, 40)):  # the second is too short to say anything
+        name = engine_name(software)
+        keep_rate(Rate(engine=name, frames=frames, frames_per_second=fps, **known))
+    (tmp_path / "rates" / "damaged.json").write_text("{", encoding="utf-8")
+    assert [line.found for line in doctor._rates()] == [
+        "openvino (openvino 1.2): no run on this machine has measured it",
+        "keras-jax (jax 1.2): 31 frames/s (inception_v3, float32)",
+    ]
+
+
 def test_packages_that_fight_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.version
     fake = {"opencv-python": "4.12", "tensorflow": "2.21", "tensorflow-cpu": "2.21",

@@ -29,7 +29,7 @@ monitoring.register_event_listener(count)
 from pipeline import engine
 engine.prepare()
 import numpy as np
-from pipeline.heads.recurrence import lstm_states_scanned
+from pipeline.heads.recurrence import lstm_states
 from pipeline.heads.recurrent import GRU, LSTM
 from tests.heads import test_recurrent as same
 
@@ -41,7 +41,7 @@ if "parity" in sys.argv:
 
 def operations(steps):
     def loss(x, w, real):
-        return lstm_states_scanned(x, w, real).sum()
+        return lstm_states(x, w, real).sum()
     x, w = np.zeros((steps, 2, 12), "f4"), np.zeros((3, 12), "f4")
     text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, w, np.ones((steps, 2, 1), "f4")))
     return text.count("\\n")

@@ -1,0 +1,48 @@
+"""TensorFlow's part of `pipeline.engine`: a loop over steps. Imported where TensorFlow is the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+MOST_STEPS = 8
+"""Steps that are traced; the graph loops over them. Forty traced steps cost seconds at the first batch,
+one at a time makes narrow layers half as fast again."""
+
+
+def scan(
+    step: Callable[..., Any],
+    state: Sequence[Any],
+    inputs: Sequence[Any],
+    *,
+    outputs: Sequence[tuple[str, int]],
+    keep: Sequence[tuple[str, int]] = (),
+    kept: Sequence[Any] = (),
+    reverse: bool = False,
+) -> tuple[list[Any], list[Any]]:
+    """As `pipeline.engine.scan`. What is kept stays a `TensorArray`: it is not copied."""
+    steps = int(inputs[0].shape[0])
+    turn = max(n for n in range(1, MOST_STEPS + 1) if steps % n == 0)
+    given = [tf.TensorArray(x.dtype, steps, clear_after_read=False).unstack(x) for x in inputs]
+    given += kept
+    made = [
+        tf.TensorArray(dtype, steps, clear_after_read=False, element_shape=(None, width))
+        for dtype, width in (*outputs, *keep)
+    ]
+
+    def several(number: Any, state: Any, made: Any) -> Any:
+        for _ in range(turn):
+            at = steps - 1 - number if reverse else number
+            state, values = step(state, *(one.read(at) for one in given))
+            made = [one.write(at, value) for one, value in zip(made, values, strict=True)]
+            number = number + 1
+        return number, list(state), made
+
+    start = (tf.constant(0), list(state), made)
+    if turn == steps:
+        _, _, made = several(*start)
+    else:
+        _, _, made = tf.while_loop(lambda number, state, made: number < steps, several, start)
+    return [one.stack() for one in made[: len(outputs)]], made[len(outputs) :]
