@@ -119,9 +119,8 @@ def _with_recipe(config: TrainConfig, kind: HeadKind) -> TrainConfig:
 def auto_precision(*, wide: bool) -> str:
     """The precision that `auto` means for a head: bfloat16 for wide ones if the hardware has it.
 
-    JAX on a CPU converts bfloat16 instead of using the CPU's instructions: a GRU of 512 trains half as
-    fast in it. float16 is not offered: it would need loss scaling and gains nothing over these for a
-    head.
+    JAX on a CPU is slower in bfloat16: a GRU of 512 trains half as fast as in float32. float16 is not
+    offered: it would need loss scaling and gains nothing over these for a head.
     """
     if engine.backend_name() == "jax" and engine.device_hint() == "cpu":
         return "float32"
