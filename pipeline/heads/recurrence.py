@@ -83,7 +83,7 @@ def _lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
             dz = ops.cast(dz, recurrent.dtype)
             return (dh + ops.cast(ops.matmul(dz, turned), "float32"), dc), (dz,)
 
-        (dz,), _ = engine.scan(
+        (dz,), _kept = engine.scan(
             back,
             (none, none),
             (upstream[-1], real),
@@ -120,7 +120,7 @@ def _gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
             dh = dh + ops.cast(ops.matmul(dinner, turned), "float32")
             return (dh,), (ops.cast(dx, projected.dtype), dinner)
 
-        (dx, dinner), _ = engine.scan(
+        (dx, dinner), _kept = engine.scan(
             back,
             (none,),
             (upstream[-1], real),

@@ -3,8 +3,8 @@
 Keras' own layers multiply every step's input apart, and their gradient adds up forty weight-sized
 matrices. These compute the same (equal weights, outputs and gradients within rounding; a `.keras`
 of one loads as the other): one product for all inputs, a scan over the steps, and a gradient that
-gathers all steps into one product for the recurrent weights. On a GPU, TensorFlow's and torch's cuDNN kernels are better still, and
-Keras' own code is used.
+gathers all steps into one product for the recurrent weights. On a GPU, TensorFlow's and torch's
+cuDNN kernels are better still, and Keras' own code is used.
 """
 
 from __future__ import annotations
