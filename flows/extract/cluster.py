@@ -15,6 +15,7 @@ from typing import Any
 
 import dask
 import distributed
+from distributed.gc import disable_gc_diagnosis
 
 from flows.settings.features import FeaturesSettings
 from flows.stopping import on_signals
@@ -49,7 +50,7 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
 
 
 def workers_of_a_run(settings: FeaturesSettings, api_url: str = "") -> distributed.SpecCluster:
-    """The local cluster of a run. To be called where `cluster_options` and `signals_held` are in force.
+    """The local cluster of a run, to be made with `cluster_options`.
 
     api_url: of the Prefect server, where it is not in this process's environment yet.
     """
@@ -88,7 +89,6 @@ def workers_ahead(
             then(cluster)
         return cluster
 
-    # A pool's thread would be waited for when the interpreter ends.
     ahead = _Ahead(settings=settings, api_url=api_url, cluster=Future())
     thread = threading.Thread(target=_run_into, args=(ahead.cluster, make), daemon=True)
     with signals_held():  # the thread keeps the mask
@@ -111,7 +111,6 @@ class _Ahead:
     cluster: Future[distributed.SpecCluster]
 
     def close(self) -> None:
-        """End the cluster once it has started."""
         with contextlib.suppress(Exception):
             self.cluster.result().close()
 
@@ -120,7 +119,7 @@ _ahead: list[_Ahead] = []
 
 
 def _taken_over(settings: FeaturesSettings) -> distributed.SpecCluster | None:
-    """The cluster that was started ahead for this run; None where there is none, or it failed."""
+    """The cluster that was started for this run; None where there is none, or it failed."""
     found = None
     while _ahead:
         ahead = _ahead.pop()
@@ -136,7 +135,7 @@ def _taken_over(settings: FeaturesSettings) -> distributed.SpecCluster | None:
 def _run_into(future: Future[Any], make: Callable[[], Any]) -> None:
     try:
         future.set_result(make())
-    except BaseException as error:  # whoever asks for the result gets it
+    except BaseException as error:
         future.set_exception(error)
 
 
@@ -232,10 +231,19 @@ def local_cluster(
         }
         for i in range(processes)
     }
-    scheduler = {"cls": distributed.Scheduler, "options": address}
+    scheduler = {"cls": _Scheduler, "options": address}
     return distributed.SpecCluster(
         workers=workers, scheduler=scheduler, name="pixels-once", silence_logs=50
     )
+
+
+class _Scheduler(distributed.Scheduler):  # type: ignore[misc]
+    """Without Dask's callback of the garbage collector: a Ctrl-C that arrives in one is lost."""
+
+    async def start_unsafe(self) -> Any:
+        started = await super().start_unsafe()
+        disable_gc_diagnosis()
+        return started
 
 
 def _by_class_path(settings: FeaturesSettings) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import psutil
 import pytest
 
@@ -43,6 +45,9 @@ def test_a_run_takes_over_the_workers_that_were_started_for_it(monkeypatch) -> N
                 (answer,) = client.run(environment).values()
             assert answer == "http://127.0.0.1:9/api True"
             assert len(children() - before) == 1, "no second worker was started"
+            # A Ctrl-C that arrives in a callback of the garbage collector is lost.
+            owners = [getattr(one, "__module__", "") for one in gc.callbacks]
+            assert not [owner for owner in owners if owner.startswith("distributed")]
         wait_until(lambda: children() <= before)
 
 
