@@ -275,8 +275,8 @@ def scan(
     state: Sequence[Any],
     inputs: Sequence[Any],
     *,
-    outputs: Sequence[tuple[str, int]],
-    keep: Sequence[tuple[str, int]] = (),
+    outputs: Sequence[tuple[str, tuple[int, ...]]],
+    keep: Sequence[tuple[str, tuple[int, ...]]] = (),
     kept: Sequence[Any] = (),
     reverse: bool = False,
 ) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -284,10 +284,10 @@ def scan(
 
     step: (state, *inputs of the step, *kept of the step) → (state, values), a value for each of
         `outputs`, then one for each of `keep`
-    state: tensors (batch, width)
-    inputs: tensors (steps, batch, width)
-    outputs: dtype and width of what is returned as (steps, batch, width)
-    keep: dtype and width of what another scan is given as `kept`, of no other use
+    state: tensors (batch, *shape)
+    inputs: tensors (steps, batch, *shape)
+    outputs: dtype and shape of what is returned as (steps, batch, *shape)
+    keep: dtype and shape of what another scan is given as `kept`, of no other use
     reverse: from the last step to the first
     """
     if backend_name() == "jax":

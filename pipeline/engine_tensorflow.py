@@ -17,19 +17,21 @@ def scan(
     state: Sequence[Any],
     inputs: Sequence[Any],
     *,
-    outputs: Sequence[tuple[str, int]],
-    keep: Sequence[tuple[str, int]] = (),
+    outputs: Sequence[tuple[str, tuple[int, ...]]],
+    keep: Sequence[tuple[str, tuple[int, ...]]] = (),
     kept: Sequence[Any] = (),
     reverse: bool = False,
 ) -> tuple[list[Any], list[Any]]:
     """As `pipeline.engine.scan`. What is kept stays a `TensorArray`: it is not copied."""
     steps = int(inputs[0].shape[0])
-    turn = max(n for n in range(1, MOST_STEPS + 1) if steps % n == 0)
+    # Convolutions are long enough that a turn of the loop is nothing beside them.
+    most = MOST_STEPS if len(state[0].shape) == 2 else 1
+    turn = max(n for n in range(1, most + 1) if steps % n == 0)
     given = [tf.TensorArray(x.dtype, steps, clear_after_read=False).unstack(x) for x in inputs]
     given += kept
     made = [
-        tf.TensorArray(dtype, steps, clear_after_read=False, element_shape=(None, width))
-        for dtype, width in (*outputs, *keep)
+        tf.TensorArray(dtype, steps, clear_after_read=False, element_shape=(None, *shape))
+        for dtype, shape in (*outputs, *keep)
     ]
 
     def several(number: Any, state: Any, made: Any) -> Any:

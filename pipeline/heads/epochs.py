@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import engine
 from pipeline.heads.augmentation import drop_features, jitter_steps
 from pipeline.heads.clips import Batch, Clips
 from pipeline.heads.config import TrainConfig
@@ -201,20 +202,39 @@ def _train_epoch(
     weights = class_weights(clips.labels[train], len(clips.classes))
     sums, seen = {"loss": 0.0, "top1": 0.0}, 0
     one_hot = np.eye(len(clips.classes), dtype=np.float32)
+    fills_up = _fills_up(fit.settings) and len(train) > fit.settings.train_batch
     for features, mask, at in _training_batches(fit, train, epoch):
         if callbacks.stopping:
             break
         labels = clips.labels[at]
+        counts = weights[labels] if fit.settings.class_weights else None
+        if fills_up:
+            rows, counts = filled_up(len(at), fit.settings.train_batch)
+            if len(at) < len(rows):
+                features, mask, labels = features[rows], mask[rows], labels[rows]
         logs = fit.model.train_on_batch(
-            {"features": features, "mask": mask},
-            one_hot[labels],
-            weights[labels] if fit.settings.class_weights else None,
-            return_dict=True,
+            {"features": features, "mask": mask}, one_hot[labels], counts, return_dict=True
         )
         seen += len(at)
         for name in sums:
             sums[name] += float(logs[name]) * len(at)
     return {name: total / max(seen, 1) for name, total in sums.items()}, seen
+
+
+def _fills_up(settings: TrainConfig) -> bool:
+    # With class weights top-1 is a plain mean over the batch, copies and all.
+    return engine.backend_name() == "jax" and not settings.class_weights
+
+
+def filled_up(count: int, size: int) -> tuple[Rows, Float32]:
+    """(size,) rows of a batch of `count` clips, and what each counts in the mean over them.
+
+    A last, smaller batch is filled up with copies that count nothing: JAX would compile its step anew,
+    which takes as long as the first.
+    """
+    rows = np.where(np.arange(size) < count, np.arange(size), 0)
+    counts = np.where(np.arange(size) < count, size / count, 0.0)
+    return rows, counts.astype(np.float32)
 
 
 def _training_batches(fit: Fit, train: Rows, epoch: int) -> Iterator[Batch]:

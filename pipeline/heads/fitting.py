@@ -176,6 +176,7 @@ def compiled_head(clips: Clips, settings: TrainConfig, statistics: Statistics) -
         settings.label_smoothing,
         weight_decay=settings.weight_decay,
         averaging=settings.weight_averaging,
+        class_weights=settings.class_weights,
     )
     return model
 
@@ -187,9 +188,11 @@ def compile_head(
     *,
     weight_decay: float = 0.0,
     averaging: float = 0.0,
+    class_weights: bool = False,
 ) -> None:
     """Compile a head for training: Adam with a clipped gradient, cross-entropy, accuracy.
 
+    class_weights: the weights that clips are given are their classes', which accuracy does not count
     weight_decay: of kernels, decoupled from the gradient (AdamW); averaging: the share that a running
     average of the weights, kept in the optimizer, keeps at each step
     """
@@ -203,12 +206,19 @@ def compile_head(
     optimizer = keras.optimizers.Adam(lr, global_clipnorm=5.0, **further)
     if weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    top1 = keras.metrics.CategoricalAccuracy(name="top1")
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="top1")],
+        **{"metrics" if class_weights else "weighted_metrics": [top1]},
         jit_compile=jit_compile,
     )
+    # All state is made before the first batch: TensorFlow traces a step that makes some twice.
+    optimizer.build(model.trainable_variables)
+    nothing = keras.ops.zeros((1, int(model.output_shape[-1])))
+    model.compute_loss(y=nothing, y_pred=nothing)
+    model.compute_metrics(None, nothing, nothing)
+    model.reset_metrics()
 
 
 def _inference_rate(fit: Fit) -> float:

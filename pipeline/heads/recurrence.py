@@ -22,7 +22,7 @@ Kept = tuple[Any, ...]
 """What a step's gradient needs beside its inputs."""
 
 
-def lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
+def lstm_states(projected: Any, recurrent: Any, real: Any, *, training: Any) -> Any:
     """The LSTM's output at every step, (steps, batch, units) float32.
 
     `projected` (steps, batch, 4 · units) holds x·W + b with Keras' gate order i, f, c, o;
@@ -38,10 +38,12 @@ def lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
             (h, c), _ = lstm_step(h, c, projected[t] + inner, real[t])
             states.append(h)
         return ops.stack(states)
+    if not training:
+        return _lstm_scan(projected, recurrent, real)[0]
     return _lstm_states(projected, recurrent, real)
 
 
-def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
+def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any, *, training: Any) -> Any:
     """The GRU's output at every step, (steps, batch, units) float32; `reset_after` as in Keras.
 
     `projected` (steps, batch, 3 · units) holds x·W + b with Keras' gate order z, r, h; `recurrent`
@@ -55,24 +57,33 @@ def gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
             h, _ = gru_step(h, projected[t], inner, real[t])
             states.append(h)
         return ops.stack(states)
+    if not training:
+        return _gru_scan(projected, recurrent, bias, real)[0]
     return _gru_states(projected, recurrent, bias, real)
 
 
-@ops.custom_gradient  # type: ignore[untyped-decorator]
-def _lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
+def _lstm_scan(projected: Any, recurrent: Any, real: Any, *, keep: int = 0) -> tuple[Any, Any]:
+    """All states, and the first `keep` values of what every step keeps."""
     units = int(recurrent.shape[0])
 
     def step(state: Any, x: Any, counts: Any) -> tuple[Any, Any]:
         h, c = state
         inner = ops.matmul(ops.cast(h, recurrent.dtype), recurrent)
         (h, c), kept = lstm_step(h, c, x + inner, counts)
-        return (h, c), (h, *kept)
+        return (h, c), (h, *kept[:keep])
 
     none = _start(projected, recurrent)
-    state = [("float32", units)]
+    state = [("float32", (units,))]
     (states,), kept = engine.scan(
-        step, (none, none), (projected, real), outputs=state, keep=6 * state
+        step, (none, none), (projected, real), outputs=state, keep=keep * state
     )
+    return states, kept
+
+
+@ops.custom_gradient  # type: ignore[untyped-decorator]
+def _lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
+    units, none = int(recurrent.shape[0]), _start(projected, recurrent)
+    states, kept = _lstm_scan(projected, recurrent, real, keep=6)
 
     def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any]:
         turned = ops.transpose(recurrent)
@@ -87,7 +98,7 @@ def _lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
             back,
             (none, none),
             (upstream[-1], real),
-            outputs=[(recurrent.dtype, 4 * units)],
+            outputs=[(recurrent.dtype, (4 * units,))],
             kept=kept,
             reverse=True,
         )
@@ -97,19 +108,30 @@ def _lstm_states(projected: Any, recurrent: Any, real: Any) -> Any:
     return states, gradient
 
 
-@ops.custom_gradient  # type: ignore[untyped-decorator]
-def _gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
+def _gru_scan(
+    projected: Any, recurrent: Any, bias: Any, real: Any, *, keep: int = 0
+) -> tuple[Any, Any]:
+    """As `_lstm_scan`."""
     units = int(recurrent.shape[0])
 
     def step(state: Any, x: Any, counts: Any) -> tuple[Any, Any]:
         (h,) = state
         inner = ops.matmul(ops.cast(h, recurrent.dtype), recurrent) + bias
         h, kept = gru_step(h, x, inner, counts)
-        return (h,), (h, *kept)
+        return (h,), (h, *kept[:keep])
 
     none = _start(projected, recurrent)
-    state = [("float32", units)]
-    (states,), kept = engine.scan(step, (none,), (projected, real), outputs=state, keep=5 * state)
+    state = [("float32", (units,))]
+    (states,), kept = engine.scan(
+        step, (none,), (projected, real), outputs=state, keep=keep * state
+    )
+    return states, kept
+
+
+@ops.custom_gradient  # type: ignore[untyped-decorator]
+def _gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
+    units, none = int(recurrent.shape[0]), _start(projected, recurrent)
+    states, kept = _gru_scan(projected, recurrent, bias, real, keep=5)
 
     def gradient(*upstream: Any, **_: Any) -> tuple[Any, Any, Any, Any]:
         turned = ops.transpose(recurrent)
@@ -124,7 +146,7 @@ def _gru_states(projected: Any, recurrent: Any, bias: Any, real: Any) -> Any:
             back,
             (none,),
             (upstream[-1], real),
-            outputs=[(projected.dtype, 3 * units), (recurrent.dtype, 3 * units)],
+            outputs=[(projected.dtype, (3 * units,)), (recurrent.dtype, (3 * units,))],
             kept=kept,
             reverse=True,
         )

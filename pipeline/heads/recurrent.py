@@ -44,7 +44,9 @@ class _Projected:
             return keras_layer.call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
-        states = ops.cast(layer._states(*self._laid_out(sequences, mask)), layer.compute_dtype)
+        states = ops.cast(
+            layer._states(*self._laid_out(sequences, mask), training), layer.compute_dtype
+        )
         return ops.transpose(states, (1, 0, 2)) if layer.return_sequences else states[-1]
 
     def _takes_over(self, sequences: Any, initial_state: Any) -> bool:
@@ -96,14 +98,15 @@ class _Projected:
 class LSTM(_Projected, keras.layers.LSTM):  # type: ignore[misc]
     """`keras.layers.LSTM`, faster on a CPU and under JAX; see the module."""
 
-    def _states(self, projected: Any, real: Any) -> Any:
-        return lstm_states(projected, self._as(self.cell.recurrent_kernel), real)
+    def _states(self, projected: Any, real: Any, training: Any) -> Any:
+        recurrent = self._as(self.cell.recurrent_kernel)
+        return lstm_states(projected, recurrent, real, training=training)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GRU(_Projected, keras.layers.GRU):  # type: ignore[misc]
     """`keras.layers.GRU`, faster on a CPU and under JAX; see the module."""
 
-    def _states(self, projected: Any, real: Any) -> Any:
+    def _states(self, projected: Any, real: Any, training: Any) -> Any:
         recurrent, bias = self._as(self.cell.recurrent_kernel), self._as(self.cell.bias)[1]
-        return gru_states(projected, recurrent, bias, real)
+        return gru_states(projected, recurrent, bias, real, training=training)

@@ -41,7 +41,7 @@ if "parity" in sys.argv:
 
 def operations(steps):
     def loss(x, w, real):
-        return lstm_states(x, w, real).sum()
+        return lstm_states(x, w, real, training=True).sum()
     x, w = np.zeros((steps, 2, 12), "f4"), np.zeros((3, 12), "f4")
     text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, w, np.ones((steps, 2, 1), "f4")))
     return text.count("\\n")

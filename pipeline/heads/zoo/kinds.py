@@ -26,16 +26,16 @@ class _Layers:
     """The layers that heads are built of; imported, with Keras, when the first head is built."""
 
     def __getattr__(self, name: str) -> Any:
-        from pipeline.heads import layers, pooling, recurrent
+        from pipeline.heads import convolutional, layers, pooling, recurrent
 
-        for module in (layers, pooling, recurrent, keras.layers):
+        for module in (layers, pooling, recurrent, convolutional, keras.layers):
             if hasattr(module, name):
                 return getattr(module, name)
         raise AttributeError(f"neither pipeline.heads nor Keras has a layer {name}")
 
 
 layers = _Layers()
-"""Keras' layers, and those of `pipeline.heads.layers` and `recurrent` in place of Keras' own."""
+"""Keras' layers, but where `layers`, `pooling`, `recurrent` and `convolutional` here have their own."""
 
 FITS = ("gradient", "solved")
 """`gradient`: epochs over batches. `solved`: the last layer as a convex problem."""

@@ -1,0 +1,71 @@
+"""The convolutions over all frames at once are Keras' own in everything but time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline import engine
+from pipeline.heads.convolutional import Conv3D, ConvLSTM2D
+from pipeline.heads.epochs import filled_up
+from pipeline.heads.fitting import compile_head
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo import build_head
+
+SHAPE = (9, 8, 7, 3)  # as many steps as no single turn of a loop has
+LAYERS = [
+    (Conv3D, keras.layers.Conv3D, {"kernel_size": 3, "padding": "same", "activation": "relu"}),
+    (Conv3D, keras.layers.Conv3D, {"kernel_size": (2, 3, 3), "padding": "same"}),
+    (Conv3D, keras.layers.Conv3D, {"kernel_size": (1, 3, 3), "strides": 2}),
+    (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": 3, "return_sequences": True}),
+    (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": 3, "padding": "same", "strides": 2}),
+    (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": 3, "recurrent_dropout": 0.5, "seed": 1}),
+]
+
+
+def one_layer(kind, options, weights=None):
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, kind(filters=4, name="convolution", **options)(inputs))
+    if weights is not None:
+        model.set_weights(weights)
+    return model
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), LAYERS, ids=str)
+def test_outputs_and_gradients_equal_keras(ours, theirs, options):
+    rng = np.random.default_rng(0)
+    keras_own = one_layer(theirs, options)
+    # Biases too: they start at 0, where a mistake in them would not show.
+    weights = [rng.normal(0, 0.5, w.shape).astype(np.float32) for w in keras_own.get_weights()]
+    models = [one_layer(ours, options, weights), one_layer(theirs, options, weights)]
+    frames = rng.normal(size=(3, *SHAPE)).astype(np.float32)
+    shape = (3, *keras_own.output_shape[1:])
+    jit = "auto" if engine.backend_name() == "jax" else False
+    for model in models:
+        model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse", jit_compile=jit)
+        model.train_on_batch(frames, np.zeros(shape, np.float32))
+    trained = [model.get_weights() for model in models]
+    for mine, wanted in zip(*trained, strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=2e-6)
+    # Afterwards: Keras' layer draws a mask of its dropout at predictions, too.
+    np.testing.assert_allclose(*(model.predict_on_batch(frames) for model in models), atol=5e-6)
+
+
+def test_a_batch_filled_up_with_copies_trains_as_the_clips_alone():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(5, 6, 8)).astype(np.float32)
+    mask = np.arange(6)[None] < np.array([6, 4, 1, 6, 3])[:, None]
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 0]]
+    rows, counts = filled_up(5, 8)
+    trained, logs = [], []
+    for at, weights in ((np.arange(5), None), (rows, counts)):
+        model = build_head("mlp", 6, (8,), 3, {"units": 16, "dropout": 0.0}, seed=3)
+        compile_head(model, 1e-2)
+        inputs = {"features": features[at], "mask": mask[at]}
+        for _ in range(3):
+            logs.append(model.train_on_batch(inputs, labels[at], weights, return_dict=True))
+        trained.append(model.get_weights())
+    for mine, wanted in zip(*trained, strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=1e-5)
+    for alone, filled in zip(logs[:3], logs[3:], strict=True):
+        assert filled == pytest.approx(alone, abs=1e-5)
