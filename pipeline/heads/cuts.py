@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.source import Array, Float64, Rows, contents, group_names, texts
+from pipeline.heads.source import Array, Float64, Rows, group_names, shared_contents, texts
 
 NAMES = {
     "train": ("train", "training"),
@@ -27,9 +27,9 @@ def by_groups(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
 def stratified(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
     """Each class cut in the same proportions; the first part takes what rounding leaves.
 
-    Clips of equal bytes go where the first of them goes.
+    Clips of equal bytes, and parts of a file that overlap, go where the first of them goes.
     """
-    content = contents(clips)
+    content = shared_contents(clips)
     content[content == ""] = texts(clips, "video_id")[content == ""]
     unit, _ = pd.factorize(content)
     _, first = np.unique(unit, return_index=True)

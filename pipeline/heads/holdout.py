@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.heads.parts import overlapping
 from pipeline.heads.source import Mask, Names, contents, digest_keys, group_names, texts
 
 Marks = Mask
@@ -74,7 +75,10 @@ class Holdout:
 
     def kept_out(self, clips: pd.DataFrame) -> Marks:
         """Which of these clips may not be trained on: the set's, and those of its groups and bytes."""
-        out = self.tested(clips) | _among(contents(clips), self.contents)
+        known = contents(clips)
+        out = self.tested(clips) | _among(known, self.contents)
+        if any("#" in key for key in (*known, *self.contents)):  # parts of files
+            out |= overlapping(known, self.contents)
         out |= _among(digest_keys(clips), self.contents)
         if self.whole_groups:
             out |= _among(texts(clips, "group"), self.groups)

@@ -15,7 +15,8 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.holdout import named
-from pipeline.heads.source import Float32, Mask, Names, Rows, contents, texts
+from pipeline.heads.parts import SPAN, fragments
+from pipeline.heads.source import Float32, Mask, Names, Rows, shared_contents, texts
 from pipeline.heads.splits import GROUPED, PARTS, Split
 from pipeline.heads.statistics import FLOOR, Statistics, channels_of
 
@@ -35,7 +36,7 @@ def require_apart(clips: Clips, split: Split) -> None:
     """
     at = {name: clips.positions(getattr(split, name)) for name in PARTS}
     numbers = np.arange(len(clips)).astype(str).astype(object)
-    known, groups = contents(clips.table), texts(clips.table, "group")
+    known, groups = shared_contents(clips.table), texts(clips.table, "group")
     for judged, other in PAIRS:
         place = "training" if other == "train" else other
         checks = [(numbers, "are also in"), (known, "have the bytes of clips in")]
@@ -76,11 +77,14 @@ def unseen(clips: Clips, positions: Rows, trained: pd.DataFrame, *, groups: bool
     trained: what it was fitted on and stopped by, with video_id, group, sha256 and digest. `groups`:
     whether a clip of a group that it has seen counts as seen.
     """
-    columns = ["video_id", "group", "sha256", "digest"]
+    columns = ["video_id", "group", "sha256", "digest", SPAN]
     judged = clips.table.iloc[positions]
+    judged = judged.assign(**{SPAN: fragments(judged)})
     both = pd.concat([part.reindex(columns=columns, fill_value="") for part in (judged, trained)])
     both["digest"] = pd.to_numeric(both["digest"], errors="coerce").fillna(0).astype(np.int64)
-    keys = [texts(both, "video_id"), contents(both), texts(both, "group")][: 3 if groups else 2]
+    keys = [texts(both, "video_id"), shared_contents(both), texts(both, "group")][
+        : 3 if groups else 2
+    ]
     n = len(judged)
     seen: Mask = np.any([_shared(values[:n], values[n:]) for values in keys], axis=0)
     return ~seen

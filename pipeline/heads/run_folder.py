@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.epochs import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicted_classes
+from pipeline.heads.parts import SPAN, fragments
 from pipeline.heads.source import Rows, class_numbers
 from pipeline.heads.splits import PARTS, Split
 from pipeline.plain import read_json, read_table, write_rows, write_table
@@ -28,7 +29,7 @@ DONE = "metrics.json"
 CLIPS = "clips.csv"
 HOW = ("how", "seed", "fold", "folds", "test_set")
 """How a split was chosen; older versions recorded no `test_set`."""
-COLUMNS = ("row", "video_id", "label", "group", "part", "fold", "sha256", "digest")
+COLUMNS = ("row", "video_id", "label", "group", "part", "fold", "sha256", "digest", SPAN)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -164,7 +165,8 @@ def write_clips(out: Path, clips: Clips, splits: Sequence[Split], tested: Rows) 
     else:
         for name in PARTS:
             part[clips.positions(getattr(splits[0], name))] = name
-    table = clips.table.assign(row=clips.rows, part=part, fold=fold)
+    spans = {SPAN: fragments(clips.table)}
+    table = clips.table.assign(row=clips.rows, part=part, fold=fold, **spans)
     write_table(table.reindex(columns=list(COLUMNS), fill_value=""), out / CLIPS)
 
 
@@ -172,7 +174,7 @@ def read_clips(run: Path) -> pd.DataFrame:
     """A run's `clips.csv` with text columns as text; empty for a run made before that file was."""
     if not (run / CLIPS).exists():
         return pd.DataFrame(columns=list(COLUMNS))
-    texts = dict.fromkeys(("video_id", "label", "group", "part", "fold", "sha256"), str)
+    texts = dict.fromkeys(("video_id", "label", "group", "part", "fold", "sha256", SPAN), str)
     return read_table(run / CLIPS, dtype=texts)
 
 
@@ -191,4 +193,6 @@ def trained_clips(run: Path, table: pd.DataFrame) -> pd.DataFrame:
     ids = [str(v) for record in records for v in record["video_ids"]]
     seen = pd.DataFrame({"video_id": ids, "digest": [d for r in records for d in r["digests"]]})
     known = table.reindex(columns=["video_id", "group", "sha256"], fill_value="")
-    return seen.merge(known, on="video_id", how="left").fillna({"group": "", "sha256": ""})
+    known = known.assign(**{SPAN: fragments(table)})
+    nothing = {"group": "", "sha256": "", SPAN: ""}
+    return seen.merge(known, on="video_id", how="left").fillna(nothing)

@@ -1,7 +1,8 @@
 """What a training reads its sequences from: the protocol, and what a table of clips says.
 
 The store's reader satisfies `SequenceSource` without importing it; so does anything in memory.
-A split separates neither clips of one group (`group_names`) nor clips of equal bytes (`contents`).
+A split separates neither clips of one group (`group_names`) nor clips of equal bytes (`contents`),
+nor parts of one file that overlap (`shared_contents`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.heads.parts import Names, fragments, joined_parts, whole_files
 
 READY = 1
 """The status of a row whose features may be used (format version 1)."""
@@ -23,8 +25,6 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Names = npt.NDArray[Any]
-"""(clips,) text objects."""
 
 
 class SequencesLike(Protocol):
@@ -94,19 +94,27 @@ def class_numbers(clips: pd.DataFrame, classes: Sequence[str]) -> Rows:
 def contents(clips: pd.DataFrame) -> Names:
     """A key of each clip's bytes, (clips,) text: equal keys, equal bytes; "" if unknown.
 
-    `sha256:<hex>` of the file where the table has it, else `digest:<number>` of the features. A clip
-    without a hash takes the hash of a clip with the same features, so one text serves for both.
+    `sha256:<hex>` of the file where the table has it, with `#t=1,3` behind it for a part of the file;
+    else `digest:<number>` of the features. A clip without a hash takes the hash of a clip with the same
+    features, so one text serves for both.
     """
     nothing = np.full(len(clips), "", dtype=object)
     hashes = texts(clips, "sha256") if "sha256" in clips else nothing
     digests = digest_keys(clips)
-    keys = np.where(hashes != "", "sha256:" + hashes, digests)
+    parts = fragments(clips)
+    hashed_as = "sha256:" + hashes + np.where(parts != "", "#" + parts, "")
+    keys = np.where(hashes != "", hashed_as, digests)
     alone = (hashes == "") & (digests != "")
     if alone.any() and (hashes != "").any():
         hashed = (hashes != "") & (digests != "")
         known = dict(zip(digests[hashed][::-1], keys[hashed][::-1], strict=True))
         keys[alone] = [known.get(digest, digest) for digest in digests[alone]]
     return np.asarray(keys, dtype=object)
+
+
+def shared_contents(clips: pd.DataFrame) -> Names:
+    """`contents`, equal as well for parts of one file that have frames in common."""
+    return joined_parts(contents(clips))
 
 
 def digest_keys(clips: pd.DataFrame) -> Names:
@@ -120,23 +128,34 @@ def digest_keys(clips: pd.DataFrame) -> Names:
 def group_names(clips: pd.DataFrame) -> Names:
     """Each clip's group, (clips,) text; a clip without one is a group of its own.
 
-    Groups that share a clip of equal bytes are one group, named after the first of them.
+    Groups that share a clip of equal bytes, or parts of a file that overlap, are one group, named after
+    the first of them. So are those of the parts of equal files for which nobody named a group.
     """
     group, ids = texts(clips, "group"), texts(clips, "video_id")
     own = np.where(group == "", "clip:" + ids, group).astype(object)
-    content = contents(clips)
-    known = content != ""
-    if not pd.Series(content[known]).duplicated().any():
+    content = shared_contents(clips)
+    tied = [content, _unnamed_files(clips, group)]
+    if not any(pd.Series(keys[keys != ""]).duplicated().any() for keys in tied):
         return own
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     of, names = pd.factorize(own, sort=True)
-    content[~known] = own[~known]
-    same, distinct = pd.factorize(content)
+    for keys in tied:
+        keys[keys == ""] = own[keys == ""]
+    same, distinct = pd.factorize(np.concatenate(tied))
     # Groups that share bytes, directly or by way of others, have the name of the first of them.
     nodes = len(names) + len(distinct)
-    shared = coo_array((np.ones(len(of)), (of, len(names) + same)), shape=(nodes, nodes))
+    of_each = np.tile(of, len(tied))
+    shared = coo_array((np.ones(len(same)), (of_each, len(names) + same)), shape=(nodes, nodes))
     component = connected_components(shared, directed=False)[1][: len(names)]
     _, first, number = np.unique(component, return_index=True, return_inverse=True)
     return np.asarray(names, dtype=object)[first[number][of]]
+
+
+def _unnamed_files(clips: pd.DataFrame, group: Names) -> Names:
+    """The file of each part whose group is named after a file, by its hash; "" for all others."""
+    files = whole_files(clips)
+    unnamed = (fragments(clips) != "") & (group == files)
+    hashes = texts(clips, "sha256") if "sha256" in clips else files
+    return np.where(unnamed & (hashes != ""), "file:" + hashes, "").astype(object)

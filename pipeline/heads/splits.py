@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads import cuts
 from pipeline.heads.config import DEFAULTS, FRACTIONS, SPLITS
 from pipeline.heads.holdout import Holdout, kept_out, named
+from pipeline.heads.parts import fragments, whole_files
 from pipeline.heads.source import Rows, group_names, normalised, usable
 
 GROUPED = ("grouped", "kfold", "leave_one_group_out")
@@ -186,6 +187,11 @@ def split_notes(
         notes.append(
             f"{alone} of {len(clips)} clips have no group: each counts as a group of its own"
         )
+    if resolved == "stratified" and (torn := _files_of_parts(clips)):
+        notes.append(
+            f"{torn} files have several clips, and a stratified split puts clips of one file on both "
+            "sides: its figures say little about new files; add files, for at least 3 groups"
+        )
     if resolved == "given":
         if missing := cuts.given_parts(clips).count(""):
             notes.append(
@@ -205,6 +211,12 @@ def split_notes(
         if there < wanted:
             notes.append(f"{wanted - there} of {wanted} clips of {test_set} cannot be used now")
     return notes
+
+
+def _files_of_parts(clips: pd.DataFrame) -> int:
+    """How many files have several clips that are parts of them."""
+    parted = whole_files(clips)[fragments(clips) != ""]
+    return int((pd.Series(parted, dtype=object).value_counts() > 1).sum())
 
 
 def _checked(table: pd.DataFrame, fractions: Sequence[float]) -> pd.DataFrame:
