@@ -53,6 +53,7 @@ NAVIGATION = {
         "environment",
         "heads",
         "interop",
+        "long-videos",
         "results",
         "resume",
         "operations",

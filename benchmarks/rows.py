@@ -156,7 +156,7 @@ def _plan(folder: Path) -> None:
         videos=str(folder / "manifest.csv"), store=str(folder / "many.zarr"), dry_run=True
     )
     settings = checked(settings)
-    listed = find_clips(settings)
+    listed = find_clips(settings, None)
     existing = store.open(settings.store)
     spec, _, _ = stage_of(settings, existing)
     summary = dry_run(settings, listed, existing, spec)

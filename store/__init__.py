@@ -18,6 +18,7 @@ from store.errors import (
     StoreUnwritable,
     StoreWarning,
 )
+from store.files import FileSequence
 from store.layout import (
     COLUMNS,
     FAILED,

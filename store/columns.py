@@ -21,7 +21,7 @@ Arrays = Mapping[str, zarr.Array[Any]]
 Columns = dict[str, NDArray[Any]]
 
 _CHUNKS_PER_WRITE = 64  # bounds what one write of a million new rows holds twice
-_REPEATED = frozenset({"label", "split", "group", "decoder", "reason"})
+_REPEATED = frozenset({"label", "split", "group", "file", "decoder", "reason"})
 
 
 def read_column(arrays: Arrays, name: str, rows: int) -> NDArray[Any]:

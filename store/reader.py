@@ -19,6 +19,7 @@ from store.arrays import NEEDED, by_chunk, layout_of, open_arrays, open_group, r
 from store.chunks import decode
 from store.columns import frame, read_column, read_columns
 from store.errors import StoreDamaged, StoreWarning, translated
+from store.files import FileSequence, sequence_of
 from store.labelled import LabelledBatches
 from store.layout import COLUMNS, READY, STATUS_NAMES, STEP_COLUMNS
 from store.place import Options, Place
@@ -155,6 +156,10 @@ class Store:
         index = self._index(rows)
         with translated(self.url):
             return self._steps("frame_index", index), self._steps("timestamp", index)
+
+    def sequence(self, file: str) -> FileSequence:
+        """All steps of one file in order of time, whatever rows they are in: see `FileSequence`."""
+        return sequence_of(self, file)
 
     def digests(self, rows: ArrayLike) -> NDArray[np.uint32]:
         """The recorded digests of these rows, (n,) uint32: equal digests, equal features."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.features.catalog import discover
+from pipeline.features.catalog import clip_sources, discover
 from pipeline.features.extraction import ClipResult, ClipSource
 from pipeline.features.files import sha256_if_readable
 from pipeline.features.stage import FirstStage, stored_stage
+from pipeline.spans import BOUNDS, Span
 from pipeline.spec import Spec
 from store import Store
 
@@ -53,42 +56,55 @@ def recheck(
     remembered = source.attributes.get("first_stage", {})
     spec = Spec.from_dict(source.spec)
     stage = stored_stage(spec, remembered, owner=source.url, weights=weights)
-    rows, paths, skipped = _choose(source, discover(videos), count, seed)
+    rows, clips, skipped = _choose(source, discover(videos), count, seed)
     if not len(rows):
         return Recheck(skipped=skipped)
     with FirstStage.load(stage) as first_stage:
-        sizes = source.table().loc[rows, "size_bytes"].tolist()
-        results = first_stage.extractor.extract(list(map(ClipSource, paths, sizes)))
+        results = first_stage.extractor.extract(clips)
     return _compare(source, rows, results, skipped)
 
 
 def _choose(
     source: Store, catalog: pd.DataFrame, count: int, seed: int
-) -> tuple[np.ndarray, list[str], int]:
-    """Rows in random order whose clip is still the one they were made from, with their paths."""
+) -> tuple[np.ndarray, list[ClipSource], int]:
+    """Rows in random order whose clip is still the one they were made from, with their clips."""
     table = source.table()
     ready = table.index[table["state"] == "ready"].to_numpy()
     at = pd.Index(catalog["video_id"]).get_indexer(pd.Index(table["video_id"]))
+    if source.attributes.get("long") == "split":
+        # The list has the files, and their parts follow from their lengths: the rows say which.
+        files = pd.Index(table["file"].where(table["file"] != "", table["video_id"]))
+        at = np.where(at < 0, pd.Index(catalog["video_id"]).get_indexer(files), at)
     rows: list[int] = []
-    paths: list[str] = []
+    chosen: list[Any] = []
     skipped = 0
+    hash_of = functools.cache(sha256_if_readable)  # of a file, whatever parts of it are chosen
     for row in np.random.default_rng(seed).permutation(ready).tolist():
         if len(rows) == count:
             break
         position = at[table.index.get_loc(row)]
-        if position >= 0 and _unchanged(catalog.iloc[position], table.loc[row]):
+        clip = catalog.iloc[position].copy() if position >= 0 else None
+        if clip is not None and clip["video_id"] != table["video_id"][row]:
+            clip[list(BOUNDS)] = table.loc[row, list(BOUNDS)]
+        if clip is not None and _unchanged(clip, table.loc[row], hash_of):
             rows.append(row)
-            paths.append(str(catalog["path"].iloc[position]))
+            chosen.append(clip)
         else:
             skipped += 1
-    return np.array(rows, dtype=np.int64), paths, skipped
+    return (
+        np.array(rows, dtype=np.int64),
+        clip_sources(pd.DataFrame(chosen, columns=catalog.columns)),
+        skipped,
+    )
 
 
-def _unchanged(clip: Any, row: Any) -> bool:
+def _unchanged(clip: Any, row: Any, hash_of: Callable[[str], str]) -> bool:
+    if Span.of(*clip[list(BOUNDS)]) != Span.of(*row[list(BOUNDS)]):
+        return False
     same_size = bool(clip["size_bytes"] == row["size_bytes"])
     if not same_size or clip["mtime_ns"] == row["mtime_ns"]:
         return same_size
-    return bool(sha256_if_readable(clip["path"]) == row["sha256"] != "")
+    return bool(hash_of(clip["path"]) == row["sha256"] != "")
 
 
 def _compare(source: Store, rows: np.ndarray, results: list[ClipResult], skipped: int) -> Recheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ EXAMPLES = """
 pixels-once forget --store clips.zarr --gone
 pixels-once forget --store clips.zarr --clips 'fight/v_Fight_g01*' --dry-run
 """
+
+
+_PATTERN = re.compile(r"(?:#(?:t|frames)=[\d.*?]+,[\d.*?]+(?=\s*(?:,|$))|[^,])+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +79,13 @@ def chosen(table: pd.DataFrame, settings: Settings) -> np.ndarray:
 
 
 def matching(ids: Iterable[str], patterns: str, url: str) -> set[str]:
-    """The ids that comma-separated patterns name; `ConfigError` on a pattern that names none."""
+    """The ids that comma-separated patterns name; `ConfigError` on a pattern that names none.
+
+    The comma in `match.mp4#t=12.5,17` separates nothing.
+    """
     ids = [str(name) for name in ids]
     named: set[str] = set()
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+    for pattern in filter(None, (part.strip() for part in _PATTERN.findall(patterns))):
         matches = {name for name in ids if name == pattern or fnmatch.fnmatchcase(name, pattern)}
         if not matches:
             raise ConfigError(

@@ -31,7 +31,9 @@ class Settings:
 
     run: str = setting("", "folder of a trained run, e.g. runs/gru-fight", metavar="DIR")
     video: str = setting(
-        "", "a clip, a folder, a CSV manifest, or the URL of a clip or its page", metavar="PATH"
+        "",
+        "a clip, a part of one (clip.mp4#t=1,3), a folder, a manifest, or the URL of a clip or its page",
+        metavar="PATH",
     )
     weights: str = setting(
         "", "only if the weights that the run was trained with have moved", metavar="PATH"
@@ -66,6 +68,7 @@ class Settings:
 
 def run(settings: Settings, *, json: bool) -> int:
     from flows.data.downloads import fetch_clip, is_url
+    from pipeline.spans import split_fragment
 
     if not settings.run or not settings.video:
         missing = "--run" if not settings.run else "--video"
@@ -73,8 +76,9 @@ def run(settings: Settings, *, json: bool) -> int:
     require_file("csv", settings.csv)
     if not is_url(settings.video):
         return _run(settings, settings.video, json=json)
+    url, span = split_fragment(settings.video)
     with tempfile.TemporaryDirectory(prefix="pixels-once-") as folder:
-        return _run(settings, str(fetch_clip(settings.video, Path(folder))), json=json)
+        return _run(settings, span.named(str(fetch_clip(url, Path(folder)))), json=json)
 
 
 def _run(settings: Settings, video: str, *, json: bool) -> int:
@@ -111,10 +115,10 @@ def _predictions(
     settings: Settings, head: Run, first_stage: FirstStage, clips: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """One record per clip: its name, frames seen, reason and top labels."""
-    from pipeline.features.extraction import ClipSource
+    from pipeline.features.catalog import clip_sources
     from pipeline.predict.prediction import predict_clips
 
-    sources = list(map(ClipSource, clips["path"], clips["size_bytes"].tolist()))
+    sources = clip_sources(clips)
     top = min(settings.top, len(head.classes))
     records = []
     predictions = predict_clips(head, first_stage, sources)

@@ -26,11 +26,15 @@ def run(settings: Settings, *, json: bool) -> int:
     table = source.table()
     labels = table.loc[table["state"] == "ready", "label"].value_counts()
     reasons = table.loc[table["reason"] != "", "reason"].value_counts()
-    clips_bytes = int(table["size_bytes"].clip(0).sum())
+    files = table["file"].where(table["file"] != "", table["video_id"])
+    # A file's bytes count once, whatever parts of it are rows.
+    clips_bytes = int(table.loc[~files.duplicated(), "size_bytes"].clip(0).sum())
     facts = facts_of(source) | {
         "store": settings.store,
         "batch": source.batch,
         "clips_bytes": clips_bytes,
+        "parts": int((table["file"] != "").sum()),
+        "files": int(files.nunique()),
         "labels": labels.to_dict(),
         "reasons": reasons.to_dict(),
     }
@@ -53,6 +57,8 @@ def run(settings: Settings, *, json: bool) -> int:
         f"{facts['features_bytes'] / 2**20:,.1f} MiB of features from "
         f"{clips_bytes / 2**20:,.1f} MiB of clips · {facts['groups']} groups"
     )
+    if facts["parts"]:
+        print(f"{facts['parts']:,} rows are parts of files: {facts['files']:,} files in all")
     if spec["weights"].startswith("random"):
         print("these features come from random weights, not ImageNet's")
     print_table("rows", ("status", "rows"), source.counts().items())

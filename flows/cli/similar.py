@@ -104,6 +104,8 @@ def run(settings: Settings, *, json: bool) -> int:
 
 def _row(video: str, table: Any) -> int | None:
     """The row that the words mean: an id, or a number; None for the path of a file."""
+    from pipeline.features.catalog import part_of_file
+
     rows = table.index[table["video_id"] == video]
     if len(rows):
         return int(rows[0])
@@ -111,7 +113,7 @@ def _row(video: str, table: Any) -> int | None:
         if int(video) not in table.index:
             raise ConfigError(f"there is no row {video}: the store has rows 0 to {table.index[-1]}")
         return int(video)
-    if not Path(video).exists():
+    if not Path(part_of_file(video)[0]).exists():
         raise ConfigError(
             f"{video} is neither a file, nor an id of the store, nor a row: "
             "`pixels-once show` says what is in it"
@@ -121,6 +123,7 @@ def _row(video: str, table: Any) -> int | None:
 
 def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes, ...]]:
     """The mean vector and the pictures of a clip that is not in the store."""
+    from pipeline.features.catalog import part_of_file
     from pipeline.features.extraction import ClipSource
     from pipeline.features.stage import load_stored
 
@@ -135,9 +138,10 @@ def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes,
     )
     for note in notes:
         notice(note)
-    size = Path(settings.video).stat().st_size
+    path, span = part_of_file(settings.video)
+    clip = ClipSource(path, Path(path).stat().st_size, span)
     with first_stage:
-        (result,) = first_stage.extractor.extract([ClipSource(settings.video, size)])
+        (result,) = first_stage.extractor.extract([clip])
     if result.features is None:
         raise ConfigError(
             f"{settings.video} cannot be read ({result.reason}{': ' * bool(result.detail)}"

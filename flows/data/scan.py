@@ -70,7 +70,8 @@ def scan(
 
     catalog: as `discover` gives it. Clips of one size alone can be equal, so only those are hashed.
     """
-    sizes = catalog["size_bytes"]
+    files = catalog.drop_duplicates("path")  # of parts of a file, the file
+    sizes = files["size_bytes"]
     twins = sizes.duplicated(keep=False) & (sizes > 0)
 
     def one(job: tuple[str, bool, bool]) -> dict[str, Any]:
@@ -80,13 +81,14 @@ def scan(
 
     found = []
     with ThreadPoolExecutor(threads) as pool:
-        unseen = (catalog[["size_bytes", "mtime_ns"]] == list(UNKNOWN)).all(axis=1)
-        jobs = zip(catalog["path"], twins, unseen, strict=True)
+        unseen = (files[["size_bytes", "mtime_ns"]] == list(UNKNOWN)).all(axis=1)
+        jobs = zip(files["path"], twins, unseen, strict=True)
         for looked in pool.map(one, jobs):
             found.append(looked)
-            on_progress(len(found), len(catalog))
-    looks = pd.DataFrame(found, columns=list(COLUMNS), index=catalog.index)
-    return pd.concat([catalog, looks], axis=1)
+            on_progress(len(found), len(files))
+    looks = pd.DataFrame(found, columns=list(COLUMNS), index=pd.Index(files["path"]))
+    of_each = looks.loc[catalog["path"]].set_axis(catalog.index)
+    return pd.concat([catalog, of_each], axis=1)
 
 
 def summarise(scanned: pd.DataFrame, *, frames: int, rate: float) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def summarise(scanned: pd.DataFrame, *, frames: int, rate: float) -> dict[str, A
     steps = good["frames"].where(good["frames"] > 0, frames).clip(upper=frames).sum()
     known = good.loc[good["duration_s"] > 0, "duration_s"]
     classes = good.loc[good["label"] != "", "label"].value_counts()
-    hashed = scanned[scanned["sha256"] != ""]
+    hashed = scanned[scanned["sha256"] != ""].drop_duplicates("path")
     twins = hashed[hashed.duplicated("sha256", keep=False)].sort_values("sha256")
     sizes = good["width"].astype(str) + "×" + good["height"].astype(str)
     bad = scanned.loc[~scanned["readable"], ["video_id", "reason"]]

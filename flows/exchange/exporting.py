@@ -255,7 +255,9 @@ def _write_annotations(folder: Path) -> None:
             stride = float(np.mean(np.diff(frames))) if len(frames) > 1 else 0.0
             step = float(np.mean(np.diff(times))) if len(times) > 1 else 0.0
             declared = said["frames_declared"]
-            total = declared if declared > 0 else (frames[-1] + 1 if frames else 0)
+            # A part of a file begins at its own first frame, or as much before it as steps are apart.
+            begins = max(0, frames[0] - round(stride)) if frames else 0
+            total = declared if declared > 0 else (frames[-1] + 1 - begins if frames else 0)
             duration = total / fps if fps > 0 else (times[-1] if times else 0.0) + step
             found = []
             if said["label"]:

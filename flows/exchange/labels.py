@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.table import SPLIT_NAMES
+from pipeline.spans import Span
 
 FOLLOWED = ("label", "split", "group")
 _NAMES = {"video_id": "id", "path": "id", "video_name": "id", "tag": "label"}
+_FILES = ("video_id", "path", "video_name")
+_BOUNDS = ("start", "end", "start_frame", "end_frame")
+Lines = list[tuple[int, list[str]]]
 _MOST_CHARACTERS = 1 << 20  # of one value: a manifest of ours has a list of times in one
 
 
@@ -46,6 +50,7 @@ class Changes:
 def read_labels(path: str) -> pd.DataFrame:
     """The file's `id` (or `video_id`, `path`, `video_name`) and those of label, split, group it has.
 
+    A manifest with bounds names parts of files; their ids are those that `features` gives them.
     A header is needed; `.tsv` is split at tabs. Raises `ConfigError` for a file that cannot be used:
     not there, not UTF-8, without ids or without any of the three columns, two rows of one id.
     """
@@ -54,13 +59,16 @@ def read_labels(path: str) -> pd.DataFrame:
     try:
         with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter="\t" if tab else ",", strict=True)
-            head = [_NAMES.get(name.strip(), name.strip()) for name in next(rows, [])]
+            names = [name.strip() for name in next(rows, [])]
             lines = [(rows.line_num, row) for row in rows if any(row)]
     except (OSError, ValueError, csv.Error) as error:
         detail = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"the labels {path} cannot be read ({detail}): look at the file"
         ) from None
+    if set(names) & set(_BOUNDS):
+        names, lines = _with_ids(path, names, lines)
+    head = [_NAMES.get(name, name) for name in names]
     twice = [name for name in ("id", *FOLLOWED) if head.count(name) > 1]
     if twice:
         raise ConfigError(f"{path} gives {twice[0]} in two columns: keep one")
@@ -92,6 +100,22 @@ def read_labels(path: str) -> pd.DataFrame:
     if "split" in table:
         table["split"] = _splits(table["split"], path)
     return table
+
+
+def _with_ids(path: str, names: list[str], lines: Lines) -> tuple[list[str], Lines]:
+    """The same with one column for the id, of a manifest that lists parts of files by their bounds."""
+    others = [i for i, name in enumerate(names) if name not in ("id", *_FILES, *_BOUNDS)]
+    made: Lines = []
+    for number, row in lines:
+        cells = dict(zip(names, row, strict=False))
+        file = next((cells[name] for name in _FILES if name in cells), "")
+        try:
+            span = Span.of(*(cells.get(name, "") for name in _BOUNDS))
+        except ConfigError as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from None
+        own = cells.get("id", "").strip() or span.named(file.strip())
+        made.append((number, [own, *(row[i] for i in others if i < len(row))]))
+    return ["id", *(names[i] for i in others)], made
 
 
 def changes_of(labels: pd.DataFrame, table: pd.DataFrame) -> Changes:

@@ -21,6 +21,7 @@ from pipeline.features.catalog.remote import is_remote
 from pipeline.features.decoding.values import FACTS, ClipSource
 from pipeline.features.files import sha256_if_readable
 from pipeline.features.stage import FirstStage, Stage
+from pipeline.spans import WHOLE, Span
 
 _LOGGED_FAILURES = 20
 _NAMED = 60  # characters of a clip's id in a batch's name
@@ -28,12 +29,17 @@ _NAMED = 60  # characters of a clip's id in a batch's name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """A clip to extract: its row in the store, its id, where to read it, and how large it is."""
+    """A clip to extract: its row in the store, its id, where to read it, and how large the file is.
+
+    span: the part of the file that it is. sha256: of the file, where the run has taken it already.
+    """
 
     row: int
     id: str
     path: str
     size_bytes: int
+    span: Span = WHOLE
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +121,7 @@ def extract_batch(batch: Batch) -> BatchResult:
     report = _reporter(batch)
     chunk, damaged = _kept_rows(batch)
     results = stage.extractor.extract(
-        [ClipSource(path=c.path, size_bytes=max(c.size_bytes, 0)) for c in batch.clips],
+        [ClipSource(c.path, max(c.size_bytes, 0), c.span, c.sha256) for c in batch.clips],
         on_clip=lambda result: report(batch.clips[result.index].row, result),
         stop=stop_event(batch.run),
         into=[chunk[clip.row - batch.first_row] for clip in batch.clips],
@@ -187,7 +193,7 @@ def _hash_of(clip: Clip, result: Any) -> str:
     if result.sha256 or result.status != "failed" or is_remote(clip.path):
         return str(result.sha256)
     # Its decoder died of it, or was killed.
-    return sha256_if_readable(clip.path)
+    return clip.sha256 or sha256_if_readable(clip.path)
 
 
 def _reporter(batch: Batch) -> Any:

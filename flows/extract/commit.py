@@ -31,6 +31,7 @@ class Totals:
     frames: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     warnings: Counter[str] = field(default_factory=Counter)  # of ready rows, by reason
+    cut_off_s: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     write_s: float = 0.0
     commit_s: float = 0.0
@@ -108,6 +109,7 @@ class Committer:
         totals.ready += int((status == "ready").sum())
         totals.failed += int((status == "failed").sum())
         totals.frames += int(result.mask[made].sum())
+        totals.cut_off_s += float(np.nansum(result.columns.get("cut_off_s", [])))
         ids = writer.column("video_id")
         each = zip(result.rows, result.status, result.reason, result.detail, strict=True)
         for row, state, reason, detail in each:

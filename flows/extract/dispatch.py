@@ -19,9 +19,11 @@ from prefect_dask import DaskTaskRunner
 import store
 from flows.extract.batches import Batch, Clip, extract_batch
 from flows.extract.cluster import gpu_share
+from flows.extract.hashes import FileHashes
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
 from pipeline.features.stage import Stage
+from pipeline.spans import BOUNDS, Span
 from store import READY, Writer
 
 _PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
@@ -36,18 +38,38 @@ class _Given:
 
 
 def batches_of(
-    rows: Sequence[int], writer: Writer, stage: Stage, paths: Callable[[int], str], run: str
+    rows: Sequence[int],
+    writer: Writer,
+    stage: Stage,
+    paths: Callable[[int], str],
+    run: str,
+    *,
+    hashes: FileHashes | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches that hold these rows, in order, with the digests of the rows that stay."""
+    """Yield the batches that hold these rows, in order, with the digests of the rows that stay.
+
+    hashes: takes those of files that have rows in several batches; without, each batch does.
+    """
     status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
     ids = writer.column("video_id")
+    bounds = [writer.column(name) for name in BOUNDS]
     wanted = np.asarray(sorted(rows))
-    for number in np.unique(wanted // writer.attributes["batch"]):
+    numbers = wanted // writer.attributes["batch"]
+    if hashes is not None:
+        hashes.begin(_in_several(wanted, numbers, paths))
+    for number in np.unique(numbers):
         members = writer.rows_of(int(number))
         make = wanted[(wanted >= members.start) & (wanted < members.stop)]
         chosen = set(make.tolist())
         clips = tuple(
-            Clip(row=row, id=str(ids[row]), path=paths(row), size_bytes=int(size[row]))
+            Clip(
+                row=row,
+                id=str(ids[row]),
+                path=(path := paths(row)),
+                size_bytes=int(size[row]),
+                span=Span.of(*(column[row].item() for column in bounds)),
+                sha256="" if hashes is None else hashes.known(path),
+            )
             for row in make.tolist()
         )
         yield Batch(
@@ -66,6 +88,19 @@ def batches_of(
             token=writer.token,
             stage=stage,
         )
+
+
+def _in_several(
+    rows: np.ndarray, batches: np.ndarray, path_of: Callable[[int], str]
+) -> Iterator[str]:
+    """The files that have rows in more than one batch, in the order in which they are needed."""
+    first: dict[str, int] = {}
+    found: set[str] = set()
+    for row, batch in zip(rows.tolist(), batches.tolist(), strict=True):
+        path = path_of(row)
+        if first.setdefault(path, batch) != batch and path not in found:
+            found.add(path)
+            yield path
 
 
 class Dispatch:

@@ -55,7 +55,10 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
     """The summary, or the state in which the run ends."""
     logger, started, url = get_run_logger(), time.monotonic(), settings.store
     existing = store.open(url) if store.exists(url) else None
-    listed = find_clips(settings) if existing is None or settings.dry_run else None
+    listed = None
+    if existing is None or settings.dry_run:
+        table = existing.table() if existing is not None else None
+        listed = find_clips(settings, existing, table)
     spec, stage, weights = stage_of(settings, existing)
     if existing is not None:
         require_batch(existing, settings)
@@ -80,7 +83,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
         if listed is None or len(writer):
             # Only now: a listing from before the lease was ours would call the clips gone that
             # another run has found and stored since.
-            listed = find_clips(settings)
+            listed = find_clips(settings, writer, writer.table)
         logger.info("%d clips under %s", len(listed[0]), clips_of(settings))
         prepared = prepare(settings, listed, writer, spec, stage, weights)
         logger.info("%r", prepared.plan)
@@ -96,7 +99,8 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
 
             _require_room(settings, spec, len(prepared.rows))
             try:
-                summary = extract(prepared, writer, stage, settings, page)
+                with prepared.hashes:
+                    summary = extract(prepared, writer, stage, settings, page)
             except RunCancelled:
                 end_open_tasks()
                 return Cancelled(message=f"cancelled; {url} is whole, the next run goes on")

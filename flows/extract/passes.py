@@ -70,7 +70,10 @@ def extract(
                 gpu=settings.gpu,
                 cancelled=cancelled,
             )
-            return loop.run(batches_of(rows.tolist(), writer, stage, prepared.path_of, run))
+            batches = batches_of(
+                rows.tolist(), writer, stage, prepared.path_of, run, hashes=prepared.hashes
+            )
+            return loop.run(batches)
 
         totals = _in_passes(prepared.rows, writer, run_rows, progress.note)
         on_change(min(1.0, progress.done / max(1, progress.total)), progress.text)

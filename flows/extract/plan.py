@@ -13,9 +13,11 @@ import pandas as pd
 from pipeline.errors import ConfigError, did_you_mean
 from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.reasons import FAILURES, WARNINGS
+from pipeline.spans import BOUNDS
 from store import FAILED, GONE, PENDING, READY
 
-_FOLLOWED = ("label", "split", "group")
+_FOLLOWED = ("label", "split", "group", "file")
+_MADE_FROM = ("size_bytes", "mtime_ns", *BOUNDS)
 SameBytes = Callable[[str, str], bool | None]
 
 
@@ -23,11 +25,11 @@ SameBytes = Callable[[str, str], bool | None]
 class Plan:
     """Rows are numbers in the store; `positions` are numbers in the catalog.
 
-    new: positions of clips that the store does not know · make: known rows to extract ·
-    gone: rows whose clip has left · returned: gone rows whose bytes are back ·
-    known: rows of all other catalog clips, at `known_positions` · stale: of those, rows whose bytes
-    have changed and that this run does not make · unknown: of those, rows whose clip could not
-    be looked up: they stay as they are. A clip that the catalog names and that is not there has
+    new: positions of clips that the store does not know, those of one file together ·
+    make: known rows to extract · gone: rows whose clip has left · returned: gone rows whose bytes are
+    back · known: rows of all other catalog clips, at `known_positions` · stale: of those, rows whose
+    bytes or bounds have changed and that this run does not make · unknown: of those, rows whose clip
+    could not be looked up: they stay as they are. A clip that the catalog names and that is not there has
     left, if its row is ready; the row of one that was never made is made, and fails.
     """
 
@@ -72,7 +74,7 @@ def make_plan(
     row_at = pd.Index(table["video_id"]).get_indexer(pd.Index(catalog["video_id"]))
     known_positions = np.flatnonzero(row_at >= 0)
     known = row_at[known_positions]
-    new = np.flatnonzero((row_at < 0) & wanted)
+    new = _by_file(catalog, np.flatnonzero((row_at < 0) & wanted))
 
     present = np.isin(np.arange(len(table)), known)
     status = table["status"].to_numpy()
@@ -123,15 +125,32 @@ def follow_catalog(
     updates = {}
     _, absent = _unseen(catalog, plan.known_positions)
     fresh = ~np.isin(plan.known, [*plan.stale, *plan.unknown]) & ~absent
-    for name in (*_FOLLOWED, "size_bytes", "mtime_ns"):
-        now = catalog[name].to_numpy()[plan.known_positions]
-        before = table[name].to_numpy()[plan.known]
-        differs = np.asarray(now != before, bool)
+    for name in (*_FOLLOWED, *_MADE_FROM):
+        now, _, differs = _compared(catalog, table, name, plan.known, plan.known_positions)
         if name not in _FOLLOWED:
             differs &= fresh
         if differs.any():
             updates[name] = (plan.known[differs], now[differs])
     return updates
+
+
+def _compared(
+    catalog: pd.DataFrame, table: pd.DataFrame, name: str, rows: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A column in the catalog and in the table, and where they differ (bool); NaN equals NaN."""
+    now, before = catalog[name].to_numpy()[positions], table[name].to_numpy()[rows]
+    differs = np.asarray(now != before, bool)
+    if now.dtype.kind == "f":
+        differs &= ~(np.isnan(now) & np.isnan(before))
+    return now, before, differs
+
+
+def _by_file(catalog: pd.DataFrame, positions: np.ndarray) -> np.ndarray:
+    """The positions with those of one file together, where its first stands, by where they begin."""
+    clips = catalog.iloc[positions]
+    file, _ = pd.factorize(clips["path"])
+    begins = clips["start_s"].fillna(-1.0).to_numpy()
+    return positions[np.lexsort((clips["start_frame"].to_numpy(), begins, file))]
 
 
 def check_retry(retry: Collection[str]) -> None:
@@ -163,7 +182,10 @@ def _changed(
     positions: np.ndarray,
     same_bytes: SameBytes,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which clips have other bytes, and which cannot be read to compare: bool each."""
+    """Which clips have other bytes or bounds, and which cannot be read to compare: bool each."""
+    moved = np.zeros(len(known), bool)
+    for name in BOUNDS:
+        moved |= _compared(catalog, table, name, known, positions)[2]
     size = catalog["size_bytes"].to_numpy()[positions]
     time = catalog["mtime_ns"].to_numpy()[positions]
     stored_size = table["size_bytes"].to_numpy()[known]
@@ -175,7 +197,7 @@ def _changed(
     digests = table["sha256"].to_numpy().astype(str)[known]
     paths = catalog["path"].to_numpy()
     unread = np.zeros(len(known), bool)
-    for i in np.flatnonzero(changed & may_be_same & (digests != "")):
+    for i in np.flatnonzero(changed & may_be_same & (digests != "") & ~moved):
         same = same_bytes(paths[positions[i]], digests[i])
         changed[i], unread[i] = not same, same is None
-    return np.asarray(changed, bool), unread
+    return np.asarray(changed | moved, bool), unread

@@ -14,12 +14,15 @@ import numpy as np
 import pandas as pd
 
 import store
+from flows.extract.hashes import FileHashes
+from flows.extract.long import Listed, split_long, splits_long
 from flows.extract.plan import Plan, follow_catalog, make_plan
 from flows.extract.request import (
     DEMO_CLIPS,
     clips_of,
     parts,
     require_batch,
+    sampling_of,
     stage_of,
     with_signature,
 )
@@ -29,37 +32,49 @@ from pipeline.errors import ConfigError
 from pipeline.features.backbones import describe
 from pipeline.features.backbones.family import Weights
 from pipeline.features.catalog import discover, narrow
-from pipeline.features.catalog.remote import is_remote
-from pipeline.features.files import answered, sha256
+from pipeline.features.files import answered
 from pipeline.features.stage import Stage
 from pipeline.spec import Spec
 from store import GONE, READY, StoreBusy, Writer
 
 MOST_GONE = 0.2
-Listed = tuple[pd.DataFrame, np.ndarray]
-"""The catalog, and which of its clips are wanted (bool per clip)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What is left to do: the `rows` to extract, the path of each, and the summary so far."""
+    """What is left to do: the `rows` to extract, the path of each, and the summary so far.
+
+    hashes: of files that were hashed for the plan, or will be for their batches.
+    """
 
     plan: Plan
     rows: np.ndarray
     path_of: Callable[[int], str]
     summary: Summary
+    hashes: FileHashes
 
 
-def find_clips(settings: FeaturesSettings) -> Listed:
-    """List the clips, and narrow them to the classes and numbers that are wanted."""
+def find_clips(
+    settings: FeaturesSettings, existing: Any | None, table: pd.DataFrame | None = None
+) -> Listed:
+    """List the clips, and narrow them to the classes and numbers that are wanted.
+
+    existing: the store, or its writer, if it is there; its table is read only where files are split.
+    """
     if not settings.videos and not Path(DEMO_CLIPS).is_dir():
         from pipeline.features.demo import write_demo_clips
 
         write_demo_clips(Path(DEMO_CLIPS))
     catalog = discover(with_signature(clips_of(settings)), ucf_splits=settings.ucf_splits or None)
-    return catalog, narrow(
+    wanted = narrow(
         catalog, classes=parts(settings.classes), limit=settings.limit, per_class=settings.per_class
     )
+    if not splits_long(settings, existing):
+        return catalog, wanted
+    made_so = existing is not None and existing.attributes.get("long") == "split"
+    sampling = sampling_of(settings)
+    table = table if made_so else None
+    return split_long((catalog, wanted), table, sampling, timeout_s=settings.timeout)
 
 
 def dry_run(
@@ -70,7 +85,8 @@ def dry_run(
     planned, rate = int(wanted.sum()), 0.0
     known: dict[str, Any] = {}
     if existing is not None:
-        plan = plan_run(settings, listed, existing.table())
+        with FileHashes() as hashes:
+            plan = plan_run(settings, listed, existing.table(), hashes)
         planned, known = len(plan), {"gone": len(plan.gone), "why": plan.why}
         rate = float(existing.attributes.get("last_run", {}).get("frames_per_second", 0.0))
     return Summary(
@@ -87,11 +103,13 @@ def dry_run(
     )
 
 
-def plan_run(settings: FeaturesSettings, listed: Listed, table: pd.DataFrame) -> Plan:
+def plan_run(
+    settings: FeaturesSettings, listed: Listed, table: pd.DataFrame, hashes: FileHashes
+) -> Plan:
     """What to do with every clip and row. Raises `ConfigError` if too many rows have no clip."""
     catalog, wanted = listed
     retry = parts(settings.retry)
-    plan = make_plan(catalog, table, wanted=wanted, retry=retry, same_bytes=_same_bytes)
+    plan = make_plan(catalog, table, wanted=wanted, retry=retry, same_bytes=hashes.same_bytes)
     lost = len(plan.gone)
     if len(table) and lost > MOST_GONE * len(table) and not settings.allow_gone:
         raise ConfigError(
@@ -118,8 +136,12 @@ def prepare(
         writer.set_attributes(channels=channels)
     if stage.previews:
         writer.keep_previews()
-    plan = plan_run(settings, listed, writer.table)
+    hashes = FileHashes()
+    plan = plan_run(settings, listed, writer.table, hashes)
+    split = splits_long(settings, writer)
     rows, path_of = _follow(catalog, plan, writer)
+    if split:  # now that the rows are there, from which the next run knows how long the files are
+        writer.set_attributes(long="split")
     summary = Summary(
         store=settings.store,
         outcome="nothing to do",
@@ -132,21 +154,12 @@ def prepare(
         weights=str(weights),
         fingerprint=spec.fingerprint,
     )
-    return Prepared(plan=plan, rows=rows, path_of=path_of, summary=summary)
+    return Prepared(plan=plan, rows=rows, path_of=path_of, summary=summary, hashes=hashes)
 
 
 def count_rows(table: pd.DataFrame) -> dict[str, int]:
     """How many rows of a store's table have each status, by name."""
     return {name: int((table["state"] == name).sum()) for name in store.STATUS_NAMES}
-
-
-def _same_bytes(path: str, stored: str) -> bool | None:
-    if is_remote(path):  # to fetch it costs what is to be saved
-        return False
-    try:
-        return sha256(path) == stored
-    except OSError:  # listed, but not to be read now
-        return None
 
 
 def _follow(
@@ -195,7 +208,7 @@ def run_idle(settings: FeaturesSettings) -> Summary | None:
     except StoreBusy:
         return None
     with writer:
-        listed = find_clips(settings)
+        listed = find_clips(settings, writer, writer.table)
         # Clips whose time has changed count as work: the flow compares their bytes.
         retry = parts(settings.retry)
         plan = make_plan(listed[0], writer.table, wanted=listed[1], retry=retry)

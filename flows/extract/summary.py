@@ -51,6 +51,14 @@ class Summary:
     why: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict, metadata=shown("failed: {}"))
     warnings: dict[str, int] = field(default_factory=dict, metadata=shown("ready, {}"))
+    cut_off_s: float = field(
+        default=0.0,
+        metadata=shown(
+            "cut off, s",
+            "{:.0f} s of video lie behind the last steps of clips (cut_off): with --sampling fps=N, "
+            "--long split makes further rows of them",
+        ),
+    )
     failures: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     frames: int = 0

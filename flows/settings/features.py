@@ -16,8 +16,9 @@ class FeaturesSettings:
 
     videos: str = setting(
         "",
-        "a folder (per class, per split and class, or flat), one file, or a CSV manifest with the "
-        "columns path and label; empty: the built-in demo clips",
+        "a folder (per class, per split and class, or flat), one file, or a manifest: CSV with the "
+        "columns path and label, and start and end for parts of files, or ActivityNet's JSON; empty: the "
+        "built-in demo clips",
         metavar="PATH",
     )
     store: str = setting(
@@ -41,6 +42,12 @@ class FeaturesSettings:
     stride: int = setting(0, "frames from one step to the next, for --sampling stride")
     offset: float = setting(
         0.5, "where in its segment a frame is taken, 0 up to 1 (0.5 is the middle)", most=1
+    )
+    long: str = setting(
+        "auto",
+        "what becomes of a file that is longer than its steps, for --sampling fps=N: cut takes its "
+        "beginning, split makes several rows of it; auto is the store's own, else cut",
+        choices=("auto", "cut", "split"),
     )
     fit: str = setting(
         "auto",

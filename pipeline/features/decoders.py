@@ -11,24 +11,63 @@ import contextlib
 import functools
 import math
 import os
-import queue
 import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding.process import ChildProcess, DecoderUnavailable, Limits
 from pipeline.features.decoding.slots import FrameSlots
-from pipeline.features.decoding.values import ClipFrames, FramePlan
+from pipeline.features.decoding.values import ClipFrames, FileParts, FramePlan, Part
 
 AHEAD_BYTES = 256 << 20
 _START_TRIES = 3
 
 
 class _Job(NamedTuple):
-    path: str
-    size_bytes: int
-    future: Future[ClipFrames]
+    """lends: whether the result is in the slot, which is lent with it."""
+
+    run: Callable[[ChildProcess, int], Any]
+    future: Future[Any]
+    part: Part | None = None
+    lends: bool = True
+
+
+class _Jobs:
+    """Jobs in order. The parts of one file go to the thread that took the first of them."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[_Job] = deque()
+        self._thread_of: WeakKeyDictionary[FileParts, int] = WeakKeyDictionary()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, job: _Job) -> None:
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def take(self, thread: int) -> _Job | None:
+        """The next job that this thread may have, waiting for it; None once they are closed."""
+        with self._changed:
+            while not self._closed:
+                for job in self._jobs:
+                    file = None if job.part is None else job.part.of
+                    if file is None or self._thread_of.setdefault(file, thread) == thread:
+                        self._jobs.remove(job)
+                        return job
+                self._changed.wait()
+        return None
+
+    def close(self) -> list[_Job]:
+        """End all waiting; returns the jobs that nobody took."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            return list(self._jobs)
 
 
 class DecoderPool:
@@ -58,7 +97,7 @@ class DecoderPool:
         self._start = functools.partial(
             ChildProcess, plan, self._slots, limits=limits or Limits(), previews=previews
         )
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs = _Jobs()
         self._children: dict[int, ChildProcess] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -70,19 +109,34 @@ class DecoderPool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
+    def submit(
+        self, path: str, size_bytes: int = -1, part: Part | None = None
+    ) -> Future[ClipFrames]:
         """A future of the clip's frames; `release` them when done, or decoding stops.
 
-        Clips are begun in the order they were submitted. size_bytes: of the file, for its time
+        Clips are begun in the order they were submitted; parts of one file one after the other, in the
+        process that has it open. size_bytes: of the file, for its time
         limit; −1 where unknown. The future raises `UnreadableClip` with a reason, `CancelledError`
         where the pool was closed first, or `DecoderUnavailable`.
         """
         future: Future[ClipFrames] = Future()
+        self._put(_Job(lambda child, slot: child.read(path, size_bytes, slot, part), future, part))
+        return future
+
+    def rows(
+        self, path: str, size_bytes: int, *, row_s: float, first_s: float
+    ) -> Future[list[int]]:
+        """A future of the rows that a file makes: see `lengths.rows_of_file`. Nothing is decoded."""
+        future: Future[list[int]] = Future()
+        run = functools.partial(_rows, path, size_bytes, row_s, first_s)
+        self._put(_Job(run, future, lends=False))
+        return future
+
+    def _put(self, job: _Job) -> None:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the decoder pool is closed: make a new one")
-            self._jobs.put(_Job(path, size_bytes, future))
-        return future
+            self._jobs.put(job)
 
     @property
     def slots(self) -> int:
@@ -98,14 +152,11 @@ class DecoderPool:
             for child in self._children.values():
                 child.kill()
         self._slots.stop()
-        for _ in self._threads:
-            self._jobs.put(None)
+        left = self._jobs.close()
         for thread in self._threads:
             thread.join()
-        while not self._jobs.empty():
-            job = self._jobs.get()
-            if job is not None:
-                job.future.cancel()
+        for job in left:
+            job.future.cancel()
         self._slots.close()
 
     def __enter__(self) -> Self:
@@ -127,20 +178,24 @@ class DecoderPool:
             with contextlib.suppress(DecoderUnavailable, UnreadableClip):  # its first clip tells
                 self._child(number)
         while (slot := self._slots.lend()) is not None:
-            job = self._jobs.get()
+            job = self._jobs.take(number)
             if job is None:
                 break
             if not job.future.set_running_or_notify_cancel():
                 self._slots.take_back(slot)
                 continue
             try:
-                clip = self._child(number).read(job.path, job.size_bytes, slot)
+                result = job.run(self._child(number), slot)
             except BaseException as error:  # set on the clip's future
                 self._slots.take_back(slot)
                 self._drop_unusable(number)
                 job.future.set_exception(CancelledError() if self._closed else error)
             else:
-                job.future.set_result(clip)
+                if not job.lends:
+                    self._slots.take_back(slot)
+                job.future.set_result(result)
+                del result
+            del job  # while this thread waits for the next, what it holds must be free to go
         self._drop_unusable(number)
 
     def _child(self, number: int) -> ChildProcess:
@@ -171,3 +226,9 @@ class DecoderPool:
                 return
             del self._children[number]
         child.close()
+
+
+def _rows(
+    path: str, size_bytes: int, row_s: float, first_s: float, child: ChildProcess, slot: int
+) -> list[int]:
+    return child.rows(path, size_bytes, row_s, first_s)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.backbones.family import Backbone
-from pipeline.features.decoding.values import ClipFrames, ClipSource, Decoders
+from pipeline.features.decoding.values import ClipFrames, ClipSource, Decoders, Part, parts_of
 from pipeline.features.filling import CnnThreads, Job
 from pipeline.features.sequences import ClipResult, empty_result, ready_result
 from pipeline.spec import Spec
@@ -120,6 +120,7 @@ class _Clip:
 
     index: int
     source: ClipSource
+    part: Part | None = None
     state: Literal["waiting", "reading", "queued", "over"] = "waiting"
     future: Future[ClipFrames] | None = None
     frames: ClipFrames | None = None
@@ -144,10 +145,13 @@ class _Call:
         self._lock = extractor._news
         rooms = [None] * len(sources) if into is None else into
         pairs = zip(sources, rooms, strict=True)
-        self._clips = [_Clip(i, source, features=room) for i, (source, room) in enumerate(pairs)]
+        order, parts = parts_of(sources)
+        self._clips = [
+            _Clip(i, source, parts.get(i), features=room) for i, (source, room) in enumerate(pairs)
+        ]
         self._ended: deque[tuple[_Clip, UnreadableClip | None]] = deque()
         self._fatal: BaseException | None = None
-        self.waiting = deque(self._clips)
+        self.waiting = deque(self._clips[i] for i in order)
         self.reading = 0
 
     def run(self, on_clip: Callable[[ClipResult], None], stop: threading.Event) -> list[ClipResult]:
@@ -199,7 +203,9 @@ class _Call:
                     # The next call's turn.
                     self._lock.notify_all()
             try:
-                clip.future = extractor._pool.submit(clip.source.path, clip.source.size_bytes)
+                source = clip.source
+                asked = (source.path, source.size_bytes, *([clip.part] if clip.part else []))
+                clip.future = extractor._pool.submit(*asked)
             except BaseException:
                 with self._lock:
                     self.reading -= 1

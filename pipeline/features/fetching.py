@@ -9,13 +9,16 @@ import os
 import shutil
 import tempfile
 import threading
+import weakref
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.catalog import remote
-from pipeline.features.decoding.values import ClipFrames, Decoders
+from pipeline.features.decoding.values import ClipFrames, Decoders, FileParts, Part
 from pipeline.features.files import sha256_if_readable
 
 SCRATCH_VARIABLE = "PIXELS_ONCE_SCRATCH"
@@ -23,6 +26,26 @@ _PREFIX = "pixels-once-clips-"
 _SCRATCH_BYTES = 2 << 30
 _UNKNOWN_BYTES = 64 << 20
 _FETCHES = 8
+
+
+@dataclass(slots=True, eq=False)
+class _Copy:
+    """A remote file that is copied for `uses` clips of it. `waiting`: those that wait for the copy."""
+
+    uses: int
+    waiting: list[tuple[Future[ClipFrames], Part | None]] = field(default_factory=list)
+    settled: bool = False
+    error: BaseException | None = None
+    name: str = ""
+    over: Callable[[], None] = lambda: None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def used(self, *, all_of_them: bool = False) -> None:
+        """One clip, or whatever is left of them, needs the copy no more."""
+        with self.lock:
+            before, self.uses = self.uses, 0 if all_of_them else self.uses - 1
+        if before > 0 >= self.uses:
+            self.over()
 
 
 class FetchingDecoders:
@@ -41,17 +64,38 @@ class FetchingDecoders:
         self._here = 0
         self._room = threading.Condition()
         self._closed = False
+        self._copies: weakref.WeakKeyDictionary[FileParts, _Copy] = weakref.WeakKeyDictionary()
         self._folder: Path | None = None
         self._lock: IO[bytes] | None = None
         self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
 
-    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
-        """A future of the clip's frames; `UnreadableClip` `missing` or `unreachable` as well."""
+    def submit(
+        self, path: str, size_bytes: int = -1, part: Part | None = None
+    ) -> Future[ClipFrames]:
+        """A future of the clip's frames; `UnreadableClip` `missing` or `unreachable` as well.
+
+        A remote file is copied once for all of its parts.
+        """
         if not remote.is_remote(path):
-            return self._decoders.submit(remote.local_path(path), size_bytes)
+            return self._submit(remote.local_path(path), size_bytes, part)
         future: Future[ClipFrames] = Future()
-        self._threads.submit(self._fetch, path, size_bytes, future)
+        with self._room:
+            copy = self._copies.get(part.of) if part else None
+            if copy is None:
+                copy = _Copy(uses=len(part.of.spans) if part else 1)
+                if part:
+                    self._copies[part.of] = copy
+                    # Parts that are never asked for must not hold the copy for ever.
+                    weakref.finalize(part.of, self._give_up, copy)
+                self._threads.submit(self._fetch, path, size_bytes, copy)
+            if not copy.settled:
+                copy.waiting.append((future, part))
+                return future
+        self._read(copy, future, part)
         return future
+
+    def _submit(self, path: str, size_bytes: int, part: Part | None) -> Future[ClipFrames]:
+        return self._decoders.submit(path, size_bytes, *([part] if part else []))
 
     def close(self) -> None:
         """Cancel what is being fetched and remove the scratch folder."""
@@ -68,17 +112,17 @@ class FetchingDecoders:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _fetch(self, url: str, size_bytes: int, future: Future[ClipFrames]) -> None:
+    def _fetch(self, url: str, size_bytes: int, copy: _Copy) -> None:
         wanted = min(size_bytes if size_bytes >= 0 else _UNKNOWN_BYTES, self._limit)
         with self._room:
             self._room.wait_for(lambda: self._closed or self._held + wanted <= self._limit)
-            if self._closed or future.cancelled():
-                future.cancel()
+            if self._closed or all(future.cancelled() for future, _ in copy.waiting):
+                self._settle(copy, None)
                 return
             try:
                 name = self._new_file(url)
             except OSError as error:  # no room, or no right to write there
-                future.set_exception(error)
+                self._settle(copy, error)
                 return
             self._held += wanted
             self._here += 1
@@ -94,9 +138,35 @@ class FetchingDecoders:
 
         try:
             _copy(url, name)
-            inner = self._decoders.submit(name, os.path.getsize(name))
         except BaseException as error:
             over()
+            self._settle(copy, error)
+            return
+        copy.name, copy.over = name, over
+        self._settle(copy, None)
+
+    def _settle(self, copy: _Copy, error: BaseException | None) -> None:
+        """The copy is there, or will never be: go on with the clips that wait for it."""
+        with self._room:
+            copy.settled, copy.error = True, error
+            waiting, copy.waiting = copy.waiting, []
+        for future, part in waiting:
+            self._read(copy, future, part)
+
+    def _read(self, copy: _Copy, future: Future[ClipFrames], part: Part | None) -> None:
+        """Have a clip of a copied file decoded; the last one takes the copy away."""
+        name = copy.name
+        if not name or future.cancelled():
+            if copy.error is None:
+                future.cancel()
+            elif future.set_running_or_notify_cancel():
+                future.set_exception(copy.error)
+            copy.used()
+            return
+        try:
+            inner = self._submit(name, os.path.getsize(name), part)
+        except BaseException as error:
+            copy.used()
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
             return
@@ -105,10 +175,15 @@ class FetchingDecoders:
             error = None if inner.cancelled() else inner.exception()
             if isinstance(error, UnreadableClip) and not error.sha256:  # its decoder died of it
                 error.sha256 = sha256_if_readable(name)
-            over()
+            copy.used()
             _hand_on(inner, future)
 
         inner.add_done_callback(decoded)
+
+    def _give_up(self, copy: _Copy) -> None:
+        # In a thread of ours: a garbage collection may call this at any place.
+        with contextlib.suppress(RuntimeError):  # closed: the folder is gone with all copies
+            self._threads.submit(copy.used, all_of_them=True)
 
     def _new_file(self, url: str) -> str:
         if self._folder is None:

@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.spans import Span
 from pipeline.spec import Sampling
 
 ASSUMED_FPS = 25.0
@@ -70,6 +71,63 @@ def sample_times(
     return (shown if len(shown) else np.array([len(times) - 1]))[: sampling.steps].astype(np.int64)
 
 
+def sample_span(
+    sampling: Sampling,
+    times: NDArray[np.float64],
+    span: Span,
+    *,
+    frame_s: float,
+    tick_s: float = 0.0,
+) -> tuple[int, int, NDArray[np.int64]]:
+    """The frames to take from a span of a file: (its first frame, the one after its last, the picks).
+
+    The rule sees the span alone, which in seconds begins at its bound, not at its first frame: spans
+    that follow each other are looked at as one. times: of all frames of the file, or up to one
+    behind the span; otherwise as for `sample_times`.
+    """
+    first, end = span.frames(times, slack_of(tick_s))
+    if first >= end:
+        return first, first, np.empty(0, dtype=np.int64)
+    start_s = float(times[first]) if span.start_s is None else span.start_s
+    inside = times[first:end] - start_s
+    lasts_s = max(_end_of(times, span, end, frame_s) - start_s - float(inside[-1]), _EXACT_S)
+    picks = sample_times(sampling, inside, frame_s=lasts_s, tick_s=tick_s)
+    return first, end, first + picks
+
+
+def cut_off_s(
+    sampling: Sampling,
+    times: NDArray[np.float64],
+    span: Span,
+    *,
+    frame_s: float,
+    tick_s: float = 0.0,
+) -> float:
+    """Seconds of a span from where one more step would have looked at it to its end; 0.0 if at none.
+
+    The arguments are those of `sample_span`.
+    """
+    if rule_of(sampling).needs_length:
+        return 0.0
+    longer = replace(sampling, steps=sampling.steps + 1)
+    _, end, picks = sample_span(longer, times, span, frame_s=frame_s, tick_s=tick_s)
+    if len(picks) <= sampling.steps:
+        return 0.0
+    return max(0.0, _end_of(times, span, end, frame_s) - float(times[picks[-1]]))
+
+
+def _end_of(times: NDArray[np.float64], span: Span, end: int, frame_s: float) -> float:
+    """When the last frame of a span, which is the one before `end`, is shown no more."""
+    end_s = float(times[-1]) + frame_s if end == len(times) else float(times[end])
+    return end_s if span.end_s is None else min(end_s, span.end_s)
+
+
+def slack_of(tick_s: float) -> float:
+    """By how many seconds a frame's time may be off, in a container that counts in these units."""
+    # Ticks coarser than 2 ms count frames and are exact.
+    return (tick_s / 2 if tick_s <= _COARSE_S else 0.0) + _EXACT_S
+
+
 def needs_length(sampling: Sampling) -> bool:
     """Whether the indices change with the clip's length once the clip is long enough.
 
@@ -92,9 +150,7 @@ class Moments:
     @classmethod
     def every(cls, gap_s: float, *, offset: float, tick_s: float) -> Self:
         """Moments `gap_s` apart, the first after a share `offset` of the first gap."""
-        # Ticks coarser than 2 ms count frames and are exact.
-        slack_s = tick_s / 2 if tick_s <= _COARSE_S else 0.0
-        return cls(start_s=offset * gap_s, gap_s=gap_s, slack_s=slack_s + _EXACT_S)
+        return cls(start_s=offset * gap_s, gap_s=gap_s, slack_s=slack_of(tick_s))
 
     def before(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """How many moments lie before each time."""

@@ -69,6 +69,10 @@ class Windows:
         gaps: NDArray[np.float64] = (last - first) / max(1, self.windows.shape[1] - 1)
         return gaps
 
+    def behind(self, first: int) -> Self:
+        """The same of a part of a file that begins at frame `first`, in frames of the file."""
+        return type(self)(self.steps + first, self.windows + first, self.short)
+
     def within(self, frames: Sequence[int]) -> Self:
         """The steps of which every frame is among these."""
         there = np.isin(self.windows, frames).all(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import socket
 import threading
@@ -16,11 +17,17 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ConfigError, UnreadableClip
-from pipeline.features import files
+from pipeline.features import fetching, files
 from pipeline.features.catalog import discover, remote
 from pipeline.features.catalog.remote import size_and_time, without_secrets
 from pipeline.features.catalog.table import UNKNOWN
+from pipeline.features.decoders import DecoderPool
+from pipeline.features.decoding.values import FileParts, FramePlan, Part
 from pipeline.features.fetching import FetchingDecoders
+from pipeline.spans import Span
+from pipeline.spec import Sampling
+from tests.features.clips import number_in, write_numbered_clip
+from tests.waiting import wait_until
 
 
 class Reading:
@@ -175,3 +182,50 @@ def test_a_host_that_never_answers_is_asked_a_few_times_and_said(
         assert len(accepted) < 40
         for connection in accepted:
             connection.close()
+
+
+@pytest.fixture
+def film(tmp_path: Path, clips: list[str]) -> str:
+    """One object of 75 frames beside the others."""
+    made = write_numbered_clip(tmp_path / "film.mp4", 75)
+    url = "memory://clips/film.mp4"
+    fsspec.filesystem("memory").pipe_file(url, made.read_bytes())
+    return url
+
+
+def test_a_remote_file_is_copied_once_for_all_of_its_parts(
+    film: str, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[str] = []
+    copy = fetching._copy
+
+    def counting(url: str, to: str) -> None:
+        copies.append(url)
+        copy(url, to)
+
+    monkeypatch.setattr(fetching, "_copy", counting)
+    plan = FramePlan(sampling=Sampling(steps=3), fit="whole", size=160)
+    of = FileParts((Span(0.0, 1.0), Span(1.0, 2.0), Span(2.0, 3.0)))
+    with DecoderPool(plan, processes=1) as pool, FetchingDecoders(pool) as decoders:
+        asked = [decoders.submit(film, -1, Part(of, number)) for number in range(3)]
+        read = [future.result(60) for future in asked]
+        assert [r.frame_index.tolist() for r in read] == [[4, 12, 20], [29, 37, 45], [54, 62, 70]]
+        assert [number_in(picture) for picture in read[2].frames] == [54, 62, 70]
+        assert len({r.sha256 for r in read}) == 1
+        assert copies == [film]
+        wait_until(lambda: not list(scratch.rglob("*.mp4")))
+        gone = FileParts((Span(0.0, 1.0), Span(1.0, 2.0)))
+        error = decoders.submit("memory://clips/none.mp4", -1, Part(gone, 0)).exception(60)
+        assert isinstance(error, UnreadableClip)
+        assert error.reason == "missing"
+
+
+def test_parts_that_are_never_asked_for_leave_no_copy(film: str, scratch: Path) -> None:
+    plan = FramePlan(sampling=Sampling(steps=3), size=32)
+    with DecoderPool(plan, processes=1) as pool, FetchingDecoders(pool) as decoders:
+        of = FileParts((Span(0.0, 1.0), Span(1.0, 2.0)))
+        decoders.submit(film, -1, Part(of, 0)).result(60).release()
+        assert list(scratch.rglob("*.mp4"))
+        del of
+        gc.collect()
+        wait_until(lambda: not list(scratch.rglob("*.mp4")))

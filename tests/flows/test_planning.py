@@ -24,8 +24,13 @@ def catalog(**changes) -> pd.DataFrame:
             "label": ["x", "y", "x"],
             "split": "",
             "group": "",
+            "file": "",
             "size_bytes": 100,
             "mtime_ns": 5,
+            "start_s": np.nan,
+            "end_s": np.nan,
+            "start_frame": -1,
+            "end_frame": -1,
         }
     )
     return frame.assign(**changes)

@@ -89,6 +89,58 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *words: object) -> None: ...
 
 
+def test_a_part_of_a_file_is_predicted_like_a_clip(here: Path, tmp_path: Path) -> None:
+    both = write_video(tmp_path / "both #1.mp4", [("Blue", 2), ("Red", 2)])
+    for part, label in (("t=0,2", "Blue"), ("t=0:02,4", "Red"), ("frames=21,39", "Red")):
+        words = ("--run", "runs/colours", "--video", f"{both}#{part}", "--json")
+        done = run_here("predict", *words)
+        assert done.status == 0, done.err
+        (found,) = done.json["predictions"]
+        assert found["top"][0]["label"] == label, part
+        assert found["clip"].startswith("both #1.mp4#")
+    beyond = run_here("predict", "--run", "runs/colours", "--video", f"{both}#t=8,9", "--json")
+    assert beyond.status == 1
+    assert beyond.json["predictions"][0]["reason"] == "empty_segment"
+
+
+def test_parts_of_files_train_a_head_that_is_tested_on_other_files(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ["path,label,start,end"]
+    for number in range(8):
+        stretches = [("Blue", 1.2), ("Red", 1.0), ("Blue", 0.8 + number / 10), ("Red", 1.5)]
+        write_video(tmp_path / f"{number}.mp4", stretches)
+        at = 0.0
+        for label, seconds in stretches:
+            lines.append(f"{number}.mp4,{label},{at:.1f},{at + seconds:.1f}")
+            at += seconds
+    (tmp_path / "parts.csv").write_text("\n".join(lines), encoding="utf-8")
+    words = ("--backbone", "frames", "--frames", "8", "--fit", "squash", "--store", "p.zarr")
+    made = run_here("features", "--videos", "parts.csv", *words)
+    assert made.status == 0, made.err
+    words = ("--head", "early_fusion", "--epochs", "8", "--lr", "0.003", "--name", "parts")
+    done = run_here("train", "--store", "p.zarr", *words, "--json")
+    assert done.status == 0, done.err
+    assert done.json["test"]["top1"] == 1.0
+    with (tmp_path / "runs/parts/clips.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["span"] for row in rows if row["video_id"].startswith("0.mp4")} == {
+        "t=0,1.2", "t=1.2,2.2", "t=2.2,3", "t=3,4.5"
+    }  # fmt: skip
+    part_of = {(row["group"], row["part"]) for row in rows}
+    assert len(part_of) == len({group for group, _ in part_of}) == 8
+    report = run_here("report", "--store", "p.zarr", "--out", "report.html")
+    assert report.status == 0, report.err
+    assert "0.mp4#t=0,1.2" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    similar = run_here("similar", "--store", "p.zarr", "--video", "0.mp4#t=0,1.2", "--json")
+    assert similar.status == 0, similar.err
+    new = write_video(tmp_path / "new.mp4", [("Red", 1), ("Blue", 1)])
+    similar = run_here("similar", "--store", "p.zarr", "--video", f"{new}#t=0,1", "--json")
+    assert similar.status == 0, similar.err
+    assert similar.json["similar"][0]["label"] == "Red"
+
+
 @needs_web
 def test_a_url_is_fetched_to_a_file(server: str, tmp_path: Path) -> None:
     (tmp_path / "in 100% here").mkdir()

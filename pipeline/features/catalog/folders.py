@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, make_catalog, ucf_group
 from pipeline.features.files import NoAnswer, NotRegular, answered, read_start
+from pipeline.spans import WHOLE, Span
 
 CLIP_ENDINGS = frozenset(
     f".{ending}"
@@ -74,8 +75,11 @@ def list_folder(root: str) -> pd.DataFrame:
     return by_folders(clips)
 
 
-def by_folders(clips: Sequence[Listed]) -> pd.DataFrame:
-    """The catalog of listed clips, with labels and splits from the folders of their ids."""
+def by_folders(clips: Sequence[Listed], span: Span = WHOLE) -> pd.DataFrame:
+    """The catalog of listed clips, with labels and splits from the folders of their ids.
+
+    span: the part of its file that each is.
+    """
     parts = [f.video_id.split("/")[:-1] for f in clips]
     first = [folders[0] if folders else "" for folders in parts]
     named = [SPLIT_NAMES.get(folder.lower(), "") for folder in first]
@@ -95,7 +99,11 @@ def by_folders(clips: Sequence[Listed]) -> pd.DataFrame:
             )
     columns: dict[str, list[Any]] = {n: [getattr(f, n) for f in clips] for n in Listed._fields}
     columns |= {"label": [label.strip() for label in labels], "split": splits}
-    return make_catalog(columns | {"group": [ucf_group(f.video_id) for f in clips]})
+    columns |= {"group": [ucf_group(f.video_id) for f in clips]}
+    if not span.whole:
+        columns |= {"video_id": [span.named(f.video_id) for f in clips]}
+        columns |= {"file": [f.video_id for f in clips]}
+    return make_catalog(columns, [span] * len(clips))
 
 
 def _are_splits(named: Sequence[str], depths: Sequence[int]) -> bool:
@@ -110,8 +118,8 @@ def _are_splits(named: Sequence[str], depths: Sequence[int]) -> bool:
     return all(named) or ("train" in deep and len(deep - {""}) > 1 and not flat - {""})
 
 
-def list_one(path: str) -> pd.DataFrame:
-    """The catalog of one file, whatever its name ends in; its id is its name.
+def list_one(path: str, span: Span = WHOLE) -> pd.DataFrame:
+    """The catalog of one file, or a part of it, whatever its name ends in; its id is its name.
 
     Raises `ConfigError` for what is no regular file, or does not answer.
     """
@@ -122,7 +130,8 @@ def list_one(path: str) -> pd.DataFrame:
         raise ConfigError(f"{path!r} cannot be a clip: {error.strerror}") from None
     except OSError as error:
         raise ConfigError(f"{path!r} cannot be read: {error.strerror}") from None
-    return by_folders([Listed(os.path.basename(path), path, state.st_size, state.st_mtime_ns)])
+    listed = Listed(os.path.basename(path), path, state.st_size, state.st_mtime_ns)
+    return by_folders([listed], span)
 
 
 def is_clip_name(name: str) -> bool:

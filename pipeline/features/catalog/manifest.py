@@ -1,9 +1,8 @@
-"""Clips listed in a CSV file."""
+"""Clips listed in a file: whole files, or parts of files."""
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,129 +14,180 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.features.catalog import remote
+from pipeline.features.catalog.activitynet import read_activitynet
+from pipeline.features.catalog.manifest_text import LINE, read_csv
 from pipeline.features.catalog.table import ABSENT, SPLIT_NAMES, UNKNOWN, make_catalog, ucf_group
-from pipeline.features.files import NoAnswer, answered, read_start, stat_all
+from pipeline.features.files import NoAnswer, answered, stat_all
+from pipeline.spans import WHOLE, Span, split_fragment
 
-MANIFEST_ENDINGS = (".csv", ".tsv")
+MANIFEST_ENDINGS = (".csv", ".tsv", ".json")
 
 _NAMES = {"path": ("path", "video_name"), "label": ("label", "tag")}
-_COLUMNS = {"path", "video_name", "label", "tag", "split", "group", "size_bytes", "mtime_ns"}
+_SPANS = ("start", "end", "start_frame", "end_frame")
 
 
 def list_manifest(manifest: str) -> pd.DataFrame:
-    """The clips of a CSV (or tab-separated `.tsv`) file with a header, in its order.
+    """The clips of a CSV (or tab-separated `.tsv`) file with a header, or of ActivityNet's JSON.
+
+    They come in the file's order.
 
     Columns: `path` or `video_name`; optional `label` or `tag`, `split`, `group`, `size_bytes` and
     `mtime_ns`; others are ignored. Relative paths start at the manifest's folder; names that are
     not there are looked for in the folder named like the manifest (`train.csv`, `train/`). With
     `size_bytes` and `mtime_ns` given no file is touched. A path may be a URL (its id is the URL without
     what follows `?`). Without a group, UCF names give theirs.
-    Raises `ConfigError` for a column or a value that cannot be used, or two rows with one id.
+
+    A clip is a part of its file if `start` and `end` (seconds, `83.5` or `1:23.5`), or `start_frame` and
+    `end_frame`, say so, or the fragment `#t=1,3` of its path; its id is the file's with such a fragment,
+    or what the column `id` has. Parts of one file are one group where no other is given.
+    Raises `ConfigError` for a column or a value that cannot be used, two rows with one id, or two of
+    the same part.
     """
-    table = _read(manifest)
+    json = manifest.lower().endswith(".json")
+    table = read_activitynet(manifest) if json else read_csv(manifest)
     given = _one_of(table, "path", manifest)
     if given is None:
         raise ConfigError(f"{manifest} has no column path or video_name: add one")
     if not given:
         raise ConfigError(f"{manifest} lists no clip: add a row for each")
     remote.refuse_credentials(manifest)
-    given = [
+    folder = os.path.dirname(manifest)
+    given, spans = _checked(table, given, manifest, folder)
+    base = _base_of(folder, manifest, given)
+    paths = [p if p.startswith("/") or remote.is_remote(p) else f"{base}/{p}" for p in given]
+    files = [_id_of(g, p, folder, base) for g, p in zip(given, paths, strict=True)]
+    ids = _ids(table, files, spans)
+    _refuse_twice(ids, paths, spans, manifest)
+    # Numbers first: their text is the largest part of a long manifest, and goes with this.
+    sizes, times = _sizes(table, paths, manifest)
+    empty = [""] * len(ids)
+    labels = _one_of(table, "label", manifest) or empty
+    columns: dict[str, Any] = {
+        "video_id": ids,
+        "path": paths,
+        "file": [
+            "" if name == file else sys.intern(file) for name, file in zip(ids, files, strict=True)
+        ],
+        "label": [sys.intern(label.strip()) for label in labels],
+        "split": _splits(table["split"], manifest) if "split" in table else empty,
+        "group": _groups(table.get("group", empty), files, paths, spans),
+        "size_bytes": sizes,
+        "mtime_ns": times,
+    }
+    return make_catalog(columns, spans)
+
+
+def _checked(
+    table: pd.DataFrame, given: Sequence[str], manifest: str, folder: str
+) -> tuple[list[str], list[Span]]:
+    """The paths as they are to be looked for, and the part of its file that each row names."""
+    paths = list(map(remote.local_path, given))
+    parts = [_part_of(path, folder) for path in paths]
+    paths = [
         os.path.normpath(p) if not remote.is_remote(p) and ("./" in p or "//" in p) else p
-        for p in map(remote.local_path, given)
+        for p, _ in parts
     ]
-    for row, path in enumerate(given):
+    for row, path in enumerate(paths):
         if not path:
             raise ConfigError(f"{manifest} has no path in row {row + 2}: fill it in")
         if remote.is_remote(path):
             remote.refuse_credentials(path)
             remote.refuse_protocol(path, f"{manifest}, row {row + 2},")
-    folder = os.path.dirname(manifest)
-    base = _base_of(folder, manifest, given)
-    paths = [p if p.startswith("/") or remote.is_remote(p) else f"{base}/{p}" for p in given]
-    ids = [_id_of(g, p, folder, base) for g, p in zip(given, paths, strict=True)]
+    bounds = [table.get(name) for name in _SPANS]
+    if all(column is None for column in bounds):
+        return paths, [] if all(span.whole for _, span in parts) else [span for _, span in parts]
+    empty = [""] * len(paths)
+    spans = []
+    for row, values in enumerate(
+        zip(*(empty if column is None else column for column in bounds), strict=True)
+    ):
+        spans.append(_span(values, parts[row][1], f"{manifest}, {_place(table, row)}"))
+    return paths, spans
+
+
+def _part_of(path: str, folder: str) -> tuple[str, Span]:
+    """A path and the part that its fragment names, unless a file has that very name."""
+    if "#" not in path or (part := split_fragment(path))[1].whole:
+        return path, WHOLE
+    beside = os.path.join(folder, path)
+    if not remote.is_remote(beside):
+        with contextlib.suppress(NoAnswer):
+            if answered(beside, lambda: os.path.lexists(beside)):
+                return path, WHOLE
+    return part
+
+
+def _span(values: Sequence[str], named: Span, where: str) -> Span:
+    try:
+        span = Span.of(*values)
+        if not (span.whole or named.whole):
+            raise ConfigError("the path has a fragment, and there are bounds beside it: give one")
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return named if span.whole else span
+
+
+def _place(table: pd.DataFrame, row: int) -> str:
+    """Where in the manifest a row stands, in words."""
+    line = table[LINE].iloc[row]
+    return line if isinstance(line, str) else f"line {line}"
+
+
+def _ids(table: pd.DataFrame, files: Sequence[str], spans: Sequence[Span]) -> list[str]:
+    """Each row's id: of a file alone its path. Only where there are parts does a column `id` count."""
+    if not spans:
+        return list(files)
+    own = table.get("id", [""] * len(files))
+    each = zip(own, files, spans, strict=True)
+    return [name.strip() or span.named(file) for name, file, span in each]
+
+
+def _refuse_twice(
+    ids: Sequence[str], paths: Sequence[str], spans: Sequence[Span], manifest: str
+) -> None:
     doubled = np.flatnonzero(pd.Series(ids, dtype=object).duplicated())
     if len(doubled):
         row = int(doubled[0])
         raise ConfigError(f"{manifest} lists {ids[row]!r} twice (row {row + 2}): keep one")
-    # Numbers first: their text is the largest part of a long manifest, and goes with this.
-    sizes, times = _sizes(table, paths, manifest)
-    empty = [""] * len(ids)
-    labels = _one_of(table, "label", manifest) or empty
-    groups = zip(table.get("group", empty), ids, strict=True)
-    columns: dict[str, Any] = {
-        "video_id": ids,
-        "path": paths,
-        "label": [sys.intern(label.strip()) for label in labels],
-        "split": _splits(table["split"], manifest) if "split" in table else empty,
-        "group": [sys.intern(group.strip() or ucf_group(name)) for group, name in groups],
-        "size_bytes": sizes,
-        "mtime_ns": times,
-    }
-    return make_catalog(columns)
+    seen: dict[tuple[str, Span], str] = {}
+    for name, path, span in zip(ids, paths, spans, strict=bool(spans)):
+        if (other := seen.setdefault((path, span), name)) != name:
+            raise ConfigError(
+                f"{manifest} lists the same part of {path} as {other!r} and as {name!r}: keep one"
+            )
 
 
-def _read(manifest: str) -> pd.DataFrame:
-    """The known columns of the file as text; a row for each that is not blank.
+def _groups(
+    given: Sequence[str], files: Sequence[str], paths: Sequence[str], spans: Sequence[Span]
+) -> list[str]:
+    """Each row's group as given, or as a UCF name says; the parts of one file are one group else.
 
-    A row may end in surplus commas; a surplus value means an unquoted comma somewhere before it, so that
-    every value behind that comma is in the wrong column.
+    It is named as the first row spells the file, whichever links lead to it.
     """
-    tab = manifest.lower().endswith(".tsv")
-    rows = csv.reader(
-        io.StringIO(_text(manifest), newline=""),
-        delimiter="\t" if tab else ",",
-        skipinitialspace=True,
-        strict=True,
-    )
-    try:
-        names = [name.strip() for name in next(rows, [])]
-        at = {name: i for i, name in enumerate(names) if name in _COLUMNS}
-        doubled = sorted(name for name in at if names.count(name) > 1)
-        if doubled:
-            raise ConfigError(f"{manifest} has two columns {doubled[0]}: keep one")
-        columns: dict[str, list[str]] = {name: [] for name in at}
-        for row in rows:
-            if not any(row):
-                continue
-            if any(value.strip() for value in row[len(names) :]):
-                mark = "tab" if tab else "comma"
-                raise ConfigError(
-                    f"{manifest} has {len(row)} values for {len(names)} columns in line "
-                    f"{rows.line_num}: put values that hold a {mark} in double quotes"
-                )
-            if any("\0" in value for value in row):
-                raise ConfigError(
-                    f"{manifest} has a NUL character in line {rows.line_num}: save it as UTF-8 text"
-                )
-            for name, i in at.items():
-                columns[name].append(row[i] if i < len(row) else "")
-    except csv.Error as error:
-        raise ConfigError(
-            f"{manifest} cannot be read as a manifest: line {rows.line_num}: {error}"
-        ) from None
-    return pd.DataFrame(columns, dtype=object)
+    groups = [
+        sys.intern(group.strip() or ucf_group(name))
+        for group, name in zip(given, files, strict=True)
+    ]
+    if not spans:
+        return groups
+    real = {path: _real(path) for path in dict.fromkeys(paths)}
+    parted = {real[path] for path, span in zip(paths, spans, strict=True) if not span.whole}
+    first: dict[str, str] = {}
+    for i, path in enumerate(paths):
+        name = first.setdefault(real[path], files[i])
+        if not groups[i] and real[path] in parted:
+            groups[i] = sys.intern(name)
+    return groups
 
 
-def _text(manifest: str) -> str:
+def _real(path: str) -> str:
+    """What a path leads to."""
+    if remote.is_remote(path):
+        return remote.without_query(path)
     try:
-        if remote.is_remote(manifest):
-            import fsspec
-
-            with fsspec.open(manifest, "rb") as file:
-                data = bytes(file.read())
-        else:
-            data = read_start(manifest, -1)
-    except Exception as error:  # each service raises its own kinds
-        detail = getattr(error, "strerror", None) or remote.without_secrets(str(error))
-        error_class = remote.service_error(error) if remote.is_remote(manifest) else ConfigError
-        raise error_class(f"{remote.without_secrets(manifest)} cannot be read: {detail}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{manifest} cannot be read as a manifest: byte {error.start} is no UTF-8: "
-            "save it as UTF-8 text"
-        ) from None
+        return answered(path, lambda: os.path.realpath(path))
+    except NoAnswer:
+        return path
 
 
 def _one_of(table: pd.DataFrame, what: str, manifest: str) -> list[str] | None:
@@ -185,16 +235,18 @@ def _sizes(
     sizes = _numbers(table, "size_bytes", manifest)
     times = _numbers(table, "mtime_ns", manifest)
     ask = np.flatnonzero((sizes < 0) | (times < 0)).tolist()
-    far = [row for row in ask if remote.is_remote(paths[row])]
-    for row, state in zip(far, remote.states_of([paths[row] for row in far]), strict=True):
-        sizes[row], times[row] = state
-    near = [row for row in ask if not remote.is_remote(paths[row])]
-    for row, file in zip(near, stat_all([paths[row] for row in near]), strict=True):
+    # A file is looked at once, whatever parts of it are listed.
+    far = list(dict.fromkeys(paths[row] for row in ask if remote.is_remote(paths[row])))
+    near = list(dict.fromkeys(paths[row] for row in ask if not remote.is_remote(paths[row])))
+    states = dict(zip(far, remote.states_of(far), strict=True))
+    for path, file in zip(near, stat_all(near), strict=True):
         if isinstance(file, os.stat_result):
-            sizes[row], times[row] = file.st_size, file.st_mtime_ns
+            states[path] = file.st_size, file.st_mtime_ns
         else:
             absent = isinstance(file, FileNotFoundError | NotADirectoryError | ValueError)
-            sizes[row], times[row] = ABSENT if absent else UNKNOWN
+            states[path] = ABSENT if absent else UNKNOWN
+    for row in ask:
+        sizes[row], times[row] = states[paths[row]]
     return sizes, times
 
 

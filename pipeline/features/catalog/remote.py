@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, PixelsError, ServiceUnavailable
 from pipeline.features.catalog.folders import Listed, by_folders, is_clip_name
 from pipeline.features.catalog.table import ABSENT, UNKNOWN
 from pipeline.features.files import NoAnswer, answered
+from pipeline.spans import WHOLE, Span
 
 _TIMES = (
     *("mtime", "LastModified", "last_modified", "updated", "Last-Modified", "modified"),
@@ -160,14 +161,14 @@ def list_remote_folder(url: str) -> pd.DataFrame:
     return by_folders(sorted(clips))
 
 
-def list_remote_clip(url: str) -> pd.DataFrame:
-    """The catalog of one clip at a URL; its id is its name."""
+def list_remote_clip(url: str, span: Span = WHOLE) -> pd.DataFrame:
+    """The catalog of one clip at a URL, or a part of it; its id is its name."""
     refuse_credentials(url)
     size, time = states_of([url])[0]
     if (size, time) == ABSENT:
         raise ConfigError(f"there is no clip at {without_secrets(url)}: look at the address")
     name = without_query(url).rsplit("/", 1)[-1]
-    return by_folders([Listed(name, url, size, time)])
+    return by_folders([Listed(name, url, size, time)], span)
 
 
 def states_of(urls: Sequence[str]) -> list[tuple[int, int]]:

@@ -13,8 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.features.decoding.values import ClipSource
+from pipeline.spans import BOUNDS, WHOLE, Span
 
-CATALOG_COLUMNS = ["video_id", "path", "label", "split", "group", "size_bytes", "mtime_ns"]
+_TEXTS = ("video_id", "path", "file", "label", "split", "group")
+_NUMBERS = ("size_bytes", "mtime_ns")
+CATALOG_COLUMNS = [*_TEXTS, *_NUMBERS, *BOUNDS]
+"""`file`: the id that the whole file would have, where the clip's own is another; empty elsewhere."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -36,12 +41,32 @@ UNKNOWN = (-1, -1)
 """(size_bytes, mtime_ns) of a clip whose service or mount did not answer."""
 
 
-def make_catalog(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFrame:
-    """A frame of `CATALOG_COLUMNS` from equally long sequences: text as str, numbers as int64."""
-    *texts, size, time = CATALOG_COLUMNS
-    typed: dict[str, Any] = {n: pd.array(list(columns[n]), dtype="str") for n in texts}
-    typed |= {name: np.asarray(columns[name], dtype=np.int64) for name in (size, time)}
+def make_catalog(
+    columns: Mapping[str, Sequence[Any] | NDArray[Any]], spans: Sequence[Span] = ()
+) -> pd.DataFrame:
+    """A frame of `CATALOG_COLUMNS` from equally long sequences: text as str, numbers as int64.
+
+    spans: which part of its file each clip is; all are whole files where there are none.
+    """
+    count = len(columns["video_id"])
+    columns = {"file": [""] * count, **columns}
+    typed: dict[str, Any] = {n: pd.array(list(columns[n]), dtype="str") for n in _TEXTS}
+    typed |= {name: np.asarray(columns[name], dtype=np.int64) for name in _NUMBERS}
+    rows = [tuple(span.columns.values()) for span in spans] or [
+        tuple(WHOLE.columns.values())
+    ] * count
+    for i, name in enumerate(BOUNDS):
+        typed[name] = np.asarray(
+            [row[i] for row in rows], dtype=np.float64 if name.endswith("_s") else np.int64
+        )
     return pd.DataFrame(typed)
+
+
+def clip_sources(clips: pd.DataFrame) -> list[ClipSource]:
+    """The clips of a catalog as the extractor takes them."""
+    bounds = zip(*(clips[name].tolist() for name in BOUNDS), strict=True)
+    each = zip(clips["path"], clips["size_bytes"].tolist(), bounds, strict=True)
+    return [ClipSource(path, size, Span.of(*ends)) for path, size, ends in each]
 
 
 def narrow(
@@ -114,7 +139,8 @@ def apply_ucf_splits(catalog: pd.DataFrame, where: str) -> pd.DataFrame:
                     f"gives to {indexed}: take lists of one release"
                 )
             label_of[name] = label or indexed
-    names = [os.path.basename(video_id) for video_id in catalog["video_id"]]
+    files = catalog["file"].where(catalog["file"] != "", catalog["video_id"])
+    names = [os.path.basename(file) for file in files]
     splits = [split_of.get(name, "") for name in names]
     if not any(splits):
         raise ConfigError(

@@ -41,7 +41,6 @@ def main() -> None:
 
     from pipeline.features.decoding.slots import counter, view
     from pipeline.features.decoding.values import FramePlan
-    from pipeline.features.files import sha256_if_readable
 
     # FFmpeg logs to standard error, the log of this process, not through Python.
     av.logging.restore_default_callback()
@@ -59,27 +58,82 @@ def main() -> None:
 
     limit_memory(settings["memory_bytes"])
     answer({"ready": True})
+    opened = Opened(plan, count)
     for line in sys.stdin:
         request = json.loads(line)
         os.ftruncate(sys.stderr.fileno(), 0)
         count()
         # Hashed before it is read: bytes that change in between make the next run look again.
-        digest = sha256_if_readable(request["path"], on_read=count)
+        digest = opened.digest(request)
         out = view(memory, request["offset"], plan.frames_shape)
-        reply = _decode(request["path"], plan, out, count, previews=settings["previews"])
+        reply = _decode(opened, request, out, previews=settings["previews"])
         answer({**reply, "sha256": digest})
 
 
-def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> dict[str, Any]:
+class Opened:
+    """The file whose parts are being read: it stays open, and its hash known, until the last is."""
+
+    def __init__(self, plan: Any, count: Callable[[], None]) -> None:
+        self._plan, self._count = plan, count
+        self._of: Any = None  # path, parts
+        self._digest = ""
+        self._reader: Any = None
+
+    def digest(self, request: dict[str, Any]) -> str:
+        """The SHA-256 of the request's file; whichever file was open before is closed."""
+        from pipeline.features.files import sha256_if_readable
+
+        if request["rows"]:
+            return ""  # it is not read now
+        of = (request["path"], request["file"], request["spans"])
+        if self._of != of or not request["spans"]:
+            self._close()
+            known = request["sha256"]
+            self._digest = known or sha256_if_readable(request["path"], on_read=self._count)
+            self._of = of
+        return self._digest
+
+    def read(self, request: dict[str, Any], out: Any) -> Any:
+        """The frames of the request's clip. Raises as `read_clip` and `PartReader`."""
+        from pipeline.features.decoding.parts import PartReader
+        from pipeline.features.decoding.reading import read_clip
+        from pipeline.spans import Span
+
+        path = request["path"]
+        if not request["spans"]:
+            return read_clip(path, self._plan, out=out, on_progress=self._count)
+        if self._reader is None:
+            spans = [Span(*bounds) for bounds in request["spans"]]
+            self._reader = PartReader(path, self._plan, spans, self._count)
+        try:
+            return self._reader.read(request["number"], out)
+        finally:
+            if not self._reader.left:
+                self._close()
+
+    def rows(self, request: dict[str, Any]) -> list[int]:
+        """The rows that the request's file makes."""
+        from pipeline.features.decoding.lengths import rows_of_file
+
+        return rows_of_file(request["path"], *request["rows"], self._count)
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._of = self._reader = None
+
+
+def _decode(opened: Opened, request: dict[str, Any], out: Any, *, previews: bool) -> dict[str, Any]:
     import cv2
 
     from pipeline.errors import UnreadableClip
-    from pipeline.features.decoding.reading import read_clip
     from pipeline.features.previews import preview_pictures
 
     try:
-        act_out_fault(path)
-        clip = read_clip(path, plan, out=out, on_progress=count)
+        act_out_fault(request["path"])
+        if request["rows"]:
+            return {"rows": opened.rows(request)}
+        clip = opened.read(request, out)
         pictures = preview_pictures(clip.frames) if previews else ()
     except UnreadableClip as error:
         return {"reason": error.reason, "detail": error.detail}

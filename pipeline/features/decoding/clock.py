@@ -32,6 +32,10 @@ class Clock:
         self.last: float | None = None
         self.mended = 0
 
+    def at(self, stamp_s: float) -> float:
+        """The time of a frame with this stamp, if nothing begins anew before it."""
+        return stamp_s + (self._shift or 0.0)
+
     def doubts(self, stamp_s: float | None) -> bool:
         """Whether `tick` needs the following stamp to judge this one."""
         if stamp_s is None or self._shift is None or self.last is None:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import numpy as np
 
 from pipeline.errors import PixelsError, UnreadableClip
 from pipeline.features.decoding.slots import FrameSlots, anonymous_file
-from pipeline.features.decoding.values import ClipFrames, FramePlan
+from pipeline.features.decoding.values import ClipFrames, FramePlan, Part
+from pipeline.spans import WHOLE
 
 _TICK_S = 0.25
 _START_S = 120.0
@@ -106,14 +107,25 @@ class ChildProcess:
             self.close()
             raise DecoderUnavailable(message) from None
 
-    def read(self, path: str, size_bytes: int, slot: int) -> ClipFrames:
+    def read(self, path: str, size_bytes: int, slot: int, part: Part | None = None) -> ClipFrames:
         """The clip's frames, in the slot's memory. Raises `UnreadableClip`.
 
+        part: of a file that stays open from one of its parts to the next.
         Check `usable` afterwards: a process that crashed or was killed reads no other clip.
         """
-        request = json.dumps({"path": path, "offset": self._slots.offset(slot)})
+        request = {"path": path, "offset": self._slots.offset(slot), "rows": [], **_asked(part)}
+        return _clip_frames(self._answer(request, size_bytes), self._slots, slot)
+
+    def rows(self, path: str, size_bytes: int, row_s: float, first_s: float) -> list[int]:
+        """The rows that a file makes: see `lengths.rows_of_file`. Raises `UnreadableClip`."""
+        request = {"path": path, "offset": 0, "rows": [row_s, first_s], **_asked(None)}
+        rows: list[int] = self._answer(request, size_bytes)["rows"]
+        return rows
+
+    def _answer(self, request: dict[str, Any], size_bytes: int) -> dict[str, Any]:
+        """The reply to a request. Raises `UnreadableClip` where it gives a reason instead."""
         try:
-            self._send(request.encode() + b"\n")
+            self._send(json.dumps(request).encode() + b"\n")
             reply = self._receive(self._limits.seconds(size_bytes), self._limits.stall_s)
         except _Gone as gone:
             words = self._last_words()
@@ -121,8 +133,8 @@ class ChildProcess:
             full = crashed and any(sign in words for sign in _FULL)
             reply = {"reason": "out_of_memory" if full else gone.reason, "detail": str(gone)}
         else:
-            if "clip" in reply:
-                return _clip_frames(reply, self._slots, slot)
+            if "detail" not in reply:
+                return reply
             if reply["reason"] == "out_of_memory":
                 self._end()  # a heap that has been full cannot be trusted
             words = self._last_words() if reply["reason"] != "missing" else ""
@@ -197,6 +209,18 @@ class ChildProcess:
         text = os.pread(self._log_fd, _LOG_TAIL, max(0, size - _LOG_TAIL))
         lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
         return " | ".join([line for line in lines if line][-3:])
+
+
+def _asked(part: Part | None) -> dict[str, Any]:
+    """The part of a file, and the parts that it is read with, as the child takes them.
+
+    A file alone, as a whole, has no `spans`: it is read in a way of its own.
+    """
+    if part is None:
+        return {"spans": [], "number": 0, "sha256": "", "file": 0}
+    spans = [] if part.of.spans == (WHOLE,) else [astuple(span) for span in part.of.spans]
+    asked = {"spans": spans, "number": part.number, "sha256": part.of.sha256}
+    return {**asked, "file": part.of.number}
 
 
 class _Gone(Exception):

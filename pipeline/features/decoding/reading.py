@@ -21,7 +21,9 @@ from pipeline.features.decoding.through import Kept, OnProgress, read_through
 from pipeline.features.decoding.values import ClipFrames, DecoderFacts, FramePlan
 from pipeline.features.decoding.video import Video
 from pipeline.features.files import read_start
+from pipeline.features.sampling import cut_off_s, rule_of
 from pipeline.features.windows import Windows
+from pipeline.spans import WHOLE
 
 _AWAY = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH),
@@ -59,8 +61,8 @@ def read_clip(
                 kept = Kept(plan, room, on_progress)
         if wanted is None:
             wanted = read_through(video, kept, path)
-        facts = _facts(video, kept)  # while the file is open
-        reason = _warning(video, kept, wanted)
+        facts = _facts(video, kept, wanted)  # while the file is open
+        reason = _warning(video, kept, wanted, cut_off=facts.cut_off_s > 0)
     if not len(wanted.steps):
         raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
     return ClipFrames(
@@ -83,16 +85,18 @@ def _frames(kept: Kept, wanted: Windows) -> NDArray[np.uint8]:
     return kept.room[: len(indices)]
 
 
-def _warning(video: Video, kept: Kept, wanted: Windows) -> str:
+def _warning(video: Video, kept: Kept, wanted: Windows, *, cut_off: bool) -> str:
     """The warning that a clip which was read carries, "" for none."""
     if kept.ended and video.falls_short(len(kept.times)):
         return "fewer_frames"
     if video.clock.mended:
         return "times_mended"
+    if cut_off:
+        return "cut_off"
     return "short_window" if wanted.short else ""
 
 
-def _facts(video: Video, kept: Kept) -> DecoderFacts:
+def _facts(video: Video, kept: Kept, wanted: Windows) -> DecoderFacts:
     """Every decoder column of a clip that was read, asked of the open file."""
     return DecoderFacts(
         fps=video.fps,
@@ -102,7 +106,17 @@ def _facts(video: Video, kept: Kept) -> DecoderFacts:
         frames_declared=video.declared,
         frames_decoded=len(kept.times),
         decoder="pyav",
+        cut_off_s=_cut_off(video, kept, wanted),
     )
+
+
+def _cut_off(video: Video, kept: Kept, wanted: Windows) -> float:
+    """Seconds of the clip behind its steps; what was not read of it is known by its packets."""
+    sampling = kept.plan.sampling
+    if rule_of(sampling).needs_length or len(wanted.steps) < sampling.steps:
+        return 0.0
+    times = np.array(kept.times if kept.ended else kept.times + video.rest())
+    return cut_off_s(sampling, times, WHOLE, frame_s=video.frame_s, tick_s=video.tick_s)
 
 
 def check_file(path: str) -> None:

@@ -19,114 +19,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.features.decoding.packets import PacketTimes, list_packets
 from pipeline.features.decoding.through import Kept, OnProgress
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import needs_length, rule_of, sample_indices
 from pipeline.features.windows import Windows
 from pipeline.spec import Sampling
 
-# Codec → the types of NAL units that hold a picture, and those of them at which decoding can start.
-_NAL_TYPES = {
-    "h264": (set(range(1, 6)), {5}),  # IDR
-    "hevc": (set(range(32)), set(range(16, 24))),  # IRAP
-}
-_HEVC_LEADING = {6, 7, 8, 9}  # RADL and RASL
-
-
-@dataclass(frozen=True, slots=True)
-class Packets:
-    """How the packets of one stream are parsed.
-
-    codec: its decoder's name. prefix: bytes of the length before each NAL unit (H.264 and HEVC in
-    MP4 and Matroska), 0 where the units are not length-prefixed.
-    """
-
-    codec: str
-    prefix: int = 0
-
-    @classmethod
-    def of(cls, context: Any) -> Self:
-        """For the stream of this codec context."""
-        extra = context.extradata or b""
-        at = {"h264": 4, "hevc": 21}.get(context.name)
-        if at is None or len(extra) <= at or extra[0] != 1:
-            return cls(context.name)
-        return cls(context.name, (extra[at] & 3) + 1)
-
-    def whole(self, packet: Any) -> bool:
-        """Whether the packet is intact: the lengths of its NAL units add up to its size."""
-        if self.codec not in _NAL_TYPES:
-            return bool(packet.size)
-        return self._kinds(packet) is not None
-
-    def clean(self, packet: Any) -> bool:
-        """Whether every picture from this one on, in order of presentation, decodes from here."""
-        if self.codec in _NAL_TYPES:
-            pictures, clean = _NAL_TYPES[self.codec]
-            kinds = pictures & set(self._kinds(packet) or [])
-            return bool(kinds) and kinds <= clean
-        if self.codec != "vp9":
-            return True  # AV1's sync points are complete by its container's rules
-        head = memoryview(packet)[:1].tobytes()
-        if not head:
-            return False
-        # Bits of the frame header: two of the profile, then whether it shows a frame that exists, and
-        # whether it depends on others.
-        profile = head[0] >> 5 & 1 | head[0] >> 3 & 2
-        shift = 3 if profile < 3 else 2
-        return not head[0] >> (shift - 1) & 3
-
-    def leading(self, packet: Any) -> bool:
-        """Whether the picture is shown before the keyframe that it is decoded after."""
-        return self.codec == "hevc" and not _HEVC_LEADING.isdisjoint(self._kinds(packet) or [])
-
-    def _kinds(self, packet: Any) -> list[int] | None:
-        """The types of the packet's NAL units, None where their lengths do not add up."""
-        data = memoryview(packet)
-        kinds: list[int] = []
-        at = 0
-        while at < len(data):
-            size = int.from_bytes(data[at : at + self.prefix], "big")
-            at += self.prefix
-            if not size or at + size > len(data):
-                return None
-            kinds.append(data[at] & 31 if self.codec == "h264" else data[at] >> 1 & 63)
-            at += size
-        return kinds
-
-
 LONG_FRAMES = 600
 """Clips of fewer frames are read through: listing their packets costs more than it saves."""
 
 LARGEST_SHARE = 0.5
 """Seek only where at most this share of the frames has to be decoded."""
-
-MOST_REORDERED = 16
-"""Places between a packet's turn to be decoded and to be shown that codecs allow. A packet that is
-further off has a wrong time stamp."""
-
-_CONTAINERS = {"mov", "mp4", "matroska", "webm"}
-_CODECS = {"h264", "hevc", "vp9", "libdav1d", "av1"}
-_EIGHT_BIT = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PacketTimes:
-    """A clip's packets: times in presentation order, and where decoding can begin.
-
-    times: (n,) int64, ascending, in the stream's time base. keys: the times of keyframes.
-    """
-
-    times: NDArray[np.int64]
-    keys: NDArray[np.int64]
 
 
 def read_by_seeking(video: Video, kept: Kept) -> Windows | None:
@@ -137,26 +47,61 @@ def read_by_seeking(video: Video, kept: Kept) -> Windows | None:
     sampling = kept.plan.sampling
     if _near_the_start(sampling, video):
         return None
-    packets = _list_packets(video, kept.on_progress)
+    packets = list_packets(video, kept.on_progress)
     if packets is None:
         return None
-    base = float(video.stream.time_base)
-    kept.times, kept.ended = ((packets.times - packets.times[0]) * base).tolist(), True
+    kept.times, kept.ended = packets.seconds(video).tolist(), True
     wanted = kept.wanted(video)
     indices = wanted.frames
     # Up to the last one, where reading through could stop there.
     reading = len(packets.times) if needs_length(sampling) else int(indices[-1]) + 1
     if _frames_to_decode(packets, indices) > LARGEST_SHARE * reading:
         return None
+    sought = Sought(video, packets, kept.on_progress)
     try:
-        _fetch(video, packets, indices, kept)
-    except (av.error.FFmpegError, _NotExact):
+        for index in indices.tolist():
+            kept.keep(video, Frame(index, kept.times[index], sought.frame(index)))
+    except NOT_EXACT:
         return None
     return wanted
 
 
 class _NotExact(Exception):
     """A frame did not come where the packet times say it must."""
+
+
+NOT_EXACT = (av.error.FFmpegError, _NotExact)
+"""What `Sought.frame` raises: the clip is to be read through."""
+
+
+class Sought:
+    """The frames of a clip by their numbers, decoded from the keyframe before, or on from the last."""
+
+    def __init__(self, video: Video, packets: PacketTimes, on_progress: OnProgress) -> None:
+        self._video, self._packets, self._on_progress = video, packets, on_progress
+        self._frames: Iterator[Any] = iter(())
+        self._reached: int | None = None  # the time of the last frame that came
+
+    def frame(self, index: int) -> Any:
+        """FFmpeg's frame of this number, good until the next is asked for. Raises `NOT_EXACT`."""
+        video, packets = self._video, self._packets
+        context = video.stream.codec_context
+        target = int(packets.times[index])
+        key = packets.key_before(target)
+        if self._reached is None or not key <= self._reached < target:
+            video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
+            self._frames = _frames_from(video, packets, key)
+        for raw in self._frames:
+            self._on_progress()
+            if raw.pts == target:
+                break
+        else:
+            raise _NotExact
+        self._reached = target
+        if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
+            raise _NotExact
+        video.turn_size(raw)
+        return raw
 
 
 def _near_the_start(sampling: Sampling, video: Video) -> bool:
@@ -170,86 +115,15 @@ def _near_the_start(sampling: Sampling, video: Video) -> bool:
     return bool(sample_indices(sampling, video.expected())[-1] < LONG_FRAMES)
 
 
-def _list_packets(video: Video, on_progress: OnProgress) -> PacketTimes | None:
-    context = video.stream.codec_context
-    if not _CONTAINERS & set(video.container.format.name.split(",")):
-        return None
-    if context.name not in _CODECS or context.pix_fmt not in _EIGHT_BIT:
-        return None
-    parser = Packets.of(context)
-    shown: list[int] = []
-    keys: list[int] = []
-    before: list[int] = []  # how many frames are shown before each of the keys
-    decode_times: list[int] = []
-    try:
-        for packet in video.container.demux(video.stream):
-            if packet.size == 0 and packet.pts is None:  # the flush packet at the end
-                continue
-            on_progress()
-            if packet.is_discard:
-                continue
-            if packet.pts is None or packet.is_corrupt or not parser.whole(packet):
-                return None
-            if packet.is_keyframe and parser.clean(packet):
-                keys.append(packet.pts)
-                before.append(len(shown))
-            if not keys:
-                return None
-            shown.append(packet.pts)
-            before[-1] += parser.leading(packet)
-            if packet.dts is not None:
-                decode_times.append(packet.dts)
-    except av.error.FFmpegError:
-        return None
-    order = np.argsort(shown, kind="stable")
-    times = np.array(shown, dtype=np.int64)[order]
-    # The first packet is shown first, or frames before it would depend on missing ones.
-    sane = len(times) > 0 and times[0] == shown[0] and bool(np.all(np.diff(times) > 0))
-    moved = np.abs(order - np.arange(len(order))).max(initial=0)
-    most = MOST_REORDERED if context.has_b_frames else 0
-    if not sane or moved > most or any(b < a for a, b in pairwise(decode_times)):
-        return None
-    if np.searchsorted(times, keys).tolist() != before:
-        return None
-    return PacketTimes(times=times, keys=np.array(keys, dtype=np.int64))
-
-
-def _key_before(packets: PacketTimes, time: int) -> int:
-    return int(packets.keys[np.searchsorted(packets.keys, time, side="right") - 1])
-
-
 def _frames_to_decode(packets: PacketTimes, indices: NDArray[np.int64]) -> int:
     """How many frames seeking decodes for these, ascending."""
     total, reached = 0, -1
     for index in indices.tolist():
-        key = _key_before(packets, int(packets.times[index]))
+        key = packets.key_before(int(packets.times[index]))
         begin = int(np.searchsorted(packets.times, key))
         total += index - max(begin, reached + 1) + 1
         reached = index
     return total
-
-
-def _fetch(video: Video, packets: PacketTimes, indices: NDArray[np.int64], kept: Kept) -> None:
-    context = video.stream.codec_context
-    frames: Iterator[Any] = iter(())
-    reached: int | None = None  # the time of the last frame that came
-    for index in indices.tolist():
-        target = int(packets.times[index])
-        key = _key_before(packets, target)
-        if reached is None or key > reached:
-            video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
-            frames = _frames_from(video, packets, key)
-        for raw in frames:
-            kept.on_progress()
-            if raw.pts == target:
-                break
-        else:
-            raise _NotExact
-        reached = target
-        if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
-            raise _NotExact
-        video.turn_size(raw)
-        kept.keep(video, Frame(index, kept.times[index], raw))
 
 
 def _frames_from(video: Video, packets: PacketTimes, key: int) -> Iterator[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self, get_args
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
+from pipeline.spans import WHOLE, Span
 from pipeline.spec import Aspect, Fit, Sampling, Spec, View
 
 INTERPOLATIONS = ("area", "linear", "cubic", "nearest")
@@ -76,8 +78,11 @@ class DecoderFacts:
     frames_declared: the container's claim; 0 where it makes none.
     frames_decoded: how many frames the clip gave. Where the clip was sought through instead of
         read through it is the number of its video packets; where reading could stop early
-        (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at.
+        (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at. Of a part
+        of a file: the frames in it, while `frames_declared`, which the container does not claim, is 0.
     decoder: "pyav" (rows of older versions may say "opencv").
+    cut_off_s: seconds from where a further step would have looked at the clip to its end; 0.0 where the
+        steps reach its end.
     """
 
     fps: float = 0.0
@@ -87,6 +92,7 @@ class DecoderFacts:
     frames_declared: int = 0
     frames_decoded: int = 0
     decoder: str = ""
+    cut_off_s: float = math.nan
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -138,15 +144,65 @@ class ClipFrames(DecoderFacts):
 
 
 class ClipSource(NamedTuple):
-    """A clip to read: the path that a decoder opens, and the file's size (−1 where unknown)."""
+    """A clip to read: the path that a decoder opens, and the file's size (−1 where unknown).
+
+    span: the part of the file that the clip is. sha256: of the file, where it was taken just now.
+    """
 
     path: str
     size_bytes: int = -1
+    span: Span = WHOLE
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class FileParts:
+    """The parts of one file that are read together: one process opens it once and hashes it once.
+
+    sha256: of the file, where it is known already. number: tells these parts from any others.
+    """
+
+    spans: tuple[Span, ...]
+    sha256: str = ""
+    number: int = field(default_factory=itertools.count(1).__next__)
+
+
+class Part(NamedTuple):
+    """One of the parts of a file, by its number."""
+
+    of: FileParts
+    number: int
+
+
+def parts_of(clips: Sequence[ClipSource]) -> tuple[list[int], dict[int, Part]]:
+    """The order in which clips are read, and the part that each is of a file, by position.
+
+    Clips of one file come together, where the first of them stood, by their ends: so the least has to be
+    kept for others. A clip that is a file alone, with an unknown hash, is no part.
+    """
+    positions: dict[str, list[int]] = {}
+    for i, clip in enumerate(clips):
+        positions.setdefault(clip.path, []).append(i)
+    order: list[int] = []
+    parts: dict[int, Part] = {}
+    for same in positions.values():
+        first = clips[same[0]]
+        if len(same) > 1 or not first.span.whole or first.sha256:
+            same.sort(key=lambda i: clips[i].span.order)
+            of = FileParts(tuple(clips[i].span for i in same), first.sha256)
+            parts |= {i: Part(of, number) for number, i in enumerate(same)}
+        order += same
+    return order, parts
 
 
 class Decoders(Protocol):
     """Whatever reads clips: a pool of decoder processes, alone or behind a fetcher of remote clips."""
 
-    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
-        """Begin to read a clip; the future raises `UnreadableClip` where that fails."""
+    def submit(
+        self, path: str, size_bytes: int = -1, part: Part | None = None
+    ) -> Future[ClipFrames]:
+        """Begin to read a clip; the future raises `UnreadableClip` where that fails.
+
+        part: which part of the file it is, among those that are read together; None: all of it.
+        """
         ...

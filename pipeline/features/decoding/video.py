@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,6 +22,10 @@ from pipeline.features.sampling import ASSUMED_FPS
 
 MOST_FRAMES = 10**9
 """A header that claims more frames than this is not believed."""
+
+_MOST_WAITING = 64
+"""A decoder holds fewer frames than this back."""
+_SAME_S = 1e-7
 
 _WRAPPING = {"mpegts", "mpeg"}
 _WRAP_TICKS = 1 << 33  # the bits of an MPEG clock
@@ -75,6 +81,7 @@ class Video:
         self._matrix: pictures.Matrix | None = None
         self._first_s = 0.0
         self._lasts = 0
+        self._read: deque[float | None] = deque(maxlen=_MOST_WAITING)  # the last packets' stamps
 
     @property
     def duration_s(self) -> float:
@@ -122,10 +129,10 @@ class Video:
         decoded, index = self._decoded(), 0
         ahead: list[Any] = []
         while (raw := ahead.pop() if ahead else next(decoded, None)) is not None:
-            stamp_s, following_s = self._stamp_s(raw), None
+            stamp_s, following_s = self.stamp_s(raw), None
             if self.clock.doubts(stamp_s):
                 ahead = list(itertools.islice(decoded, 1))
-                following_s = self._stamp_s(ahead[0]) if ahead else None
+                following_s = self.stamp_s(ahead[0]) if ahead else None
             self.note_matrix(raw)
             if index == 0:
                 self.turn_size(raw)
@@ -136,6 +143,21 @@ class Video:
             del raw
             yield frame
             frame.raw = None
+
+    def rest(self) -> list[float]:
+        """When the frames that were not read are shown, about, by their packets: nothing is decoded.
+
+        The video cannot be read on afterwards.
+        """
+        stamps = list(self._read)
+        with contextlib.suppress(av.error.FFmpegError):
+            stamps += [self.stamp_s(p) for p in self.container.demux(self.stream) if _shows(p)]
+        last = self.clock.last or 0.0
+        known = {self.clock.at(stamp) for stamp in stamps if stamp is not None}
+        # Without stamps one frame follows the other; of those that were read the decoder holds some.
+        without = range(1, max(0, stamps.count(None) - len(self._read)) + 1)
+        rest = [time_s for time_s in known if time_s > last + _SAME_S]
+        return sorted(rest + [last + i * self.frame_s for i in without])
 
     def picture(self, frame: Frame, *, square_aspect: float = 0.0) -> pictures.Picture:
         """(height, width, 3) uint8 RGB, upright, as stored (its pixels may not be square).
@@ -192,6 +214,8 @@ class Video:
                 raise
             except av.error.FFmpegError:
                 packet = None  # damaged from here on; what came before is good
+            if _shows(packet):
+                self._read.append(self.stamp_s(packet))
             try:
                 frames = self.stream.decode(packet)
             except MemoryError:
@@ -203,7 +227,8 @@ class Video:
             if packet is None:
                 return
 
-    def _stamp_s(self, raw: Any) -> float | None:
+    def stamp_s(self, raw: Any) -> float | None:
+        """The time stamp of a decoded frame, or of a packet, in seconds; None without one."""
         stamp: int | None = raw.dts if self._by_dts else raw.pts
         if stamp is None:
             return None
@@ -226,6 +251,11 @@ class Video:
             if (self.stream.duration - ticks) * self.tick_s < 1.5 * self.frame_s:
                 return shown
         return self.declared
+
+
+def _shows(packet: Any) -> bool:
+    """Whether a packet holds a frame that is shown."""
+    return packet is not None and packet.size > 0 and not packet.is_discard
 
 
 def _sane(value: Any) -> float:

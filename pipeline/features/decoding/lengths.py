@@ -1,0 +1,76 @@
+"""When a file's frames are shown, by its packets, and the rows that it makes: nothing is decoded."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.packets import MOST_REORDERED
+from pipeline.features.decoding.reading import check_file
+from pipeline.features.decoding.video import Video
+from pipeline.features.sampling import slack_of
+
+
+def rows_of_file(
+    path: str, row_s: float, first_s: float, on_progress: Callable[[], None] = lambda: None
+) -> list[int]:
+    """The numbers of the rows, `row_s` seconds each, in which a file shows frames, ascending.
+
+    first_s: when a row's first step looks at it; the last row is long enough for that one.
+    Raises `UnreadableClip` where the file cannot be opened or has no packet.
+    """
+    check_file(path)
+    with Video(path) as video:
+        times = packet_times(video, on_progress)
+        if not len(times):
+            raise UnreadableClip("no_frames", "the file has no packet of its video")
+        slack_s, end_s = slack_of(video.tick_s), float(times[-1]) + video.frame_s
+    rows = np.unique(((times + slack_s) // row_s).astype(np.int64)).tolist()
+    while len(rows) > 1 and rows[-1] * row_s + first_s >= end_s - slack_s:
+        rows.pop()
+    return [int(row) for row in rows]
+
+
+def packet_times(video: Video, on_progress: Callable[[], None]) -> NDArray[np.float64]:
+    """(n,) seconds of every frame from the first, rising, by the packets of an open video.
+
+    Wrong stamps are mended as those of decoded frames are. The video has to be opened again to be read.
+    """
+    stamps = list(_in_order(_stamps(video, on_progress), MOST_REORDERED))
+    following = itertools.chain(stamps[1:], [None])
+    pairs = zip(stamps, following, strict=True)
+    return np.array([video.clock.tick(stamp, after) for stamp, after in pairs], dtype=np.float64)
+
+
+def _stamps(video: Video, on_progress: Callable[[], None]) -> Iterator[float | None]:
+    packets = video.container.demux(video.stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            return  # damaged from here on
+        if packet is None:
+            return
+        on_progress()
+        if packet.size and not packet.is_discard:
+            yield video.stamp_s(packet)
+
+
+def _in_order(stamps: Iterator[float | None], most: int) -> Iterator[float | None]:
+    """The stamps in order of presentation, of which none is further than `most` places away."""
+    waiting: list[float] = []
+    for stamp in stamps:
+        if stamp is None:
+            yield None
+            continue
+        heapq.heappush(waiting, stamp)
+        if len(waiting) > most:
+            yield heapq.heappop(waiting)
+    while waiting:
+        yield heapq.heappop(waiting)

@@ -1,0 +1,290 @@
+"""Several parts of one file in one pass over it: opened once, every frame decoded once at most.
+
+A long file in which frames can be sought exactly (`seeking`) is sought through: the frames of all parts
+are known before the first is decoded, and go by in order. Any other file is read from front to
+back. Which frames a part will want is guessed then, by the rate; the rule is applied to the frames that
+came, and a second pass fetches those that the guess missed.
+
+Parts may be asked for in any order. Frames that others will want are kept on the way, so going by the
+parts' ends needs the least memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.packets import list_packets, may_be_sought
+from pipeline.features.decoding.pictures import Picture
+from pipeline.features.decoding.reading import check_file
+from pipeline.features.decoding.seeking import LONG_FRAMES, NOT_EXACT, Sought
+from pipeline.features.decoding.through import OnProgress
+from pipeline.features.decoding.values import ClipFrames, FramePlan
+from pipeline.features.decoding.video import Frame, Video
+from pipeline.features.sampling import cut_off_s, sample_span, slack_of
+from pipeline.features.windows import Windows, gap_frames
+from pipeline.spans import Span
+
+MOST_KEPT_BYTES = 256 << 20
+"""Of pictures that are kept for other parts; what does not fit is decoded again when it is wanted."""
+
+
+class PartReader:
+    """The parts `spans` of the file at `path`; a context manager. `left`: how many are still to be read.
+
+    on_progress: called for every packet that is listed and every frame that is decoded.
+    Raises `UnreadableClip` where the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        plan: FramePlan,
+        spans: Sequence[Span],
+        on_progress: OnProgress = lambda: None,
+    ) -> None:
+        self._began = time.thread_time()
+        self._path, self._plan, self._spans = os.path.abspath(path), plan, spans
+        self._on_progress = on_progress
+        check_file(self._path)
+        self._unread = set(range(len(spans)))
+        self._pictures: dict[int, Picture] = {}
+        self._times: list[float] | NDArray[np.float64] = []
+        self._ended = False
+        self._sought: Sought | None = None
+        self._video = Video(self._path, plan.max_pixels)
+        try:
+            self._open()
+        except BaseException:
+            self._video.close()
+            raise
+
+    def read(self, number: int, out: NDArray[np.uint8] | None = None) -> ClipFrames:
+        """The sampled frames of one part; indices and times are those of the whole file.
+
+        out: `plan.frames_shape` uint8 to write the frames into, else fresh.
+        Raises `UnreadableClip`: `empty_segment` where the file has no frame in it.
+        """
+        if self._sought is not None:
+            try:
+                return self._read(number, out)
+            except NOT_EXACT:
+                self._read_through_instead()
+        return self._read(number, out)
+
+    @property
+    def left(self) -> int:
+        return len(self._unread)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames = iter(())
+        self._video.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        if self._video.expected() >= LONG_FRAMES and may_be_sought(self._video):
+            packets = list_packets(self._video, self._on_progress)
+            if packets is not None:
+                self._sought = Sought(self._video, packets, self._on_progress)
+                self._times, self._ended = packets.seconds(self._video), True
+                self._expect(self._times)
+                return
+            self._read_through_instead()
+            return
+        self._frames = iter(self._video)
+        self._expect(self._guessed_times())
+
+    def _read_through_instead(self) -> None:
+        """Open the file again, to read it from its first frame: seeking is not exact in it."""
+        known = np.asarray(self._times)
+        self._video.close()
+        self._video = Video(self._path, self._plan.max_pixels)
+        self._sought, self._times, self._ended = None, [], False
+        self._pictures.clear()
+        self._frames = iter(self._video)
+        self._expect(known if len(known) else self._guessed_times())
+
+    def _guessed_times(self) -> NDArray[np.float64]:
+        """When the frames will be shown, if the rate holds; up to the last bound without a count."""
+        frame_s, count = self._video.frame_s, self._video.expected()
+        bounds = [span.end_frame or math.ceil((span.end_s or 0) / frame_s) for span in self._spans]
+        return np.arange(count or min(max(bounds) + 2, 1 << 24), dtype=np.float64) * frame_s
+
+    def _expect(self, times: NDArray[np.float64]) -> None:
+        """Note the frames that each part that is left will want, if these are the times."""
+        self._expected = {i: self._wanted(i, times)[2] for i in sorted(self._unread)}
+        self._due = Counter(f for w in self._expected.values() for f in w.frames.tolist())
+        self._order = np.array(sorted(self._due), dtype=np.int64)
+        self._next = 0
+
+    def _wanted(self, number: int, times: NDArray[np.float64]) -> tuple[int, int, Windows]:
+        """A part's first frame, the one after its last, and what its steps need."""
+        video, plan = self._video, self._plan
+        first, end, picks = sample_span(
+            plan.sampling, times, self._spans[number], frame_s=video.frame_s, tick_s=video.tick_s
+        )
+        gap = gap_frames(plan.gap_s, video.fps or 1 / video.frame_s)
+        inside = Windows.around(picks - first, end - first, window=plan.window, gap=gap)
+        return first, end, inside.behind(first)
+
+    def _read(self, number: int, out: NDArray[np.uint8] | None) -> ClipFrames:
+        began, self._began = self._began or time.thread_time(), 0.0
+        if self._sought is not None:
+            self._seek_on(self._sought, number)
+        else:
+            self._read_on(number)
+        times = np.asarray(self._times)
+        first, end, wanted = self._wanted(number, times)
+        absent = [index for index in wanted.frames.tolist() if index not in self._pictures]
+        for frame, video in self._again(absent):
+            self._keep(frame, video, always=True)
+        wanted = wanted.within(list(self._pictures))
+        if not len(wanted.steps):
+            self._done(number)
+            raise self._nothing(number)
+        room = np.empty(self._plan.frames_shape, np.uint8) if out is None else out
+        frames = self._put(wanted.frames.tolist(), room)
+        video = self._video
+        cut_s = cut_off_s(
+            self._plan.sampling,
+            times,
+            self._spans[number],
+            frame_s=video.frame_s,
+            tick_s=video.tick_s,
+        )
+        reason = self._warning(number, wanted, cut_off=cut_s > 0)
+        self._done(number)
+        return ClipFrames(
+            frames=frames,
+            frame_index=wanted.steps.astype(np.int32),
+            timestamp=times[wanted.steps].astype(np.float32),
+            windows=wanted.places if self._plan.window > 1 else None,
+            gaps_s=wanted.gaps_s(times) if self._plan.window > 1 else None,
+            fps=video.fps,
+            width=video.width,
+            height=video.height,
+            pixel_aspect=video.pixel_aspect,
+            frames_declared=video.declared if self._spans[number].whole else 0,
+            frames_decoded=end - first,
+            decoder="pyav",
+            cut_off_s=cut_s,
+            reason=reason,
+            decode_s=time.thread_time() - began,
+        )
+
+    def _seek_on(self, sought: Sought, number: int) -> None:
+        """Decode every frame that is wanted, by whichever part, up to this part's last."""
+        mine = self._expected[number].frames.tolist()
+        if not mine:
+            return
+        own = set(mine)
+        stop = int(np.searchsorted(self._order, mine[-1], side="right"))
+        for index in self._order[self._next : stop].tolist():
+            self._next += 1
+            if self._due[index]:
+                frame = Frame(index, float(self._times[index]), sought.frame(index))
+                self._keep(frame, self._video, always=index in own)
+
+    def _read_on(self, number: int) -> None:
+        """Read until a frame that lies behind the part, or the end of the file."""
+        span, slack_s = self._spans[number], slack_of(self._video.tick_s)
+        mine = set(self._expected[number].frames.tolist())
+        times = self._times
+        assert isinstance(times, list)
+        while not self._ended:
+            if times and span.ends_before(len(times) - 1, times[-1], slack_s):
+                return
+            frame = next(self._frames, None)
+            self._on_progress()
+            if frame is None:
+                self._ended = True
+                return
+            times.append(frame.time_s)
+            if self._due[frame.index]:
+                self._keep(frame, self._video, always=frame.index in mine)
+
+    def _again(self, indices: Sequence[int]) -> Iterator[tuple[Frame, Video]]:
+        """Frames that have gone by, ascending, with the video that has each."""
+        if self._sought is not None:
+            for index in indices:
+                yield (
+                    Frame(index, float(self._times[index]), self._sought.frame(index)),
+                    self._video,
+                )
+        elif indices:
+            wanted = set(indices)
+            with Video(self._path, self._plan.max_pixels) as second:
+                for frame in second:
+                    self._on_progress()
+                    if frame.index in wanted:
+                        yield frame, second
+                    if frame.index >= indices[-1]:
+                        return
+
+    def _keep(self, frame: Frame, video: Video, *, always: bool) -> None:
+        """Fit a frame's picture and keep it. always: even where there is no room for more."""
+        if frame.index in self._pictures:
+            return
+        one = next(iter(self._pictures.values()), None)
+        if one is not None and not always and len(self._pictures) * one.nbytes >= MOST_KEPT_BYTES:
+            return
+        # The fit "whole" gives the first picture its shape, and all others have the same.
+        out = None if one is None else np.empty_like(one)
+        self._pictures[frame.index] = video.fitted(frame, self._plan, out)
+
+    def _put(self, indices: Sequence[int], room: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The pictures one after the other in the room's memory."""
+        pictures = [self._pictures[index] for index in indices]
+        count, one = len(pictures), pictures[0]
+        frames = room.reshape(-1)[: count * one.size].reshape(count, *one.shape)
+        np.stack(pictures, out=frames)
+        return frames
+
+    def _done(self, number: int) -> None:
+        """Drop the pictures that no other part is expected to want."""
+        if number in self._unread:
+            self._unread.discard(number)
+            self._due.subtract(self._expected[number].frames.tolist())
+        self._drop(index for index in list(self._pictures) if self._due[index] <= 0)
+
+    def _drop(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            del self._pictures[index]
+
+    def _nothing(self, number: int) -> UnreadableClip:
+        """Why a part has no frame."""
+        if not len(self._times):
+            return UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
+        known = f"{len(self._times)} frames, the last at {self._times[-1]:.3f} s"
+        fragment = self._spans[number].fragment
+        return UnreadableClip("empty_segment", f"no frame lies in {fragment}: the file has {known}")
+
+    def _warning(self, number: int, wanted: Windows, *, cut_off: bool) -> str:
+        """The warning that a part carries, "" for none."""
+        span, video, count = self._spans[number], self._video, len(self._times)
+        if self._ended:
+            end_s = self._times[-1] + video.frame_s if self._sought is not None else video.end_s
+            past = span.end_s is not None and span.end_s > end_s + video.frame_s / 2
+            past |= span.end_frame is not None and span.end_frame > count
+            open_end = span.end_s is None and span.end_frame is None
+            if past or (open_end and video.falls_short(count)):
+                return "fewer_frames"
+        if video.clock.mended:
+            return "times_mended"
+        if cut_off:
+            return "cut_off"
+        return "short_window" if wanted.short else ""
