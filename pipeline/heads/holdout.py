@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.parts import overlapping
 from pipeline.heads.source import Mask, Names, contents, digest_keys, group_names, texts
+from pipeline.heads.spans import overlapping
 
 Marks = Mask
 """(clips,) bool."""

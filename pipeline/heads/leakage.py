@@ -15,8 +15,8 @@ import pandas as pd
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.holdout import named
-from pipeline.heads.parts import SPAN, fragments
 from pipeline.heads.source import Float32, Mask, Names, Rows, shared_contents, texts
+from pipeline.heads.spans import SPAN, fragments
 from pipeline.heads.splits import GROUPED, PARTS, Split
 from pipeline.heads.statistics import FLOOR, Statistics, channels_of
 

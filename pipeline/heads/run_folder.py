@@ -14,8 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips
 from pipeline.heads.epochs import EpochReport
 from pipeline.heads.measures import Labels, Probabilities, label_ranks, predicted_classes
-from pipeline.heads.parts import SPAN, fragments
 from pipeline.heads.source import Rows, class_numbers
+from pipeline.heads.spans import SPAN, fragments
 from pipeline.heads.splits import PARTS, Split
 from pipeline.plain import read_json, read_table, write_rows, write_table
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.parts import Names, fragments, joined_parts, whole_files
+from pipeline.heads.spans import Names, fragments, joined_parts, whole_files
 
 READY = 1
 """The status of a row whose features may be used (format version 1)."""

@@ -16,8 +16,8 @@ from pipeline.errors import ConfigError
 from pipeline.heads import cuts
 from pipeline.heads.config import DEFAULTS, FRACTIONS, SPLITS
 from pipeline.heads.holdout import Holdout, kept_out, named
-from pipeline.heads.parts import fragments, whole_files
 from pipeline.heads.source import Rows, group_names, normalised, usable
+from pipeline.heads.spans import fragments, whole_files
 
 GROUPED = ("grouped", "kfold", "leave_one_group_out")
 """Ways to split that keep groups whole."""

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.heads.holdout import Holdout
-from pipeline.heads.parts import fragments, joined_parts, overlapping
 from pipeline.heads.source import READY, contents, group_names, shared_contents
+from pipeline.heads.spans import fragments, joined_parts, overlapping
 from pipeline.heads.splits import PARTS, make_folds, make_split, resolve_way, split_notes
 from pipeline.spans import WHOLE, Span
 
