@@ -25,7 +25,8 @@ from pipeline.spans import Span
 from tests.features.clips import number_in, write_numbered_clip
 
 RATE, ROWS = 25, 64
-PLAN = FramePlan(fit="whole", size=160)
+WIDTH, HEIGHT = 480, 272
+PLAN = FramePlan(fit="whole", size=WIDTH)
 
 
 def random_spans(count: int, length_s: float, seed: int) -> list[Span]:
@@ -34,7 +35,8 @@ def random_spans(count: int, length_s: float, seed: int) -> list[Span]:
     spans = set[Span]()
     while len(spans) < count:
         start = rng.uniform(0, length_s - 0.3)
-        spans.add(Span(start, min(length_s, start + 0.2 * 300 ** rng.random())))
+        end = min(length_s, start + 0.2 * 300 ** rng.random())
+        spans.add(Span(round(start, 3), round(end, 3)))  # as annotators write them
     return sorted(spans, key=lambda span: (span.start_s, span.end_s))
 
 
@@ -92,7 +94,8 @@ def main() -> None:
         for number in range(asked.videos):
             options = {"g": "50", "bf": "3", "preset": "ultrafast"}
             path = Path(folder) / f"{number}.mp4"
-            write_numbered_clip(path, frames, rate=RATE, options=options)
+            sizes = {"width": WIDTH, "height": HEIGHT}
+            write_numbered_clip(path, frames, rate=RATE, options=options, **sizes)
             spans = random_spans(asked.parts // asked.videos, frames / RATE, seed=number)
             right = [frames_of(span, frames) for span in spans]
             spent, count = read_parts(path, spans, right)

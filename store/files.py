@@ -80,7 +80,7 @@ def sequence_of(source: Rows, file: str) -> FileSequence:
     mask = loaded.mask
     row = np.repeat(loaded.rows, mask.sum(axis=1))
     _, first = np.unique(frames[mask], return_index=True)
-    labels = ready["label"].astype(str).loc[row].to_numpy(dtype=object)
+    labels = ready["label"].astype(str).reindex(row).to_numpy(dtype=object)
     return FileSequence(
         features=loaded.features[mask][first],
         times=times[mask][first],

@@ -128,7 +128,7 @@ def _expanded(catalog: pd.DataFrame, spans: list[list[Span]]) -> pd.DataFrame:
         span.named(name) if part else name
         for span, name, part in zip(flat, ids, parted, strict=True)
     ]
-    rows = rows.assign(**{name: v.astype(rows[name].dtype) for name, v in columns.items()})
+    rows = rows.assign(**columns).astype({name: rows[name].dtype for name in BOUNDS})
     return rows.assign(
         video_id=pd.array(named, dtype="str"),
         file=pd.array(np.where(parted, ids, rows["file"].to_numpy(object)), dtype="str"),

@@ -211,7 +211,8 @@ class BatchLoop:
 
     def _on_clip(self, event: tuple[float, Any]) -> None:
         self._heard_at = time.monotonic()
-        self.progress.clip(**event[1])
+        told = event[1]  # Dask adds the worker's address
+        self.progress.clip(row=told["row"], status=told["status"], frames=told["frames"])
 
     def _on_signal(self, number: int) -> None:
         """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""

@@ -203,9 +203,11 @@ class _Call:
                     # The next call's turn.
                     self._lock.notify_all()
             try:
-                source = clip.source
-                asked = (source.path, source.size_bytes, *([clip.part] if clip.part else []))
-                clip.future = extractor._pool.submit(*asked)
+                path, size = clip.source.path, clip.source.size_bytes
+                if clip.part is None:
+                    clip.future = extractor._pool.submit(path, size)
+                else:
+                    clip.future = extractor._pool.submit(path, size, clip.part)
             except BaseException:
                 with self._lock:
                     self.reading -= 1

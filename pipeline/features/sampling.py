@@ -44,7 +44,12 @@ def sample_indices(sampling: Sampling, n_frames: int, fps: float = 0.0) -> NDArr
 
 
 def sample_times(
-    sampling: Sampling, times: NDArray[np.float64], *, frame_s: float, tick_s: float = 0.0
+    sampling: Sampling,
+    times: NDArray[np.float64],
+    *,
+    frame_s: float,
+    tick_s: float = 0.0,
+    goes_on: bool = False,
 ) -> NDArray[np.int64]:
     """The frames to take from a clip whose frames are shown at `times`.
 
@@ -56,6 +61,7 @@ def sample_times(
 
     times: (n,) seconds, rising, from the first frame's 0. frame_s: how long the last frame is
     shown. tick_s: the unit in which the container counts, by half of which its times may be off.
+    goes_on: the clip is a part of a longer one, and is looked at when that is, if it is at all.
     """
     moments_of = rule_of(sampling).moments
     if moments_of is None:
@@ -64,6 +70,8 @@ def sample_times(
         return np.empty(0, dtype=np.int64)
     end = float(times[-1]) + frame_s
     moments = moments_of(sampling, end, tick_s)
+    if goes_on and (regular := moments_of(sampling, math.inf, tick_s)).start_s < end:
+        moments = regular
     # At its very end a clip shows nothing any more, however the sum was rounded.
     passed = moments.before(np.append(times, end + moments.slack_s - _EXACT_S))
     shown = np.flatnonzero(np.diff(passed) > 0)
@@ -91,7 +99,8 @@ def sample_span(
     start_s = float(times[first]) if span.start_s is None else span.start_s
     inside = times[first:end] - start_s
     lasts_s = max(_end_of(times, span, end, frame_s) - start_s - float(inside[-1]), _EXACT_S)
-    picks = sample_times(sampling, inside, frame_s=lasts_s, tick_s=tick_s)
+    goes_on = span.start_s is not None
+    picks = sample_times(sampling, inside, frame_s=lasts_s, tick_s=tick_s, goes_on=goes_on)
     return first, end, first + picks
 
 

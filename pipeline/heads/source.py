@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.errors import ConfigError
-from pipeline.heads.spans import Names, fragments, joined_parts, whole_files
+from pipeline.heads.spans import fragments, joined_parts, whole_files
 
 READY = 1
 """The status of a row whose features may be used (format version 1)."""
@@ -25,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Names = npt.NDArray[Any]
+"""(clips,) text objects."""
 
 
 class SequencesLike(Protocol):

@@ -10,6 +10,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from pipeline.features.catalog import CATALOG_COLUMNS
 from pipeline.features.decoding.values import FACTS
 from pipeline.features.extraction import ClipResult, ClipSource, Extractor
 from pipeline.spec import Spec
@@ -302,7 +303,7 @@ def test_a_result_shows_shapes_and_not_data(pool: ThreadDecoders) -> None:
 
 
 def test_every_fact_of_the_decoder_has_its_column_and_every_such_column_its_fact() -> None:
-    catalog = {"video_id", "label", "split", "group", "size_bytes", "mtime_ns", "sha256"}
+    catalog = {*CATALOG_COLUMNS, "sha256"} - {"path"}
     assert set(FACTS) == set(COLUMNS) - catalog - {"digest", "reason", "status"}
     assert set(FACTS) < {field.name for field in fields(ClipResult)}
 

@@ -56,11 +56,11 @@ def named(clip: Path, name: str) -> str:
 
 def test_children_can_be_started_before_there_is_a_clip(clip: Path) -> None:
     with DecoderPool(PLAN, processes=2, ahead=True) as pool:
-        wait_until(lambda: len(pool.pids()) == 2)
-        before = pool.pids()
+        wait_until(lambda: len(pids(pool)) == 2)
+        before = pids(pool)
         frames = pool.submit(str(clip)).result(60)
         frames.release()
-        assert pool.pids() == before, "the child that was there read the clip"
+        assert pids(pool) == before, "the child that was there read the clip"
 
 
 @pytest.mark.parametrize(

@@ -315,3 +315,31 @@ def test_a_crash_in_one_part_costs_that_part_alone(
         third = pool.submit(str(path), -1, Part(of, 2)).result(60)
         assert error is None or isinstance(error, UnreadableClip)
         assert numbers(third)[0] == 52
+
+
+@pytest.mark.parametrize("packet", [30, 75, 140])
+def test_a_damaged_packet_costs_its_frame_in_whichever_part(
+    clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packet: int
+) -> None:
+    """Seeking meets the damage, and the file is read through from there on."""
+    data = bytearray(clips["b-frames.mp4"].read_bytes())
+    with av.open(str(clips["b-frames.mp4"])) as container:
+        found = [p for p in container.demux(video=0) if p.size]
+    at, size = found[packet].pos, found[packet].size
+    assert at is not None
+    data[at + 8 : at + size] = bytes(size - 8)  # the lengths of its units stay
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(bytes(data))
+    spans = [Span(i / 2, i / 2 + 1.0) for i in range(10)]
+
+    def read() -> list[tuple[list[int], list[int], str]]:
+        with PartReader(str(path), plan(), spans) as reader:
+            each = [reader.read(i) for i in range(len(spans))]
+        return [(r.frame_index.tolist(), numbers(r), r.reason) for r in each]
+
+    through = read()
+    monkeypatch.setattr(parts, "LONG_FRAMES", 1)
+    assert read() == through
+    with video.Video(str(path)) as reference:
+        count = sum(1 for _ in reference)
+    assert through[-1][0][-1] < count

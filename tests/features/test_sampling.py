@@ -152,10 +152,9 @@ def test_a_new_rule_is_one_entry_that_every_reader_follows(
     clip = write_numbered_clip(tmp_path / "a.mp4", frames, options={"g": "20"})
     plan = FramePlan(sampling=sampling, size=96)
     fetched: list[int] = []
+    sought = seeking.Sought.frame
     monkeypatch.setattr(
-        seeking,
-        "_fetch",
-        lambda *given, real=seeking._fetch: (fetched.extend(given[2]), real(*given)),
+        seeking.Sought, "frame", lambda self, index: (fetched.append(index), sought(self, index))[1]
     )
     read = read_clip(str(clip), plan)
     wanted = middle(sampling, frames).tolist()

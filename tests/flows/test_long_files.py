@@ -79,6 +79,7 @@ def test_the_sequence_of_a_file_is_that_of_one_row_that_is_long_enough(
         parts.sequence("nothing.mp4")
 
 
+@pytest.mark.long
 def test_lengths_are_not_asked_again_while_the_bytes_stand(
     made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_lengths_are_not_asked_again_while_the_bytes_stand(
     assert (sample["checked"], sample["identical"], sample["skipped"]) == (11, 11, 0)
 
 
+@pytest.mark.long
 def test_without_it_a_clip_that_is_cut_short_says_so(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_other_bounds_are_a_row_that_is_new_and_one_that_is_gone(
     pd.testing.assert_frame_equal(same, table.drop(columns=["status", "state"]))
 
 
+@pytest.mark.long
 def test_the_bounds_of_an_id_of_its_own_may_change_in_its_row(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_the_bounds_of_an_id_of_its_own_may_change_in_its_row(
     assert done.json["outcome"] == "nothing to do"
 
 
+@pytest.mark.long
 def test_a_file_is_hashed_once_a_run_whatever_happened_to_it(
     again: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +181,7 @@ def test_a_file_is_hashed_once_a_run_whatever_happened_to_it(
     assert table["sha256"].iloc[0] == sha256(str(one))
 
 
+@pytest.mark.long
 def test_whole_files_and_then_their_parts_are_rows_side_by_side(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -197,6 +200,7 @@ def test_whole_files_and_then_their_parts_are_rows_side_by_side(
     assert values_of(url)["one.mp4"] == before["one.mp4"]
 
 
+@pytest.mark.long
 def test_verify_reads_parts_again_and_repair_makes_them_again(again: tuple[Path, Path]) -> None:
     clips, url = again
     sampled = run_here(

@@ -103,6 +103,7 @@ def test_a_part_of_a_file_is_predicted_like_a_clip(here: Path, tmp_path: Path) -
     assert beyond.json["predictions"][0]["reason"] == "empty_segment"
 
 
+@pytest.mark.long
 def test_parts_of_files_train_a_head_that_is_tested_on_other_files(
     prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

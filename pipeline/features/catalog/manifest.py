@@ -70,7 +70,7 @@ def list_manifest(manifest: str) -> pd.DataFrame:
         ],
         "label": [sys.intern(label.strip()) for label in labels],
         "split": _splits(table["split"], manifest) if "split" in table else empty,
-        "group": _groups(table.get("group", empty), files, paths, spans),
+        "group": _groups(list(table.get("group", empty)), files, paths, spans),
         "size_bytes": sizes,
         "mtime_ns": times,
     }

@@ -115,7 +115,8 @@ class Opened:
         """The rows that the request's file makes."""
         from pipeline.features.decoding.lengths import rows_of_file
 
-        return rows_of_file(request["path"], *request["rows"], self._count)
+        row_s, first_s = request["rows"]
+        return rows_of_file(request["path"], row_s, first_s, self._count)
 
     def _close(self) -> None:
         if self._reader is not None:

@@ -60,6 +60,7 @@ class PartReader:
         self._times: list[float] | NDArray[np.float64] = []
         self._ended = False
         self._sought: Sought | None = None
+        self._frames: Iterator[Frame] = iter(())
         self._video = Video(self._path, plan.max_pixels)
         try:
             self._open()
@@ -105,7 +106,7 @@ class PartReader:
                 return
             self._read_through_instead()
             return
-        self._frames = iter(self._video)
+        self._frames = self._video.__iter__()
         self._expect(self._guessed_times())
 
     def _read_through_instead(self) -> None:
@@ -115,7 +116,7 @@ class PartReader:
         self._video = Video(self._path, self._plan.max_pixels)
         self._sought, self._times, self._ended = None, [], False
         self._pictures.clear()
-        self._frames = iter(self._video)
+        self._frames = self._video.__iter__()
         self._expect(known if len(known) else self._guessed_times())
 
     def _guessed_times(self) -> NDArray[np.float64]:
