@@ -1,12 +1,9 @@
 """Several parts of one file in one pass over it: opened once, every frame decoded once at most.
 
 A long file in which frames can be sought exactly (`seeking`) is sought through: the frames of all parts
-are known before the first is decoded, and go by in order. Any other file is read from front to
-back. Which frames a part will want is guessed then, by the rate; the rule is applied to the frames that
-came, and a second pass fetches those that the guess missed.
-
-Parts may be asked for in any order. Frames that others will want are kept on the way, so going by the
-parts' ends needs the least memory.
+are known before the first is decoded. Any other is read from front to back: which frames a part will
+want is guessed by the rate, the rule is applied to those that came, and a second pass fetches what the
+guess missed. Frames that others will want are kept on the way; by the parts' ends these are fewest.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -57,6 +54,9 @@ class PartReader:
         check_file(self._path)
         self._unread = set(range(len(spans)))
         self._pictures: dict[int, Picture] = {}
+        self._shape: tuple[int, ...] = () if plan.fit == "whole" else (plan.size, plan.size, 3)
+        self._room: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._places: dict[int, int] = {}  # of the frames that are fitted into the room at once
         self._times: list[float] | NDArray[np.float64] = []
         self._ended = False
         self._sought: Sought | None = None
@@ -74,11 +74,10 @@ class PartReader:
         out: `plan.frames_shape` uint8 to write the frames into, else fresh.
         Raises `UnreadableClip`: `empty_segment` where the file has no frame in it.
         """
-        if self._sought is not None:
-            try:
-                return self._read(number, out)
-            except NOT_EXACT:
-                self._read_through_instead()
+        try:
+            return self._read(number, out)
+        except NOT_EXACT:
+            self._read_through_instead()
         return self._read(number, out)
 
     @property
@@ -103,11 +102,11 @@ class PartReader:
                 self._sought = Sought(self._video, packets, self._on_progress)
                 self._times, self._ended = packets.seconds(self._video), True
                 self._expect(self._times)
-                return
-            self._read_through_instead()
-            return
-        self._frames = self._video.__iter__()
-        self._expect(self._guessed_times())
+            else:
+                self._read_through_instead()
+        else:
+            self._frames = self._video.__iter__()
+            self._expect(self._guessed_times())
 
     def _read_through_instead(self) -> None:
         """Open the file again, to read it from its first frame: seeking is not exact in it."""
@@ -116,6 +115,7 @@ class PartReader:
         self._video = Video(self._path, self._plan.max_pixels)
         self._sought, self._times, self._ended = None, [], False
         self._pictures.clear()
+        self._places = {}
         self._frames = self._video.__iter__()
         self._expect(known if len(known) else self._guessed_times())
 
@@ -144,6 +144,8 @@ class PartReader:
 
     def _read(self, number: int, out: NDArray[np.uint8] | None) -> ClipFrames:
         began, self._began = self._began or time.thread_time(), 0.0
+        self._room = np.empty(self._plan.frames_shape, np.uint8) if out is None else out
+        self._leave_room()  # of a part that failed
         if self._sought is not None:
             self._seek_on(self._sought, number)
         else:
@@ -157,16 +159,10 @@ class PartReader:
         if not len(wanted.steps):
             self._done(number)
             raise self._nothing(number)
-        room = np.empty(self._plan.frames_shape, np.uint8) if out is None else out
-        frames = self._put(wanted.frames.tolist(), room)
+        frames = self._put(wanted.frames.tolist())
         video = self._video
-        cut_s = cut_off_s(
-            self._plan.sampling,
-            times,
-            self._spans[number],
-            frame_s=video.frame_s,
-            tick_s=video.tick_s,
-        )
+        span, clock = self._spans[number], {"frame_s": video.frame_s, "tick_s": video.tick_s}
+        cut_s = cut_off_s(self._plan.sampling, times, span, **clock)
         reason = self._warning(number, wanted, cut_off=cut_s > 0)
         self._done(number)
         return ClipFrames(
@@ -179,7 +175,7 @@ class PartReader:
             width=video.width,
             height=video.height,
             pixel_aspect=video.pixel_aspect,
-            frames_declared=video.declared if self._spans[number].whole else 0,
+            frames_declared=video.declared if span.whole else 0,
             frames_decoded=end - first,
             decoder="pyav",
             cut_off_s=cut_s,
@@ -189,9 +185,9 @@ class PartReader:
 
     def _seek_on(self, sought: Sought, number: int) -> None:
         """Decode every frame that is wanted, by whichever part, up to this part's last."""
-        mine = self._expected[number].frames.tolist()
-        if not mine:
+        if not (mine := self._expected[number].frames.tolist()):
             return
+        self._places = {index: i for i, index in enumerate(mine) if self._due[index] == 1}
         own = set(mine)
         stop = int(np.searchsorted(self._order, mine[-1], side="right"))
         for index in self._order[self._next : stop].tolist():
@@ -213,7 +209,7 @@ class PartReader:
             self._on_progress()
             if frame is None:
                 self._ended = True
-                return
+                break
             times.append(frame.time_s)
             if self._due[frame.index]:
                 self._keep(frame, self._video, always=frame.index in mine)
@@ -238,41 +234,54 @@ class PartReader:
 
     def _keep(self, frame: Frame, video: Video, *, always: bool) -> None:
         """Fit a frame's picture and keep it. always: even where there is no room for more."""
-        if frame.index in self._pictures:
+        kept_bytes = len(self._pictures) * math.prod(self._shape)
+        if frame.index in self._pictures or not (always or kept_bytes < MOST_KEPT_BYTES):
             return
-        one = next(iter(self._pictures.values()), None)
-        if one is not None and not always and len(self._pictures) * one.nbytes >= MOST_KEPT_BYTES:
-            return
-        # The fit "whole" gives the first picture its shape, and all others have the same.
-        out = None if one is None else np.empty_like(one)
+        out = None
+        if self._shape:  # the fit "whole" gives the first picture its own, and all others have it
+            place = self._places.get(frame.index)
+            out = (
+                np.empty(self._shape, np.uint8) if place is None else self._frames_in(place + 1)[-1]
+            )
         self._pictures[frame.index] = video.fitted(frame, self._plan, out)
+        self._shape = self._pictures[frame.index].shape
 
-    def _put(self, indices: Sequence[int], room: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The pictures one after the other in the room's memory."""
-        pictures = [self._pictures[index] for index in indices]
-        count, one = len(pictures), pictures[0]
-        frames = room.reshape(-1)[: count * one.size].reshape(count, *one.shape)
-        np.stack(pictures, out=frames)
+    def _put(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """The pictures one after the other in the room's memory, where most of them are already."""
+        frames = self._frames_in(len(indices))
+        for place, index in zip(frames, indices, strict=True):
+            picture = self._pictures[index]
+            if picture.ctypes.data != place.ctypes.data:
+                place[:] = picture
         return frames
+
+    def _frames_in(self, count: int) -> NDArray[np.uint8]:
+        """The first of the room's memory as so many pictures."""
+        size = math.prod(self._shape)
+        return self._room.reshape(-1)[: count * size].reshape(count, *self._shape)
 
     def _done(self, number: int) -> None:
         """Drop the pictures that no other part is expected to want."""
         if number in self._unread:
             self._unread.discard(number)
             self._due.subtract(self._expected[number].frames.tolist())
-        self._drop(index for index in list(self._pictures) if self._due[index] <= 0)
-
-    def _drop(self, indices: Iterable[int]) -> None:
-        for index in indices:
+        self._leave_room()
+        for index in [index for index in self._pictures if self._due[index] <= 0]:
             del self._pictures[index]
+
+    def _leave_room(self) -> None:
+        """Forget the pictures that lie in the room, which is the caller's from now on."""
+        for index in self._places:
+            self._pictures.pop(index, None)
+        self._places = {}
 
     def _nothing(self, number: int) -> UnreadableClip:
         """Why a part has no frame."""
         if not len(self._times):
             return UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
-        known = f"{len(self._times)} frames, the last at {self._times[-1]:.3f} s"
-        fragment = self._spans[number].fragment
-        return UnreadableClip("empty_segment", f"no frame lies in {fragment}: the file has {known}")
+        known = f"the file has {len(self._times)} frames, the last at {self._times[-1]:.3f} s"
+        where = f"no frame lies in {self._spans[number].fragment}"
+        return UnreadableClip("empty_segment", f"{where}: {known}")
 
     def _warning(self, number: int, wanted: Windows, *, cut_off: bool) -> str:
         """The warning that a part carries, "" for none."""
