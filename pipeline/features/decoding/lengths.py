@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.clock import NEW_BEGINNING_S
 from pipeline.features.decoding.packets import MOST_REORDERED
 from pipeline.features.decoding.reading import check_file
 from pipeline.features.decoding.video import Video
@@ -42,7 +43,8 @@ def packet_times(video: Video, on_progress: Callable[[], None]) -> NDArray[np.fl
 
     Wrong stamps are mended as those of decoded frames are. The video has to be opened again to be read.
     """
-    stamps = list(_in_order(_stamps(video, on_progress), MOST_REORDERED))
+    far_s = max(NEW_BEGINNING_S, MOST_REORDERED * video.frame_s)
+    stamps = list(_in_order(_stamps(video, on_progress), MOST_REORDERED, far_s))
     following = itertools.chain(stamps[1:], [None])
     pairs = zip(stamps, following, strict=True)
     return np.array([video.clock.tick(stamp, after) for stamp, after in pairs], dtype=np.float64)
@@ -62,13 +64,19 @@ def _stamps(video: Video, on_progress: Callable[[], None]) -> Iterator[float | N
             yield video.stamp_s(packet)
 
 
-def _in_order(stamps: Iterator[float | None], most: int) -> Iterator[float | None]:
-    """The stamps in order of presentation, of which none is further than `most` places away."""
+def _in_order(stamps: Iterator[float | None], most: int, far_s: float) -> Iterator[float | None]:
+    """The stamps in order of presentation, of which none is further than `most` places away.
+
+    far_s: a stamp that lies so far back belongs to a recording that was joined on.
+    """
     waiting: list[float] = []
     for stamp in stamps:
         if stamp is None:
             yield None
             continue
+        if waiting and stamp <= max(waiting) - far_s:  # a recording that was joined on
+            yield from sorted(waiting)
+            waiting.clear()
         heapq.heappush(waiting, stamp)
         if len(waiting) > most:
             yield heapq.heappop(waiting)
