@@ -30,8 +30,9 @@ def fragments(clips: pd.DataFrame) -> Names:
         return texts
     bounds = clips[list(BOUNDS)]
     given = bounds["start_s"].notna() | (bounds["start_frame"] >= 0)
-    for i in np.flatnonzero(given.to_numpy()):
-        texts[i] = Span.of(*bounds.iloc[i]).fragment
+    at = np.flatnonzero(given.to_numpy())
+    rows = zip(*(bounds[name].to_numpy()[at].tolist() for name in BOUNDS), strict=True)
+    texts[at] = [Span.of(*row).fragment for row in rows]
     return texts
 
 

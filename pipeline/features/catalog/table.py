@@ -52,13 +52,10 @@ def make_catalog(
     columns = {"file": [""] * count, **columns}
     typed: dict[str, Any] = {n: pd.array(list(columns[n]), dtype="str") for n in _TEXTS}
     typed |= {name: np.asarray(columns[name], dtype=np.int64) for name in _NUMBERS}
-    rows = [tuple(span.columns.values()) for span in spans] or [
-        tuple(WHOLE.columns.values())
-    ] * count
+    rows = [tuple(span.columns.values()) for span in spans]
     for i, name in enumerate(BOUNDS):
-        typed[name] = np.asarray(
-            [row[i] for row in rows], dtype=np.float64 if name.endswith("_s") else np.int64
-        )
+        values: Any = [row[i] for row in rows] if spans else np.full(count, WHOLE.columns[name])
+        typed[name] = np.asarray(values, dtype=np.float64 if name.endswith("_s") else np.int64)
     return pd.DataFrame(typed)
 
 
