@@ -219,8 +219,9 @@ def _start_temporary(
 
 
 def _spawn(port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # -P: a folder `flows` where the user is must not be taken for ours.
     return start(
-        [sys.executable, "-m", "flows.server.api", "127.0.0.1", str(port)],
+        [sys.executable, "-P", "-m", "flows.server.api", "127.0.0.1", str(port)],
         env={
             **os.environ,
             "PREFECT_UI_ENABLED": "0",

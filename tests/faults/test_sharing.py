@@ -142,7 +142,7 @@ def test_a_killed_run_takes_its_temporary_server_and_all_children_with_it(clips,
     process = features(clips, url, env={"PREFECT_API_URL": ""})
     wait_for(Moment(chunks=0, delay_s=0), url, process)
     everyone = family(process.pid)
-    assert any("prefect.server" in command_line(p) for p in everyone)
+    assert any("flows.server" in command_line(p) for p in everyone)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert_gone(everyone)
