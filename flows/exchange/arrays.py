@@ -265,4 +265,10 @@ def tar_members(path: Path) -> list[tuple[str, int, int]]:
                 found.append((member.name, member.offset_data, member.size))
             with suppress(AttributeError):
                 archive.members.clear()  # type: ignore[attr-defined]  # else each header of a million stays in memory
+        end = archive.offset
+        # A damaged header ends a walk through an archive as its end does.
+        with path.open("rb") as file:
+            file.seek(end)
+            if any(file.read(tarfile.BLOCKSIZE)):
+                raise UnreadableClip("unreadable", f"the header at byte {end} is damaged")
     return found

@@ -358,6 +358,15 @@ def test_of_several_arrays_of_one_key_none_is_guessed(tmp_path: Path):
     assert not list(tmp_path.glob("out/*.npy"))
 
 
+def test_a_damaged_header_in_a_tar_archive_does_not_end_it(tmp_path: Path):
+    path = tar(tmp_path / "x.tar", {f"{n}.npy": np.ones((2, 3), np.float32) for n in range(4)})
+    data = bytearray(path.read_bytes())
+    data[2048 + 150] ^= 255  # in the checksum of the third member's header
+    path.write_bytes(bytes(data))
+    with pytest.raises(ConfigError, match="header at byte 2048 is damaged"):
+        imported(path, tmp_path / "clips.zarr")
+
+
 def test_urls_are_refused_where_files_are_needed(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "in" / "a.npy", np.ones((2, 3), np.float32))
