@@ -37,7 +37,7 @@ from pipeline.spec import IMPORTED, Spec
 
 COMMIT_EVERY_S = 5.0
 _WRITERS = 2  # chunks that are written at once, beside the one that is read
-_AHEAD_BYTES = 1 << 28  # of chunks that wait to be written
+_AHEAD_BYTES = 1 << 28  # of chunks that are written while the next is read
 _TOLD_FAILURES = 1000
 
 
@@ -135,12 +135,12 @@ class _Import:
         writer, spec = self._writer, self._spec
         size = int(writer.attributes["batch"])
         shape = (spec.sampling.steps, *spec.shape)
-        ahead = max(1, min(_WRITERS, _AHEAD_BYTES // (size * spec.row_bytes)))
+        ahead = min(_WRITERS, _AHEAD_BYTES // (size * spec.row_bytes))
         reader = ChunkReader(self._source, self._rules, shape, spec.dtype)
         writing: deque[tuple[Chunk, Future[NDArray[np.uint32]]]] = deque()
         flushed, begun = time.monotonic(), list[int]()
         try:
-            with closing(reader), ThreadPoolExecutor(ahead) as threads:
+            with closing(reader), ThreadPoolExecutor(max(1, ahead)) as threads:
                 batches = sorted({row // size for row in todo})
                 for batch, following in zip_longest(batches, batches[1:], fillvalue=-1):
                     reader.announce(list(self._pieces(following, todo).values()))
@@ -154,6 +154,7 @@ class _Import:
                     writing.append((chunk, write))
                     while len(writing) > ahead or (writing and writing[0][1].done()):
                         self._finish(*writing.popleft(), total=len(todo))
+                    del chunk  # else it is in memory while the next is read
                     if time.monotonic() - flushed >= COMMIT_EVERY_S:
                         writer.flush()
                         begun, flushed = [chunk.batch for chunk, _ in writing], time.monotonic()

@@ -79,10 +79,10 @@ class Source:
     def announce(self, entry: Entry) -> None:
         """Have the system read the clip's bytes, if it lies in them alone, while others are used."""
         ending = Path(entry.file).suffix.lower()
-        span = (0, 0)
+        span = (0, _MOST_AHEAD)
         if ending == ".tar" and not entry.key.startswith(UNSAID):
             offset, _, size = entry.key.partition(":")
-            span = (int(offset), int(size))
+            span = (int(offset), min(int(size), _MOST_AHEAD))
         elif ending not in (".npy", ".npz"):
             return
         with suppress(OSError, ValueError):  # it is told where the clip is read
@@ -114,6 +114,7 @@ class Source:
 
 
 _MOST_OPEN = 16
+_MOST_AHEAD = 1 << 24  # bytes of one clip that the system is asked to read ahead
 
 
 def _opened(path: Path) -> IO[bytes]:
