@@ -64,7 +64,13 @@ def main() -> None:
             rounds = []
             for number in range(arguments.rounds):
                 rounds.append(_round(many, kind, folder / "work", ours_first=number % 2 == 0))
-                print(f"  {kind}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
+                done = ", ".join(
+                    f"{way} {one['copy_s'] / one['seconds']:.2f} × a copy"
+                    for way, one in rounds[-1].items()
+                )
+                print(
+                    f"  {kind}: round {number + 1} of {arguments.rounds}: {done}", file=sys.stderr
+                )
             small = _round(few, kind, folder / "work", ours_first=True)
             report["formats"][kind] = _summary(rounds, small)
     save("exchange", report)

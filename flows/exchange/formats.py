@@ -122,7 +122,9 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def _write_hdf5(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
-    from flows.exchange.hdf5 import h5py, write_dataset
+    import h5py
+
+    from flows.exchange.hdf5 import write_dataset
 
     keys: list[str] = []
     # By its name: h5py would go through Python for every byte of a Python file.

@@ -46,13 +46,9 @@ def open_dataset(
     checked: names whose chunks were looked at before. Raises `UnreadableClip` for what lies in another
     file, which a manifest can name.
     """
-    name = key.strip("/").encode()
-    steps = [i for i, byte in enumerate(name) if byte == ord("/")]
-    if any(
-        file.id.links.get_info(name[:stop]).type != h5l.TYPE_HARD for stop in (*steps, len(name))
-    ):
+    if not _is_linked_inside(file, key):
         raise UnreadableClip("unreadable", "its data are in another file")
-    found = None if transpose else _in_place(file, h5d.open(file.id, name), raw)
+    found = None if transpose else _in_place(file, h5d.open(file.id, key.encode()), raw)
     if found is not None:
         return found
     dataset = file[key]
@@ -62,6 +58,13 @@ def open_dataset(
         require_bounded_chunks(dataset)
         checked.add(key)
     return array_of(dataset, transpose=transpose)
+
+
+def _is_linked_inside(file: h5py.File, key: str) -> bool:
+    """Whether no part of the path to a data set is a link that could lead to another file."""
+    parts = key.strip("/").split("/")
+    paths = ("/".join(parts[: i + 1]) for i in range(len(parts)))
+    return all(file.id.links.get_info(path.encode()).type == h5l.TYPE_HARD for path in paths)
 
 
 def _in_place(file: h5py.File, dataset: Any, raw: IO[bytes]) -> Foreign | None:
@@ -91,15 +94,15 @@ def write_dataset(
     key: str,
     values: NDArray[Any],
     texts: Mapping[str, str],
-    arrays: Mapping[str, NDArray[Any]],
+    numbers: Mapping[str, NDArray[Any]],
 ) -> None:
     """A data set with attributes, as h5py writes it, in half the time: by HDF5's own calls."""
-    if max(len(each) * each.itemsize for each in arrays.values()) > _MOST_ATTRIBUTE:
+    if max(len(each) * each.itemsize for each in numbers.values()) > _MOST_ATTRIBUTE:
         # A large attribute fits only where attributes are not kept in the data set's header.
         made = file.create_dataset(key, data=values, track_order=True)
         for name, text in texts.items():
             made.attrs[name] = _text(text)
-        for name, each in arrays.items():
+        for name, each in numbers.items():
             made.attrs[name] = each
         return
     kind = h5t.py_create(values.dtype, logical=True)
@@ -108,7 +111,7 @@ def write_dataset(
     for name, text in texts.items():
         attribute = h5a.create(dataset, name.encode(), _TEXT, h5s.create(h5s.SCALAR))
         attribute.write(np.array(_text(text), h5py.string_dtype()))
-    for name, each in arrays.items():
+    for name, each in numbers.items():
         space = h5s.create_simple(each.shape)
         attribute = h5a.create(dataset, name.encode(), h5t.py_create(each.dtype), space)
         attribute.write(np.ascontiguousarray(each))
@@ -128,16 +131,6 @@ def _unfilled() -> Any:
     how.set_fill_time(h5d.FILL_TIME_NEVER)  # every byte is written anyway
     how.set_obj_track_times(False)  # the same rows make the same file
     return how
-
-
-def _is_linked_inside(file: h5py.File, key: str) -> bool:
-    parts = key.strip("/").split("/")
-    names = ("/".join(parts[: i + 1]) for i in range(len(parts)))
-    return all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in names)
-
-
-def _is_inside(dataset: Any) -> bool:
-    return not (dataset.is_virtual or dataset.external)
 
 
 _MOST_RATIO = 1032  # of deflate

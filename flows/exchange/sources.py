@@ -48,7 +48,9 @@ class Source:
                 offset, size = (int(n) for n in entry.key.split(":"))
                 found = open_npy(path, offset=offset, size=size, transpose=self.transpose)
             elif ending in (".h5", ".hdf5"):
-                from flows.exchange.hdf5 import h5py, open_dataset
+                import h5py
+
+                from flows.exchange.hdf5 import open_dataset
 
                 file, raw = self._cached(path, h5py.File), self._cached(path, _opened)
                 seen = self._bounded.setdefault(name, set())
