@@ -1,11 +1,11 @@
 """Export and import of many rows beside a plain copy of the same files, and the memory of both.
 
 A store of random features is exported in each format and imported again, each in a process of its own;
-beside it `cp -r` copies what was written. Neither finds its source in memory (it is dropped from the page
-cache before), and both end with the disk's `sync`. A rate is the features' bytes a second, the ratio that
-of the plain copy's seconds to ours in the same round. Memory is the peak of the process with all rows and
-with a fifth of them: flat where both are alike. Processor seconds are of the processes, the kernel's
-included.
+beside each `cp -r` copies the exported files. Neither finds its source in memory (it is dropped from the
+page cache before), and both end with the disk's `sync`. A rate is the features' bytes a second, the
+ratio that of the plain copy's seconds to ours in the same round. Memory is the peak of the process with
+all rows and with a fifth of them: flat where both are alike. Processor seconds are of the processes, the
+kernel's included.
 
     python -m benchmarks.exchange [--rows 50000] [--steps 40] [--width 2048] [--formats npy,npz]
 """
@@ -113,20 +113,22 @@ def _summary(rounds: list[dict[str, Any]], small: dict[str, Any]) -> dict[str, A
 
 
 def _round(source: Path, kind: str, work: Path, *, ours_first: bool) -> dict[str, Any]:
-    """Export and import once, each beside a copy of what it writes."""
+    """Export and import once, each beside a copy of the exported files."""
     work.mkdir()
     out, again = work / "out", work / "again.zarr"
     answers: dict[str, Any] = {}
     for way, read, made in (("export", source, out), ("import", out, again)):
         command = f"{way}|{kind}|{read}|{made}"
-        if not ours_first:  # something to copy, not timed
-            _child(command)
-            copied = _copied(made, work / "copy")
-            shutil.rmtree(made)
+        if not ours_first:
+            if not out.exists():  # something to copy, not timed
+                _child(command)
+            copied = _copied(out, work / "copy")
+            if way == "export":
+                shutil.rmtree(out)
         _forget(read)
         answers[way] = _child(command)
         if ours_first:
-            copied = _copied(made, work / "copy")
+            copied = _copied(out, work / "copy")
         answers[way] |= {"copy_s": copied[0], "copy_cpu_s": copied[1]}
     shutil.rmtree(work)
     return answers
