@@ -28,7 +28,8 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "isolation": ("decoding in child processes", ["--pairs", "2"]),
     "store": ("chunks, shards, compression", ["--rows", "256"]),
     "rows": ("a million rows", ["--rounds", "1"]),
-    "exchange": ("export and import beside a copy", ["--rows", "5000", "--rounds", "1"]),
+    "exchange": ("export and import beside a copy", ["--rows", "3000", "--rounds", "1"]),
+    "loaders": ("the loaders beside batches", ["--rows", "1024"]),
     "fixed": ("what a run costs besides its clips", []),
     "epoch": ("a GRU's epoch", ["--clips", "512"]),
     "training": ("the wide LSTM", []),
@@ -37,7 +38,10 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "report": ("the report of 10,000 rows", []),
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),
 }
-ROUNDS = {"engine", "feed", "motion", "decoding", "endtoend", "store", "fixed", "epoch", "training"}
+ROUNDS = {
+    *("engine", "feed", "motion", "decoding", "endtoend", "store", "loaders", "fixed", "epoch"),
+    "training",
+}
 
 
 def main() -> int:

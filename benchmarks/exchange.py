@@ -1,11 +1,13 @@
 """Export and import of many rows beside a plain copy of the same files, and the memory of both.
 
 A store of random features is exported in each format and imported again, each in a process of its own;
-beside it `cp -r` copies what was written. All end with the disk's `sync`. A rate is the features' bytes a
-second, the ratio that of the plain copy's seconds to ours in the same round. Memory is the peak of the
-process with all rows and with a fifth of them: flat where both are alike.
+beside each `cp -r` copies the exported files. Neither finds its source in memory (it is dropped from the
+page cache before), and both end with the disk's `sync`. A rate is the features' bytes a second, the
+ratio that of the plain copy's seconds to ours in the same round. Memory is the peak of the process with
+all rows and with a fifth of them: flat where both are alike. Processor seconds are of the processes, the
+kernel's included.
 
-    python -m benchmarks.exchange [--rows 50000] [--steps 16] [--width 1024] [--formats npy,npz]
+    python -m benchmarks.exchange [--rows 50000] [--steps 40] [--width 2048] [--formats npy,npz]
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ BATCH = 64
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=50_000)
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--way", default="", help=argparse.SUPPRESS)
@@ -56,13 +58,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few, many = folder / "few.zarr", folder / "many.zarr"
-        _make(few, arguments.rows // 5, arguments.steps, arguments.width)
-        _make(many, arguments.rows, arguments.steps, arguments.width)
+        make_store(few, arguments.rows // 5, arguments.steps, arguments.width)
+        make_store(many, arguments.rows, arguments.steps, arguments.width)
         for kind in arguments.formats.split(","):
             rounds = []
             for number in range(arguments.rounds):
                 rounds.append(_round(many, kind, folder / "work", ours_first=number % 2 == 0))
-                print(f"  {kind}: round {number + 1} of {arguments.rounds}", file=sys.stderr)
+                done = ", ".join(
+                    f"{way} {one['copy_s'] / one['seconds']:.2f} × a copy"
+                    for way, one in rounds[-1].items()
+                )
+                print(
+                    f"  {kind}: round {number + 1} of {arguments.rounds}: {done}", file=sys.stderr
+                )
             small = _round(few, kind, folder / "work", ours_first=True)
             report["formats"][kind] = _summary(rounds, small)
     save("exchange", report)
@@ -75,13 +83,13 @@ def shown(report: dict[str, Any]) -> str:
     lines = [
         f"{rows:,} rows, {size / 1e9:.1f} GB of features.",
         "",
-        "| format | export MB/s | × a copy | MiB, a fifth → all "
-        "| import MB/s | × a copy | MiB, a fifth → all |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| format | export MB/s | × a copy | CPU s | MiB, a fifth → all "
+        "| import MB/s | × a copy | CPU s | MiB, a fifth → all |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, of in report["formats"].items():
         cells = [
-            f"{size / 1e6 / of[way]['seconds']:.0f} | {of[way]['ratio']:.2f} "
+            f"{size / 1e6 / of[way]['seconds']:.0f} | {of[way]['ratio']:.2f} | {of[way]['cpu_s']:.1f} "
             f"| {of[way]['mib_of_a_fifth']:.0f} → {of[way]['mib']:.0f}"
             for way in ("export", "import")
         ]
@@ -95,6 +103,9 @@ def _summary(rounds: list[dict[str, Any]], small: dict[str, Any]) -> dict[str, A
         summary[way] = {
             "seconds": statistics.median(one[way]["seconds"] for one in rounds),
             "ratio": statistics.median(one[way]["copy_s"] / one[way]["seconds"] for one in rounds),
+            "cpu_s": statistics.median(one[way]["cpu_s"] for one in rounds),
+            "copy_cpu_s": statistics.median(one[way]["copy_cpu_s"] for one in rounds),
+            "copy_s": statistics.median(one[way]["copy_s"] for one in rounds),
             "mib": max(one[way]["mib"] for one in rounds),
             "mib_of_a_fifth": small[way]["mib"],
         }
@@ -102,23 +113,35 @@ def _summary(rounds: list[dict[str, Any]], small: dict[str, Any]) -> dict[str, A
 
 
 def _round(source: Path, kind: str, work: Path, *, ours_first: bool) -> dict[str, Any]:
-    """Export and import once, each beside a copy of what it writes."""
+    """Export and import once, each beside a copy of the exported files."""
     work.mkdir()
     out, again = work / "out", work / "again.zarr"
-    answers = {}
-    for way, made, command in (
-        ("export", out, f"export|{kind}|{source}|{out}"),
-        ("import", again, f"import|{kind}|{out}|{again}"),
-    ):
-        if not ours_first:  # something to copy, not timed
-            _child(command)
-            copied = _copied(made, work / "copy")
-            shutil.rmtree(made)
-            answers[way] = {**_child(command), "copy_s": copied}
-        else:
-            answers[way] = {**_child(command), "copy_s": _copied(made, work / "copy")}
+    answers: dict[str, Any] = {}
+    for way, read, made in (("export", source, out), ("import", out, again)):
+        command = f"{way}|{kind}|{read}|{made}"
+        if not ours_first:
+            if not out.exists():  # something to copy, not timed
+                _child(command)
+            copied = _copied(out, work / "copy")
+            if way == "export":
+                shutil.rmtree(out)
+        _forget(read)
+        answers[way] = _child(command)
+        if ours_first:
+            copied = _copied(out, work / "copy")
+        answers[way] |= {"copy_s": copied[0], "copy_cpu_s": copied[1]}
     shutil.rmtree(work)
     return answers
+
+
+def _forget(folder: Path) -> None:
+    """Drop the files of a folder from the page cache."""
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
 
 
 def _child(command: str) -> dict[str, Any]:
@@ -130,6 +153,8 @@ def _child(command: str) -> dict[str, Any]:
 
 
 def _one(way: str, kind: str, source: str, target: str) -> dict[str, float]:
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    started = spent.ru_utime + spent.ru_stime
     began = time.perf_counter()
     if way == "export":
         done = export_store(source, target, format=kind).written
@@ -138,21 +163,25 @@ def _one(way: str, kind: str, source: str, target: str) -> dict[str, float]:
     os.sync()
     seconds = time.perf_counter() - began
     assert done, f"nothing was {way}ed"
-    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = spent.ru_utime + spent.ru_stime - started
+    return {"seconds": seconds, "cpu_s": cpu_s, "mib": spent.ru_maxrss / 1024}
 
 
-def _copied(source: Path, target: Path) -> float:
-    """Seconds that `cp -r` and `sync` take."""
-    os.sync()
+def _copied(source: Path, target: Path) -> tuple[float, float]:
+    """Seconds that `cp -r` and `sync` take, and processor seconds of `cp`."""
+    _forget(source)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     subprocess.run(["cp", "-r", source, target], check=True)
     os.sync()
     seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     shutil.rmtree(target)
-    return seconds
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _make(path: Path, rows: int, steps: int, width: int) -> None:
+def make_store(path: Path, rows: int, steps: int, width: int) -> None:
     """A store of random features, its masks whole."""
     spec = {
         "sampling": {"rule": "uniform", "steps": steps, "stride": 0, "fps": 0.0, "offset": 0.5},

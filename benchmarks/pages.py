@@ -173,7 +173,7 @@ CHAPTERS = {
     ),
     "Stage two": ("epoch", "training", "first_epoch", "losses", "timeline"),
     "On a GPU": ("gpu",),
-    "The store": ("store", "rows", "exchange", "similar", "report"),
+    "The store": ("store", "rows", "exchange", "loaders", "similar", "report"),
     "Damage": ("fuzz",),
 }
 

@@ -149,7 +149,9 @@ def _open(place: Place, *, read_only: bool, whole: bool = False) -> zarr.Array[A
     if place.local is not None and not place.has("features/zarr.json"):
         raise vanished(place.url)
     mode = "r" if read_only else "r+"
-    return zarr.open_array(store, path="features", mode=mode, config={"write_empty_chunks": whole})
+    array = zarr.open_array(store, path="features", mode=mode)
+    # `open_array` takes a config too, and ignores it for an array that is there.
+    return array.with_config({"write_empty_chunks": True}) if whole else array
 
 
 def _bounds(features: zarr.Array[Any], batch: int, place: Place) -> tuple[int, int]:

@@ -46,7 +46,8 @@ class LabelledBatches:
         self._process = os.getpid()
         self._rows, self._size, self._shuffle, self._seed = rows, size, shuffle, seed
         labels = pd.Index(source.table()["label"].reindex(rows))
-        self._labels = pd.Series(pd.Index(source.classes).get_indexer(labels), index=rows)
+        self._labels = np.full(rows.max(initial=-1) + 1, -1, np.int64)  # by the row's number
+        self._labels[rows] = pd.Index(source.classes).get_indexer(labels)
 
     def epoch(self, number: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """An epoch's batches; `share`: (k, n), those of the k-th of n readers."""
@@ -54,5 +55,5 @@ class LabelledBatches:
             self.source, self._process = self.source.reopened(), os.getpid()
         order = {"shuffle": self._shuffle, "seed": self._seed, "epoch": number}
         for part in self.source.batches(self._rows, self._size, **order, share=share):
-            label = self._labels.reindex(part.rows).to_numpy(np.int64)
+            label = self._labels[part.rows]
             yield {"features": part.features, "mask": part.mask, "label": label, "rows": part.rows}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Iterable
@@ -23,8 +24,10 @@ from zarr.abc.store import (
 )
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from store.errors import StoreDamaged, StorePacked
+from store.errors import StoreDamaged, StorePacked, StoreUnwritable
 
+_NO_ARCHIVE = (ValueError, OverflowError, EOFError, struct.error)
+"""What zipfile raises, besides its own error, for a directory that is damaged."""
 _HEADER = 30
 _SPARE = 64  # what a member's own header may have beyond its name, with hardly an exception
 
@@ -34,7 +37,7 @@ class Archive:
 
     `local` is the archive's path on this machine, or None where it is read by `fs`, an fsspec file
     system, at `path`; `members` what the archive says of each. Raises `StoreDamaged` for what is no ZIP
-    archive or is compressed.
+    archive or is compressed, `StoreUnwritable` for a server that sends whole files only.
     """
 
     def __init__(self, url: str, *, local: Path | None, fs: Any = None, path: str = "") -> None:
@@ -47,7 +50,13 @@ class Archive:
             with opened as file, zipfile.ZipFile(file) as archive:
                 members = [m for m in archive.infolist() if not m.is_dir()]
                 size = file.seek(0, io.SEEK_END)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, *_NO_ARCHIVE) as error:
+            # What fsspec says where it may not read the end of a file before its beginning.
+            if local is None and ("range" in str(error) or "streaming" in str(error)):
+                raise StoreUnwritable(
+                    f"the store {url} is on a server that knows no ranges of a file, and is read where "
+                    "it lies: download it, or use a server that does"
+                ) from error
             raise StoreDamaged(
                 f"{url} is no whole ZIP archive ({error}): fetch or pack it again"
             ) from error

@@ -45,7 +45,7 @@ def pack(
     Raises `StoreBusy` where a run writes or has written meanwhile, `StoreMismatch` where `out` is
     there or inside of the store, `StoreDamaged` where rows are damaged, and `StoreUnwritable`.
     """
-    place, target = Place(url, storage_options), Path(out).expanduser().absolute()
+    place, target = Place(url, storage_options), _local(out)
     if target.exists():
         raise _taken(target)
     if not target.parent.is_dir():
@@ -90,7 +90,7 @@ def unpack(url: str, out: Url, *, storage_options: Options = None) -> int:
     Every member's checksum is compared. Raises `StoreMismatch` where `out` holds something, or where
     `url` is no packed store, and `StoreDamaged` for a member that is damaged.
     """
-    place, target = Place(url, storage_options), Path(out).expanduser().absolute()
+    place, target = Place(url, storage_options), _local(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StoreMismatch(f"{target} is there already: name an empty or a new folder")
     with translated(place.url):
@@ -158,6 +158,12 @@ def _inside(key: str, url: str) -> str:
             f"{url} has a member {key!r}, which is no path inside a store: refuse it"
         )
     return key
+
+
+def _local(out: Url) -> Path:
+    if "://" in os.fspath(out):
+        raise StoreMismatch(f"{out} is a URL: name a place on this machine, and copy it afterwards")
+    return Path(out).expanduser().absolute()
 
 
 def _changed(place: Place, folder: Path) -> dict[str, bytes]:

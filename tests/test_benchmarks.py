@@ -82,6 +82,7 @@ SMALL = {
     "first_epoch": "--backends tensorflow --heads gru --clips 24 --epochs 2",
     "fixed": "--rounds 1 --clips 8,16 --done 8 --cnn-ms 1",
     "isolation": "--pairs 1 --cnn-ms 1",
+    "loaders": "--rows 128 --rounds 1",
     "report": "--rows 64",
     "rows": "--rows 2000 --rounds 1",
     "seeking": "--minutes 0.5 --pairs 1",

@@ -11,7 +11,6 @@ import io
 import math
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.errors import UnreadableClip
 
 MOST_BYTES = 1 << 28
 """Of what must be read whole: D × T, an array in Fortran order, a chunk of HDF5."""
@@ -36,15 +35,26 @@ Stream = Callable[[], AbstractContextManager[IO[bytes]]]
 class Foreign:
     """One clip's array: its shape and dtype, and a reader of some of its steps.
 
-    `read(start, stop)` returns (stop − start, *shape[1:]); it raises `UnreadableClip`. `times` (n,)
-    float32 seconds and `frames` (n,) int32 are None where the file does not tell them.
+    `read(start, stop)` returns (stop − start, *shape[1:]); it raises `UnreadableClip`. `fill`, where
+    the format allows it, reads the same steps into a C-contiguous array of that shape and dtype, without
+    a copy between. `times` (n,) float32 seconds and `frames` (n,) int32 are None where the file does not
+    tell them.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[int, int], NDArray[Any]]
+    fill: Callable[[int, int, NDArray[Any]], None] | None = None
     times: NDArray[np.float32] | None = None
     frames: NDArray[np.int32] | None = None
+
+    def read_into(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Read steps into `out`, (stop − start, *shape[1:]), converted to its dtype."""
+        if self.fill is not None and out.dtype == self.dtype and out.flags.c_contiguous:
+            self.fill(start, stop, out)
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(out, self.read(start, stop), casting="unsafe")
 
 
 def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = False) -> Foreign:
@@ -60,9 +70,23 @@ def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = F
     return _npy(stream, size, transpose=transpose)
 
 
+def raw_array(
+    file: IO[bytes], offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Foreign:
+    """An array that lies as it is in an open file, from `offset` on, in C order."""
+
+    @contextmanager
+    def stream() -> Iterator[IO[bytes]]:
+        file.seek(offset)
+        yield file  # it stays open: the system then reads ahead
+
+    return _rows(stream, 0, shape, dtype)
+
+
 def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     """A `.npz` file: its array `features`, or the only one of two axes or more."""
-    with readable(), zipfile.ZipFile(path) as archive:
+    with readable():
+        archive = zipfile.ZipFile(path)  # closed with the last reader of an array in it
         members = archive.infolist()
     if len(members) > _MOST_MEMBERS:
         raise UnreadableClip("unreadable", f"the archive has {len(members)} members")
@@ -71,7 +95,7 @@ def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     def opened(member: zipfile.ZipInfo) -> Foreign:
         @contextmanager
         def stream() -> Iterator[IO[bytes]]:
-            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            with archive.open(member) as file:
                 yield file
 
         return _npy(stream, member.file_size, transpose=transpose and member is chosen)
@@ -109,7 +133,16 @@ def array_of(value: Any, *, transpose: bool = False) -> Foreign:
         return Foreign(
             shape=shape[::-1], dtype=dtype, read=lambda a, b: np.asarray(value[:, a:b]).T
         )
-    return Foreign(shape=shape, dtype=dtype, read=lambda a, b: np.asarray(value[a:b]))
+
+    def fill(first: int, stop: int, out: NDArray[Any]) -> None:
+        value.read_direct(out, np.s_[first:stop])
+
+    return Foreign(
+        shape=shape,
+        dtype=dtype,
+        read=lambda a, b: np.asarray(value[a:b]),
+        fill=fill if hasattr(value, "read_direct") else None,
+    )
 
 
 def _npy(stream: Stream, size: int, *, transpose: bool) -> Foreign:
@@ -126,31 +159,50 @@ def _npy(stream: Stream, size: int, *, transpose: bool) -> Foreign:
         raise UnreadableClip(
             "unreadable", f"the header claims {claimed} bytes and {size - start} are there"
         )
-    whole = (fortran or transpose) and len(shape) > 1
-    if whole:
-        _require_small(shape, dtype)
+    if len(shape) == 1 or not (fortran or transpose):
+        return _rows(stream, start, shape, dtype)
+    _require_small(shape, dtype)  # it is read as a whole
 
-    def span(first: int, count: int) -> NDArray[Any]:
-        with readable(), stream() as file:
-            file.seek(start + first, io.SEEK_CUR)
-            data = file.read(count)
-        if len(data) != count:
-            raise UnreadableClip("unreadable", "the file ends before its array does")
-        return np.frombuffer(data, np.uint8)
+    def read(first: int, stop: int) -> NDArray[Any]:
+        data = np.empty(claimed, np.uint8)
+        _fill(stream, start, data.data)
+        every = data.view(dtype).reshape(shape, order="F" if fortran else "C")
+        return (every.T if transpose else every)[first:stop]
 
-    if whole:
+    return Foreign(shape=shape[::-1] if transpose else shape, dtype=dtype, read=read)
 
-        def read(first: int, stop: int) -> NDArray[Any]:
-            every = span(0, claimed).view(dtype).reshape(shape, order="F" if fortran else "C")
-            return (every.T if transpose else every)[first:stop]
 
-        return Foreign(shape=shape[::-1] if transpose else shape, dtype=dtype, read=read)
+def _rows(stream: Stream, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Foreign:
+    """An array in C order, `start` bytes behind the stream's beginning."""
     row = math.prod(shape[1:]) * dtype.itemsize
-    return Foreign(
-        shape=shape,
-        dtype=dtype,
-        read=lambda a, b: span(a * row, (b - a) * row).view(dtype).reshape(b - a, *shape[1:]),
-    )
+
+    def read(first: int, stop: int) -> NDArray[Any]:
+        data = np.empty((stop - first) * row, np.uint8)
+        _fill(stream, start + first * row, data.data)
+        return data.view(dtype).reshape(stop - first, *shape[1:])
+
+    def fill(first: int, stop: int, out: NDArray[Any]) -> None:
+        _fill(stream, start + first * row, out.reshape(-1).view(np.uint8).data)
+
+    return Foreign(shape=shape, dtype=dtype, read=read, fill=fill)
+
+
+def _fill(stream: Stream, start: int, target: memoryview) -> None:
+    with readable(), stream() as file:
+        file.seek(start, io.SEEK_CUR)
+        if not _filled(file, target):
+            raise UnreadableClip("unreadable", "the file ends before its array does")
+
+
+def _filled(file: IO[bytes], target: memoryview) -> bool:
+    """Read until `target` is full; False at the file's end."""
+    done = 0
+    while done < len(target):
+        count = file.readinto(target[done:])  # type: ignore[attr-defined]
+        if not count:
+            return False
+        done += count
+    return True
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -207,62 +259,16 @@ def tar_members(path: Path) -> list[tuple[str, int, int]]:
     found = []
     with readable(), tarfile.open(path, "r:") as archive:
         for member in archive:
+            if member.issparse():
+                raise UnreadableClip("unreadable", f"{member.name} is stored with holes")
             if member.isreg():
                 found.append((member.name, member.offset_data, member.size))
             with suppress(AttributeError):
                 archive.members.clear()  # type: ignore[attr-defined]  # else each header of a million stays in memory
+        end = archive.offset
+        # A damaged header ends a walk through an archive as its end does.
+        with path.open("rb") as file:
+            file.seek(end)
+            if any(file.read(tarfile.BLOCKSIZE)):
+                raise UnreadableClip("unreadable", f"the header at byte {end} is damaged")
     return found
-
-
-_MOST_RATIO = 1032  # of deflate
-_SPARE = 1024  # what a chunk that does not compress, and its checksum, may have beyond its size
-_PART = 1 << 20
-
-
-def require_bounded_chunks(dataset: Any) -> None:
-    """Raise `UnreadableClip` where a large deflated chunk unpacks to more than a chunk has."""
-    import h5py
-
-    filters = dataset.id.get_create_plist()
-    codes = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
-    if h5py.h5z.FILTER_DEFLATE not in codes:
-        return
-    if codes.count(h5py.h5z.FILTER_DEFLATE) > 1:
-        raise UnreadableClip("unreadable", "its chunks are compressed twice")
-    size = math.prod(dataset.chunks) * dataset.dtype.itemsize + _SPARE
-    large: list[tuple[tuple[int, ...], int]] = []
-
-    def visit(chunk: Any) -> None:
-        if chunk.size * _MOST_RATIO > MOST_BYTES:
-            large.append((chunk.chunk_offset, chunk.size))
-
-    dataset.id.chunk_iter(visit)
-    for offset, stored in large:
-        if stored > size or not _fits(dataset.id.read_direct_chunk(offset)[1], size):
-            raise UnreadableClip("too_large", f"a chunk unpacks to more than its {size} bytes")
-
-
-def _fits(data: bytes, size: int) -> bool:
-    stream, total = zlib.decompressobj(), 0
-    while data and total <= size:
-        total += len(stream.decompress(data, _PART))
-        data = stream.unconsumed_tail
-    return total <= size
-
-
-def is_list(kind: Any) -> bool:
-    """Whether an Arrow type is a list of any kind."""
-    import pyarrow.types as types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def parquet_module() -> Any:
-    """`pyarrow.parquet`. Raises `ConfigError` with the remedy if it is not installed."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise ConfigError(
-            "Parquet needs pyarrow, which is not installed: pip install 'pixels-once[parquet]'"
-        ) from None
-    return parquet

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.exchange.arrays import is_list, parquet_module, readable, tar_members
+from flows.exchange.arrays import readable, tar_members
+from flows.exchange.parquet import is_list, parquet_module
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.catalog.table import SPLIT_NAMES
 
 _FILES = (".npy", ".npz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _CONTAINERS = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".tar": "tar"}
+UNSAID = "?"
+"""How the key of a clip begins that has several arrays, of which none is said to be the one."""
 _LARGEST_JSON = 1 << 20
 _SAID = ("id", "label", "split", "group")
 
@@ -47,12 +50,36 @@ def refuse_pickle(name: str) -> None:
 
 
 def array_files(root: Path) -> Iterator[str]:
-    """The files below a folder that may hold arrays, as paths from it, sorted by folder."""
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            if Path(name).suffix.lower() in (*_FILES, *PICKLES, *_CONTAINERS):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+    """The files below a folder that may hold arrays, as paths from it, sorted by folder.
+
+    As `features` looks for clips: hidden files are left out, links are followed. Raises `ConfigError`
+    for a folder that cannot be listed.
+    """
+    endings = (*_FILES, *PICKLES, *_CONTAINERS)
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            state = os.stat(root / folder)
+            here = (state.st_dev, state.st_ino)
+            if here in above:  # a link back to a parent
+                continue
+            with os.scandir(root / folder) as listed:
+                entries = sorted((e for e in listed if not e.name.startswith(".")), key=_name)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder {str(root / folder)!r} cannot be listed ({error.strerror}): give the right "
+                "to read and enter it, or move it away"
+            ) from None
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        pending += [(f"{folder}{name}/", above | {here}) for name in reversed(folders)]
+        for entry in entries:
+            if Path(entry.name).suffix.lower() in endings and not entry.is_dir():
+                yield f"{folder}{entry.name}"
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 def entries_in(path: Path, name: str, *, whole: bool = False) -> Iterator[Entry]:
@@ -69,6 +96,8 @@ def entries_in(path: Path, name: str, *, whole: bool = False) -> Iterator[Entry]
         yield Entry(id=stem, file=name, label=label, split=split)
         return
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise UnreadableClip("unreadable", "it is no regular file")
         with readable():
             yield from {"hdf5": _in_hdf5, "parquet": _in_parquet, "tar": _in_tar}[kind](path, name)
     except UnreadableClip as error:
@@ -83,23 +112,12 @@ def _of_folders(stem: str) -> tuple[str, str]:
 
 
 def _in_hdf5(path: Path, name: str) -> Iterator[Entry]:
-    import h5py
+    from flows.exchange.hdf5 import datasets_in
 
-    keys: list[str] = []
-
-    def visit(key: str, item: Any) -> None:
-        # Neither other files' data nor other files' names are followed.
-        if isinstance(item, h5py.Dataset) and item.ndim and not (item.is_virtual or item.external):
-            keys.append(key)
-
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
-        for key in sorted(keys):
-            label, split = _of_folders(key)
-            said: dict[str, Any] = {"id": key, "label": label, "split": split}
-            attributes = file[key].attrs
-            said |= {name: str(attributes[name]) for name in _SAID if name in attributes}
-            yield Entry(**said, file=name, key=key)
+    for key, attributes in datasets_in(path, _SAID):
+        label, split = _of_folders(key)
+        said: dict[str, Any] = {"id": key, "label": label, "split": split, **attributes}
+        yield Entry(**said, file=name, key=key)
 
 
 def _in_parquet(path: Path, name: str) -> Iterator[Entry]:
@@ -123,14 +141,18 @@ def _in_tar(path: Path, name: str) -> Iterator[Entry]:
     """WebDataset: members of one name before its first dot are one clip's."""
     members: dict[str, dict[str, tuple[int, int]]] = {}
     for member, offset, size in tar_members(path):
-        folder, _, base = member.rpartition("/")
+        folder, _, base = member.removeprefix("./").rpartition("/")
         stem, _, ending = base.partition(".")
         members.setdefault(f"{folder}/{stem}".lstrip("/"), {})[ending.lower()] = (offset, size)
     with path.open("rb") as file:
         for key, parts in members.items():
-            array = next((at for e, at in parts.items() if e.split(".")[-1] == "npy"), None)
-            if array is None:
+            arrays = {e: at for e, at in parts.items() if e.split(".")[-1] == "npy"}
+            if not arrays:
                 continue
+            array = arrays.get("npy") or next(iter(arrays.values()))
+            at = f"{array[0]}:{array[1]}"
+            if len(arrays) > 1 and "npy" not in arrays:
+                at = UNSAID + ", ".join(arrays)
             said: dict[str, Any] = {}
             for ending, (offset, size) in parts.items():
                 if ending in ("json", "cls", "txt") and size <= _LARGEST_JSON:
@@ -141,4 +163,4 @@ def _in_tar(path: Path, name: str) -> Iterator[Entry]:
                             dict(json.loads(text)) if ending == "json" else {"label": text.strip()}
                         )
             values: dict[str, Any] = {n: str(said[n]) for n in _SAID if said.get(n)}
-            yield Entry(**{"id": key, **values}, file=name, key=f"{array[0]}:{array[1]}")
+            yield Entry(**{"id": key, **values}, file=name, key=at)

@@ -9,10 +9,13 @@ ready any more are removed.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import store
+from flows.exchange.annotations import write_annotations
 from flows.exchange.entries import Entry
 from flows.exchange.formats import FORMATS, Clip, Format
 from flows.exchange.manifest import ABOUT, MANIFEST, Notes, file_names
@@ -30,9 +34,11 @@ from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.plain import whole, write_json
 from store.errors import translated
 
-ANNOTATIONS = "annotations.json"
 UNIT = 256
-"""Rows that are in memory at once: 42 MB of InceptionV3 features."""
+"""Rows of a shard, and rows whose lines are written together."""
+_AT_ONCE = 2  # units that are written at once
+_PART_BYTES = 1 << 25  # of rows that are in memory for each of them
+Line = dict[str, Any]
 _TOLD = ("video_id", "label", "split", "group", "fps", "frames_declared")
 
 
@@ -64,6 +70,10 @@ def export_store(
         raise ConfigError(
             f"--transpose is for npy, npz and activitynet of vectors, not for {format}"
         )
+    if "://" in out:
+        raise ConfigError(
+            f"{out} is a URL, and export writes to this machine: copy it there afterwards"
+        )
     folder = Path(out).expanduser().absolute()
     if "://" not in source.url and folder.resolve().is_relative_to(Path(source.url).resolve()):
         raise ConfigError(f"{folder} is inside of the store {source.url}: name another OUT")
@@ -81,7 +91,7 @@ def export_store(
         export = _Export(source, folder, writer, transpose)
         result = export.run(on_progress or (lambda done, total: None))
         if format == "activitynet":
-            _write_annotations(folder)
+            write_annotations(folder)
     return result
 
 
@@ -126,6 +136,8 @@ class _Export:
         self._source, self._folder, self._writer = source, folder, writer
         self._transpose = transpose
         self._table = source.table()
+        shape = (source.steps, *source.shape)
+        self._row_bytes = int(np.prod(shape)) * source.dtype.itemsize
         self._notes = Notes(folder / MANIFEST, writer)
         self._rows = self._table.index[self._table["state"] == "ready"].to_numpy()
         rows, ids = self._table.index.tolist(), self._table["video_id"].tolist()
@@ -155,21 +167,41 @@ class _Export:
                 manifest.seek(-1, os.SEEK_END)
                 if manifest.read() != b"\n":  # a run that was killed left half a line
                     manifest.write(b"\n")
-            for unit in units:
-                lines = self._kept(unit)
-                kept += len(lines)
-                todo = np.setdiff1d(unit, [line["row"] for line in lines])
-                if len(todo):
-                    fresh = self._write(todo)
-                    manifest.write(_text(fresh))
-                    manifest.flush()
-                    written += len(fresh)
-                    lines = sorted([*lines, *fresh], key=lambda line: line["row"])
-                anew.write(_text(lines))
+            for unit, (lines, fresh) in self._made(units):
+                text = _text(fresh)
+                manifest.write(text)
+                manifest.flush()
+                written, kept = written + len(fresh), kept + len(lines)
+                if lines:
+                    text = _text(sorted([*lines, *fresh], key=lambda line: int(line["row"])))
+                anew.write(text)
                 on_progress(int(np.searchsorted(rows, unit[-1])) + 1, len(rows))
         return Exported(written=written, kept=kept, out=str(self._folder))
 
-    def _kept(self, unit: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def _made(
+        self, units: list[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.int64], tuple[list[Line], list[Line]]]]:
+        """Every unit with the lines of its rows, kept ones and new ones: some units are made at once."""
+        making: deque[tuple[NDArray[np.int64], Future[tuple[list[Line], list[Line]]]]] = deque()
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            try:
+                for unit in units:
+                    making.append((unit, threads.submit(self._make, unit)))
+                    if len(making) > _AT_ONCE:
+                        first, future = making.popleft()
+                        yield first, future.result()
+                while making:
+                    first, future = making.popleft()
+                    yield first, future.result()
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _make(self, unit: NDArray[np.int64]) -> tuple[list[Line], list[Line]]:
+        kept = self._kept(unit)
+        todo = np.setdiff1d(unit, [line["row"] for line in kept])
+        return kept, self._write(todo) if len(todo) else []
+
+    def _kept(self, unit: NDArray[np.int64]) -> list[Line]:
         """The lines of the rows that need not be written again, as the table is now."""
         notes = [self._notes.rows.get(row) for row in unit.tolist()]
         if not any(notes):
@@ -186,19 +218,27 @@ class _Export:
             if note and same and (self._folder / note.file).is_file()
         ]
 
-    def _write(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def _write(self, rows: NDArray[np.int64]) -> list[Line]:
         """Write rows and read them back; returns their lines. Raises `ConfigError` if they differ."""
-        loaded = self._source.load(rows)
-        clips = list(self._clips(loaded.rows, loaded.features, loaded.mask.sum(axis=1)))
-        if not clips:
+        lines: list[Line] = []
+
+        def named() -> Iterator[tuple[str, Clip]]:
+            at_once = max(1, _PART_BYTES // self._row_bytes)
+            for start in range(0, len(rows), at_once):
+                part = self._source.load(rows[start : start + at_once])
+                for clip in self._clips(part.rows, part.features, part.mask.sum(axis=1)):
+                    lines.append({**clip.line(), "file": self._file(clip.row)})
+                    yield lines[-1]["file"], clip
+
+        clips: Iterator[tuple[str, Clip]] = named()
+        first = next(clips, None)
+        if first is None:
             return []
-        names = [self._file(clip.row) for clip in clips]
-        keys = self._writer.write(self._folder, names, clips, transpose=self._transpose)
-        lines = [
-            {**clip.line(), "file": name, "key": key}
-            for clip, name, key in zip(clips, names, keys, strict=True)
-        ]
-        _require_same(Source(self._folder, [], self._transpose), lines)  # by the reader of imports
+        clips = itertools.chain([first], clips)
+        keys = self._writer.write(self._folder, clips, transpose=self._transpose)
+        lines = [{**line, "key": key} for line, key in zip(lines, keys, strict=True)]
+        with closing(Source(self._folder, [], self._transpose)) as source:
+            _require_same(source, lines)  # by the reader of imports
         return lines
 
     def _clips(
@@ -214,15 +254,15 @@ class _Export:
             yield Clip(
                 row=row, id=id_, label=label, split=split, group=group, features=features[i, :steps],
                 frames=frames[i, :steps], times=times[i, :steps], fps=float(fps),
-                frames_declared=int(declared), stored=stored[i],
+                frames_declared=int(declared), stored=stored[i], is_whole=steps == self._source.steps,
             )  # fmt: skip
 
 
-def _text(lines: list[dict[str, Any]]) -> bytes:
+def _text(lines: list[Line]) -> bytes:
     return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode()
 
 
-def _require_same(source: Source, lines: list[dict[str, Any]]) -> None:
+def _require_same(source: Source, lines: list[Line]) -> None:
     for line in lines:
         entry = Entry(id=line["id"], file=line["file"], key=line["key"])
         try:
@@ -236,37 +276,3 @@ def _require_same(source: Source, lines: list[dict[str, Any]]) -> None:
             raise ConfigError(
                 f"{line['file']} is not what was written: look at the disk, and run again"
             )
-
-
-def _write_annotations(folder: Path) -> None:
-    """The JSON of ActivityNet, as temporal detection toolkits read it, written clip by clip."""
-    subsets = {"train": "training", "val": "validation", "test": "testing"}
-    labels: dict[str, int] = {}
-    with (
-        (folder / MANIFEST).open("rb") as lines,
-        whole(folder / ANNOTATIONS) as making,
-        making.open("w", encoding="utf-8") as out,
-    ):
-        out.write('{"version": "1.3", "database": {')
-        for number, line in enumerate(lines):
-            said = json.loads(line)
-            times, frames = said["times"], said["frames"]
-            fps = said["fps"] or 0.0
-            stride = float(np.mean(np.diff(frames))) if len(frames) > 1 else 0.0
-            step = float(np.mean(np.diff(times))) if len(times) > 1 else 0.0
-            declared = said["frames_declared"]
-            # A part of a file begins at its own first frame, or as much before it as steps are apart.
-            begins = max(0, frames[0] - round(stride)) if frames else 0
-            total = declared if declared > 0 else (frames[-1] + 1 - begins if frames else 0)
-            duration = total / fps if fps > 0 else (times[-1] if times else 0.0) + step
-            found = []
-            if said["label"]:
-                index = labels.setdefault(said["label"], len(labels))
-                found = [{"segment": [0.0, duration], "label": said["label"], "label_id": index}]
-            values = {
-                "subset": subsets.get(said["split"], "training"), "duration": duration, "fps": fps,
-                "frame": total, "feat_stride": stride, "num_frames": 1, "annotations": found,
-            }  # fmt: skip
-            key = said["file"].removesuffix(".npy")
-            out.write(f"{',' * bool(number)}\n{json.dumps(key)}: {json.dumps(values)}")
-        out.write("\n}}\n")

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import json
+import os
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import google_crc32c
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.exchange.arrays import parquet_module
-from pipeline.plain import whole
+from flows.exchange.parquet import parquet_module
+
+_TEXTS = ("id", "label", "split", "group")
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet; no file of a format ends so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """One ready row: its real steps only. features (n, *shape), frames (n,) int32, times (n,) float32
-    seconds; `stored` is the digest of its row in the store.
+    seconds; `stored` is the digest of its row in the store, which the reader compared; `is_whole`: it
+    has as many steps as the row.
     """
 
     row: int
@@ -37,11 +44,15 @@ class Clip:
     fps: float
     frames_declared: int
     stored: int
+    is_whole: bool
 
     def line(self) -> dict[str, Any]:
         """The clip in the manifest. `digest` is the CRC-32C of its features' bytes, (n, *shape)."""
-        data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
-        return {**self.facts(), "digest": google_crc32c.value(data)}
+        digest = self.stored  # of all steps of the row, so of these where none is padding
+        if not self.is_whole:
+            data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
+            digest = google_crc32c.value(data)
+        return {**self.facts(), "digest": digest}
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the clip beside its features."""
@@ -57,7 +68,8 @@ class Clip:
 class Format:
     """ending of its files · per_clip: a file each, or shards · transposes: whether D × T is known ·
     embeds: what of a clip's facts is in the file, so that a change of it needs the file anew ·
-    write(folder, names, clips, transpose=…) → the key of every clip in its file.
+    write(folder, clips with the names of their files, transpose=…) → the key of every clip in its file.
+    There is at least one clip, and they are taken one after the other, so that few are in memory.
     """
 
     ending: str
@@ -67,86 +79,170 @@ class Format:
     embeds: tuple[str, ...] = ("id", "label", "split", "group", "times", "frames")
 
 
-def _write_arrays(
-    folder: Path, names: list[str], clips: list[Clip], *, transpose: bool
-) -> list[str]:
-    for name, clip in zip(names, clips, strict=True):
+Named = Iterator[tuple[str, Clip]]
+
+
+def _write_arrays(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
+    keys = []
+    for name, clip in clips:
         values = np.ascontiguousarray(clip.features.T if transpose else clip.features)
         with _making(folder / name) as file:
             if name.endswith(".npz"):
-                np.savez(file, features=values, times=clip.times, frames=clip.frames)
+                _write_npz(file, features=values, times=clip.times, frames=clip.frames)
             else:
-                np.lib.format.write_array(file, values, allow_pickle=False)
-    return [""] * len(clips)
-
-
-def _write_hdf5(folder: Path, names: list[str], clips: list[Clip], *, transpose: bool) -> list[str]:
-    keys = [f"{clip.row:09d}" for clip in clips]
-    with _making(folder / names[0]) as target, h5py.File(target, "w") as file:
-        for key, clip in zip(keys, clips, strict=True):
-            data = file.create_dataset(key, data=clip.features)
-            for name in ("id", "label", "split", "group"):
-                data.attrs[name] = getattr(clip, name)
-            data.attrs["times"], data.attrs["frames"] = clip.times, clip.frames
+                write_npy(file, values)
+        keys.append("")
     return keys
 
 
-def _write_parquet(
-    folder: Path, names: list[str], clips: list[Clip], *, transpose: bool
-) -> list[str]:
+def _write_npz(file: BinaryIO, **arrays: NDArray[Any]) -> None:
+    """What `numpy.savez` writes, without its copies."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                write_npy(member, values)
+
+
+def write_npy(file: IO[bytes], values: NDArray[Any]) -> int:
+    """What `numpy.save` writes of a C-contiguous array, without its copies; returns the bytes."""
+    head = _header(values.shape, values.dtype)
+    file.write(head)
+    file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return len(head) + values.nbytes
+
+
+@functools.lru_cache(maxsize=1024)
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    buffer = io.BytesIO()
+    described = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": described, "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def _write_hdf5(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
+    import h5py
+
+    from flows.exchange.hdf5 import write_dataset
+
+    keys: list[str] = []
+    # By its name: h5py would go through Python for every byte of a Python file.
+    with _shard(folder, clips) as (target, rest), h5py.File(target.name, "w") as file:
+        for _, clip in rest:
+            keys.append(f"{clip.row:09d}")
+            texts = {name: getattr(clip, name) for name in _TEXTS}
+            steps = {"times": clip.times, "frames": clip.frames}
+            write_dataset(file, keys[-1], clip.features, texts, steps)
+    return keys
+
+
+_GROUP = 64
+_GROUP_BYTES = 1 << 26
+
+
+def _write_parquet(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
     parquet = parquet_module()
+    # Bounds of the numbers of an embedding serve nobody, and take a third of the time.
+    how = {"compression": "none", "use_dictionary": False, "write_statistics": list(_TEXTS)}
+    count = 0
+    with _shard(folder, clips) as (file, rest), ExitStack() as stack:
+        writer: Any = None
+        for group in _groups(rest):
+            table = _table(group)
+            if writer is None:
+                writer = stack.enter_context(parquet.ParquetWriter(file, table.schema, **how))
+            writer.write_table(table, row_group_size=_GROUP)
+            count += len(group)
+    return [str(i) for i in range(count)]
+
+
+def _groups(clips: Named) -> Iterator[list[Clip]]:
+    """The clips of each row group: 64, fewer where they are large."""
+    group: list[Clip] = []
+    size = 0
+    for _, clip in clips:
+        group.append(clip)
+        size += clip.features.nbytes
+        if len(group) == _GROUP or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _table(clips: list[Clip]) -> Any:
     import pyarrow
 
-    def nested(clip: Clip) -> Any:
-        flat = pyarrow.array(np.ascontiguousarray(clip.features).reshape(-1))
-        width = int(np.prod(clip.features.shape[1:]))
-        return pyarrow.FixedSizeListArray.from_arrays(flat, width)
-
-    steps = [nested(clip) for clip in clips]
-    ends = np.cumsum([0, *map(len, steps)]).astype(np.int32)
+    flat = np.concatenate([clip.features.reshape(-1) for clip in clips])
+    width = int(np.prod(clips[0].features.shape[1:]))
+    steps = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat), width)
+    ends = np.cumsum([0, *(len(clip.features) for clip in clips)]).astype(np.int32)
     columns: dict[str, Any] = {
         name: pyarrow.array([getattr(clip, name) for clip in clips], pyarrow.string())
-        for name in ("id", "label", "split", "group")
+        for name in _TEXTS
     }
-    columns["embedding"] = pyarrow.ListArray.from_arrays(ends, pyarrow.concat_arrays(steps))
+    columns["embedding"] = pyarrow.ListArray.from_arrays(ends, steps)
     for name, kind in (("times", pyarrow.float32()), ("frames", pyarrow.int32())):
         columns[name] = pyarrow.array([getattr(c, name) for c in clips], pyarrow.list_(kind))
-    with _making(folder / names[0]) as file:
-        table = pyarrow.table(columns)
-        parquet.write_table(
-            table, file, row_group_size=64, compression="none", use_dictionary=False
-        )
-    return [str(i) for i in range(len(clips))]
+    return pyarrow.table(columns)
 
 
-def _write_tar(folder: Path, names: list[str], clips: list[Clip], *, transpose: bool) -> list[str]:
+def _write_tar(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
     keys = []
-    with _making(folder / names[0]) as file, tarfile.open(fileobj=file, mode="w") as archive:
-        for clip in clips:
-            buffer = io.BytesIO()
-            np.lib.format.write_array(
-                buffer, np.ascontiguousarray(clip.features), allow_pickle=False
-            )
+    with _shard(folder, clips) as (file, rest):
+        for _, clip in rest:
             text = json.dumps(clip.line(), ensure_ascii=False).encode()
-            for ending, data in (("npy", buffer.getvalue()), ("json", text)):
-                member = tarfile.TarInfo(f"{clip.row:09d}.{ending}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-                if ending == "npy":
-                    end = -(-file.tell() // 512) * 512
-                    keys.append(f"{end - -(-len(data) // 512) * 512}:{len(data)}")
+            head = len(_header(clip.features.shape, clip.features.dtype))
+            size = head + clip.features.nbytes
+            file.write(_member(f"{clip.row:09d}.npy", size))
+            keys.append(f"{file.tell()}:{size}")
+            write_npy(file, clip.features)
+            file.write(bytes(-size % tarfile.BLOCKSIZE))
+            file.write(_member(f"{clip.row:09d}.json", len(text)))
+            file.write(text + bytes(-len(text) % tarfile.BLOCKSIZE))
+        file.write(bytes(2 * tarfile.BLOCKSIZE))  # the end, and as much as fills the last record
+        file.write(bytes(-file.tell() % tarfile.RECORDSIZE))
     return keys
+
+
+def _member(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf()
+
+
+@contextmanager
+def _shard(folder: Path, clips: Named) -> Iterator[tuple[BinaryIO, Named]]:
+    """The file of these clips, which all have the same, and the clips."""
+    first = next(clips)
+    with _making(folder / first[0]) as file:
+        yield file, itertools.chain([first], clips)
 
 
 @contextmanager
 def _making(path: Path) -> Iterator[BinaryIO]:
-    """The open file, which has its name when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary, temporary.open("w+b") as file:
-        yield file
+    """The open file, which has its name when it is whole. A link with that name is replaced."""
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        file = _opened(temporary)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _opened(temporary)
+    try:
+        with file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-_TEXTS = ("id", "label", "split", "group")
+def _opened(path: Path) -> BinaryIO:
+    path.unlink(missing_ok=True)  # of a run that was killed, or a link that leads elsewhere
+    return path.open("x+b")
+
+
 _PER_CLIP: dict[str, Any] = {"write": _write_arrays, "per_clip": True, "transposes": True}
 FORMATS = {
     "npy": Format(ending=".npy", **_PER_CLIP, embeds=()),

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import store
 from flows.encoding import is_utf8
 from flows.exchange.entries import Entry
+from flows.exchange.filling import Chunk, ChunkReader
 from flows.exchange.labels import FOLLOWED, read_labels
 from flows.exchange.rows import (
     Piece,
     Rules,
     clip_of,
     pieces_of,
-    read_piece,
     require_small,
     row_id,
     spec_of,
 )
 from flows.exchange.sources import Source, find_source
-from pipeline.errors import ConfigError, UnreadableClip
+from pipeline.errors import ConfigError
 from pipeline.spec import IMPORTED, Spec
 
 COMMIT_EVERY_S = 5.0
+_WRITERS = 2  # chunks that are written at once, beside the one that is read
+_AHEAD_BYTES = 1 << 28  # of chunks that are written while the next is read
+_TOLD_FAILURES = 1000
 
 
 @dataclass(slots=True)
@@ -64,6 +71,8 @@ def import_clips(
             f"the store {rules.store} has features that were computed here, and imported ones are "
             "others: name another STORE"
         )
+    if existing is not None:
+        _require_same(existing, spec)
     batch = rules.batch if existing is None else existing.batch
     require_small(spec, batch)
     pieces = list(pieces_of(source, spec.sampling.steps, split=rules.long == "split"))
@@ -118,24 +127,60 @@ class _Import:
         at[new] = writer.append(table.iloc[new])
         writer.set_attributes(classes=sorted(set(writer.column("label").tolist()) - {""}))
         todo = {int(at[i]): pieces[i] for i in sorted({*new.tolist(), *known[~same].tolist()})}
+        self._make(todo)
+        return self._result
+
+    def _make(self, todo: dict[int, Piece]) -> None:
+        """Read, write and commit the chunks of these rows: while some are written, the next is read."""
+        writer, spec = self._writer, self._spec
         size = int(writer.attributes["batch"])
-        batches = sorted({row // size for row in todo})
-        flushed, done, begun = time.monotonic(), 0, []
+        shape = (spec.sampling.steps, *spec.shape)
+        ahead = min(_WRITERS, _AHEAD_BYTES // (size * spec.row_bytes))
+        reader = ChunkReader(self._source, self._rules, shape, spec.dtype)
+        writing: deque[tuple[Chunk, Future[NDArray[np.uint32]]]] = deque()
+        flushed, begun = time.monotonic(), list[int]()
         try:
-            for batch in batches:
-                wanted = [row for row in writer.rows_of(batch) if row in todo]
-                begun.append(batch)
-                writer.in_flight(begun)
-                self._make(batch, wanted, [todo[row] for row in wanted])
-                done += len(wanted)
-                self._on_progress(done, len(todo))
-                if time.monotonic() - flushed >= COMMIT_EVERY_S:
-                    writer.flush()
-                    begun, flushed = [], time.monotonic()
+            with closing(reader), ThreadPoolExecutor(max(1, ahead)) as threads:
+                batches = sorted({row // size for row in todo})
+                for batch, following in zip_longest(batches, batches[1:], fillvalue=-1):
+                    reader.announce(list(self._pieces(following, todo).values()))
+                    pieces = self._pieces(batch, todo)
+                    chunk = reader.read(writer, batch, list(pieces), list(pieces.values()))
+                    begun.append(batch)
+                    writer.in_flight(begun)
+                    write = threads.submit(
+                        store.write_batch, writer.url, batch, chunk.features, token=writer.token
+                    )
+                    writing.append((chunk, write))
+                    while len(writing) > ahead or (writing and writing[0][1].done()):
+                        self._finish(*writing.popleft(), total=len(todo))
+                    del chunk  # else it is in memory while the next is read
+                    if time.monotonic() - flushed >= COMMIT_EVERY_S:
+                        writer.flush()
+                        begun, flushed = [chunk.batch for chunk, _ in writing], time.monotonic()
+                while writing:
+                    self._finish(*writing.popleft(), total=len(todo))
         finally:
             writer.flush()
             writer.in_flight([])
-        return self._result
+
+    def _pieces(self, batch: int, todo: dict[int, Piece]) -> dict[int, Piece]:
+        """The rows of a chunk that are to be made, with their pieces; none for a number below 0."""
+        rows = self._writer.rows_of(batch) if batch >= 0 else ()
+        return {row: todo[row] for row in rows if row in todo}
+
+    def _finish(self, chunk: Chunk, write: Future[NDArray[np.uint32]], *, total: int) -> None:
+        """Set what is to be committed of a chunk, once it is written."""
+        chunk.commit(self._writer, write.result())
+        result = self._result
+        for i, error in sorted(chunk.failed.items()):
+            result.failed[error.reason] += 1
+            if len(result.failures) < _TOLD_FAILURES:
+                name = str(self._writer.column("video_id")[chunk.rows[i]])
+                failure = {"id": name, "reason": error.reason, "detail": error.detail}
+                result.failures.append(failure)
+        result.ready += len(chunk.rows) - len(chunk.failed)
+        self._on_progress(result.ready + sum(result.failed.values()), total)
 
     def _catalog(self, pieces: list[Piece]) -> pd.DataFrame:
         @functools.lru_cache(maxsize=1)  # neighbours share a file, or none does
@@ -154,47 +199,27 @@ class _Import:
             {"video_id": ids, **names, "size_bytes": sizes[:, 0], "mtime_ns": sizes[:, 1]}
         )
 
-    def _make(self, batch: int, rows: list[int], pieces: list[Piece]) -> None:
-        """Write one chunk: what is kept of it, and these rows anew; set what is to be committed."""
-        writer, steps = self._writer, self._spec.sampling.steps
-        every = np.array(writer.rows_of(batch))
-        first = int(every[0])
-        kept = np.setdiff1d(every[writer.column("status")[every] == store.READY], rows)
-        features = np.zeros((len(every), steps, *self._spec.shape), self._spec.dtype)
-        if len(kept):
-            present = store.read_batch(writer.url, batch)
-            features[kept - first] = present[kept - first]
-            sound = store.row_digests(features[kept - first]) == writer.column("digest")[kept]
-            writer.mark(kept[~sound], store.PENDING)
-        mask = np.zeros((len(rows), steps), bool)
-        frames = np.full((len(rows), steps), -1, np.int32)
-        times = np.full((len(rows), steps), np.nan, np.float32)
-        fps, declared = np.full(len(rows), np.nan), np.full(len(rows), -1)
-        reasons = [""] * len(rows)
-        for i, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
-            try:
-                told = self._source.told(piece.entry)
-                steps_of = read_piece(self._source, piece, told, self._spec, self._rules)
-            except UnreadableClip as error:
-                reasons[i] = error.reason
-                self._result.failed[error.reason] += 1
-                if len(self._result.failures) < 1000:
-                    failure = {"id": row_id(piece), "reason": error.reason, "detail": error.detail}
-                    self._result.failures.append(failure)
-                continue
-            count = len(steps_of[0])
-            features[row - first, :count], frames[i, :count], times[i, :count] = steps_of
-            mask[i, :count] = True
-            fps[i], declared[i] = told.fps, told.frames_declared
-        index = np.array(rows)
-        good = np.array([not reason for reason in reasons])
-        digests = store.write_batch(writer.url, batch, features, token=writer.token)
-        writer.set(index, digest=digests[index - first], fps=fps, frames_declared=declared)
-        writer.set(index, frames_decoded=mask.sum(axis=1), decoder=IMPORTED)
-        writer.put_steps(index, mask, frames, times)
-        writer.mark(index[good], store.READY)
-        writer.mark(index[~good], store.FAILED, np.array(reasons, object)[~good])
-        self._result.ready += int(good.sum())
+
+def _require_same(existing: store.Store, spec: Spec) -> None:
+    """Raise `StoreMismatch` where an import would be of another spec than the store, saying in what."""
+    old, new = ({**values, **values["sampling"]} for values in (existing.spec, spec.to_dict()))
+    for name, remedy in _REMEDIES.items():
+        if name in old and name in new and old[name] != new[name]:
+            raise store.StoreMismatch(
+                f"the store {existing.url} has {name} {old[name]!r}, not {new[name]!r}: "
+                f"{remedy}, or name another STORE"
+            )
+
+
+_REMEDIES = {
+    "source": "give --source as it was given before",
+    "steps": "give --steps as it was given before",
+    "dtype": "give --dtype as the store has it",
+    "shape": "import arrays of that width (or --transpose them)",
+    "rule": "give --sampling as it was given before",
+    "stride": "give --sampling as it was given before",
+    "fps": "give --sampling as it was given before",
+}
 
 
 def _require_text(path: str, entries: list[Entry]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.table import SPLIT_NAMES
+from pipeline.plain import unescaped
 from pipeline.spans import Span
 
 FOLLOWED = ("label", "split", "group")
@@ -51,7 +52,8 @@ def read_labels(path: str) -> pd.DataFrame:
     """The file's `id` (or `video_id`, `path`, `video_name`) and those of label, split, group it has.
 
     A manifest with bounds names parts of files; their ids are those that `features` gives them.
-    A header is needed; `.tsv` is split at tabs. Raises `ConfigError` for a file that cannot be used:
+    A header is needed; `.tsv` is split at tabs; a `'` before a formula's sign, which our own tables
+    have for the sake of spreadsheets, is dropped. Raises `ConfigError` for a file that cannot be used:
     not there, not UTF-8, without ids or without any of the three columns, two rows of one id.
     """
     tab = path.lower().endswith(".tsv")
@@ -92,7 +94,7 @@ def read_labels(path: str) -> pd.DataFrame:
             "one of label, split and group"
         )
     at = {name: head.index(name) for name in ("id", *names)}
-    columns = {name: [row[i].strip() for _, row in lines] for name, i in at.items()}
+    columns = {n: [unescaped(row[i].strip()) for _, row in lines] for n, i in at.items()}
     table = pd.DataFrame(columns, dtype=object)
     doubled = table["id"][table["id"].duplicated()]
     if len(doubled):

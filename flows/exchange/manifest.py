@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _SECONDS = 1e9  # thirty years
 _MOST_FPS = 1e6
 _LONGEST = 200  # bytes of one component, with the ending and a temporary name's still below 255
 _RESERVED = re.compile(r'[\x00-\x1f\\:*?"<>|]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # of Windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +81,15 @@ def is_inside(name: str) -> bool:
 
 
 def about_export(root: Path) -> dict[str, Any]:
-    """Of what an export of ours says of itself, what an import uses: `steps`, `transpose`, `source`."""
+    """Of what an export of ours says of itself, what an import uses: steps, shape, transpose, source."""
     fits: dict[str, Callable[[Any], bool]] = {
         "steps": lambda v: _is_whole(v, 1, _MOST_STEPS),
+        "shape": lambda v: type(v) is list and all(_is_whole(n, 1, _INT32) for n in v),
         "transpose": lambda v: type(v) is bool,
         "source": lambda v: type(v) is str,
     }
+    if not (root / ABOUT).is_file():
+        return {}
     try:
         values = dict(json.loads((root / ABOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -123,32 +128,45 @@ def entries_of_manifest(root: Path) -> Iterator[Entry]:
 def file_names(ids: Iterable[str], ending: str) -> list[str]:
     """A relative path for every id, all different, none leading out of the folder.
 
+    Different on any disk: where case does not count, or where two spellings of one accent are one name.
+
     >>> file_names(["run/a.mp4", "../b.mp4"], ".npy")
     ['run/a.mp4.npy', '_/b.mp4-5f2e78aa00.npy']
     """
     ids = list(ids)
-    # A file may not be another's folder, nor its twin where case does not count.
+    # A file may not be another's folder, nor its twin.
     seen: set[str] = set()
-    folders = {"/".join(n.split("/")[:i]).lower() for n in ids for i in range(1, n.count("/") + 1)}
+    folders = {_folded("/".join(n.split("/")[:i])) for n in ids for i in range(1, n.count("/") + 1)}
     names = []
     for name in ids:
         path = f"{name}{ending}"
-        if not _is_plain(name) or path.lower() in seen or path.lower() in folders:
+        if not _is_plain(name) or _folded(path) in seen or _folded(path) in folders:
             stem = _RESERVED.sub("_", name.rsplit("/", 1)[-1]).strip(". ")
             stem = stem.encode()[:120].decode(errors="ignore")
             path = f"_/{stem}-{hashlib.sha256(name.encode()).hexdigest()[:10]}{ending}"
-        seen.add(path.lower())
+        seen.add(_folded(path))
         names.append(path)
     return names
+
+
+def _folded(path: str) -> str:
+    """One text for all paths that some disk takes for the same."""
+    return path if path.isascii() and path.islower() else _unaccented(path)
+
+
+def _unaccented(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _is_plain(name: str) -> bool:
     parts = name.split("/")
     return parts[0] != "_" and all(
         part == part.strip(" ")
-        and part not in ("", ".", "..")
+        and not part.endswith(".")
+        and part != ""
         and len(part.encode()) <= _LONGEST
         and not _RESERVED.search(part)
+        and not _DEVICE.match(part)
         for part in parts
     )
 

@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.exchange.arrays import Foreign
+from flows.exchange.arrays import Foreign, readable
 from flows.exchange.entries import Entry
 from flows.exchange.manifest import Told
 from flows.exchange.sources import Source
@@ -118,22 +118,25 @@ def _stored_dtype(dtype: np.dtype[Any]) -> str:
     """What keeps the values: float32 for all but float16 and uint8 (float64 is rounded)."""
     if dtype.kind not in "iufb":
         return ""
-    return str(dtype) if str(dtype) in ("float16", "uint8") else "float32"
+    name = dtype.name  # without the order of bytes
+    return name if name in ("float16", "uint8") else "float32"
 
 
 def read_piece(
-    source: Source, piece: Piece, told: Told, spec: Spec, rules: Rules
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """A row's real steps: (n, *shape) in the store's dtype, their frames (n,) and times (n,).
+    source: Source, piece: Piece, told: Told, rules: Rules, out: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read a row's real steps into `out`, (steps, *shape), zero behind them; (frames (n,), times (n,)).
 
     told: what the source says of the entry; a step's number stands for the frame and the time that it
-    does not say. Raises `UnreadableClip` with the reason.
+    does not say. Raises `UnreadableClip` with the reason; `out` is to be cleared then.
     """
-    steps = spec.sampling.steps
+    steps = len(out)
     foreign = source.read(piece.entry)
     shape = _clip_shape(foreign)
-    if shape[1:] != spec.shape:
-        raise UnreadableClip("wrong_shape", f"its steps are {shape[1:]}, the store's {spec.shape}")
+    if shape[1:] != out.shape[1:]:
+        raise UnreadableClip(
+            "wrong_shape", f"its steps are {shape[1:]}, the store's {out.shape[1:]}"
+        )
     if shape[0] < 1:
         raise UnreadableClip("no_frames", "it has no steps")
     start, stop = piece.start, shape[0] if piece.stop < 0 else piece.stop
@@ -142,25 +145,46 @@ def read_piece(
             raise UnreadableClip("too_long", f"it has {shape[0]} steps, the store {steps}")
         stop = start + steps
     if foreign.dtype.kind not in "iufb" or (
-        rules.dtype == "auto" and _stored_dtype(foreign.dtype) != spec.dtype
+        rules.dtype == "auto" and _stored_dtype(foreign.dtype) != out.dtype
     ):
-        raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {spec.dtype}")
-    flat = len(foreign.shape) == 1
-    read = foreign.read(0, foreign.shape[0])[None] if flat else foreign.read(start, stop)
-    if told.digest is not None and not piece.start and stop == shape[0]:
-        plain = np.ascontiguousarray(read)
-        if google_crc32c.value(plain.reshape(-1).view(np.uint8)) != told.digest:
-            raise UnreadableClip("unreadable", "its bytes are not those that were exported")
-    with np.errstate(over="ignore"):
-        values = read.astype(spec.dtype)
-    if not np.isfinite(values).all():
+        raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {out.dtype}")
+    whole = not piece.start and stop == shape[0]
+    _read_values(foreign, start, stop, out[: stop - start], told.digest if whole else None)
+    out[stop - start :] = 0
+    if not is_finite(out[: stop - start]):
         raise UnreadableClip("not_finite")
     at = foreign.frames if told.frames is None else told.frames
     when = foreign.times if told.times is None else told.times
     if when is not None and (len(when) != shape[0] or not np.isfinite(when).all()):
         when = None
-    if at is not None and (len(at) != shape[0] or (np.diff(at, prepend=-1) <= 0).any()):
+    if at is not None and (len(at) != shape[0] or at[0] < 0 or (at[1:] <= at[:-1]).any()):
         at = None
     count = np.arange(start, stop)
     frames = count if at is None else np.asarray(at)[start:stop]
-    return values, frames, count if when is None else np.asarray(when, np.float32)[start:stop]
+    return frames, count if when is None else np.asarray(when, np.float32)[start:stop]
+
+
+def _read_values(
+    foreign: Foreign, start: int, stop: int, out: NDArray[Any], digest: int | None
+) -> None:
+    """Read steps into `out`; `digest` is that of their bytes as they were exported, if it is known."""
+    flat = len(foreign.shape) == 1
+    if digest is not None and foreign.dtype != out.dtype:
+        with readable():
+            plain = np.ascontiguousarray(foreign.read(0, foreign.shape[0]))
+        with np.errstate(over="ignore"):
+            np.copyto(out, plain[None] if flat else plain, casting="unsafe")
+    else:
+        first, last = (0, foreign.shape[0]) if flat else (start, stop)
+        with readable():
+            foreign.read_into(first, last, out[0] if flat else out)
+        plain = out
+    if digest is not None and google_crc32c.value(plain.reshape(-1).view(np.uint8)) != digest:
+        raise UnreadableClip("unreadable", "its bytes are not those that were exported")
+
+
+def is_finite(values: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite. NumPy converts each float16; its bits say it at once."""
+    if values.dtype == np.float16 and values.flags.c_contiguous and values.size:
+        return bool((values.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    return bool(np.isfinite(values).all())

@@ -248,18 +248,18 @@ def folder_of(path: Path, count: int = 24, steps: int = 4, width: int = 6) -> Pa
 
 
 KILL = """
-import os, sys
+import itertools, os, sys
 from flows.exchange import importing
 import store
 moment, at, folder, url = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 importing.COMMIT_EVERY_S = 0.0
 owner, name = {"write": (store, "write_batch"), "flush": (store.Writer, "flush"),
                "append": (store.Writer, "append")}[moment]
-real, seen = getattr(owner, name), []
+real, count = getattr(owner, name), itertools.count(1)
 def killing(*words, **more):
-    seen.append(1)
+    number = next(count)
     result = real(*words, **more)
-    if len(seen) == at:
+    if number == at:
         os.kill(os.getpid(), 9)
     return result
 setattr(owner, name, killing)
@@ -267,9 +267,44 @@ importing.import_clips(folder, importing.Rules(store=url, steps=4, batch=4))
 """
 
 
-@pytest.mark.parametrize(("moment", "at"), [("append", 1), ("write", 3), ("flush", 6)])
-def test_an_import_that_is_killed_goes_on_to_the_same_store(tmp_path: Path, moment: str, at: int):
+def packed_into(kind: str, folder: Path) -> Path:
+    """The arrays of a folder in one file."""
+    arrays = {
+        path.relative_to(folder).with_suffix("").as_posix(): np.load(path)
+        for path in sorted(folder.rglob("*.npy"))
+    }
+    path = folder.with_suffix(f".{kind}")
+    if kind == "h5":
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values, chunks=True, compression="gzip")
+        return path
+    import pyarrow.parquet
+
+    columns = {"id": list(arrays), "embedding": [values.tolist() for values in arrays.values()]}
+    columns["label"] = [name.split("/")[0] for name in arrays]
+    kind_of = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
+    table = pyarrow.table({**columns, "embedding": pyarrow.array(columns["embedding"], kind_of)})
+    pyarrow.parquet.write_table(table, path, row_group_size=7)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment", "at"),
+    [
+        *(("npy", *when) for when in (("append", 1), ("write", 5), ("flush", 9))),
+        *(
+            pytest.param(kind, *when, marks=[pytest.mark.long] if when[0] != "write" else [])
+            for kind in ("h5", "parquet")
+            for when in (("append", 1), ("write", 5), ("flush", 9))
+        ),
+    ],
+)
+def test_an_import_that_is_killed_goes_on_to_the_same_store(
+    tmp_path: Path, kind: str, moment: str, at: int
+):
     folder, url = folder_of(tmp_path / "in"), str(tmp_path / "clips.zarr")
+    folder = folder if kind == "npy" else packed_into(kind, folder)
     words = [sys.executable, "-c", KILL, moment, str(at), str(folder), url]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, check=False)
     assert done.returncode == -9, done.stderr.decode()

@@ -18,7 +18,7 @@ import store
 import store.columns
 from flows.cli.export import STORE_FORMATS
 from flows.cli.main import main
-from flows.exchange import exporting
+from flows.exchange import exporting, formats
 from flows.exchange.exporting import export_store
 from flows.exchange.importing import import_clips
 from flows.exchange.rows import Rules
@@ -249,7 +249,7 @@ def test_a_full_disk_names_the_folder_that_is_exported_to(tmp_path: Path, capsys
     def full(*words: Any, **more: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "write_array", full)
+    monkeypatch.setattr(formats, "write_npy", full)
     out = str(tmp_path / "out")
     assert main(["export", "--store", url, "--format", "npy", "--out", out]) == 4
     error = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -12,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -20,9 +22,11 @@ import store
 from flows.cli.main import main
 from flows.exchange import arrays, rows
 from flows.exchange.exporting import export_store
+from flows.exchange.hdf5 import write_dataset
 from flows.exchange.importing import import_clips
 from flows.exchange.rows import Rules
 from pipeline.errors import ConfigError
+from pipeline.plain import write_table
 from tests.flows.test_exchange import contents, imported, save
 
 
@@ -225,3 +229,207 @@ def test_rows_of_a_chunk_are_bounded_by_what_the_store_has(tmp_path: Path, monke
         import_clips(str(tmp_path / "in"), Rules(store=url, steps=4, batch=9))
     import_clips(str(tmp_path / "in"), Rules(store=url, steps=4, batch=8))
     assert import_clips(str(tmp_path / "in"), Rules(store=url, steps=4)).kept == 1
+
+
+def test_steps_of_unequal_width_are_a_reason(tmp_path: Path):
+    rows = [[[1, 2], [3, 4]], [[1, 2, 3], [4]], [[1, 2], None], [[1, None], [2, 3]], None, [], [[]]]
+    kind = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
+    columns = {"id": list("abcdefg"), "embedding": pyarrow.array(rows, kind)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    result = imported(tmp_path / "x.parquet", tmp_path / "clips.zarr")
+    assert result.ready == 1
+    assert reasons(result) == {
+        "b": "wrong_shape", "c": "wrong_dtype", "d": "wrong_dtype", "e": "no_frames",
+        "f": "wrong_shape", "g": "wrong_shape",
+    }  # fmt: skip
+    fixed = pyarrow.list_(pyarrow.list_(pyarrow.float32(), 2))
+    columns = {"id": ["a", "b"], "embedding": pyarrow.array([[[1, 2]], [[3, 4], None]], fixed)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "y.parquet")
+    result = imported(tmp_path / "y.parquet", tmp_path / "fixed.zarr")
+    assert (result.ready, reasons(result)) == (1, {"b": "wrong_dtype"})
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, capsys):
+    save(tmp_path / "in" / "good.npy", np.ones((2, 3), np.float32))
+    os.mkfifo(tmp_path / "in" / "pipe.npy")
+    os.symlink("/dev/zero", tmp_path / "in" / "zero.npz")
+    os.symlink(tmp_path / "nowhere.npy", tmp_path / "in" / "dangling.npy")
+    result = imported(tmp_path / "in", tmp_path / "clips.zarr")
+    assert result.ready == 1
+    assert reasons(result) == {"pipe": "unreadable", "zero": "unreadable", "dangling": "missing"}
+    for ending in ("h5", "tar", "parquet"):
+        folder = tmp_path / ending
+        folder.mkdir()
+        os.mkfifo(folder / f"x.{ending}")
+        assert main(["import", "--from", str(folder), "--store", str(tmp_path / "x.zarr")]) == 1
+        assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "in" / "export.json")
+    (tmp_path / "in" / "manifest.jsonl").write_text('{"id": "a", "file": "good.npy"}\n')
+    assert imported(tmp_path / "in", tmp_path / "named.zarr").ready == 1
+
+
+def test_links_are_followed_and_circles_end(tmp_path: Path):
+    save(tmp_path / "elsewhere" / "run" / "a.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    os.symlink(tmp_path / "elsewhere" / "run", tmp_path / "in" / "walk")
+    os.symlink(tmp_path / "in", tmp_path / "in" / "deep" / "up")
+    os.symlink(tmp_path / "elsewhere" / "run" / "a.npy", tmp_path / "in" / "b.npy")
+    (tmp_path / "in" / "._b.npy").write_bytes(b"AppleDouble")
+    imported(tmp_path / "in", tmp_path / "clips.zarr")
+    table = store.open(str(tmp_path / "clips.zarr")).table()
+    assert table["video_id"].tolist() == ["b", "walk/a"]
+
+
+def test_data_of_other_hdf5_files_are_not_read(tmp_path: Path):
+    secret = np.full((2, 3), 7, np.float32)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["x"] = secret
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["good"] = np.ones((2, 3), np.float32)
+        file["external"] = h5py.ExternalLink("secret.h5", "x")
+        file["soft"] = h5py.SoftLink("/external")
+        layout = h5py.VirtualLayout((2, 3), "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "x", (2, 3))
+        file.create_virtual_dataset("virtual", layout)
+        raw = tmp_path / "secret.bin"
+        raw.write_bytes(secret.tobytes())
+        file.create_dataset("bytes", (2, 3), "f4", external=[(str(raw), 0, 24)])
+    assert imported(tmp_path / "x.h5", tmp_path / "listed.zarr").ready == 1
+    names = ["good", "external", "soft", "virtual", "bytes", "nothing"]
+    lines = [json.dumps({"id": name, "file": "x.h5", "key": name}) for name in names]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    result = imported(tmp_path, tmp_path / "named.zarr")
+    assert (result.ready, reasons(result)) == (1, dict.fromkeys(names[1:], "unreadable"))
+
+
+def test_an_hdf5_file_that_was_cut_costs_its_own_rows(tmp_path: Path):
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        for name in "ab":
+            file[name] = np.full((64, 512), ord(name), np.float32)
+        where = {name: file[name].id.get_offset() for name in "ab"}
+    data = (tmp_path / "x.h5").read_bytes()
+    last = max(where, key=lambda name: where[name])
+    # The length that the file says of itself stays, as in a copy whose end is a hole.
+    (tmp_path / "x.h5").write_bytes(data[: where[last] + 100])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        imported(tmp_path / "x.h5", tmp_path / "clips.zarr")
+
+
+def test_other_orders_of_bytes_and_axes_are_the_same_values(tmp_path: Path):
+    values = np.arange(12).reshape(3, 4)
+    for name, array in {
+        "little": values.astype("<f2"), "big": values.astype(">f2"),
+        "fortran": np.asfortranarray(values.astype("<f2")),
+        "both": np.asfortranarray(values.astype(">f2")),
+    }.items():  # fmt: skip
+        save(tmp_path / "in" / f"{name}.npy", array)
+        with h5py.File(tmp_path / "in" / f"{name}.h5", "w") as file:
+            file[f"h5-{name}"] = array
+    assert imported(tmp_path / "in", tmp_path / "clips.zarr", steps=3).ready == 8
+    opened = store.open(str(tmp_path / "clips.zarr"))
+    assert opened.dtype == np.float16
+    assert all(row.tolist() == values.tolist() for row in opened.load().features)
+
+
+def tar(path: Path, members: dict[str, Any]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, values in members.items():
+            buffer = io.BytesIO()
+            np.save(buffer, values)
+            member = tarfile.TarInfo(name)
+            member.size = buffer.tell()
+            archive.addfile(member, io.BytesIO(buffer.getvalue()))
+    return path
+
+
+def test_of_several_arrays_of_one_key_none_is_guessed(tmp_path: Path):
+    one = np.ones((2, 3), np.float32)
+    path = tar(
+        tmp_path / "x.tar",
+        {"./a.npy": one, "b.v1.npy": one, "b.v2.npy": 2 * one, "c.npy": one, "c.flow.npy": one,
+         "d.rgb.npy": one, "../e.npy": one, "/f.npy": one},
+    )  # fmt: skip
+    result = imported(path, tmp_path / "clips.zarr")
+    assert reasons(result) == {"b": "unreadable"}
+    assert "which of v1.npy, v2.npy is not said" in result.failures[0]["detail"]
+    table = store.open(str(tmp_path / "clips.zarr")).table()
+    assert table["video_id"].tolist() == ["a", "b", "c", "d", "../e", "f"]
+    export_store(str(tmp_path / "clips.zarr"), str(tmp_path / "out" / "in"), format="npy")
+    assert not list(tmp_path.glob("out/*.npy"))
+
+
+def test_a_damaged_header_in_a_tar_archive_does_not_end_it(tmp_path: Path):
+    path = tar(tmp_path / "x.tar", {f"{n}.npy": np.ones((2, 3), np.float32) for n in range(4)})
+    data = bytearray(path.read_bytes())
+    data[2048 + 150] ^= 255  # in the checksum of the third member's header
+    path.write_bytes(bytes(data))
+    with pytest.raises(ConfigError, match="header at byte 2048 is damaged"):
+        imported(path, tmp_path / "clips.zarr")
+
+
+def test_urls_are_refused_where_files_are_needed(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "in" / "a.npy", np.ones((2, 3), np.float32))
+    assert main(["import", "--from", "s3://bucket/in", "--store", "x.zarr"]) == 1
+    assert "copy them here" in capsys.readouterr().err
+    assert main(["import", "--from", "in", "--store", "x.zarr"]) == 0
+    assert main(["export", "--store", "x.zarr", "--format", "npy", "--out", "s3://b/out"]) == 1
+    assert main(["pack", "--store", "x.zarr", "--out", "s3://b/x.zip"]) == 1
+    assert main(["pack", "--store", "x.zarr", "--out", "x.zip"]) == 0
+    assert main(["unpack", "--store", "x.zip", "--out", "s3://b/y.zarr"]) == 1
+    assert capsys.readouterr().err.count("copy it") == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "x.zarr", "x.zip"]
+
+
+def test_texts_that_hdf5_does_not_know_and_long_rows_go_out(tmp_path: Path):
+    times = np.arange(20_000, dtype=np.float32)  # more bytes than a header of HDF5 has
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        write_dataset(file, "x", times[:, None], {"label": "z" * 70_000}, {"times": times})
+    with h5py.File(tmp_path / "long.h5") as file:
+        assert file["x"][:, 0].tolist() == file["x"].attrs["times"].tolist() == times.tolist()
+        assert file["x"].attrs["label"] == "z" * 70_000
+    save(tmp_path / "in" / "a.npy", np.ones((2, 2), np.float32))
+    line = json.dumps({"id": "a\0b", "file": "a.npy", "label": "x\0y"})
+    (tmp_path / "in" / "manifest.jsonl").write_text(f"{line}\n")
+    url = str(tmp_path / "clips.zarr")
+    assert imported(tmp_path / "in", url).ready == 1
+    export_store(url, str(tmp_path / "out"), format="hdf5")
+    imported(tmp_path / "out", tmp_path / "back.zarr")
+    assert contents(str(tmp_path / "back.zarr")) == contents(url)
+    with h5py.File(tmp_path / "out" / "features-000000.h5") as file:
+        assert file["000000000"].attrs["id"] == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_labels_in_a_file_are_what_they_are(tmp_path: Path):
+    labels = ["a,b", "two\nlines", 'say "x"', "=1+1", "@x", "'quoted", "wálk 🏃", "-1"]
+    for i in range(len(labels)):
+        save(tmp_path / "in" / f"={i}.npy", np.ones((2, 3), np.float32))
+    frame = pd.DataFrame({"id": [f"={i}" for i in range(len(labels))], "label": labels})
+    write_table(frame, tmp_path / "safe.csv")  # as our own tables are: no spreadsheet runs it
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    for name in ("safe", "plain"):
+        imported(tmp_path / "in", tmp_path / f"{name}.zarr", labels=tmp_path / f"{name}.csv")
+        assert store.open(str(tmp_path / f"{name}.zarr")).table()["label"].tolist() == labels
+
+
+def test_an_import_in_several_sittings_is_one_store(tmp_path: Path, capsys):
+    url, out = str(tmp_path / "clips.zarr"), str(tmp_path / "clips.zip")
+    for i, name in enumerate("abc"):
+        save(tmp_path / name / f"{name}.npy", np.full((2, 3), i, np.float32))
+    for name in "ab":
+        words = ["import", "--from", str(tmp_path / name), "--store", url, "--source", "i3d"]
+        assert main(words) == 0
+    capsys.readouterr()
+    assert main(["import", "--from", str(tmp_path / "c"), "--store", url]) == 1
+    assert "source 'i3d', not 'c': give --source" in capsys.readouterr().err
+    other = [*words[:2], str(tmp_path / "c"), *words[3:]]
+    assert main([*other, "--steps", "7"]) == 1
+    assert "steps 40, not 7: give --steps" in capsys.readouterr().err
+    assert main([*other, "--dtype", "float16"]) == 1
+    assert "dtype 'float32', not 'float16': give --dtype" in capsys.readouterr().err
+    assert main(other) == 0
+    assert main(["pack", "--store", url, "--out", out]) == 0
+    sheet = store.read_datasheet(out)
+    assert sheet["rows"]["ready"] == 3
+    assert sheet["spec"]["source"] == "i3d"
+    assert set(contents(out)) == {"a", "b", "c"}

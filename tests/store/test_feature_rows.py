@@ -10,13 +10,14 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import NDBuffer
 
 import store
 from store import chunks, sequences
 from store.arrays import open_arrays, open_group
 from store.place import Place
 from store.sequences import FeatureRows
-from tests.store.stores import create, filled
+from tests.store.stores import clips, create, features_of, filled
 
 LARGE = store.Layout(
     steps=4, shape=(2050,), batch=8
@@ -115,3 +116,22 @@ def test_digests_are_those_of_the_rows_bytes(tmp_path: Path):
     rows = np.arange(4, 8)
     digests = FeatureRows(place, array).read(rows, out, np.array([8, 1, 3, 4]))
     assert digests.tolist() == chunks.row_digests(np.asarray(array[4:8])).tolist()
+
+
+def test_zarr_does_not_look_for_zeros_in_a_chunk_that_has_none(tmp_path, monkeypatch):
+    url = create(str(tmp_path / "clips.zarr"))
+    with store.Writer.acquire(url, owner="test") as writer:
+        rows = np.array(writer.append(clips(8)))
+    looked: list[tuple[int, ...]] = []
+    real = NDBuffer.all_equal
+
+    def watched(self: NDBuffer, *words: object, **more: object) -> bool:
+        looked.append(self.shape)
+        return real(self, *words, **more)
+
+    monkeypatch.setattr(NDBuffer, "all_equal", watched)
+    store.write_batch(url, 0, features_of(rows[:4]), token=None)
+    assert not looked
+    store.write_batch(url, 1, np.zeros_like(features_of(rows[4:])), token=None)
+    assert looked
+    assert [path.name for path in (tmp_path / "clips.zarr" / "features").glob("c.*")] == ["c.0.0.0"]

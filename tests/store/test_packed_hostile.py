@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +232,37 @@ def test_what_a_killed_one_left_is_removed_and_what_another_makes_is_not(
         other.kill()
     if what == "unpack":
         assert same(arrays(str(out)), arrays(str(whole)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_an_archive_that_was_cut_short_is_no_whole_one(packed: Path, tmp_path: Path, share: float):
+    path, data = tmp_path / "x.zarr.zip", packed.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    for action in (store.open, store.verify, lambda url: store.unpack(url, tmp_path / "y")):
+        with pytest.raises(store.StoreDamaged, match="no whole ZIP archive"):
+            action(str(path))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zarr.zip"]
+
+
+class WithoutRanges(http.server.SimpleHTTPRequestHandler):
+    """Python's own file server: it sends whole files only."""
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def without_ranges(packed: Path) -> Iterator[str]:
+    handler = functools.partial(WithoutRanges, directory=str(packed.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_server_that_knows_no_ranges_is_named_with_the_remedy(without_ranges: str):
+    for action in (store.open, store.verify, store.exists):
+        with pytest.raises(store.StoreUnwritable, match=r"no ranges .* download it"):
+            action(f"{without_ranges}/clips.zarr.zip")

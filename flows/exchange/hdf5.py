@@ -1,0 +1,167 @@
+"""HDF5: which data sets of a file are clips, how one that others wrote is read, and how ours are written.
+
+Neither other files' data nor other files' names are followed, and no chunk is unpacked to more than it
+has.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5p, h5s, h5t
+from numpy.typing import NDArray
+
+from flows.exchange import arrays
+from flows.exchange.arrays import Foreign, array_of, raw_array
+from pipeline.errors import UnreadableClip
+
+
+def datasets_in(path: Path, attributes: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The name of every data set of at least one axis, sorted, with those of its attributes."""
+    keys: list[str] = []
+
+    def visit(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim and _is_inside(item):
+            keys.append(key)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+        for key in sorted(keys):
+            values = file[key].attrs
+            yield key, {name: str(values[name]) for name in attributes if name in values}
+
+
+def open_dataset(
+    file: h5py.File, key: str, *, raw: IO[bytes], transpose: bool, checked: set[str]
+) -> Foreign:
+    """One data set of an open file. raw: the same file, for what lies in it as it is.
+
+    checked: names whose chunks were looked at before. Raises `UnreadableClip` for what lies in another
+    file, which a manifest can name.
+    """
+    if not _is_linked_inside(file, key):
+        raise UnreadableClip("unreadable", "its data are in another file")
+    found = None if transpose else _in_place(file, h5d.open(file.id, key.encode()), raw)
+    if found is not None:
+        return found
+    dataset = file[key]
+    if not _is_inside(dataset):
+        raise UnreadableClip("unreadable", "its data are in another file")
+    if key not in checked:
+        require_bounded_chunks(dataset)
+        checked.add(key)
+    return array_of(dataset, transpose=transpose)
+
+
+def _is_linked_inside(file: h5py.File, key: str) -> bool:
+    """Whether no part of the path to a data set is a link that could lead to another file."""
+    parts = key.strip("/").split("/")
+    paths = ("/".join(parts[: i + 1]) for i in range(len(parts)))
+    return all(file.id.links.get_info(path.encode()).type == h5l.TYPE_HARD for path in paths)
+
+
+def _in_place(file: h5py.File, dataset: Any, raw: IO[bytes]) -> Foreign | None:
+    """The data set read past HDF5, whose every call costs more than a row: one span of the file.
+
+    None where it is not that: in chunks or another file, converted, cut short, behind a user block.
+    """
+    offset = dataset.get_offset()  # None for chunks, other files, and what was never written
+    kind, shape = dataset.get_type(), dataset.shape
+    dtype = next((dtype for dtype, known in _PLAIN if kind == known), None)
+    if offset is None or dtype is None or not shape or file.userblock_size:
+        return None
+    size = math.prod(shape) * dtype.itemsize
+    if not size or dataset.get_storage_size() != size:
+        return None
+    if offset + size > os.fstat(raw.fileno()).st_size:
+        return None
+    return raw_array(raw, offset, shape, dtype)
+
+
+def _is_inside(dataset: Any) -> bool:
+    return not (dataset.is_virtual or dataset.external)
+
+
+def write_dataset(
+    file: h5py.File,
+    key: str,
+    values: NDArray[Any],
+    texts: Mapping[str, str],
+    numbers: Mapping[str, NDArray[Any]],
+) -> None:
+    """A data set with attributes, as h5py writes it, in half the time: by HDF5's own calls."""
+    if max(len(each) * each.itemsize for each in numbers.values()) > _MOST_ATTRIBUTE:
+        # A large attribute fits only where attributes are not kept in the data set's header.
+        made = file.create_dataset(key, data=values, track_order=True)
+        for name, text in texts.items():
+            made.attrs[name] = _text(text)
+        for name, each in numbers.items():
+            made.attrs[name] = each
+        return
+    kind = h5t.py_create(values.dtype, logical=True)
+    dataset = h5d.create(file.id, key.encode(), kind, h5s.create_simple(values.shape), _unfilled())
+    dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), kind)
+    for name, text in texts.items():
+        attribute = h5a.create(dataset, name.encode(), _TEXT, h5s.create(h5s.SCALAR))
+        attribute.write(np.array(_text(text), h5py.string_dtype()))
+    for name, each in numbers.items():
+        space = h5s.create_simple(each.shape)
+        attribute = h5a.create(dataset, name.encode(), h5t.py_create(each.dtype), space)
+        attribute.write(np.ascontiguousarray(each))
+
+
+_PLAIN = [(np.dtype(name), h5t.py_create(np.dtype(name))) for name in ("f2", "f4", "u1", "f8")]
+_MOST_ATTRIBUTE = 60_000  # bytes, of the 64 KiB that a header has
+_TEXT = h5t.py_create(h5py.string_dtype(), logical=True)
+
+
+def _text(value: str) -> str:
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")  # where a text would end
+
+
+def _unfilled() -> Any:
+    how = h5p.create(h5p.DATASET_CREATE)
+    how.set_fill_time(h5d.FILL_TIME_NEVER)  # every byte is written anyway
+    how.set_obj_track_times(False)  # the same rows make the same file
+    return how
+
+
+_MOST_RATIO = 1032  # of deflate
+_SPARE = 1024  # what a chunk that does not compress, and its checksum, may have beyond its size
+_PART = 1 << 20
+
+
+def require_bounded_chunks(dataset: Any) -> None:
+    """Raise `UnreadableClip` where a large deflated chunk unpacks to more than a chunk has."""
+    filters = dataset.id.get_create_plist()
+    codes = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    if h5py.h5z.FILTER_DEFLATE not in codes:
+        return
+    if codes.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        raise UnreadableClip("unreadable", "its chunks are compressed twice")
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize + _SPARE
+    large: list[tuple[tuple[int, ...], int]] = []
+
+    def visit(chunk: Any) -> None:
+        if chunk.size * _MOST_RATIO > arrays.MOST_BYTES:
+            large.append((chunk.chunk_offset, chunk.size))
+
+    dataset.id.chunk_iter(visit)
+    for offset, stored in large:
+        if stored > size or not _fits(dataset.id.read_direct_chunk(offset)[1], size):
+            raise UnreadableClip("too_large", f"a chunk unpacks to more than its {size} bytes")
+
+
+def _fits(data: bytes, size: int) -> bool:
+    stream, total = zlib.decompressobj(), 0
+    while data and total <= size:
+        total += len(stream.decompress(data, _PART))
+        data = stream.unconsumed_tail
+    return total <= size
