@@ -14,7 +14,7 @@ from pipeline.heads import cuts
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, Stop
-from pipeline.heads.fitting import fit_split
+from pipeline.heads.late import fit_split
 from pipeline.heads.measures import cross_entropy, predicted_classes
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import read_config

@@ -24,6 +24,7 @@ from pipeline.heads.solving import solve_head
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics, masked_statistics
+from pipeline.heads.streams import streams_in
 from pipeline.heads.zoo import build_head, head_kind
 from pipeline.heads.zoo.kinds import FITS
 
@@ -37,6 +38,8 @@ class Fitted:
 
     fit: what it was trained with; its model has the best weights
     parts: `test` and `validation` → (positions (n,), probabilities (n, classes))
+    streams: of streams that are joined late, each one's name, weight, best epoch, and top-1 alone: `top1`
+        of the test clips, `inner_top1` of the training clips in inner folds
     """
 
     fit: Fit
@@ -44,6 +47,7 @@ class Fitted:
     parts: Mapping[str, tuple[Rows, Probabilities]]
     seconds: float
     inference_clips_per_second: float
+    streams: tuple[Mapping[str, Any], ...] = ()
 
 
 def fit_split(
@@ -103,7 +107,7 @@ def fit_split(
         progress=progress,
         parts=parts,
         seconds=time.perf_counter() - started,
-        inference_clips_per_second=_inference_rate(fit),
+        inference_clips_per_second=inference_rate(fit),
     )
 
 
@@ -169,6 +173,7 @@ def compiled_head(clips: Clips, settings: TrainConfig, statistics: Statistics) -
         statistics,
         precision=engine.keras_policy(settings.precision),
         seed=settings.seed,
+        streams=[stream.stop - stream.start for stream in streams_in(clips)],
     )
     compile_head(
         model,
@@ -221,7 +226,7 @@ def compile_head(
     model.reset_metrics()
 
 
-def _inference_rate(fit: Fit) -> float:
+def inference_rate(fit: Fit) -> float:
     """Clips per second of a compiled prediction: the better of two batches."""
     batch = fit.settings.train_batch
     train = fit.clips.positions(fit.split.train)

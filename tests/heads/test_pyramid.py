@@ -101,7 +101,7 @@ def test_in_the_directions_of_the_rows_the_solution_is_the_same(rows, columns):
 def test_the_strength_is_the_best_of_the_folds_that_leave_a_clip_out():
     _, problem = a_problem(rows=150, columns=40, signal=2.0)
     parts = np.arange(150) // 3 % 5
-    tried, best = linear.choose(problem, parts, linear.STRENGTHS, unchecked)
+    tried, best, _ = linear.choose(problem, parts, linear.STRENGTHS, unchecked)
     assert [one.strength for one in tried] == list(linear.STRENGTHS[: len(tried)])
     assert tried.index(best) == len(tried) - 1 - linear.WORSE
     assert best.loss == min(one.loss for one in tried)

@@ -47,7 +47,7 @@ def main() -> None:
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)
     cv2.setNumThreads(1)
-    plan = FramePlan.from_dict(settings["plan"])
+    plans = [FramePlan.from_dict(values) for values in settings["plans"]]
     memory = mmap.mmap(settings["frames_fd"], 0)
     progress = counter(memory, settings["process"])
 
@@ -65,22 +65,25 @@ def main() -> None:
         count()
         # Hashed before it is read: bytes that change in between make the next run look again.
         digest = sha256_if_readable(request["path"], on_read=count)
-        out = view(memory, request["offset"], plan.frames_shape)
-        reply = _decode(request["path"], plan, out, count, previews=settings["previews"])
+        rooms, offset = [], request["offset"]
+        for plan in plans:
+            rooms.append(view(memory, offset, plan.frames_shape))
+            offset += rooms[-1].size
+        reply = _decode(request["path"], plans, rooms, count, previews=settings["previews"])
         answer({**reply, "sha256": digest})
 
 
-def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> dict[str, Any]:
+def _decode(path: str, plans: Any, rooms: Any, count: Any, *, previews: bool) -> dict[str, Any]:
     import cv2
 
     from pipeline.errors import UnreadableClip
-    from pipeline.features.decoding.reading import read_clip
+    from pipeline.features.decoding.reading import read_streams
     from pipeline.features.previews import preview_pictures
 
     try:
         act_out_fault(path)
-        clip = read_clip(path, plan, out=out, on_progress=count)
-        pictures = preview_pictures(clip.frames) if previews else ()
+        clips = read_streams(path, plans, rooms, on_progress=count)
+        pictures = preview_pictures(clips[0].frames) if previews else ()
     except UnreadableClip as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -92,13 +95,19 @@ def _decode(path: str, plan: Any, out: Any, count: Any, *, previews: bool) -> di
     except Exception as error:
         return {"reason": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"}
     return {
+        "clips": [_reply(clip) for clip in clips],
+        "previews": [base64.b64encode(picture).decode() for picture in pictures],
+    }
+
+
+def _reply(clip: Any) -> dict[str, Any]:
+    return {
         "clip": {**clip.facts, "reason": clip.reason, "decode_s": clip.decode_s},
         "frames_shape": clip.frames.shape,
         "windows": None if clip.windows is None else clip.windows.tolist(),
         "gaps_s": None if clip.gaps_s is None else clip.gaps_s.tolist(),
         "frame_index": clip.frame_index.tolist(),
         "timestamp": clip.timestamp.tolist(),
-        "previews": [base64.b64encode(picture).decode() for picture in pictures],
     }
 
 

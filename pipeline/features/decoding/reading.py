@@ -1,4 +1,4 @@
-"""`read_clip`: one clip's sampled frames, or the reason why it has none.
+"""`read_clip`, `read_streams`: one clip's sampled frames, or the reason why it has none.
 
 FFmpeg, through PyAV, is the only reader: what it says of stream, orientation, aspect, count and
 times is the account of record, and a second decoder could only be slower or disagree. Decoding costs
@@ -11,6 +11,8 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,33 +47,62 @@ def read_clip(
     on_progress: called for every frame that is decoded.
     Raises `UnreadableClip` with a reason of `reasons.FAILURES`; `MemoryError` passes through.
     """
+    room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
+    return read_streams(path, [plan], [room], on_progress=on_progress)[0]
+
+
+def read_streams(
+    path: str,
+    plans: Sequence[FramePlan],
+    rooms: Sequence[NDArray[np.uint8]],
+    *,
+    on_progress: OnProgress = lambda: None,
+) -> list[ClipFrames]:
+    """What each plan takes of the clip at `path`, from one decoding of it; as `read_clip`.
+
+    rooms: `frames_shape` uint8 of each plan. The seconds of decoding are the first one's.
+    """
     began = time.thread_time()
     path = os.path.abspath(path)
     check_file(path)
-    room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
+    most = min(plan.max_pixels for plan in plans)
+
+    def keepers() -> list[Kept]:
+        pairs = zip(plans, rooms, strict=True)
+        return [Kept(plan, room, on_progress) for plan, room in pairs]
+
     with contextlib.ExitStack() as opened:
-        video = opened.enter_context(Video(path, plan.max_pixels))
-        kept, wanted = Kept(plan, room, on_progress), None
+        video = opened.enter_context(Video(path, most))
+        each, wanted = keepers(), None
         if video.expected() >= seeking.LONG_FRAMES:
-            wanted = seeking.read_by_seeking(video, kept)
+            wanted = seeking.read_by_seeking(video, each)
             if wanted is None:  # listing its packets has used it up
-                video = opened.enter_context(Video(path, plan.max_pixels))
-                kept = Kept(plan, room, on_progress)
+                video = opened.enter_context(Video(path, most))
+                each = keepers()
         if wanted is None:
-            wanted = read_through(video, kept, path)
-        facts = _facts(video, kept)  # while the file is open
-        reason = _warning(video, kept, wanted)
-    if not len(wanted.steps):
+            wanted = read_through(video, each, path)
+        pairs = list(zip(each, wanted, strict=True))
+        # While the file is open.
+        facts = [(_facts(video, kept), _warning(video, kept, its)) for kept, its in pairs]
+    if not all(len(its.steps) for its in wanted):
         raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
+    clips = [
+        _clip(kept, its, told, reason)
+        for (kept, its), (told, reason) in zip(pairs, facts, strict=True)
+    ]
+    return [replace(clips[0], decode_s=time.thread_time() - began), *clips[1:]]
+
+
+def _clip(kept: Kept, wanted: Windows, facts: DecoderFacts, reason: str) -> ClipFrames:
+    several, times = kept.plan.window > 1, np.array(kept.times)
     return ClipFrames(
         frames=_frames(kept, wanted),
         frame_index=wanted.steps.astype(np.int32),
-        timestamp=np.array(kept.times)[wanted.steps].astype(np.float32),
-        windows=wanted.places if plan.window > 1 else None,
-        gaps_s=wanted.gaps_s(np.array(kept.times)) if plan.window > 1 else None,
+        timestamp=times[wanted.steps].astype(np.float32),
+        windows=wanted.places if several else None,
+        gaps_s=wanted.gaps_s(times) if several else None,
         **facts.facts,
         reason=reason,
-        decode_s=time.thread_time() - began,
     )
 
 

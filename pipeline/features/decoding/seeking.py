@@ -18,7 +18,7 @@ the stamps, the first for every keyframe, the second for every frame that is dec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -129,27 +129,29 @@ class PacketTimes:
     keys: NDArray[np.int64]
 
 
-def read_by_seeking(video: Video, kept: Kept) -> Windows | None:
-    """Keep the wanted frames of a long clip; returns what they are, as `through.read_through` does.
+def read_by_seeking(video: Video, each: Sequence[Kept]) -> list[Windows] | None:
+    """Keep the frames of a long clip that each plan wants; as `through.read_through`.
 
     None where seeking is not exact or not faster; the video cannot be read again then.
     """
-    sampling = kept.plan.sampling
-    if _near_the_start(sampling, video):
+    samplings = [kept.plan.sampling for kept in each]
+    if all(_near_the_start(sampling, video) for sampling in samplings):
         return None
-    packets = _list_packets(video, kept.on_progress)
+    packets = _list_packets(video, each[0].on_progress)
     if packets is None:
         return None
     base = float(video.stream.time_base)
-    kept.times, kept.ended = ((packets.times - packets.times[0]) * base).tolist(), True
-    wanted = kept.wanted(video)
-    indices = wanted.frames
+    for kept in each:
+        kept.times, kept.ended = ((packets.times - packets.times[0]) * base).tolist(), True
+    wanted = [kept.wanted(video) for kept in each]
+    indices = np.unique(np.concatenate([windows.frames for windows in wanted]))
     # Up to the last one, where reading through could stop there.
-    reading = len(packets.times) if needs_length(sampling) else int(indices[-1]) + 1
+    whole = any(map(needs_length, samplings))
+    reading = len(packets.times) if whole else int(indices[-1]) + 1
     if _frames_to_decode(packets, indices) > LARGEST_SHARE * reading:
         return None
     try:
-        _fetch(video, packets, indices, kept)
+        _fetch(video, packets, indices, list(zip(each, wanted, strict=True)))
     except (av.error.FFmpegError, _NotExact):
         return None
     return wanted
@@ -229,7 +231,14 @@ def _frames_to_decode(packets: PacketTimes, indices: NDArray[np.int64]) -> int:
     return total
 
 
-def _fetch(video: Video, packets: PacketTimes, indices: NDArray[np.int64], kept: Kept) -> None:
+def _fetch(
+    video: Video,
+    packets: PacketTimes,
+    indices: NDArray[np.int64],
+    each: Sequence[tuple[Kept, Windows]],
+) -> None:
+    keepers = [(kept, set(windows.frames.tolist())) for kept, windows in each]
+    on_progress = each[0][0].on_progress
     context = video.stream.codec_context
     frames: Iterator[Any] = iter(())
     reached: int | None = None  # the time of the last frame that came
@@ -240,7 +249,7 @@ def _fetch(video: Video, packets: PacketTimes, indices: NDArray[np.int64], kept:
             video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
             frames = _frames_from(video, packets, key)
         for raw in frames:
-            kept.on_progress()
+            on_progress()
             if raw.pts == target:
                 break
         else:
@@ -249,7 +258,9 @@ def _fetch(video: Video, packets: PacketTimes, indices: NDArray[np.int64], kept:
         if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
             raise _NotExact
         video.turn_size(raw)
-        kept.keep(video, Frame(index, kept.times[index], raw))
+        for kept, its in keepers:
+            if index in its:
+                kept.keep(video, Frame(index, kept.times[index], raw))
 
 
 def _frames_from(video: Video, packets: PacketTimes, key: int) -> Iterator[Any]:
