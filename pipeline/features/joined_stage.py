@@ -112,7 +112,9 @@ def load_stored_streams(
     streams: (spec, what is kept of its first stage). weights: only where a remembered file has moved: it
     goes to the streams that were made with it. options: of `stored_stage`. Raises as `load_stored`.
     """
-    stages, notes, placed = [], [], not weights
+    stages: list[Stage] = []
+    notes: list[str] = []
+    placed = not weights
     unfit: SpecMismatch | WeightsNotFound | None = None
     for values, first_stage in streams:
         spec = Spec.from_dict(values)

@@ -50,10 +50,8 @@ class SharedDecoders:
         with self._lock:
             turn = self._asked[part]
             self._asked[part] += 1
-            reading = self._readings.get(turn)
-            first = reading is None
-            if reading is None:
-                reading = self._readings[turn] = _Reading(path)
+            first = turn not in self._readings
+            reading = self._readings.setdefault(turn, _Reading(path))
             if reading.path != path:
                 raise RuntimeError(
                     f"{path} was asked for where another part asked for {reading.path}: give all parts "

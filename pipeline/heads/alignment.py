@@ -49,7 +49,8 @@ class StepTimes:
     @property
     def timed(self) -> Mask:
         """(n,): whether every real step has a time."""
-        return (np.isfinite(self.seconds) | ~self.real).all(axis=1)
+        known: Mask = np.isfinite(self.seconds) | ~self.real
+        return np.asarray(known.all(axis=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

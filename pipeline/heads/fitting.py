@@ -135,8 +135,8 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
     )
     if not parts.any():
         return {"epochs": settings.epochs, "folds": 0, "tried": []}
-    losses = []
-    for part in range(INNER_FOLDS):
+    losses, folds = [], int(parts.max()) + 1
+    for part in range(folds):
         inner = replace(
             split, train=split.train[parts != part], validation=split.train[parts == part]
         )
@@ -152,7 +152,7 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
     mean = np.average(losses, axis=0, weights=np.bincount(parts))
     return {
         "epochs": int(np.nanargmin(mean)) + 1 if np.isfinite(mean).any() else settings.epochs,
-        "folds": INNER_FOLDS,
+        "folds": folds,
         "tried": [{"epochs": number, "loss": loss} for number, loss in enumerate(mean.tolist(), 1)],
     }
 

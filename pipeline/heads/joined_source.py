@@ -201,11 +201,12 @@ class JoinedSource:
     def _stream_digests(self) -> dict[str, npt.NDArray[np.uint32]]:
         """Column `stream_N` of the table → the digests of the N-th stream; 0 for a row not joined."""
         digests = self.stream_digests(self._rows)
+        places = self._table.index.get_indexer(pd.Index(self._rows))
         columns = {}
         for i in range(len(self.sources)):
-            column = pd.Series(0, index=self._table.index, dtype=np.uint32)
-            column.loc[self._rows] = digests[:, i]
-            columns[f"stream_{i + 1}"] = column.to_numpy()
+            column = np.zeros(len(self._table), np.uint32)
+            column[places] = digests[:, i]
+            columns[f"stream_{i + 1}"] = column
         return columns
 
     def _test_sets(self) -> Mapping[str, Any]:

@@ -123,8 +123,8 @@ def _held_out(fitted: Fitted, settings: TrainConfig, callbacks: Callbacks) -> Pr
     )
     if not parts.any():
         return None
-    found = np.zeros((len(parts), len(clips.classes)), np.float32)
-    for part in range(INNER_FOLDS):
+    found, folds = np.zeros((len(parts), len(clips.classes)), np.float32), int(parts.max()) + 1
+    for part in range(folds):
         inner = Split(
             train=split.train[parts != part],
             validation=split.train[:0],
@@ -132,7 +132,7 @@ def _held_out(fitted: Fitted, settings: TrainConfig, callbacks: Callbacks) -> Pr
             how="inner",
             seed=settings.seed,
             fold=part,
-            folds=INNER_FOLDS,
+            folds=folds,
         )
         one = fitting.fit_split(
             clips,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.heads.layers import PACKAGE
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
@@ -90,7 +92,7 @@ def joint_model(
         outputs.append(head({"features": part, "mask": mask}))
     mean = WeightedMean(len(heads), name="joined")
     probabilities = mean(outputs)
-    mean.set_weights([list(shares)])
+    mean.set_weights([np.asarray(shares, np.float32)])
     return keras.Model({"features": features, "mask": mask}, probabilities, name=name)
 
 

@@ -119,6 +119,19 @@ def test_inner_folds_keep_groups_whole_where_there_are_enough():
     assert not cuts.inner_folds(table.iloc[:9], 5, 0).any()
 
 
+@pytest.mark.parametrize(("groups", "folds"), [(9, 4), (6, 3), (4, 2), (3, 5)])
+def test_with_few_groups_there_are_fewer_inner_folds_and_no_group_is_in_two(groups, folds):
+    table = load_clips(rising_or_falling(clips=96, groups=groups)).table
+    parts = cuts.inner_folds(table, 5, 0)
+    assert len(set(parts)) == folds
+    whole = (table.assign(part=parts).groupby("group")["part"].nunique() == 1).all()
+    assert whole == (groups > 3)
+    # Of two classes with two groups each, one could not be learned without its own fold.
+    apart = table.assign(group=table["label"] + table["group"].isin(["g00", "g01"]).astype(str))
+    parts = cuts.inner_folds(apart, 5, 0)
+    assert (apart.assign(part=parts).groupby("label")["part"].nunique() > 1).all()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, dict[str, Any]]:
     """(source, folder, metrics) of a finished run of `pyramid`."""
