@@ -1,4 +1,4 @@
-"""Streams joined late: a head for each, and the mean of their probabilities, weighted by inner folds."""
+"""Streams joined late: a head for each, their probabilities pooled with weights by inner folds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.heads.inference import predict_probabilities
 from pipeline.heads.joined_source import JoinedSource, StreamSource
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
-from pipeline.heads.source import Float32, Float64
+from pipeline.heads.source import Float64
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics
 from pipeline.heads.streams import Stream, streams_in
-from pipeline.heads.weighing import weigh
+from pipeline.heads.weighing import pooled, weigh
 
 
 def fit_split(
@@ -35,11 +35,11 @@ def fit_split(
     callbacks: Callbacks | None = None,
     last_epoch: int | Sequence[int] = 0,
 ) -> Fitted:
-    """Train one head on one split, or, of streams that are joined late, one for each and their mean.
+    """Train one head on one split, or, of streams that are joined late, one for each.
 
     As `fitting.fit_split`. last_epoch: of each stream where there are several. If a stream's training
-    is stopped, its state is kept under `checkpoint`, and `KeyboardInterrupt` is raised: there is no
-    mean yet.
+    is stopped, its state is kept under `checkpoint`, and `KeyboardInterrupt` is raised: there is nothing
+    to pool yet.
     """
     streams = streams_in(clips)
     if not streams or settings.join != "late":
@@ -199,7 +199,7 @@ def _joint(
         statistics=_side_by_side([fitted.fit.statistics for fitted in fits]),
     )
     test, validation = clips.positions(split.test), clips.positions(split.validation)
-    judged = _mean([fitted.parts["validation"][1] for fitted in fits], weights)
+    judged = pooled([fitted.parts["validation"][1] for fitted in fits], weights)
     history = [
         replace(report, stream=number + 1, streams=len(streams))
         for number, fitted in enumerate(fits)
@@ -259,11 +259,6 @@ def stream_clips(clips: Clips, number: int) -> Clips:
         spec=stream.spec,
         shape=alone.shape,
     )
-
-
-def _mean(probabilities: Sequence[Float32], weights: Float64) -> Float32:
-    total = sum(weight * each for weight, each in zip(weights, probabilities, strict=True))
-    return np.asarray(total, dtype=np.float32)
 
 
 def _side_by_side(statistics: Sequence[Statistics]) -> Statistics:

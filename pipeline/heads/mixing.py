@@ -1,4 +1,4 @@
-"""The layers that join streams inside a model: a stream's channels, and the mean of several heads."""
+"""The layers that join streams inside a model: a stream's channels, and several heads pooled."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.heads.layers import PACKAGE
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
+from pipeline.heads.weighing import ROOM
 
 ops = keras.ops
 
@@ -40,8 +41,11 @@ class Channels(keras.layers.Layer):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class WeightedMean(keras.layers.Layer):  # type: ignore[misc]
-    """Σ shares · probabilities of several heads, in float32; no gradient changes the weight `shares`."""
+class Pooled(keras.layers.Layer):  # type: ignore[misc]
+    """The weighted geometric mean of several heads' probabilities, in float32 (`weighing.pooled`).
+
+    No gradient changes the weight `shares`.
+    """
 
     def __init__(self, heads: int, **options: Any) -> None:
         options["dtype"] = "float32"
@@ -59,7 +63,11 @@ class WeightedMean(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, probabilities: Any) -> Any:
         """A list of (batch, classes) → (batch, classes)."""
-        return sum(self.shares[i] * each for i, each in enumerate(probabilities))
+        logs = 0.0
+        for i, each in enumerate(probabilities):
+            spread = (1 - ROOM) * each + ROOM / each.shape[-1]
+            logs = logs + self.shares[i] * ops.log(spread)
+        return ops.softmax(logs, axis=-1)
 
     def compute_output_spec(self, probabilities: Any) -> Any:
         """The shape of one head's."""
@@ -79,7 +87,7 @@ def joint_model(
     channels: int,
     name: str,
 ) -> Any:
-    """One model of several heads: {"features" (n, steps, channels), "mask"} → their weighted mean.
+    """One model of several heads: {"features" (n, steps, channels), "mask"} → their pooled probabilities.
 
     heads: (model, its channels) of every stream that takes part; shares: their weights, in sum 1
     """
@@ -90,9 +98,9 @@ def joint_model(
         part = Channels(of.start, of.stop, name=f"channels_{number}", dtype="float32")(features)
         head = keras.Model(model.input, model.output, name=f"head_{number}")
         outputs.append(head({"features": part, "mask": mask}))
-    mean = WeightedMean(len(heads), name="joined")
-    probabilities = mean(outputs)
-    mean.set_weights([np.asarray(shares, np.float32)])
+    pool = Pooled(len(heads), name="joined")
+    probabilities = pool(outputs)
+    pool.set_weights([np.asarray(shares, np.float32)])
     return keras.Model({"features": features, "mask": mask}, probabilities, name=name)
 
 
