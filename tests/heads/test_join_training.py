@@ -293,7 +293,7 @@ def test_an_export_of_a_late_join_holds_all_its_heads(runs: Path, trained: Path)
     for folder in (runs / "late", trained):
         run = load_run(folder)
         features, mask = _probe(run)
-        assert features.shape[1:] == (STEPS, 12)
+        assert features.shape[1:] == (STEPS, *run.shape)
         inputs = {"features": features, "mask": mask}
         twin = for_inference(run.model)
         np.testing.assert_allclose(
