@@ -33,6 +33,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "fixed": ("what a run costs besides its clips", []),
     "epoch": ("a GRU's epoch", ["--clips", "512"]),
     "training": ("the wide LSTM", []),
+    "joined": ("the wide LSTM on joined streams", []),
     "similar": ("the nearest of a million clips", ["--rounds", "3"]),
     "memory": ("memory over 1,000 clips", []),
     "report": ("the report of 10,000 rows", []),
@@ -40,7 +41,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
 }
 ROUNDS = {
     *("engine", "feed", "motion", "decoding", "endtoend", "store", "loaders", "fixed", "epoch"),
-    "training",
+    *("training", "joined"),
 }
 
 

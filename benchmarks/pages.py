@@ -171,7 +171,7 @@ CHAPTERS = {
         "fixed",
         "memory",
     ),
-    "Stage two": ("epoch", "training", "first_epoch", "losses", "timeline"),
+    "Stage two": ("epoch", "training", "joined", "retrain", "first_epoch", "losses", "timeline"),
     "On a GPU": ("gpu",),
     "The store": ("store", "rows", "exchange", "loaders", "similar", "report"),
     "Damage": ("fuzz",),

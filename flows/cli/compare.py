@@ -110,13 +110,27 @@ def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
     import pandas as pd
 
     first = lines[0]
+    several = len({line["features"] for line in lines}) > 1
     which = f"board {number} of {boards} · " if boards > 1 else ""
     print_table(
-        f"{which}{first['clips']} test clips · split {first['split']} · spec {first['fingerprint']}",
-        ("run", "top-1", "±", "top-5", "macro-F1", "against", "parameters", "train s", "clips/s"),
+        f"{which}{first['clips']} test clips · split {first['split']} · spec "
+        f"{', '.join(dict.fromkeys(line['fingerprint'] for line in lines))}",
+        (
+            "run",
+            "features",
+            "top-1",
+            "±",
+            "top-5",
+            "macro-F1",
+            "against",
+            "parameters",
+            "train s",
+            "clips/s",
+        ),
         [
             (
                 line["run"],
+                line["features"] if several else "",
                 f"{line['top1']:.3f}",
                 "" if pd.isna(line["spread"]) else f"{line['spread']:.3f}",
                 f"{line['top5']:.3f}",

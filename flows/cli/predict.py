@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.features.joined_stage import JoinedStage
     from pipeline.features.stage import FirstStage
     from pipeline.heads.saved import Run
 
@@ -84,22 +85,22 @@ def run(settings: Settings, *, json: bool) -> int:
 def _run(settings: Settings, video: str, *, json: bool) -> int:
     from flows.train.shared import moved_on
     from pipeline.features.catalog import discover
-    from pipeline.features.stage import load_stored
+    from pipeline.features.stage import FirstStage
     from pipeline.heads.saved import load_run
 
     clips = discover(video)
     head = load_run(Path(settings.run))
-    first_stage, notes = load_stored(
-        head.spec,
-        head.first_stage,
-        owner=str(head.folder),
-        weights=settings.weights,
-        engine=settings.engine,
-    )
+    if settings.timeline and head.streams:
+        raise ConfigError(
+            f"--timeline reads one stream, and {settings.run} joins {len(head.streams)}: use a run that "
+            "was trained on one store, or cut the video into clips"
+        )
+    first_stage, notes = _first_stage(settings, head)
     for note in filter(None, [*notes, moved_on(head)]):
         notice(note)
     with first_stage:
         if settings.timeline:
+            assert isinstance(first_stage, FirstStage)
             return _run_timeline(settings, head, first_stage, Path(video), json=json)
         records = _predictions(settings, head, first_stage, clips)
     if settings.csv:
@@ -111,8 +112,20 @@ def _run(settings: Settings, video: str, *, json: bool) -> int:
     return 1 if not any(record["top"] for record in records) else 0
 
 
+def _first_stage(settings: Settings, head: Run) -> tuple[FirstStage | JoinedStage, list[str]]:
+    """What computed the features that the head reads, loaded, and notes for the user."""
+    from pipeline.features.joined_stage import load_stored_streams
+    from pipeline.features.stage import load_stored
+
+    owner, options = str(head.folder), {"weights": settings.weights, "engine": settings.engine}
+    if not head.streams:
+        return load_stored(head.spec, head.first_stage, owner=owner, **options)
+    streams = [(stream.spec, stream.first_stage) for stream in head.streams]
+    return load_stored_streams(streams, owner=owner, **options)
+
+
 def _predictions(
-    settings: Settings, head: Run, first_stage: FirstStage, clips: pd.DataFrame
+    settings: Settings, head: Run, first_stage: FirstStage | JoinedStage, clips: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """One record per clip: its name, frames seen, reason and top labels."""
     from pipeline.features.catalog import clip_sources

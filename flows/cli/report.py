@@ -33,9 +33,13 @@ def run(settings: Settings, *, json: bool) -> int:
     out = Path(settings.out)
     require_file("out", settings.out)
     from flows.report.contents import gather
+    from flows.train.opening import require_one_store
     from pipeline.plain import whole
     from pipeline.report.page import render
 
+    require_one_store(
+        settings.store, "name one of them, and runs that join it with others are shown too"
+    )
     started = time.monotonic()
     with progress_bar("reading features", "clips") as progress:
         contents = gather(

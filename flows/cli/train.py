@@ -71,6 +71,13 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
             f"head chosen: {chosen['head']}, by top-1 on {chosen['clips']} training clips in "
             f"{chosen['folds']} inner folds ({tried})"
         )
+    if streams := metrics.get("streams"):
+        each = " · ".join(
+            f"{stream['name']} {stream['top1']:.3f} "
+            + (f"(weight {stream['weight']:.2f})" if stream["weight"] else "(left out)")
+            for stream in streams
+        )
+        print(f"test top-1 of each stream alone, and its weight by inner folds: {each}")
     for sentence in metrics.get("advice", []):
         print(sentence)
     suggest("predict", "--run", folder, "--video", "CLIP")

@@ -219,10 +219,11 @@ def _runs(
 
 def _of_this_store(folder: Path, board: pd.DataFrame, source: Any, cards: _Cards) -> bool:
     """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
-    if board["fingerprint"].iloc[0] != source.fingerprint[:12]:
-        return False
+    from pipeline.heads.compare import features_of
     from pipeline.heads.run_folder import read_config
 
+    if not any(source.fingerprint in features_of(folder / str(name)) for name in board["run"]):
+        return False
     config = read_config(folder / str(board["run"].iloc[0]))
     folds = config["folds"] or [config["split"]]
     tested = {video for fold in folds for video in fold["test"]["video_ids"]}

@@ -8,7 +8,15 @@ from typing import Any
 from flows.settings.features import FeaturesSettings
 from flows.settings.resolve import LARGEST_SEED, MOST_PROCESSES, from_table, setting, table_setting
 from pipeline.errors import ConfigError
-from pipeline.heads.config import DEFAULTS, PRECISIONS, SCHEDULES, SKELETONS, SPLITS, STOPPINGS
+from pipeline.heads.config import (
+    DEFAULTS,
+    JOINS,
+    PRECISIONS,
+    SCHEDULES,
+    SKELETONS,
+    SPLITS,
+    STOPPINGS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +26,8 @@ class TrainingSettings:
     store: str = setting(
         "features.zarr",
         "the store to train from; several with commas are views of the same clips: training draws "
-        "among them, testing reads the first, as predict does",
+        "among them, testing reads the first, as predict does; several with + are streams of the same "
+        "clips, joined step by step",
         metavar="PATH",
     )
     units: str = setting(
@@ -98,6 +107,12 @@ class TrainingSettings:
         "read the landmarks of a pose store as skeletons, which do not depend on the person's place, "
         "size or facing; auto: if the store is one",
         choices=SKELETONS,
+    )
+    join: str = setting(
+        DEFAULTS.join,
+        "how streams (a.zarr+b.zarr) are joined; late: a head for each, their probabilities weighted by "
+        "inner folds; early: one head that reads all of them",
+        choices=JOINS,
     )
     tensorboard: bool = setting(
         False, "also write the epochs for TensorBoard, to RUNS/NAME/tensorboard (extra tensorboard)"

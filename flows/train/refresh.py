@@ -25,6 +25,7 @@ from flows.settings.training import (
 )
 from flows.stopping import Stopping, stopping
 from flows.train import promotion, shared
+from flows.train.opening import require_one_store, store_name
 from flows.train.promotion import refreshed_set, with_test_set
 from flows.train.result import FIGURES, RefreshResult, publish, publish_head
 from pipeline.heads.clips import Clips
@@ -58,6 +59,10 @@ def refresh(settings: RefreshSettings) -> RefreshResult:
 def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
     logger = get_run_logger()
     settings = resolved(settings)
+    require_one_store(
+        settings.store,
+        "a refresh extracts into one store, so run `features` for each stream, then `train` on the join",
+    )
     runs = Path(settings.runs)
     heads = [name.strip() for name in settings.heads.split(",") if name.strip()]
     trainings = [train_settings(settings, name) for name in heads]
@@ -143,7 +148,7 @@ def _train_all(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     heads: list[shared.Made] = []
     for training in trainings:
-        stem = f"{training.head}-{shared.store_name(training.store)}"
+        stem = f"{training.head}-{store_name(training.store)}"
         folder = runs / f"{stem}-{stamp}"
         if folder.exists():  # another refresh of this folder has begun in the same second
             folder = runs / f"{stem}-{stamp}-{uuid.uuid4().hex[:6]}"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import store
-from flows.names import label
 from flows.notices import notice
 from flows.settings.training import TrainingSettings, TrainSettings
+from flows.train.opening import open_source, source_of, split_streams, split_views, store_name
 from pipeline.errors import ConfigError, RunWarning
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips, load_clips
@@ -75,31 +75,36 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A store's clips, with other stores as their views, and the first stage for a later `predict`."""
+    """The clips of stores, and the first stage for a later `predict`."""
 
     clips: Clips
     first_stage: dict[str, Any]
 
 
 def load_stores(stores: str, *, skeleton: str = "auto") -> Loaded:
-    """Read a store, or several with commas between them, which are views of the same clips.
+    """Read a store, views of the same clips (`a.zarr,b.zarr`), or streams of them (`a.zarr+b.zarr`).
 
-    The first store is the one that a run remembers. skeleton: as a training has it. Raises `ConfigError`
-    for a store without usable clips, and `SpecMismatch` if a view does not belong to the first.
+    The first view is the one that a run remembers. skeleton: as a training has it. Raises `ConfigError`
+    for stores without usable clips, and `SpecMismatch` if they do not belong together.
     """
-    urls = [url.strip() for url in stores.split(",") if url.strip()]
-    if not urls:
-        raise ConfigError("store is empty: name a store that `features` made")
-    sources = [store.open(url, frozen=True) for url in urls]
-    for source in sources:
-        counts = source.counts()
+    opened = [
+        [store.open(url, frozen=True) for url in split_streams(view)]
+        for view in split_views(stores)
+    ]
+    for each in (each for view in opened for each in view):
+        counts = each.counts()
         if counts["pending"] + counts["failed"]:
             notice(
-                f"training on the {counts['ready']} ready rows of {source.url}; "
+                f"training on the {counts['ready']} ready rows of {each.url}; "
                 f"{counts['pending']} pending and {counts['failed']} failed rows are left out"
             )
+    sources = [source_of(view, skeleton) for view in opened]
+    for sentence in getattr(sources[0], "notes", ()):
+        notice(sentence)
     clips, *others = (load_clips(source, skeleton=skeleton) for source in sources)
-    first_stage = dict(sources[0].attributes.get("first_stage", {}))
+    # Of joined streams each keeps its own.
+    alone = opened[0][0].attributes if len(opened[0]) == 1 else {}
+    first_stage = dict(alone.get("first_stage", {}))
     first_stage["clip_seconds"] = clip_seconds(clips.table)
     if others:
         first_stage["views"] = [other.fingerprint for other in others]
@@ -136,7 +141,8 @@ def moved_on(run: Run) -> str:
     if not url:
         return ""
     try:
-        source = store.open(url)
+        asked = str(run.config.get("train", {}).get("skeleton", "no"))
+        source = open_source(url, skeleton=asked)
         if source.fingerprint != run.fingerprint:
             return f"{url} holds another spec now than {run.folder} was trained on"
         recorded = Identity.load(run.folder)
@@ -167,11 +173,6 @@ def run_name(settings: TrainSettings) -> str:
             f"the name {ACCEPTED} is kept for the run that refresh has accepted: choose another"
         )
     return settings.name or f"{settings.head}-{store_name(settings.store)}"
-
-
-def store_name(stores: str) -> str:
-    """The name of a run's (first) store: the stem of its path."""
-    return label(stores.split(",")[0])
 
 
 def train_config(settings: TrainSettings) -> TrainConfig:
@@ -254,6 +255,8 @@ def print_epoch(report: EpochReport) -> None:
     fold = f"fold {report.fold + 1}/{report.folds} · " if report.folds > 1 else ""
     if report.fold == report.folds > 1:
         fold = "all clips · "  # the last fit, which has no validation
+    if report.streams > 1:
+        fold += f"stream {report.stream}/{report.streams} · "
     validation = (
         ""
         if math.isnan(report.val_top1)

@@ -24,13 +24,13 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-import store
 from flows.extract.cluster import cluster_options, local_cluster, visible_gpus
 from flows.names import key
 from flows.server.settling import run_page
 from flows.settings.resolve import check_settings, parser_of, require_sane
 from flows.settings.training import SweepSettings
 from flows.train import shared
+from flows.train.opening import open_source, split_views, store_name
 from pipeline import engine
 from pipeline.errors import ConfigError, PixelsError
 from pipeline.heads.config import TrainConfig
@@ -62,7 +62,7 @@ def sweep(settings: SweepSettings) -> list[Outcome]:
     engine.require_backend()
     with run_page() as page:
         with shared.store_warnings():
-            source = store.open(settings.store.split(",")[0].strip())
+            source = open_source(split_views(settings.store)[0], skeleton=settings.skeleton)
             todo = trials(settings, source.shape)
             configs = [trial_config(settings, trial) for trial in todo]
             ways = [(config.split, config.test_set) for config in configs]
@@ -267,6 +267,6 @@ def _typed(name: str, value: str) -> Any:
 
 
 def _name(head: str, settings: SweepSettings, point: dict[str, Any]) -> str:
-    parts = [head, settings.name or shared.store_name(settings.store)]
+    parts = [head, settings.name or store_name(settings.store)]
     parts += [f"{name}={value}" for name, value in point.items()]
     return re.sub(r"[^A-Za-z0-9=._-]+", "-", "-".join(parts))

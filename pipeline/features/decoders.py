@@ -13,7 +13,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -76,7 +76,8 @@ class DecoderPool:
     plan: which frames, fitted how. processes: how many children, 0 for one per core; each is
     started when there is work for it, or at once if `ahead`. limits: what a clip may cost.
     ahead_bytes: room for frames that are decoded and not released yet; decoding waits when it is
-    full. previews: have each child make three small pictures of its clips.
+    full. previews: have each child make three small pictures of its clips. further: plans that take their
+    frames of the same decoding (`ClipFrames.further`).
     """
 
     def __init__(
@@ -88,14 +89,18 @@ class DecoderPool:
         ahead_bytes: int = AHEAD_BYTES,
         previews: bool = False,
         ahead: bool = False,
+        further: Sequence[FramePlan] = (),
     ) -> None:
         self.processes = processes or len(os.sched_getaffinity(0))
-        room = ahead_bytes // math.prod(plan.frames_shape)
+        plans = (plan, *further)
+        total = sum(math.prod(each.frames_shape) for each in plans)
         self._slots = FrameSlots(
-            plan.frames_shape, slots=max(self.processes + 1, room), processes=self.processes
+            (total,) if further else plan.frames_shape,
+            slots=max(self.processes + 1, ahead_bytes // total),
+            processes=self.processes,
         )
         self._start = functools.partial(
-            ChildProcess, plan, self._slots, limits=limits or Limits(), previews=previews
+            ChildProcess, plans, self._slots, limits=limits or Limits(), previews=previews
         )
         self._jobs = _Jobs()
         self._children: dict[int, ChildProcess] = {}

@@ -128,9 +128,14 @@ def load_stored(
     options: of `stored_stage`. Where this machine lacks the features' precision, the CNN runs in float32.
     Raises as `stored_stage` and `FirstStage.load`.
     """
-    stage, notes = stored_stage(Spec.from_dict(spec), first_stage, **options), []
-    precision = stage.spec["precision"]
-    if precision not in engine.precisions():
-        notes.append(f"this machine has no {precision}: the CNN runs in float32 instead")
-        stage = replace(stage, spec={**stage.spec, "precision": "float32"})
+    stage, notes = runnable(stored_stage(Spec.from_dict(spec), first_stage, **options))
     return FirstStage.load(stage), notes
+
+
+def runnable(stage: Stage) -> tuple[Stage, list[str]]:
+    """The stage in a precision that this machine has, and what to tell the user of it."""
+    precision = stage.spec["precision"]
+    if precision in engine.precisions():
+        return stage, []
+    note = f"this machine has no {precision}: the CNN runs in float32 instead"
+    return replace(stage, spec={**stage.spec, "precision": "float32"}), [note]

@@ -33,7 +33,7 @@ class ClipChanges:
         old, new = before.loc[both], now.loc[both]
         other = np.zeros(len(both), dtype=bool)
         for name in old.columns.intersection(new.columns):
-            if name == "digest" or str(name).startswith("view_"):
+            if name == "digest" or str(name).startswith(("view_", "stream_")):
                 other |= old[name].to_numpy() != new[name].to_numpy()
         return cls(
             came=tuple(now.index.difference(before.index, sort=False)),

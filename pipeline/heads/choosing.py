@@ -14,7 +14,7 @@ from pipeline.heads import cuts
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, Stop
-from pipeline.heads.fitting import fit_split
+from pipeline.heads.late import fit_split
 from pipeline.heads.measures import cross_entropy, predicted_classes
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import read_config
@@ -107,6 +107,7 @@ def _compared(clips: Clips, config: TrainConfig, stop: Stop | None) -> dict[str,
             f"{len(split.train)} training clips are too few to choose a head by: name one "
             "(--head frame_average)"
         )
+    count = int(parts.max()) + 1
     folds = [
         Split(
             train=split.train[parts != part],
@@ -115,9 +116,9 @@ def _compared(clips: Clips, config: TrainConfig, stop: Stop | None) -> dict[str,
             how="inner",
             seed=config.seed,
             fold=part,
-            folds=FOLDS,
+            folds=count,
         )
-        for part in range(FOLDS)
+        for part in range(count)
     ]
     config = replace(config, split=split.how, stopping="auto", test_set="")
     tried = [_tried(clips, config, head, options, folds, stop) for head, options in CANDIDATES]
@@ -125,7 +126,7 @@ def _compared(clips: Clips, config: TrainConfig, stop: Stop | None) -> dict[str,
     return {
         "head": best.head,
         "options": best.options,
-        "folds": FOLDS,
+        "folds": count,
         "clips": len(split.train),
         "tried": [each.to_dict() for each in tried],
     }

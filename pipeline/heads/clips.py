@@ -73,8 +73,8 @@ class Clips:
 
     @property
     def skeleton(self) -> bool:
-        """Whether `features` are skeletons, made of the source's landmarks."""
-        return isinstance(self.source, SkeletonSource)
+        """Whether `features` are skeletons, or hold some, made of the source's landmarks."""
+        return bool(getattr(self.source, "skeleton", False))
 
     def as_stored(self) -> Clips:
         """The clips with the features that their store holds; those that are skeletons are streamed."""
@@ -233,7 +233,7 @@ def load_clips(
         spec=dict(source.spec),
         steps=int(source.steps),
         shape=tuple(int(n) for n in source.shape),
-        left_out=_left_out(table, good, lost),
+        left_out=_left_out(table, good, lost) | dict(getattr(source, "left_out", {})),
         holdouts=holdouts_of(source),
     )
 

@@ -33,14 +33,16 @@ def leaderboards(runs: Path | str) -> list[Leaderboard]:
     """One board per test set found under `runs`, the largest first.
 
     Runs of different test clips, labels, folds or specs are never ranked in one list: their figures
-    do not compare. Unfinished runs are left out. Raises `ConfigError` where no run is finished.
+    do not compare. But runs on joined streams are ranked with those on each of the streams: the join has
+    checked that these hold the same clips. Unfinished runs are left out. Raises `ConfigError` where no
+    run is finished.
     """
     folders = finished_runs(Path(runs))
     if not folders:
         raise ConfigError(f"{runs} holds no finished run: train a head first")
     sets: dict[str, list[dict[str, Any]]] = {}
-    for folder in folders:
-        sets.setdefault(test_set_key(folder), []).append(_line(folder))
+    for key, folder in _keys(folders):
+        sets.setdefault(key, []).append(_line(folder))
     boards = []
     for key, lines in sets.items():
         table = pd.DataFrame(lines)
@@ -61,6 +63,39 @@ def finished_runs(runs: Path) -> list[Path]:
     return sorted(runs_by_path.values())
 
 
+def features_of(run: Path) -> frozenset[str]:
+    """The fingerprints of what a run reads: its own, and those of the streams that it joins."""
+    config = run_folder.read_config(run)
+    streams = (str(each["fingerprint"]) for each in config.get("streams", ()))
+    return frozenset([str(config["fingerprint"]), *streams])
+
+
+def _keys(folders: Sequence[Path]) -> list[tuple[str, Path]]:
+    """What a run is ranked under: its test clips and spec, of joined streams with all that they link."""
+    read = {folder: features_of(folder) for folder in folders}
+    joins = [folder for folder, features in read.items() if len(features) > 1]
+    tested = {folder: _tested_key(folder) for folder in folders} if joins else {}
+    linked: list[tuple[str, set[str]]] = []
+    for join in joins:
+        known = set(read[join])
+        for other in [each for each in linked if each[0] == tested[join] and each[1] & known]:
+            known |= other[1]
+            linked.remove(other)
+        linked.append((tested[join], known))
+    keys = []
+    for folder in folders:
+        links = [known for key, known in linked if key == tested[folder] and known & read[folder]]
+        key = json_digest([sorted(links[0]), tested[folder]]) if links else test_set_key(folder)
+        keys.append((key, folder))
+    return keys
+
+
+def _tested_key(run: Path) -> str:
+    """A hash of each fold's test clips with their labels."""
+    labels = _tested(run)["label"]
+    return json_digest([[[name, labels.get(name, "")] for name in fold] for fold in _test_ids(run)])
+
+
 def test_set_key(run: Path) -> str:
     """A hash of what a run was tested on: the spec, and each fold's test clips with their labels."""
     labels = _tested(run)["label"]
@@ -77,8 +112,7 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
     clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
     were not tested on the same clips.
     """
-    specs = [run_folder.read_config(run)["fingerprint"] for run in (first, second)]
-    if specs[0] != specs[1] or _test_ids(first) != _test_ids(second):
+    if not _same_clips(first, second) or _test_ids(first) != _test_ids(second):
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"
@@ -109,6 +143,16 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
     }
 
 
+def _same_clips(first: Path, second: Path) -> bool:
+    """Whether equal ids are the same clips in both runs: they share features, or all hashes are equal."""
+    if features_of(first) & features_of(second):
+        return True
+    mine, theirs = (run_folder.read_clips(run).set_index("video_id") for run in (first, second))
+    ids = mine.index.intersection(theirs.index)
+    known = mine.loc[ids, "sha256"].astype(str), theirs.loc[ids, "sha256"].astype(str)
+    return bool(len(ids) and (known[0] != "").all() and (known[0] == known[1]).all())
+
+
 def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
     """`leaderboard.csv` and `leaderboard.png` in `out` (numbered where there are several)."""
     out.mkdir(parents=True, exist_ok=True)
@@ -135,9 +179,12 @@ def _test_ids(run: Path) -> list[list[str]]:
 def _line(folder: Path) -> dict[str, Any]:
     metrics = run_folder.read_metrics(folder)
     test = metrics["test"]
+    config = run_folder.read_config(folder)
+    streams = [str(each["name"]) for each in config.get("streams", ())]
     return {
         "run": folder.name,
         "head": metrics["head"],
+        "features": "+".join(streams) or str(config["spec"].get("backbone", "")),
         "top1": test["top1"],
         "spread": metrics.get("spread", {}).get("top1", np.nan),
         "top5": test["top5"],
@@ -148,7 +195,7 @@ def _line(folder: Path) -> dict[str, Any]:
         "train_seconds": metrics["seconds"],
         "inference_clips_per_second": metrics.get("inference_clips_per_second", np.nan),
         "split": metrics["split"],
-        "fingerprint": run_folder.read_config(folder)["fingerprint"][:12],
+        "fingerprint": config["fingerprint"][:12],
         "clips": test["clips"],
     }
 

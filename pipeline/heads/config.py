@@ -14,10 +14,11 @@ from pipeline.errors import ConfigError
 SPLITS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 SCHEDULES = ("constant", "cosine", "plateau")
 STOPPINGS = ("validation", "fixed", "inner", "auto")
+JOINS = ("late", "early")
 PRECISIONS = ("auto", "float32", "bfloat16")
 FEW = 50
 """With fewer validation clips the epoch of the lowest validation loss is mostly chance."""
-LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping")
+LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping", "join")
 """Settings that runs of older versions did not have."""
 SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
 SKELETONS = ("auto", "yes", "no")
@@ -45,6 +46,8 @@ class TrainConfig:
     feature_dropout: share of the channels silenced for a clip, in training only
     step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
     skeleton: whether the landmarks of a `pose` store are read as skeletons; auto: if it is one
+    join: of several streams: `late`, a head for each and the weighted mean of their probabilities, or
+        `early`, one head that reads all of them at every step
     """
 
     head: str = "lstm"
@@ -70,6 +73,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     weight_averaging: float = 0.0
     stopping: str = "validation"
+    join: str = JOINS[0]
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -78,6 +82,7 @@ class TrainConfig:
             ("precision", PRECISIONS),
             ("stopping", STOPPINGS),
             ("skeleton", SKELETONS),
+            ("join", JOINS),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(

@@ -47,13 +47,26 @@ def inner_validation(training: pd.DataFrame, share: float, seed: int) -> Rows:
 def inner_folds(training: pd.DataFrame, folds: int, seed: int) -> Rows:
     """The inner fold (from 0) that leaves each clip out, by whole groups if there are enough.
 
-    All 0, which is no fold, where there are fewer than two clips for each.
+    With fewer than two groups for each fold there are fewer folds, two at least: a clip of a known group
+    says nothing of others. Only where that would leave a class without any fold to learn it from, or
+    with fewer than four groups, groups are cut through. All 0, which is no fold, where there are
+    fewer than two clips for each.
     """
-    groups = len(set(group_names(training)))
-    shares = [1 / folds] * folds
     if len(training) < 2 * folds:
         return np.zeros(len(training), dtype=np.int64)
-    return (by_groups if groups >= 2 * folds else stratified)(training, shares, seed)
+    whole = min(folds, len(set(group_names(training))) // 2)
+    if whole > 1:
+        parts = by_groups(training, [1 / whole] * whole, seed)
+        if whole == folds or _everywhere(label_numbers(training), parts):
+            return parts
+    return stratified(training, [1 / folds] * folds, seed)
+
+
+def _everywhere(labels: Rows, parts: Rows) -> bool:
+    """Whether every class with two clips or more has some in more than one part."""
+    counts = np.zeros((labels.max() + 1, parts.max() + 1), dtype=np.int64)
+    np.add.at(counts, (labels, parts), 1)
+    return bool(((counts > 0).sum(axis=1) >= np.minimum(counts.sum(axis=1), 2)).all())
 
 
 def given_parts(clips: pd.DataFrame) -> list[str]:

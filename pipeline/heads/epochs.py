@@ -28,7 +28,10 @@ from pipeline.heads.statistics import Statistics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
-    """The figures of one epoch. `epoch` counts from 1; rates count training clips per second."""
+    """The figures of one epoch. `epoch` counts from 1; rates count training clips per second.
+
+    stream: which of `streams` that are joined late the epoch is of
+    """
 
     epoch: int
     epochs: int
@@ -42,6 +45,8 @@ class EpochReport:
     best: bool
     fold: int = 0
     folds: int = 1
+    stream: int = 1
+    streams: int = 1
 
 
 OnEpoch = Callable[[EpochReport], None]
@@ -73,6 +78,7 @@ class Progress:
     stopped_by: the signal that stopped it (SIGINT, SIGTERM); empty if none did
     choice: of a head that is solved for, what was chosen by inner folds, with the figures
     validation: predictions of the validation clips, if they are not those of the final weights
+    held_out: of a head that is solved for, predictions of the training clips, each without its inner fold
     """
 
     history: list[EpochReport] = field(default_factory=list)
@@ -84,6 +90,7 @@ class Progress:
     lr: float = 0.0
     choice: Mapping[str, Any] = field(default_factory=dict)
     validation: Probabilities | None = None
+    held_out: Probabilities | None = None
 
     def stop(self, interrupt: KeyboardInterrupt) -> None:
         """Record that the training was stopped, and by which signal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pandas as pd
 from pipeline.heads import measures
 from pipeline.heads.advice import advice
 from pipeline.heads.clips import Clips
-from pipeline.heads.fitting import Fitted, fit_split
+from pipeline.heads.fitting import Fitted
 from pipeline.heads.holdout import kept_out
 from pipeline.heads.inference import predict_views
+from pipeline.heads.late import fit_split
 from pipeline.heads.leakage import NEAR_IDENTICAL, SAME_GROUP, leakage_table
 from pipeline.heads.plan import resolve
 from pipeline.heads.run_folder import class_probabilities, predictions_table
@@ -94,6 +95,7 @@ def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
         "leakage": int((leaks["why"] == NEAR_IDENTICAL).sum()),
         "straddling": int((leaks["why"] == SAME_GROUP).sum()),
         **choice_of(progress),
+        **({"streams": list(fitted.streams)} if fitted.streams else {}),
         **advice(fitted),
         **_further_figures(fitted),
     }
@@ -115,6 +117,24 @@ def _further_figures(fitted: Fitted) -> dict[str, Any]:
         measured = measures.measure(average, clips.labels[at])
         figures["test_views"] = measured | {"views": 1 + len(clips.views)}
     return figures
+
+
+def streams_over_folds(
+    streams: Sequence[Mapping[str, Any]], folds: Sequence[Sequence[Mapping[str, Any]] | None]
+) -> dict[str, Any]:
+    """`streams`: each one's weight in the head of all clips and in the folds, and its mean top-1."""
+    if not streams:
+        return {}
+    known = [fold for fold in folds if fold]
+    joined = []
+    for number, stream in enumerate(streams):
+        each = [fold[number] for fold in known]
+        joined.append(
+            dict(stream)
+            | {"top1": float(np.mean([fold["top1"] for fold in each]))}
+            | {"weights": [fold["weight"] for fold in each]}
+        )
+    return {"streams": joined}
 
 
 def figures_of_test_set(

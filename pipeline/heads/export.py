@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError, first_line
-from pipeline.heads.layers import PACKAGE
+from pipeline.heads.layers import PACKAGE, Standardise
 from pipeline.heads.lean import keras
 from pipeline.heads.saved import Run
 from pipeline.heads.source import Array, Float32, Mask
@@ -135,6 +135,13 @@ _READ = {
 }
 
 
+_JOINED = (
+    "the features of all streams beside each other, at the steps of the first and there of the nearest "
+    "step in time (streams: start to stop are each one's channels; skeleton: as "
+    "pipeline.heads.skeleton makes them)"
+)
+
+
 def _description(run: Run) -> dict[str, Any]:
     return {
         "format": "pixels-once/export",
@@ -146,7 +153,8 @@ def _description(run: Run) -> dict[str, Any]:
             "mask": {"shape": [None, run.steps], "dtype": "bool", "means": "true: a real step"},
         },
         "output": {"shape": [None, len(run.classes)], "is": "probabilities, in the labels' order"},
-        "preprocessing": f"{_READ[run.skeleton]}; normalisation is inside",
+        "preprocessing": f"{_JOINED if run.streams else _READ[run.skeleton]}; normalisation is inside",
+        **({"streams": [stream.to_dict() for stream in run.streams]} if run.streams else {}),
         "spec": dict(run.spec),
         "fingerprint": run.fingerprint,
         "first_stage": dict(run.first_stage),
@@ -176,7 +184,7 @@ def for_inference(model: Any) -> Any:
             config["unroll"] = True
         return type(layer).from_config(config)
 
-    twin = keras.models.clone_model(model, clone_function=plain)
+    twin = keras.models.clone_model(model, clone_function=plain, recursive=True)
     twin.set_weights(model.get_weights())
     return twin
 
@@ -210,13 +218,27 @@ def _probe(run: Run) -> tuple[Float32, Mask]:
     lengths = np.unique(np.linspace(1, run.steps, 4).astype(int))
     mask = np.arange(run.steps)[None] < lengths[:, None]
     # Within what the head was trained on: its own normalisation, turned around.
-    normalise = next(layer for layer in run.model.layers if hasattr(layer, "scale"))
-    deviation = np.where(normalise.scale > 0, 1 / np.maximum(normalise.scale, 1e-30), 0)
+    mean, scale = _normalisation(run.model)
+    deviation = np.where(scale > 0, 1 / np.maximum(scale, 1e-30), 0)
     shape = (len(lengths), run.steps, *run.model_shape)
     noise = rng.normal(size=shape).reshape(len(lengths), run.steps, -1, len(deviation))
-    features = (normalise.mean + noise * deviation).reshape(shape).astype(np.float32)
+    features = (mean + noise * deviation).reshape(shape).astype(np.float32)
     features[~mask] = 0
     return features, mask
+
+
+def _normalisation(model: Any) -> tuple[Array, Array]:
+    """Mean and scale that a model normalises by; of streams that are joined late, those of each."""
+    own = next((layer for layer in model.layers if isinstance(layer, Standardise)), None)
+    if own is not None:
+        return own.mean, own.scale
+    channels = int(next(x.shape[-1] for x in model.inputs if x.name == "features"))
+    mean, scale = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            of = model.get_layer(layer.name.replace("head", "channels"))
+            mean[of.start : of.stop], scale[of.start : of.stop] = _normalisation(layer)
+    return mean, scale
 
 
 def _by_keras(format: str) -> Callable[[Any, Path], None]:

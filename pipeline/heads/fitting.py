@@ -24,6 +24,7 @@ from pipeline.heads.solving import solve_head
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics, masked_statistics
+from pipeline.heads.streams import streams_in
 from pipeline.heads.zoo import build_head, head_kind
 from pipeline.heads.zoo.kinds import FITS
 
@@ -37,6 +38,8 @@ class Fitted:
 
     fit: what it was trained with; its model has the best weights
     parts: `test` and `validation` → (positions (n,), probabilities (n, classes))
+    streams: of streams that are joined late, each one's name, weight, best epoch, and top-1 alone: `top1`
+        of the test clips, `inner_top1` of the training clips in inner folds
     """
 
     fit: Fit
@@ -44,6 +47,7 @@ class Fitted:
     parts: Mapping[str, tuple[Rows, Probabilities]]
     seconds: float
     inference_clips_per_second: float
+    streams: tuple[Mapping[str, Any], ...] = ()
 
 
 def fit_split(
@@ -103,7 +107,7 @@ def fit_split(
         progress=progress,
         parts=parts,
         seconds=time.perf_counter() - started,
-        inference_clips_per_second=_inference_rate(fit),
+        inference_clips_per_second=inference_rate(fit),
     )
 
 
@@ -131,8 +135,8 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
     )
     if not parts.any():
         return {"epochs": settings.epochs, "folds": 0, "tried": []}
-    losses = []
-    for part in range(INNER_FOLDS):
+    losses, folds = [], int(parts.max()) + 1
+    for part in range(folds):
         inner = replace(
             split, train=split.train[parts != part], validation=split.train[parts == part]
         )
@@ -148,7 +152,7 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
     mean = np.average(losses, axis=0, weights=np.bincount(parts))
     return {
         "epochs": int(np.nanargmin(mean)) + 1 if np.isfinite(mean).any() else settings.epochs,
-        "folds": INNER_FOLDS,
+        "folds": folds,
         "tried": [{"epochs": number, "loss": loss} for number, loss in enumerate(mean.tolist(), 1)],
     }
 
@@ -169,6 +173,7 @@ def compiled_head(clips: Clips, settings: TrainConfig, statistics: Statistics) -
         statistics,
         precision=engine.keras_policy(settings.precision),
         seed=settings.seed,
+        streams=[stream.stop - stream.start for stream in streams_in(clips)],
     )
     compile_head(
         model,
@@ -221,7 +226,7 @@ def compile_head(
     model.reset_metrics()
 
 
-def _inference_rate(fit: Fit) -> float:
+def inference_rate(fit: Fit) -> float:
     """Clips per second of a compiled prediction: the better of two batches."""
     batch = fit.settings.train_batch
     train = fit.clips.positions(fit.split.train)

@@ -15,7 +15,8 @@ from pipeline.heads import evaluation, run_folder
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.epochs import Callbacks
-from pipeline.heads.fitting import Fitted, fit_split
+from pipeline.heads.fitting import Fitted
+from pipeline.heads.late import fit_split
 from pipeline.heads.leakage import leakage_table
 from pipeline.heads.measures import interval_record
 from pipeline.heads.plan import Plan
@@ -57,6 +58,7 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     metrics["test"] |= interval_record(hits, group_names(predictions))
     metrics["test"]["top1_pooled"] = float(hits.mean())
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
+    metrics |= evaluation.streams_over_folds(refitted.streams, [f.get("streams") for f in folds])
     if refitted.progress.choice:
         metrics["choice"] = {
             "folds": [fold["choice"] for fold in folds],
@@ -123,13 +125,29 @@ def _refit(plan: Plan, folds: Sequence[dict[str, Any]], callbacks: Callbacks) ->
         folds=len(splits),
         test_set=config.test_set,
     )
-    epochs = max(1, round(float(np.median([fold["best_epoch"] for fold in folds]))))
-    fitted = fit_split(clips, everything, config, callbacks=callbacks, last_epoch=epochs)
+    fitted = fit_split(
+        clips, everything, config, callbacks=callbacks, last_epoch=_median_epochs(folds)
+    )
     if fitted.progress.stopped:
         raise KeyboardInterrupt(
             "stopped in the last fit on all clips: resume later", fitted.progress.stopped_by
         )
     return fitted
+
+
+def _median_epochs(folds: Sequence[dict[str, Any]]) -> int | list[int]:
+    """The folds' median best epoch; of streams that were joined late, that of each."""
+
+    def median(epochs: Sequence[float]) -> int:
+        return max(1, round(float(np.median(epochs))))
+
+    streams = [fold.get("streams", []) for fold in folds]
+    if streams[0]:
+        return [
+            median([each["best_epoch"] for each in of_stream])
+            for of_stream in zip(*streams, strict=True)
+        ]
+    return median([fold["best_epoch"] for fold in folds])
 
 
 def _mean_metrics(

@@ -42,7 +42,8 @@ class Identity:
     """What a run was, or would be, trained from.
 
     `clips` has a line per usable clip, indexed by `video_id`: row, digest, label, group, split (as
-    the data gives it) and one `view_N` per further view, the digest of the clip there. `parts` has a
+    the data gives it), one `view_N` per further view and one `stream_N` per joined stream, the clip's
+    digest there. `parts` has a
     text per fold, a letter per clip: t(rain), v(alidation), s (test), - (unused). `settings` are
     resolved: no 0 or `auto` is left. Row numbers are recorded and not compared.
     """
@@ -211,6 +212,8 @@ def _clips_table(clips: Clips) -> pd.DataFrame:
     columns |= {name: texts(table, name) for name in NAMED}
     for number, (view, places) in enumerate(clips.views, start=1):
         columns[f"view_{number}"] = view.digests[places].astype(np.int64)
+    for name in (name for name in table.columns if str(name).startswith("stream_")):
+        columns[name] = table[name].to_numpy(np.int64)
     return pd.DataFrame(columns, index=pd.Index(table["video_id"].astype(str), name="video_id"))
 
 

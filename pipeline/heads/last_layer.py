@@ -17,6 +17,7 @@ from pipeline.heads.measures import cross_entropy
 from pipeline.heads.seeds import derived_seed
 from pipeline.heads.source import Array, Float32, Float64, Mask, Rows
 from pipeline.heads.statistics import Statistics
+from pipeline.heads.streams import streams_in
 from pipeline.heads.zoo.kinds import layers
 
 Check = Callable[[], None]
@@ -41,12 +42,15 @@ class Solved:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scale:
-    """How rows become those of the problem: ((x − centre) · factor, clipped) · unit · directions."""
+    """How rows become those of the problem: ((x − centre) · factor, clipped) · unit · directions.
+
+    unit: one number, or (columns,) of streams that are joined early: each counts alike
+    """
 
     centre: Float32
     factor: Float32
     clip: float
-    unit: float
+    unit: float | Float64
     directions: Float32
 
     def apply(self, x: Float32) -> Float32:
@@ -54,7 +58,7 @@ class Scale:
         x -= self.centre
         x *= self.factor
         np.clip(x, -self.clip, self.clip, out=x)
-        x *= np.float32(self.unit)
+        x *= np.asarray(self.unit, np.float32)
         return x
 
 
@@ -76,7 +80,8 @@ class LastLayer:
         sharpness = choice["sharpness"]
         shares = linear.probabilities(problem, solution.logits(problem.z) * sharpness)
         labels = self.fit.clips.labels[positions]
-        kernel = (scale.directions @ solution.kernel) * (scale.unit * sharpness)
+        factors = np.reshape(scale.unit * sharpness, (-1, 1))
+        kernel = (scale.directions @ solution.kernel) * factors
         return Solved(
             columns=[scale.centre, scale.factor],
             dense=[kernel.astype(np.float32), (solution.bias * sharpness).astype(np.float32)],
@@ -103,9 +108,8 @@ class LastLayer:
         x, clip = self._rows(held)
         scale = self._scale(x)
         scaled = scale.apply(x)
-        norms = np.einsum("rc,rc->r", scaled, scaled, dtype=np.float64)
-        unit = 1 / float(np.sqrt(max(norms.mean(), 1e-30)))
-        scaled *= np.float32(unit)
+        unit = self._unit(scaled)
+        scaled *= np.asarray(unit, np.float32)
         basis = Basis.of(scaled)
         scale = replace(scale, unit=unit, directions=basis.directions)
         z: Array = basis.rows
@@ -128,6 +132,21 @@ class LastLayer:
             of, clip = Statistics.of(x), self.columns.clip
         nothing = np.zeros((x.shape[1], 0), np.float32)
         return Scale(centre=of.mean, factor=of.scale, clip=clip, unit=1.0, directions=nothing)
+
+    def _unit(self, scaled: Float32) -> float | Float64:
+        """What makes the mean squared norm of the rows 1; of joined streams that of each the same."""
+        streams = streams_in(self.fit.clips)
+        if not streams:
+            norms = np.einsum("rc,rc->r", scaled, scaled, dtype=np.float64)
+            return 1 / float(np.sqrt(max(norms.mean(), 1e-30)))
+        squares = np.einsum("rc,rc->c", scaled, scaled, dtype=np.float64) / len(scaled)
+        units = np.zeros(len(squares))
+        # The columns of a pooled row are all channels of one statistic after another.
+        channel = np.arange(len(squares)) % streams[-1].stop
+        for stream in streams:
+            its = (channel >= stream.start) & (channel < stream.stop)
+            units[its] = 1 / np.sqrt(max(squares[its].sum() * len(streams), 1e-30))
+        return units
 
     def _targets(self, positions: Rows) -> tuple[Float64, Float64]:
         """(targets (clips, classes), weights (clips,)) by the settings of the training."""

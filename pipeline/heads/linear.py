@@ -95,12 +95,13 @@ def choose(
     parts: Rows,
     strengths: Sequence[float],
     check: Callable[[], None],
-) -> tuple[list[Candidate], Candidate]:
-    """Strengths tried by inner folds, and the one of the lowest loss.
+) -> tuple[list[Candidate], Candidate, Float64]:
+    """Strengths tried by inner folds, the one of the lowest loss, and its probabilities (clips, classes).
 
     From the strongest penalty on, each solution begun at that before it, until the loss rises.
 
-    parts: (clips,) the fold that leaves a clip out, from 0; the loss is that at the best sharpness
+    parts: (clips,) the fold that leaves a clip out, from 0; the loss is that at the best sharpness, and
+        the probabilities are of the solution that was not fitted on the clip
     check: called before every iteration; raises to stop
     """
     folds = range(int(parts.max()) + 1)
@@ -108,7 +109,7 @@ def choose(
     rows = [np.flatnonzero(parts[problem.clip] == part) for part in folds]
     solutions: list[Solution | None] = [None for _ in folds]
     candidates: list[Candidate] = []
-    best = 0
+    best, held_out = 0, np.zeros_like(problem.targets)
     for strength in strengths:
         logits = np.zeros((len(problem.clip), problem.targets.shape[1]))
         for part, solver in enumerate(solvers):
@@ -117,9 +118,11 @@ def choose(
             logits[rows[part]] = solution.logits(problem.z[rows[part]])
         candidates.append(_candidate(problem, strength, logits))
         best = min(range(len(candidates)), key=lambda number: candidates[number].loss)
+        if best == len(candidates) - 1:
+            held_out = probabilities(problem, logits * candidates[best].sharpness)
         if len(candidates) - 1 - best >= WORSE:
             break
-    return candidates, candidates[best]
+    return candidates, candidates[best], held_out
 
 
 class Solver:

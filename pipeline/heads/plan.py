@@ -18,6 +18,7 @@ from pipeline.heads.config import DEFAULTS, FEW, TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
+from pipeline.heads.streams import streams_in
 from pipeline.heads.zoo import HeadKind, head_kind
 
 WIDE = 512
@@ -62,6 +63,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         how = resolve_way(clips.table, config.split)
     for split in splits:
         require_apart(clips, split)
+    _require_streams(clips, config)
     settings = replace(resolve(config, splits, how=how), skeleton=_skeleton(clips, config))
     if recorded is not None and config.precision == "auto":
         # A resumed run keeps its own, whatever `auto` meant in the version that began it.
@@ -177,6 +179,9 @@ def run_config(
         "steps": clips.steps,
         "shape": list(clips.shape),
         "first_stage": dict(first_stage),
+        **(
+            {"streams": [each.to_dict() for each in streams_in(clips)]} if streams_in(clips) else {}
+        ),
         "left_out": dict(clips.left_out),
         "notes": split_notes(clips.table, plan.asked.split, clips.holdouts, plan.asked.test_set),
         "since": {}
@@ -199,6 +204,14 @@ def _skeleton(clips: Clips, config: TrainConfig) -> str:
             "to all trainings that share them"
         )
     return read
+
+
+def _require_streams(clips: Clips, config: TrainConfig) -> None:
+    if config.join != DEFAULTS.join and not streams_in(clips):
+        raise ConfigError(
+            f"join is {config.join}, and the clips are of one store: name several with + between "
+            "(a.zarr+b.zarr), or leave it out"
+        )
 
 
 def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:

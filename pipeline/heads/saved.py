@@ -19,6 +19,7 @@ from pipeline.heads.run_folder import DONE, read_config, read_metrics
 from pipeline.heads.skeleton import CHANNELS, LANDMARKS, skeletons
 from pipeline.heads.source import Array, Float32, Mask, SequenceSource
 from pipeline.heads.splits import PARTS
+from pipeline.heads.streams import Stream
 from pipeline.spec import differing
 
 
@@ -26,7 +27,8 @@ from pipeline.spec import differing
 class Run:
     """A trained head: `predict` takes sequences as a store of `spec` holds them.
 
-    shape: of one of their steps. skeleton: whether the model reads these as skeletons.
+    shape: of one of their steps. skeleton: whether the model reads these as skeletons. streams: of a head
+    on joined streams, whose sequences are those of `JoinedSource`, skeletons included.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Run:
     steps: int
     shape: tuple[int, ...]
     skeleton: bool = False
+    streams: tuple[Stream, ...] = ()
     batch: int = 32
 
     @property
@@ -124,7 +127,7 @@ def load_run(folder: Path | str) -> Run:
         raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
     engine.prepare()
     # Loading needs our layers registered; reading a run's config needs no Keras.
-    from pipeline.heads import layers, pooling, recurrent  # noqa: F401
+    from pipeline.heads import layers, mixing, pooling, recurrent  # noqa: F401
 
     try:
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
@@ -136,7 +139,9 @@ def load_run(folder: Path | str) -> Run:
             "restore the file or train again"
         ) from None
     metrics = read_metrics(folder) if (folder / DONE).exists() else {}
-    skeleton = config.get("train", {}).get("skeleton") == "yes"
+    streams = tuple(Stream.from_dict(values) for values in config.get("streams", ()))
+    # Of joined streams each says for itself whether it is read as skeletons.
+    skeleton = not streams and config.get("train", {}).get("skeleton") == "yes"
     _require_consistent(folder, model, config, metrics)
     return Run(
         folder=folder,
@@ -150,6 +155,7 @@ def load_run(folder: Path | str) -> Run:
         steps=int(config["steps"]),
         shape=LANDMARKS if skeleton else tuple(config["shape"]),
         skeleton=skeleton,
+        streams=streams,
     )
 
 

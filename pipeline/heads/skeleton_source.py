@@ -21,6 +21,8 @@ def read_as(source: SequenceSource, skeleton: str) -> SequenceSource:
     skeleton: "yes", "no", or "auto" for skeletons if the source holds poses. Raises `ConfigError` for
     "yes" if it does not.
     """
+    if getattr(source, "streams", ()):
+        return source  # joined of sources that are read as heads are to read them
     poses = source.spec.get("backbone") == "pose" and tuple(source.shape) == LANDMARKS
     if skeleton == "yes" and not poses:
         raise ConfigError(

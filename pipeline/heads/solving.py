@@ -18,7 +18,7 @@ from pipeline.heads import cuts, linear
 from pipeline.heads.epochs import Callbacks, EpochReport, Fit, Progress
 from pipeline.heads.inference import predict_probabilities
 from pipeline.heads.last_layer import LastLayer
-from pipeline.heads.measures import cross_entropy, predicted_classes
+from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
 from pipeline.heads.source import Rows
 from pipeline.heads.zoo import head_kind
 
@@ -45,7 +45,7 @@ def solve_head(fit: Fit, progress: Progress, callbacks: Callbacks) -> None:
             raise KeyboardInterrupt("stopped while it was solved for")
 
     last = LastLayer(fit, check)
-    choice = _choice(fit, last, train)
+    choice, progress.held_out = _choice(fit, last, train)
     solved = last.solved(train, choice)
     last.put(solved)
     loss, top1 = float("nan"), float("nan")
@@ -78,21 +78,25 @@ def solve_head(fit: Fit, progress: Progress, callbacks: Callbacks) -> None:
         callbacks.on_epoch(report)
 
 
-def _choice(fit: Fit, last: LastLayer, train: Rows) -> dict[str, Any]:
-    """strength, sharpness of the logits, inner folds, and what each strength gave in them."""
+def _choice(fit: Fit, last: LastLayer, train: Rows) -> tuple[dict[str, Any], Probabilities | None]:
+    """strength, sharpness of the logits, inner folds, and what each strength gave in them.
+
+    And (clips, classes) of each training clip by the best solution without its fold; None without folds.
+    """
     settings = fit.settings
     fixed = float(head_kind(settings.head).configure(settings.options).strength)
     parts = cuts.inner_folds(fit.clips.table.iloc[train], FOLDS, settings.seed)
     if not parts.any():
-        return {"strength": fixed or PLAIN, "sharpness": 1.0, "folds": 0, "tried": []}
+        return {"strength": fixed or PLAIN, "sharpness": 1.0, "folds": 0, "tried": []}, None
     strengths = (fixed,) if fixed else linear.STRENGTHS
-    tried, best = linear.choose(last.problem(train)[0], parts, strengths, last.check)
-    return {
+    tried, best, held_out = linear.choose(last.problem(train)[0], parts, strengths, last.check)
+    choice = {
         "strength": best.strength,
         "sharpness": best.sharpness,
         "folds": int(parts.max()) + 1,
         "tried": [asdict(candidate) for candidate in tried],
     }
+    return choice, held_out.astype(np.float32)
 
 
 def choice_of(progress: Progress) -> Mapping[str, Any]:

@@ -21,9 +21,9 @@ from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, OnEpoch, Stop
 from pipeline.heads.evaluation import evaluate_run
-from pipeline.heads.fitting import fit_split
 from pipeline.heads.folds import train_folds
 from pipeline.heads.identity import FILE, Identity
+from pipeline.heads.late import fit_split
 from pipeline.heads.plan import Plan, plan_training, run_config
 from pipeline.heads.plots import draw_plots
 from pipeline.heads.source import SequenceSource

@@ -101,7 +101,7 @@ def test_in_the_directions_of_the_rows_the_solution_is_the_same(rows, columns):
 def test_the_strength_is_the_best_of_the_folds_that_leave_a_clip_out():
     _, problem = a_problem(rows=150, columns=40, signal=2.0)
     parts = np.arange(150) // 3 % 5
-    tried, best = linear.choose(problem, parts, linear.STRENGTHS, unchecked)
+    tried, best, _ = linear.choose(problem, parts, linear.STRENGTHS, unchecked)
     assert [one.strength for one in tried] == list(linear.STRENGTHS[: len(tried)])
     assert tried.index(best) == len(tried) - 1 - linear.WORSE
     assert best.loss == min(one.loss for one in tried)
@@ -117,6 +117,19 @@ def test_inner_folds_keep_groups_whole_where_there_are_enough():
     assert (table.assign(part=parts).groupby("group")["part"].nunique() == 1).all()
     assert len(set(cuts.inner_folds(table.assign(group="one"), 5, 0))) == 5
     assert not cuts.inner_folds(table.iloc[:9], 5, 0).any()
+
+
+@pytest.mark.parametrize(("groups", "folds"), [(9, 4), (6, 3), (4, 2), (3, 5)])
+def test_with_few_groups_there_are_fewer_inner_folds_and_no_group_is_in_two(groups, folds):
+    table = load_clips(rising_or_falling(clips=96, groups=groups)).table
+    parts = cuts.inner_folds(table, 5, 0)
+    assert len(set(parts)) == folds
+    whole = (table.assign(part=parts).groupby("group")["part"].nunique() == 1).all()
+    assert whole == (groups > 3)
+    # Of two classes with two groups each, one could not be learned without its own fold.
+    apart = table.assign(group=table["label"] + table["group"].isin(["g00", "g01"]).astype(str))
+    parts = cuts.inner_folds(apart, 5, 0)
+    assert (apart.assign(part=parts).groupby("label")["part"].nunique() > 1).all()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ when its parent does, whatever it is doing.
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import fcntl
 import fnmatch
@@ -46,7 +47,7 @@ def main() -> None:
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.ERROR)
     cv2.setNumThreads(1)
-    plan = FramePlan.from_dict(settings["plan"])
+    plans = [FramePlan.from_dict(values) for values in settings["plans"]]
     memory = mmap.mmap(settings["frames_fd"], 0)
     progress = counter(memory, settings["process"])
 
@@ -58,26 +59,29 @@ def main() -> None:
 
     limit_memory(settings["memory_bytes"])
     answer({"ready": True})
-    opened = Opened(plan, count)
+    opened = Opened(plans, count)
     for line in sys.stdin:
         request = json.loads(line)
         os.ftruncate(sys.stderr.fileno(), 0)
         count()
         # Hashed before it is read: bytes that change in between make the next run look again.
         digest = opened.digest(request)
-        out = view(memory, request["offset"], plan.frames_shape)
-        reply = _decode(opened, request, out, previews=settings["previews"])
+        rooms, offset = [], request["offset"]
+        for plan in plans:
+            rooms.append(view(memory, offset, plan.frames_shape))
+            offset += rooms[-1].size
+        reply = _decode(opened, request, rooms, previews=settings["previews"])
         answer({**reply, "sha256": digest})
 
 
 class Opened:
     """The file whose parts are being read: it stays open, and its hash known, until the last is."""
 
-    def __init__(self, plan: Any, count: Callable[[], None]) -> None:
-        self._plan, self._count = plan, count
+    def __init__(self, plans: list[Any], count: Callable[[], None]) -> None:
+        self._plans, self._count = plans, count
         self._of: Any = None  # path, parts
         self._digest = ""
-        self._reader: Any = None
+        self._readers: list[Any] = []
 
     def digest(self, request: dict[str, Any]) -> str:
         """The SHA-256 of the request's file; whichever file was open before is closed."""
@@ -93,22 +97,17 @@ class Opened:
             self._of = of
         return self._digest
 
-    def read(self, request: dict[str, Any], out: Any) -> Any:
-        """The frames of the request's clip. Raises as `read_clip` and `PartReader`."""
-        from pipeline.features.decoding.parts import PartReader
-        from pipeline.features.decoding.reading import read_clip
-        from pipeline.spans import Span
+    def read(self, request: dict[str, Any], rooms: list[Any]) -> list[Any]:
+        """What each plan takes of the request's clip. Raises as `read_streams` and `PartReader`."""
+        from pipeline.features.decoding.reading import read_streams
 
-        path = request["path"]
         if not request["spans"]:
-            return read_clip(path, self._plan, out=out, on_progress=self._count)
-        if self._reader is None:
-            spans = [Span(*bounds) for bounds in request["spans"]]
-            self._reader = PartReader(path, self._plan, spans, self._count)
+            return read_streams(request["path"], self._plans, rooms, on_progress=self._count)
         try:
-            return self._reader.read(request["number"], out)
+            readers = zip(self._part_readers(request), rooms, strict=True)
+            return [reader.read(request["number"], room) for reader, room in readers]
         finally:
-            if not self._reader.left:
+            if self._readers and not self._readers[0].left:
                 self._close()
 
     def rows(self, request: dict[str, Any]) -> list[int]:
@@ -118,13 +117,32 @@ class Opened:
         row_s, first_s = request["rows"]
         return rows_of_file(request["path"], row_s, first_s, self._count)
 
+    def _part_readers(self, request: dict[str, Any]) -> list[Any]:
+        """A reader of the file's parts for each plan: parts are decoded once for each."""
+        from pipeline.features.decoding.parts import PartReader
+        from pipeline.spans import Span
+
+        if not self._readers:
+            spans = [Span(*bounds) for bounds in request["spans"]]
+            with contextlib.ExitStack() as opened:
+                readers = []
+                for plan in self._plans:
+                    reader = PartReader(request["path"], plan, spans, self._count)
+                    opened.callback(reader.close)
+                    readers.append(reader)
+                opened.pop_all()
+            self._readers = readers
+        return self._readers
+
     def _close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._of = self._reader = None
+        for reader in self._readers:
+            reader.close()
+        self._of, self._readers = None, []
 
 
-def _decode(opened: Opened, request: dict[str, Any], out: Any, *, previews: bool) -> dict[str, Any]:
+def _decode(
+    opened: Opened, request: dict[str, Any], rooms: list[Any], *, previews: bool
+) -> dict[str, Any]:
     import cv2
 
     from pipeline.errors import UnreadableClip
@@ -134,8 +152,8 @@ def _decode(opened: Opened, request: dict[str, Any], out: Any, *, previews: bool
         act_out_fault(request["path"])
         if request["rows"]:
             return {"rows": opened.rows(request)}
-        clip = opened.read(request, out)
-        pictures = preview_pictures(clip.frames) if previews else ()
+        clips = opened.read(request, rooms)
+        pictures = preview_pictures(clips[0].frames) if previews else ()
     except UnreadableClip as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -147,13 +165,19 @@ def _decode(opened: Opened, request: dict[str, Any], out: Any, *, previews: bool
     except Exception as error:
         return {"reason": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"}
     return {
+        "clips": [_reply(clip) for clip in clips],
+        "previews": [base64.b64encode(picture).decode() for picture in pictures],
+    }
+
+
+def _reply(clip: Any) -> dict[str, Any]:
+    return {
         "clip": {**clip.facts, "reason": clip.reason, "decode_s": clip.decode_s},
         "frames_shape": clip.frames.shape,
         "windows": None if clip.windows is None else clip.windows.tolist(),
         "gaps_s": None if clip.gaps_s is None else clip.gaps_s.tolist(),
         "frame_index": clip.frame_index.tolist(),
         "timestamp": clip.timestamp.tolist(),
-        "previews": [base64.b64encode(picture).decode() for picture in pictures],
     }
 
 

@@ -17,6 +17,10 @@ Picture = NDArray[np.uint8]
 Matrix = tuple[int, int, int, int]
 
 
+_MOST_GRAPHS = 4
+"""Several plans may want other margins of the same frames."""
+
+
 class Converter:
     """FFmpeg's frames → (height, width, 3) uint8 RGB, by swscale in a filter graph.
 
@@ -25,16 +29,18 @@ class Converter:
     """
 
     def __init__(self) -> None:
-        self._shape: tuple[Any, ...] = ()
-        self._graph: Any = None
+        self._graphs: dict[tuple[Any, ...], Any] = {}
 
     def convert(self, raw: Any, margins: tuple[int, int] = (0, 0)) -> Picture:
         """The picture of a frame, without `margins` pixels on the left and right, above and below."""
         shape = (raw.width, raw.height, raw.format.name, raw.colorspace, raw.color_range, margins)
-        if shape != self._shape:
-            self._graph, self._shape = _graph(raw, *margins), shape
-        self._graph.push(raw)
-        picture: Picture = self._graph.pull().to_ndarray()
+        graph = self._graphs.get(shape)
+        if graph is None:
+            if len(self._graphs) == _MOST_GRAPHS:  # of a video that changes its shape
+                self._graphs.clear()
+            graph = self._graphs[shape] = _graph(raw, *margins)
+        graph.push(raw)
+        picture: Picture = graph.pull().to_ndarray()
         return picture
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import functools
 import json
+import math
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +65,16 @@ class ChildProcess:
     """One decoder process. Used by one thread, except `kill`."""
 
     def __init__(
-        self, plan: FramePlan, slots: FrameSlots, *, number: int, limits: Limits, previews: bool
+        self,
+        plans: Sequence[FramePlan],
+        slots: FrameSlots,
+        *,
+        number: int,
+        limits: Limits,
+        previews: bool,
     ) -> None:
         self._slots, self._number, self._limits = slots, number, limits
+        self._bytes = [math.prod(plan.frames_shape) for plan in plans]
         self._log_fd = anonymous_file("pixels-once-decoder-log")
         # Appending, so that the child may cut its log short between clips.
         fcntl.fcntl(self._log_fd, fcntl.F_SETFL, os.O_APPEND)
@@ -72,7 +83,7 @@ class ChildProcess:
         self._unread = b""
         self._ended = False
         settings = {
-            "plan": asdict(plan),
+            "plans": [asdict(plan) for plan in plans],
             "process": number,
             "frames_fd": slots.fd,
             "lifeline_fd": lifeline_fd,
@@ -114,7 +125,7 @@ class ChildProcess:
         Check `usable` afterwards: a process that crashed or was killed reads no other clip.
         """
         request = {"path": path, "offset": self._slots.offset(slot), "rows": [], **_asked(part)}
-        return _clip_frames(self._answer(request, size_bytes), self._slots, slot)
+        return _clip_frames(self._answer(request, size_bytes), self._slots, slot, self._bytes)
 
     def rows(self, path: str, size_bytes: int, row_s: float, first_s: float) -> list[int]:
         """The rows that a file makes: see `lengths.rows_of_file`. Raises `UnreadableClip`."""
@@ -240,22 +251,35 @@ def _ending(code: int) -> str:
         return f"the decoder process died of signal {-code}"
 
 
-def _clip_frames(reply: dict[str, Any], slots: FrameSlots, slot: int) -> ClipFrames:
-    windows, gaps_s = reply["windows"], reply["gaps_s"]
-    lent = [slot]
+def _clip_frames(
+    reply: dict[str, Any], slots: FrameSlots, slot: int, sizes: Sequence[int]
+) -> ClipFrames:
+    """The frames of the first plan, with those of further ones. All released, the slot is free again.
 
-    def release() -> None:
-        while lent:  # a second call does nothing
-            slots.take_back(lent.pop())
+    sizes: bytes of the slot that each plan has
+    """
+    lent, lock = set(range(len(sizes))), threading.Lock()
 
-    return ClipFrames(
-        frames=slots.frames(slot, tuple(reply["frames_shape"])),
-        frame_index=np.array(reply["frame_index"], dtype=np.int32),
-        timestamp=np.array(reply["timestamp"], dtype=np.float32),
-        windows=None if windows is None else np.array(windows, dtype=np.int32),
-        gaps_s=None if gaps_s is None else np.array(gaps_s, dtype=np.float64),
-        release=release,
-        sha256=reply["sha256"],
-        previews=tuple(base64.b64decode(picture) for picture in reply["previews"]),
-        **reply["clip"],
-    )
+    def release(number: int) -> None:
+        with lock:
+            last = lent == {number}  # a second call does nothing
+            lent.discard(number)
+        if last:
+            slots.take_back(slot)
+
+    def part(number: int, told: dict[str, Any]) -> ClipFrames:
+        windows, gaps_s = told["windows"], told["gaps_s"]
+        return ClipFrames(
+            frames=slots.frames(slot, tuple(told["frames_shape"]), skip=sum(sizes[:number])),
+            frame_index=np.array(told["frame_index"], dtype=np.int32),
+            timestamp=np.array(told["timestamp"], dtype=np.float32),
+            windows=None if windows is None else np.array(windows, dtype=np.int32),
+            gaps_s=None if gaps_s is None else np.array(gaps_s, dtype=np.float64),
+            release=functools.partial(release, number),
+            sha256=reply["sha256"],
+            **told["clip"],
+        )
+
+    first, *further = (part(number, told) for number, told in enumerate(reply["clips"]))
+    previews = tuple(base64.b64decode(picture) for picture in reply["previews"])
+    return replace(first, previews=previews, further=tuple(further))

@@ -1,4 +1,4 @@
-"""`read_clip`: one clip's sampled frames, or the reason why it has none.
+"""`read_clip`, `read_streams`: one clip's sampled frames, or the reason why it has none.
 
 FFmpeg, through PyAV, is the only reader: what it says of stream, orientation, aspect, count and
 times is the account of record, and a second decoder could only be slower or disagree. Decoding costs
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,33 +50,67 @@ def read_clip(
     on_progress: called for every frame that is decoded.
     Raises `UnreadableClip` with a reason of `reasons.FAILURES`; `MemoryError` passes through.
     """
+    room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
+    return read_streams(path, [plan], [room], on_progress=on_progress)[0]
+
+
+def read_streams(
+    path: str,
+    plans: Sequence[FramePlan],
+    rooms: Sequence[NDArray[np.uint8]],
+    *,
+    on_progress: OnProgress = lambda: None,
+) -> list[ClipFrames]:
+    """What each plan takes of the clip at `path`, from one decoding of it; as `read_clip`.
+
+    rooms: `frames_shape` uint8 of each plan. The seconds of decoding are the first one's.
+    """
     began = time.thread_time()
     path = os.path.abspath(path)
     check_file(path)
-    room = np.empty(plan.frames_shape, dtype=np.uint8) if out is None else out
+    most = min(plan.max_pixels for plan in plans)
+
+    def keepers() -> list[Kept]:
+        pairs = zip(plans, rooms, strict=True)
+        return [Kept(plan, room, on_progress) for plan, room in pairs]
+
     with contextlib.ExitStack() as opened:
-        video = opened.enter_context(Video(path, plan.max_pixels))
-        kept, wanted = Kept(plan, room, on_progress), None
+        video = opened.enter_context(Video(path, most))
+        each, wanted = keepers(), None
         if video.expected() >= seeking.LONG_FRAMES:
-            wanted = seeking.read_by_seeking(video, kept)
+            wanted = seeking.read_by_seeking(video, each)
             if wanted is None:  # listing its packets has used it up
-                video = opened.enter_context(Video(path, plan.max_pixels))
-                kept = Kept(plan, room, on_progress)
+                video = opened.enter_context(Video(path, most))
+                each = keepers()
         if wanted is None:
-            wanted = read_through(video, kept, path)
-        facts = _facts(video, kept, wanted)  # while the file is open
-        reason = _warning(video, kept, wanted, cut_off=facts.cut_off_s > 0)
-    if not len(wanted.steps):
+            wanted = read_through(video, each, path)
+        pairs = list(zip(each, wanted, strict=True))
+        # While the file is open.
+        all_times = functools.cache(lambda: _all_times(video, each))
+        facts = [_facts(video, kept, _cut_off(video, kept, its, all_times)) for kept, its in pairs]
+        reasons = [
+            _warning(video, kept, its, cut_off=told.cut_off_s > 0)
+            for (kept, its), told in zip(pairs, facts, strict=True)
+        ]
+    if not all(len(its.steps) for its in wanted):
         raise UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
+    clips = [
+        _clip(kept, its, told, reason)
+        for (kept, its), told, reason in zip(pairs, facts, reasons, strict=True)
+    ]
+    return [replace(clips[0], decode_s=time.thread_time() - began), *clips[1:]]
+
+
+def _clip(kept: Kept, wanted: Windows, facts: DecoderFacts, reason: str) -> ClipFrames:
+    several, times = kept.plan.window > 1, np.array(kept.times)
     return ClipFrames(
         frames=_frames(kept, wanted),
         frame_index=wanted.steps.astype(np.int32),
-        timestamp=np.array(kept.times)[wanted.steps].astype(np.float32),
-        windows=wanted.places if plan.window > 1 else None,
-        gaps_s=wanted.gaps_s(np.array(kept.times)) if plan.window > 1 else None,
+        timestamp=times[wanted.steps].astype(np.float32),
+        windows=wanted.places if several else None,
+        gaps_s=wanted.gaps_s(times) if several else None,
         **facts.facts,
         reason=reason,
-        decode_s=time.thread_time() - began,
     )
 
 
@@ -96,7 +133,7 @@ def _warning(video: Video, kept: Kept, wanted: Windows, *, cut_off: bool) -> str
     return "short_window" if wanted.short else ""
 
 
-def _facts(video: Video, kept: Kept, wanted: Windows) -> DecoderFacts:
+def _facts(video: Video, kept: Kept, cut_s: float) -> DecoderFacts:
     """Every decoder column of a clip that was read, asked of the open file."""
     return DecoderFacts(
         fps=video.fps,
@@ -106,17 +143,25 @@ def _facts(video: Video, kept: Kept, wanted: Windows) -> DecoderFacts:
         frames_declared=video.declared,
         frames_decoded=len(kept.times),
         decoder="pyav",
-        cut_off_s=_cut_off(video, kept, wanted),
+        cut_off_s=cut_s,
     )
 
 
-def _cut_off(video: Video, kept: Kept, wanted: Windows) -> float:
-    """Seconds of the clip behind its steps; what was not read of it is known by its packets."""
+def _cut_off(
+    video: Video, kept: Kept, wanted: Windows, all_times: Callable[[], list[float]]
+) -> float:
+    """Seconds of the clip behind its steps."""
     sampling = kept.plan.sampling
     if rule_of(sampling).needs_length or len(wanted.steps) < sampling.steps:
         return 0.0
-    times = np.array(kept.times if kept.ended else kept.times + video.rest())
-    return cut_off_s(sampling, times, WHOLE, frame_s=video.frame_s, tick_s=video.tick_s)
+    clock = {"frame_s": video.frame_s, "tick_s": video.tick_s}
+    return cut_off_s(sampling, np.array(all_times()), WHOLE, **clock)
+
+
+def _all_times(video: Video, each: Sequence[Kept]) -> list[float]:
+    """When the clip's frames are shown; those that were not read are known by their packets."""
+    most = max(each, key=lambda kept: len(kept.times))
+    return most.times if most.ended else most.times + video.rest()
 
 
 def check_file(path: str) -> None:

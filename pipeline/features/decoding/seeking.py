@@ -18,7 +18,7 @@ the stamps, the first for every keyframe, the second for every frame that is dec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av.error
@@ -39,28 +39,35 @@ LARGEST_SHARE = 0.5
 """Seek only where at most this share of the frames has to be decoded."""
 
 
-def read_by_seeking(video: Video, kept: Kept) -> Windows | None:
-    """Keep the wanted frames of a long clip; returns what they are, as `through.read_through` does.
+def read_by_seeking(video: Video, each: Sequence[Kept]) -> list[Windows] | None:
+    """Keep the frames of a long clip that each plan wants; as `through.read_through`.
 
     None where seeking is not exact or not faster; the video cannot be read again then.
     """
-    sampling = kept.plan.sampling
-    if _near_the_start(sampling, video):
+    samplings = [kept.plan.sampling for kept in each]
+    if all(_near_the_start(sampling, video) for sampling in samplings):
         return None
-    packets = list_packets(video, kept.on_progress)
+    packets = list_packets(video, each[0].on_progress)
     if packets is None:
         return None
-    kept.times, kept.ended = packets.seconds(video).tolist(), True
-    wanted = kept.wanted(video)
-    indices = wanted.frames
+    times = packets.seconds(video).tolist()
+    for kept in each:
+        kept.times, kept.ended = times, True
+    wanted = [kept.wanted(video) for kept in each]
+    indices = np.unique(np.concatenate([windows.frames for windows in wanted]))
     # Up to the last one, where reading through could stop there.
-    reading = len(packets.times) if needs_length(sampling) else int(indices[-1]) + 1
+    whole = any(map(needs_length, samplings))
+    reading = len(packets.times) if whole else int(indices[-1]) + 1
     if _frames_to_decode(packets, indices) > LARGEST_SHARE * reading:
         return None
-    sought = Sought(video, packets, kept.on_progress)
+    keepers = [(kept, set(its.frames.tolist())) for kept, its in zip(each, wanted, strict=True)]
+    sought = Sought(video, packets, each[0].on_progress)
     try:
         for index in indices.tolist():
-            kept.keep(video, Frame(index, kept.times[index], sought.frame(index)))
+            frame = Frame(index, times[index], sought.frame(index))
+            for kept, its in keepers:
+                if index in its:
+                    kept.keep(video, frame)
     except NOT_EXACT:
         return None
     return wanted

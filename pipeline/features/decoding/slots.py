@@ -58,9 +58,9 @@ class FrameSlots:
             self._free.append(slot)
             self._changed.notify()
 
-    def frames(self, slot: int, shape: tuple[int, ...] = ()) -> NDArray[np.uint8]:
-        """The slot's memory as an array of `shape`; where it is given, the first bytes in that shape."""
-        return view(self._map, self.offset(slot), shape or self.shape)
+    def frames(self, slot: int, shape: tuple[int, ...] = (), *, skip: int = 0) -> NDArray[np.uint8]:
+        """The slot's memory as an array of `shape`; where it is given, the bytes after `skip` in it."""
+        return view(self._map, self.offset(slot) + skip, shape or self.shape)
 
     def offset(self, slot: int) -> int:
         """Where the slot begins in the file, in bytes."""

@@ -1,9 +1,10 @@
-"""Read a clip from front to back and keep the wanted frames."""
+"""Read a clip from front to back and keep the frames that one plan wants, or several do."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,74 +71,118 @@ class Kept:
         return Windows.around(sampled, n_frames, window=self.plan.window, gap=gap)
 
 
-def read_through(video: Video, kept: Kept, path: str) -> Windows:
-    """Keep the wanted frames of an open clip; returns what they are.
+def read_through(video: Video, each: Sequence[Kept], path: str) -> list[Windows]:
+    """Keep the wanted frames of an open clip for each plan, in one decoding; returns what they are.
 
     A header's count only decides which frames the first pass keeps. The rule is then applied to
     the frames that came, and a second pass fetches those that it asks for and the first did not
     keep. Where the rule does not depend on the clip's length, reading stops at the last wanted
     frame.
     """
-    sampling = kept.plan.sampling
-    stop_early = not needs_length(sampling)
-    if (moments_of := rule_of(sampling).moments) is not None:
-        moments = moments_of(sampling, math.inf, video.tick_s)
-        _keep_by_time(video, kept, moments, stop_early=stop_early)
-    else:
-        guess = (_ENDLESS if stop_early else video.expected()) or sampling.steps
-        guessed = kept.around(sample_indices(sampling, guess), guess, video)
-        _keep_by_index(video, kept, guessed.frames.tolist(), stop_early=stop_early)
-    wanted = kept.wanted(video)
-    absent = [index for index in wanted.frames.tolist() if index not in kept.pictures]
-    if absent:
-        again = replace(kept, room=kept.room[len(kept.pictures) :], pictures={}, times=[])
-        with Video(path, kept.plan.max_pixels) as second:
-            _keep_by_index(second, again, absent, stop_early=True)
+    _read(video, [_taker(video, kept) for kept in each])
+    wanted = [kept.wanted(video) for kept in each]
+    again: dict[int, _ByIndex] = {}
+    with contextlib.ExitStack() as opened:
+        for number, (kept, windows) in enumerate(zip(each, wanted, strict=True)):
+            absent = [index for index in windows.frames.tolist() if index not in kept.pictures]
+            if absent:
+                if not again:
+                    second = opened.enter_context(Video(path, kept.plan.max_pixels))
+                rest = replace(kept, room=kept.room[len(kept.pictures) :], pictures={}, times=[])
+                again[number] = _ByIndex(second, rest, absent, stop_early=True)
+        if again:
+            _read(second, list(again.values()))
+    for number, taker in again.items():
+        kept = each[number]
         if not kept.pictures:
-            kept.room = again.room
-        kept.pictures |= again.pictures
+            kept.room = taker.kept.room
+        kept.pictures |= taker.kept.pictures
         # A file that changes between the passes may have lost frames.
-        wanted = wanted.within(list(kept.pictures))
+        wanted[number] = wanted[number].within(list(kept.pictures))
     return wanted
 
 
 _ENDLESS = 1 << 62
 
 
-def _keep_by_index(video: Video, kept: Kept, indices: Iterable[int], *, stop_early: bool) -> None:
-    wanted = set(indices)
-    last = max(wanted, default=-1)
+def _taker(video: Video, kept: Kept) -> _ByIndex | _ByTime:
+    sampling = kept.plan.sampling
+    stop_early = not needs_length(sampling)
+    if (moments_of := rule_of(sampling).moments) is not None:
+        moments = moments_of(sampling, math.inf, video.tick_s)
+        return _ByTime(video, kept, moments, stop_early=stop_early)
+    guess = (_ENDLESS if stop_early else video.expected()) or sampling.steps
+    guessed = kept.around(sample_indices(sampling, guess), guess, video)
+    return _ByIndex(video, kept, guessed.frames.tolist(), stop_early=stop_early)
+
+
+def _read(video: Video, takers: Sequence[_ByIndex | _ByTime]) -> None:
+    """Show each frame to every taker that is not done; until all are, or to the clip's end."""
+    going = list(takers)
     for frame in video:
-        kept.passed(frame)
-        if frame.index in wanted:
-            kept.keep(video, frame)
-        if stop_early and frame.index >= last:
-            return
-    kept.ended = True
+        done = [taker for taker in going if taker.see(frame)]
+        if done:
+            going = [taker for taker in going if taker not in done]
+            if not going:
+                return
+    for taker in going:
+        taker.end()
 
 
-def _keep_by_time(video: Video, kept: Kept, moments: Moments, *, stop_early: bool) -> None:
-    """Keep every frame that is shown at a moment; that is known once the next frame's time is.
+class _ByIndex:
+    """Keeps frames by their number."""
+
+    def __init__(
+        self, video: Video, kept: Kept, indices: Iterable[int], *, stop_early: bool
+    ) -> None:
+        self.kept, self._video = kept, video
+        self._wanted = set(indices)
+        self._last = max(self._wanted, default=-1) if stop_early else _ENDLESS
+
+    def see(self, frame: Frame) -> bool:
+        """Keep the frame if it is wanted; whether no later one is."""
+        self.kept.passed(frame)
+        if frame.index in self._wanted:
+            self.kept.keep(self._video, frame)
+        return frame.index >= self._last
+
+    def end(self) -> None:
+        """The clip has ended."""
+        self.kept.ended = True
+
+
+class _ByTime:
+    """Keeps every frame that is shown at a moment; that is known once the next frame's time is.
 
     Of a window's other frames those that are still to come are kept with it.
     """
-    before: Frame | None = None
-    steps, due = 0, {-1}
-    for frame in video:
+
+    def __init__(self, video: Video, kept: Kept, moments: Moments, *, stop_early: bool) -> None:
+        self.kept, self._video, self._moments = kept, video, moments
+        self._stop_early = stop_early
+        self._before: Frame | None = None
+        self._steps, self._due = 0, {-1}
+
+    def see(self, frame: Frame) -> bool:
+        """Keep the frame before this one, or this one, if it is wanted; whether no later one is."""
+        kept, video, before = self.kept, self._video, self._before
         kept.passed(frame)
-        if before is not None and moments.between(before.time_s, frame.time_s):
-            steps += 1
+        if before is not None and self._moments.between(before.time_s, frame.time_s):
+            self._steps += 1
             needed = kept.around(np.array([before.index]), _ENDLESS, video).frames.tolist()
-            due |= set(needed)
-            if before.index in due:
+            self._due |= set(needed)
+            if before.index in self._due:
                 kept.keep(video, before)
-        if frame.index in due:
+        if frame.index in self._due:
             kept.keep(video, frame)
-        if stop_early and steps == kept.plan.sampling.steps and max(due) <= frame.index:
-            return
-        before = replace(frame)
-    kept.ended = True
-    if before is not None:
-        end = before.time_s + video.frame_s + moments.slack_s
-        if moments.between(before.time_s, end):
-            kept.keep(video, before)
+        self._before = replace(frame)
+        whole = self._stop_early and self._steps == kept.plan.sampling.steps
+        return whole and max(self._due) <= frame.index
+
+    def end(self) -> None:
+        """The clip has ended: its last frame is shown until then."""
+        self.kept.ended = True
+        if (before := self._before) is not None:
+            end = before.time_s + self._video.frame_s + self._moments.slack_s
+            if self._moments.between(before.time_s, end):
+                self.kept.keep(self._video, before)

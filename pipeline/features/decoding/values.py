@@ -118,6 +118,7 @@ class ClipFrames(DecoderFacts):
     reason: "" or a warning of `reasons`. decode_s: CPU seconds spent.
     sha256: of the file's bytes as they were before it was read; "" where it was not taken.
     previews: JPEG files of three frames, oldest first, where the decoder was asked for them.
+    further: what further plans take of the same decoding; each is released by itself.
     """
 
     frames: NDArray[np.uint8]
@@ -130,6 +131,7 @@ class ClipFrames(DecoderFacts):
     sha256: str = ""
     previews: tuple[bytes, ...] = ()
     release: Callable[[], None] = lambda: None
+    further: tuple[ClipFrames, ...] = ()
 
     def __len__(self) -> int:
         """How many steps it has."""

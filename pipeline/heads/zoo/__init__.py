@@ -11,7 +11,7 @@ from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
 from pipeline.heads.zoo import attention, convolution, fusion, pyramid, recurrent
-from pipeline.heads.zoo.kinds import HeadKind, config_dict, layers
+from pipeline.heads.zoo.kinds import FITS, HeadKind, config_dict, layers
 
 _FAMILIES = (recurrent, fusion, pyramid, attention, convolution)
 HEADS: dict[str, HeadKind] = {kind.name: kind for family in _FAMILIES for kind in family.HEADS}
@@ -49,6 +49,7 @@ def build_head(
     *,
     precision: str = "float32",
     seed: int = 0,
+    streams: Sequence[int] = (),
 ) -> Any:
     """A fresh Keras model of this head: {"features", "mask"} → (batch, classes) probabilities.
 
@@ -57,6 +58,8 @@ def build_head(
     (`mixed_bfloat16` halves the wide ones' cost where the CPU has the instructions); inputs,
     normalisation and probabilities are float32 always. Start weights and dropout follow
     from `seed` alone: equal arguments give equal models, whatever else draws random numbers.
+    `streams` are the widths of streams that are joined early: a head that trains by gradients reads a
+    projection of each (`mixing.projected`).
     """
     kind = head_kind(name)
     require_readable(kind, shape)
@@ -73,7 +76,10 @@ def build_head(
             # Landmarks × coordinates: a vector per step to every head.
             flat = layers.Reshape((steps, channels_of(shape)))(features)
         x = normalise(flat, mask)
-        outputs = config.build(x, mask, classes, SeededLayers(seed, name))
+        seeded = SeededLayers(seed, name)
+        if streams and getattr(config, "fit", FITS[0]) == FITS[0]:
+            x = layers.projected(x, mask, streams, seeded)
+        outputs = config.build(x, mask, classes, seeded)
     return keras.Model({"features": features, "mask": mask}, outputs, name=name)
 
 

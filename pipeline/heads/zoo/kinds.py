@@ -26,9 +26,9 @@ class _Layers:
     """The layers that heads are built of; imported, with Keras, when the first head is built."""
 
     def __getattr__(self, name: str) -> Any:
-        from pipeline.heads import convolutional, layers, pooling, recurrent
+        from pipeline.heads import convolutional, layers, mixing, pooling, recurrent
 
-        for module in (layers, pooling, recurrent, convolutional, keras.layers):
+        for module in (layers, pooling, recurrent, convolutional, mixing, keras.layers):
             if hasattr(module, name):
                 return getattr(module, name)
         raise AttributeError(f"neither pipeline.heads nor Keras has a layer {name}")

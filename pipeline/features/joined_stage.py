@@ -1,0 +1,140 @@
+"""The first stages of joined streams: several backbones on one decoding of each clip."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pipeline import engine
+from pipeline.errors import SpecMismatch, WeightsNotFound
+from pipeline.features import backbones
+from pipeline.features.backbones import resolve_weights
+from pipeline.features.backbones.family import Backbone, LoadOptions
+from pipeline.features.decoders import DecoderPool
+from pipeline.features.decoding.process import Limits
+from pipeline.features.decoding.values import ClipSource, FramePlan
+from pipeline.features.extraction import Extractor
+from pipeline.features.fetching import FetchingDecoders
+from pipeline.features.sequences import ClipResult
+from pipeline.features.sharing import SharedDecoders
+from pipeline.features.stage import Stage, runnable, stored_stage
+from pipeline.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedStage:
+    """Loaded first stages of several specs. A context manager, as `FirstStage`."""
+
+    pool: DecoderPool
+    fetching: FetchingDecoders
+    shared: SharedDecoders
+    extractors: tuple[Extractor, ...]
+
+    @classmethod
+    def load(cls, stages: Sequence[Stage], *, threads: int = 0) -> Self:
+        """Load every backbone, and start the decoders meanwhile. Raises as `FirstStage.load`."""
+        specs = [Spec.from_dict(stage.spec) for stage in stages]
+        threads = threads or engine.cores()
+        plans = [FramePlan.of(spec) for spec in specs]
+        pool = DecoderPool(
+            plans[0],
+            processes=stages[0].decoders or threads,
+            limits=Limits(base_s=stages[0].timeout_s),
+            ahead=True,
+            further=plans[1:],
+        )
+        try:
+            loaded = [
+                _backbone(spec, stage, threads) for spec, stage in zip(specs, stages, strict=True)
+            ]
+        except BaseException:
+            pool.close()
+            raise
+        fetching = FetchingDecoders(pool)
+        shared = SharedDecoders(fetching, len(specs))
+        extractors = tuple(
+            Extractor(spec, backbone, part)
+            for spec, backbone, part in zip(specs, loaded, shared.parts, strict=True)
+        )
+        return cls(pool, fetching, shared, extractors)
+
+    def extract(self, clips: Sequence[ClipSource]) -> list[tuple[ClipResult, ...]]:
+        """Of every clip the result of each stream, from one decoding of it.
+
+        Each is what the stream's own first stage makes of the clip, to the bit. After an error the stage
+        cannot be used further.
+        """
+        stop = threading.Event()
+
+        def one(number: int) -> list[ClipResult]:
+            try:
+                return self.extractors[number].extract(clips, stop=stop)
+            except BaseException:
+                stop.set()
+                self.shared.close_part(number)
+                raise
+
+        with ThreadPoolExecutor(len(self.extractors)) as threads:
+            running = [threads.submit(one, number) for number in range(len(self.extractors))]
+            try:
+                results = [each.result() for each in running]
+            except BaseException:
+                stop.set()
+                raise
+        return list(zip(*results, strict=True))
+
+    def close(self) -> None:
+        """End the threads and the child processes."""
+        for extractor in self.extractors:
+            extractor.close()
+        self.fetching.close()
+        self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def load_stored_streams(
+    streams: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    *,
+    owner: str,
+    weights: str = "",
+    **options: Any,
+) -> tuple[JoinedStage, list[str]]:
+    """The stages that computed features that exist, loaded for one decoding, and notes for the user.
+
+    streams: (spec, what is kept of its first stage). weights: only where a remembered file has moved: it
+    goes to the streams that were made with it. options: of `stored_stage`. Raises as `load_stored`.
+    """
+    stages: list[Stage] = []
+    notes: list[str] = []
+    placed = not weights
+    unfit: SpecMismatch | WeightsNotFound | None = None
+    for values, first_stage in streams:
+        spec = Spec.from_dict(values)
+        stage = None
+        if weights and not spec.imported and spec.weights != "none":
+            try:
+                stage = stored_stage(spec, first_stage, owner=owner, weights=weights, **options)
+                placed = True
+            except (SpecMismatch, WeightsNotFound) as error:
+                unfit = error
+        if stage is None:
+            stage = stored_stage(spec, first_stage, owner=owner, **options)
+        stage, words = runnable(stage)
+        stages.append(stage)
+        notes += words
+    if not placed and unfit is not None:
+        raise unfit
+    return JoinedStage.load(stages), list(dict.fromkeys(notes))
+
+
+def _backbone(spec: Spec, stage: Stage, threads: int) -> Backbone:
+    options = LoadOptions(engine=stage.engine, batch=stage.cnn_batch, threads=threads)
+    return backbones.load(spec, resolve_weights(stage.weights, spec.backbone), options)

@@ -1,0 +1,185 @@
+"""One decoding of a clip serves several plans, each with what it would have read by itself."""
+
+from __future__ import annotations
+
+import math
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.extract.request import stage_of
+from flows.settings.features import FeaturesSettings
+from pipeline.errors import UnreadableClip
+from pipeline.features.decoding import seeking
+from pipeline.features.decoding.reading import read_clip, read_streams
+from pipeline.features.decoding.values import ClipFrames, ClipSource, FramePlan
+from pipeline.features.joined_stage import JoinedStage
+from pipeline.features.sharing import SharedDecoders
+from pipeline.features.stage import FirstStage, Stage
+from pipeline.spec import Sampling
+from tests.features.clips import write_numbered_clip
+
+PLANS = (
+    FramePlan(sampling=Sampling(steps=9), size=64),
+    FramePlan(sampling=Sampling(steps=5, offset=0.1), size=48, fit="whole", window=2, gap_s=0.1),
+    FramePlan(sampling=Sampling(rule="fps", fps=7.0, steps=12), size=32, fit="pad", view="mirror"),
+    FramePlan(sampling=Sampling(rule="first", steps=3), size=40, fit="squash", aspect="stored"),
+)
+
+
+def rooms() -> list[np.ndarray]:
+    return [np.empty(plan.frames_shape, np.uint8) for plan in PLANS]
+
+
+def require_same(mine: ClipFrames, theirs: ClipFrames) -> None:
+    np.testing.assert_array_equal(mine.frames, theirs.frames)
+    np.testing.assert_array_equal(mine.frame_index, theirs.frame_index)
+    np.testing.assert_array_equal(mine.timestamp, theirs.timestamp)
+    for name in ("windows", "gaps_s"):
+        one, other = getattr(mine, name), getattr(theirs, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+    assert mine.reason == theirs.reason
+
+
+@pytest.mark.parametrize("frames", [1, 2, 11, 90])
+@pytest.mark.parametrize("sought", [False, True])
+def test_every_plan_reads_what_it_reads_alone(
+    tmp_path: Path, frames: int, sought: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = str(write_numbered_clip(tmp_path / "a.mp4", frames, options={"g": "10"}))
+    alone = [read_clip(clip, plan) for plan in PLANS]
+    if sought:
+        monkeypatch.setattr(seeking, "LONG_FRAMES", 1)
+        monkeypatch.setattr(seeking, "LARGEST_SHARE", 1e9)
+    for mine, theirs in zip(read_streams(clip, PLANS, rooms()), alone, strict=True):
+        require_same(mine, theirs)
+
+
+def test_a_wrong_guess_of_the_length_costs_all_plans_one_more_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.features.decoding import through
+    from pipeline.features.decoding.video import Video
+
+    clip = str(write_numbered_clip(tmp_path / "a.mp4", 90))
+    alone = [read_clip(clip, plan) for plan in PLANS]
+    opened = []
+
+    class Counted(Video):
+        def __init__(self, *arguments: object) -> None:
+            opened.append(arguments)
+            super().__init__(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Video, "expected", lambda self: 35)
+    monkeypatch.setattr(through, "Video", Counted)
+    for mine, theirs in zip(read_streams(clip, PLANS, rooms()), alone, strict=True):
+        require_same(mine, theirs)
+    assert len(opened) == 1
+
+
+class CountedDecoders:
+    """Decodes here, in a thread of its own; notes what it was asked for and what was released."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.released: list[tuple[str, int]] = []
+
+    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
+        self.asked.append(path)
+        future: Future[ClipFrames] = Future()
+
+        def part(number: int) -> ClipFrames:
+            return ClipFrames(
+                frames=np.full((1, 2, 2, 3), number, np.uint8),
+                frame_index=np.zeros(1, np.int32),
+                timestamp=np.zeros(1, np.float32),
+                release=lambda: self.released.append((path, number)),
+                further=(part(1),) if number == 0 else (),
+            )
+
+        def decode() -> None:
+            if "bad" in path:
+                future.set_exception(UnreadableClip("unreadable"))
+            else:
+                future.set_result(part(0))
+
+        threading.Thread(target=decode).start()
+        return future
+
+
+def test_parts_get_their_own_frames_of_one_decoding_whoever_asks_first() -> None:
+    decoders = CountedDecoders()
+    first, second = SharedDecoders(decoders, 2).parts
+    ahead = [first.submit(path) for path in ("a", "bad", "c")]
+    assert [future.result(5).frames[0, 0, 0, 0] for future in (ahead[0], ahead[2])] == [0, 0]
+    late = [second.submit(path) for path in ("a", "bad", "c")]
+    assert late[2].result(5).frames[0, 0, 0, 0] == 1
+    for future in (ahead[1], late[1]):
+        with pytest.raises(UnreadableClip):
+            future.result(5)
+    assert decoders.asked == ["a", "bad", "c"]
+    with pytest.raises(RuntimeError, match="give all parts the same clips in one order"):
+        [first.submit("d"), second.submit("e")]
+
+
+def test_a_part_that_ends_releases_what_the_others_still_ask_for() -> None:
+    decoders = CountedDecoders()
+    shared = SharedDecoders(decoders, 2)
+    first, second = shared.parts
+    first.submit("a").result(5)
+    shared.close_part(1)
+    first.submit("c").result(5)
+    assert ("a", 1) in decoders.released
+    for _ in range(1000):
+        if ("c", 1) in decoders.released:
+            break
+        threading.Event().wait(0.005)
+    assert ("c", 1) in decoders.released
+    cancelled = second.submit("a")
+    assert cancelled.done() or cancelled.cancel()
+
+
+def stages() -> list[Stage]:
+    asked = (
+        {"backbone": "motion", "frames": 7},
+        {"backbone": "motion", "view": "mirror", "frames": 4, "sampling": "first"},
+        {"backbone": "mobilenet_v3_small", "weights": "random:0", "frames": 6, "engine": "keras"},
+    )
+    return [stage_of(FeaturesSettings(videos="clips", **each), None)[1] for each in asked]
+
+
+@pytest.mark.slow
+def test_every_stream_of_one_decoding_equals_its_own_first_stage_to_the_bit(tmp_path: Path) -> None:
+    clips = [
+        ClipSource(str(write_numbered_clip(tmp_path / f"{frames}.mp4", frames)))
+        for frames in (3, 40, 25, 12)
+    ]
+    (tmp_path / "no clip.mp4").write_text("nothing")
+    clips.insert(2, ClipSource(str(tmp_path / "no clip.mp4")))
+    alone = []
+    for stage in stages():
+        with FirstStage.load(stage, threads=2) as one:
+            alone.append(one.extractor.extract(clips))
+    with JoinedStage.load(stages(), threads=2) as joined:
+        asked: list[str] = []
+        plain = joined.pool.submit
+        joined.fetching._decoders.submit = lambda path, size=-1: (  # type: ignore[method-assign]
+            asked.append(path) or plain(path, size)
+        )
+        together = [*joined.extract(clips[:2]), *joined.extract(clips[2:])]
+    assert asked == [clip.path for clip in clips]
+    for number, results in enumerate(alone):
+        for wanted, got in zip(results, (each[number] for each in together), strict=True):
+            assert got.status == wanted.status
+            assert got.sha256 == wanted.sha256
+            np.testing.assert_array_equal(got.frame_index, wanted.frame_index)
+            np.testing.assert_array_equal(got.timestamp, wanted.timestamp)
+            if wanted.features is not None:
+                np.testing.assert_array_equal(got.features, wanted.features)
+    assert [results[2].status for results in alone] == ["failed"] * 3
+    assert math.prod(together[0][2].features.shape) == 6 * 576  # type: ignore[union-attr]
