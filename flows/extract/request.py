@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from flows.extract.own_model import is_own_model, model_of
 from flows.extract.plan import check_retry
 from flows.settings.features import FeaturesSettings, parse_sampling
 from flows.settings.resolve import check_settings
@@ -98,16 +99,23 @@ def stage_of(
             f"{settings.store} has imported features (source {stored.source}), which `features` cannot "
             "compute: name another STORE for features of videos, or `import` more into this one"
         )
+    remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
     backbone = settings.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
-    kind = describe(backbone)
-    wanted = settings.weights
-    if not wanted and stored is not None and stored.backbone == backbone:
-        remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
-        wanted = remembered_weights(stored, remembered)
-    demo = not settings.videos
-    setting, weights = _weights(
-        wanted if kind.needs_weights else None, backbone, demo=demo, download=download
-    )
+    said = ""
+    if is_own_model(backbone):
+        model = model_of(settings, stored, remembered)
+        kind, setting, weights, said = model.kind, model.setting, model.weights, model.said
+        precision = _precision(settings, stored, model.precision)
+    else:
+        kind = describe(backbone)
+        wanted = settings.weights
+        if not wanted and stored is not None and stored.backbone == backbone:
+            wanted = remembered_weights(stored, remembered)
+        demo = not settings.videos
+        setting, weights = _weights(
+            wanted if kind.needs_weights else None, backbone, demo=demo, download=download
+        )
+        precision = _precision(settings, stored, "") if kind.has_precisions else "float32"
     aspect = stored.aspect if stored else "display"
     spec = Spec(
         sampling=sampling_of(settings),
@@ -117,11 +125,13 @@ def stage_of(
         backbone=kind.name,
         weights=weights.hash,
         view=settings.view,  # type: ignore[arg-type]
-        precision=_precision(settings, stored) if kind.has_precisions else "float32",
-        dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
+        precision=precision,
+        dtype=_dtype(settings, kind, stored),
         shape=kind.shape,
         window=kind.window,
         gap_s=kind.gap_s,
+        gap=kind.gap,
+        preprocessing=kind.preprocessing,
         aspect=aspect if settings.aspect == "auto" else settings.aspect,  # type: ignore[arg-type]
     )
     if stored is not None:
@@ -134,6 +144,7 @@ def stage_of(
         decoders=settings.decoders,
         timeout_s=settings.timeout,
         previews=settings.previews,
+        precision=said,
     )
     return spec, stage, weights
 
@@ -198,7 +209,14 @@ def _fit(settings: FeaturesSettings, kind: BackboneKind) -> Fit:
     return settings.fit  # type: ignore[return-value]  # checked against its choices when resolved
 
 
-def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
+def _dtype(settings: FeaturesSettings, kind: BackboneKind, stored: Spec | None) -> Any:
+    if kind.dtype == "uint8" or settings.dtype != "auto":
+        return "uint8" if kind.dtype == "uint8" else settings.dtype
+    return stored.dtype if stored is not None and stored.dtype != "uint8" else kind.dtype
+
+
+def _precision(settings: FeaturesSettings, stored: Spec | None, measured: str) -> Any:
+    """measured: what `auto` means for a model of the user's; empty for those of the table."""
     if settings.precision != "auto":
         return settings.precision
     if stored is not None:
@@ -208,7 +226,7 @@ def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
                 "compute: run where it can, or use --precision float32 with another STORE"
             )
         return stored.precision
-    return engine.auto_precision()
+    return measured or engine.auto_precision()
 
 
 def _short(value: Any) -> str:
