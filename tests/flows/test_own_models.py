@@ -180,7 +180,7 @@ def unknown_operator(path: Path) -> None:
         (without_numbers, "gives features that are not finite"),
         (unknown_key, "did you mean interpolation?"),
         (without_scale, 'write scale into a TOML file beside it, e.g. scale = "1/255"'),
-        (unknown_operator, "Fancy"),
+        (unknown_operator, "No conversion rule found for operations: Fancy"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

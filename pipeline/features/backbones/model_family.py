@@ -102,7 +102,7 @@ def load(spec: Spec, weights: Weights, options: LoadOptions) -> Backbone:
             f"this machine does not compute in {spec.precision}: "
             f"use precision {' or '.join(precisions)}, or a machine that does"
         )
-    source = str(weights.path or spec.backbone)
+    source = spec.backbone if weights.path is None else repr(str(weights.path))
     backbone = load_unchecked(spec, weights, options)
     if require_sound(backbone, source) or backbone.batch == 1:
         return backbone

@@ -161,14 +161,14 @@ def _leaving(source: Any, shape: list[int], pre: Preprocessing) -> Any:
     return ops.convert(node, "f32")
 
 
+_WHERE = ("Exception from", "Check '", "at ", "While validating", "FrontEnd API failed", "Model wasn't",
+          "Summary:")  # fmt: skip
+
+
 def _refused(file: Path, error: BaseException) -> ConfigError:
     """OpenVINO's own reason, without the lines that say where in its source it was found."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [
-        line
-        for line in lines
-        if line and not line.startswith(("Exception from", "Check '", "at ", "While validating"))
-    ]
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_WHERE)]
     why = telling[0] if telling else first_line(error)
     return ConfigError(
         f"OpenVINO cannot run {str(file)!r} ({why[:200].rstrip('.:')}): export the model with another "
