@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.extract.request import stage_of
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features import backbones
-from pipeline.features.backbones import LoadOptions, Weights, load, resolve_weights
+from pipeline.features.backbones import LoadOptions, Weights, factories, load, resolve_weights
 from pipeline.features.backbones.family import Backbone, BackboneKind
 from pipeline.features.backbones.model_checks import pictures
 from pipeline.features.backbones.model_config import ModelConfig
@@ -301,11 +304,26 @@ def test_code_that_is_no_first_stage_is_named_in_one_sentence(function: str, mes
     assert f"{ME}:{function}" in str(caught.value) or function == "cornrs"
 
 
-def test_a_package_registers_functions_and_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.features.backbones import factories
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Installs a package that registers first stages: its metadata on the path, as pip writes it."""
 
-    points = {"corners": f"{ME}:corners", "grey": f"{ME}:FAMILY_OF_A_PACKAGE"}
-    monkeypatch.setattr(factories, "entry_points", lambda: points)
+    def install(**points: str) -> None:
+        folder = tmp_path / "theirs-1.0.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in points.items()]
+        (folder / "entry_points.txt").write_text("\n".join(["[pixels_once.backbones]", *lines]))
+        factories.entry_points.cache_clear()
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield install
+    monkeypatch.undo()
+    factories.entry_points.cache_clear()
+
+
+def test_a_package_registers_functions_and_families(register: Callable[..., None]) -> None:
+    register(corners=f"{ME}:corners", grey=f"{ME}:FAMILY_OF_A_PACKAGE")
     assert backbones.is_code("corners")
     assert not backbones.is_code("grey")
     assert backbones.describe("grey").size == 8
@@ -313,7 +331,9 @@ def test_a_package_registers_functions_and_families(monkeypatch: pytest.MonkeyPa
     assert _run("corners", ModelConfig(), "auto", "").kind.name == "corners"
     with pytest.raises(ConfigError, match="did you mean corners"):
         backbones.family_of("corner")
-    monkeypatch.setattr(factories, "entry_points", lambda: {"blue": points["grey"]})
+    spec, _, _ = stage_of(FeaturesSettings(backbone="grey", videos="clips"), None)
+    assert (spec.backbone, spec.size, spec.preprocessing) == ("grey", 8, None)
+    register(blue=f"{ME}:FAMILY_OF_A_PACKAGE")
     with pytest.raises(ConfigError, match="register it under the names of its kinds"):
         backbones.family_of("blue")
 

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.features.windows import Windows
 from tests.features import own_models
 from tests.features.own_models import node, save, shape_of, toml
+from tests.features.test_model_files import IMAGE, functional, keras_file, layer
 from tests.flows import running
 
 pytestmark = pytest.mark.slow
@@ -170,9 +171,17 @@ def unknown_operator(path: Path) -> None:
     toml(save(path, nodes, shape_of("NCHW")), "scale = 1")
 
 
+def lambda_layer(path: Path) -> None:
+    code = layer(
+        "Lambda", "twice", function={"class_name": "__lambda__", "config": {"code": "4wEA"}}
+    )
+    keras_file(path.with_suffix(".keras"), functional(IMAGE, code))
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
+        (lambda_layer, "has a Lambda layer (twice)"),
         (text_file, "is no ONNX model"),
         (custom, "com.example::Fancy, which ONNX does not define"),
         (of_three_inputs, "it has 3 inputs"),
@@ -190,8 +199,9 @@ def test_bad_input_is_one_sentence_and_makes_no_store(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "model.onnx")  # type: ignore[operator]
+    (model,) = (path.name for path in tmp_path.iterdir() if path.suffix in (".onnx", ".keras"))
     ended = running.run_here(
-        "features", "--videos", str(clips), "--backbone", "model.onnx", "--store", "none.zarr"
+        "features", "--videos", str(clips), "--backbone", model, "--store", "none.zarr"
     )
     assert ended.status == 1
     said = [line for line in ended.err.splitlines() if line.startswith("pixels-once features: ")]

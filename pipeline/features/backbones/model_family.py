@@ -36,7 +36,8 @@ def find_weights(kind: BackboneKind, setting: str, download: bool) -> Weights:
     path = Path(setting).expanduser()
     if path.suffix != f".{kind.name}":
         raise ConfigError(
-            f"the model is {setting!r}, and its features are those of a .{kind.name} file: give that file"
+            f"these features are those of a .{kind.name} model, and weights is {setting!r}: set "
+            f"WEIGHTS=path/to/model.{kind.name}"
         )
     facts = facts_of_file(path)
     path = path.resolve()
