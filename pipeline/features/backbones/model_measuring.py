@@ -129,7 +129,7 @@ def _measured(
             f"of {clip!r}: check its weights, and scale, mean and std"
         )
     precision: Precision = "float32"
-    cosine = None
+    cosine: float | None = None
     if exact.engine == "openvino" and engines.auto_precision() == "bfloat16":
         fast = model_family.load_unchecked(
             spec_of(kind, weights.hash, "bfloat16"), weights, options

@@ -64,7 +64,7 @@ def output_shapes(file: Path, kind: BackboneKind) -> dict[str, tuple[int | None,
 
 def name_of(output: Any) -> str:
     """The name of a model's output; "" where it has none."""
-    return min(output.get_names(), default="")
+    return str(min(output.get_names(), default=""))
 
 
 def _read(file: Path) -> Any:

@@ -6,7 +6,7 @@ Each key is read from the model, said in the file, or assumed; one that nobody k
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pipeline.errors import ConfigError
 from pipeline.features.backbones.family import BackboneKind
@@ -171,7 +171,7 @@ class _Keys:
         self.choices.append(Choice(key=key, value=default, source="assumed"))
         return default
 
-    def ask(self, key: str) -> None:
+    def ask(self, key: str) -> NoReturn:
         """Raise the sentence that names a missing key."""
         where = repr(self.config.source) if self.config.source else "a TOML file beside it"
         raise ConfigError(
@@ -179,7 +179,7 @@ class _Keys:
             f"write {key} into {where}, e.g. {_EXAMPLES[key]}"
         )
 
-    def refuse(self, fact: str, remedy: str) -> None:
+    def refuse(self, fact: str, remedy: str) -> NoReturn:
         """Raise the sentence of a model that cannot be a first stage."""
         raise ConfigError(f"the model {self.model} cannot be used: {fact}: {remedy}")
 

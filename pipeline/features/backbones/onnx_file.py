@@ -185,8 +185,8 @@ def _weight(tensor: memoryview) -> tuple[str, int, set[str]]:
     name, dtype, dimensions, files = "", 0, list[int](), set[str]()
     for field in _fields(tensor):
         if field.number == 1:
-            whole = isinstance(field.value, int)
-            dimensions += [int(field.value)] if whole else list(_varints(field.bytes))  # type: ignore[arg-type]
+            one = field.value
+            dimensions += [one] if isinstance(one, int) else list(_varints(one))
         elif field.number == 2 and isinstance(field.value, int):
             dtype = field.value
         elif field.number == 8:
@@ -209,8 +209,8 @@ def _value(data: memoryview) -> Tensor:
         elif field.number == 2:
             for kind in _fields(field.bytes):
                 for part in _fields(kind.bytes) if kind.number == 1 else ():
-                    if part.number == 1:
-                        dtype = _DTYPES.get(int(part.value), "another type")  # type: ignore[arg-type]
+                    if part.number == 1 and isinstance(part.value, int):
+                        dtype = _DTYPES.get(part.value, "another type")
                     elif part.number == 2:
                         shape = tuple(map(_dimension, _messages(part.bytes)))
     return Tensor(name=name, shape=shape, dtype=dtype)
