@@ -42,6 +42,10 @@ FEATURES = ("features", "--videos", "clips", "--backbone", "model.onnx", "--stor
             "--frames", str(STEPS), "--json")  # fmt: skip
 
 
+TRAIN = ("train", "--store", "s.zarr", "--head", "mlp", "--units", "4,4", "--epochs", "1",
+         "--split", "stratified", "--name", "r", "--json")  # fmt: skip
+
+
 def test_the_frames_of_every_step_are_those_of_its_window(work: Path) -> None:
     source = store.open(str(work / "s.zarr"))
     assert (source.shape, source.dtype, source.spec["gap"]) == ((WINDOW,), "float32", GAP)
@@ -97,9 +101,7 @@ def test_every_command_works_with_such_a_store(work: Path, monkeypatch: pytest.M
         "export", "--store", "s.zarr", "--format", "npz", "--out", "arrays", "--json"
     )
     assert exported.status == 0, exported.err
-    trained = running.run_here(
-        "train", "--store", "s.zarr", "--head", "frame_average", "--name", "r", "--json"
-    )
+    trained = running.run_here(*TRAIN)
     assert trained.status == 0, trained.err
     predicted = running.run_here("predict", "--run", "runs/r", "--video", "new.mp4", "--json")
     assert predicted.status == 0, predicted.err
@@ -114,7 +116,7 @@ def test_a_model_that_has_moved_is_asked_for_by_its_name(
 ) -> None:
     monkeypatch.chdir(work)
     if not Path("runs/r").exists():
-        running.run_here("train", "--store", "s.zarr", "--head", "frame_average", "--name", "r")
+        running.run_here(*TRAIN)
     clip = "clips/Jump/v_Jump_g01_c01.mp4"
     Path("model.onnx").rename("moved.onnx")
     try:
