@@ -11,7 +11,7 @@ from flows.settings.features import ENGINES, FeaturesSettings
 from flows.settings.resolve import setting
 
 if TYPE_CHECKING:
-    from flows.extract.own_model import OwnModel
+    from flows.extract.own_model import Model
     from pipeline.features.stage import Stage
 
 EXAMPLES = """
@@ -128,7 +128,7 @@ def _tried(settings: Settings) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return facts, [asdict(choice) for choice in trial.choices] if trial is not None else []
 
 
-def _parameters(backbone: str, own: OwnModel | None) -> int:
+def _parameters(backbone: str, own: Model | None) -> int:
     from pipeline.features.backbones import describe
 
     if own is None:

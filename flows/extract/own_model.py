@@ -24,10 +24,11 @@ _MOST_LISTED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnModel:
-    """A model that can be loaded. setting: what leads workers to it. precision: what `auto` means for it.
+class Model:
+    """A first stage that can be loaded. setting: what leads workers to its weights.
 
-    said: why that precision; "" where it was not measured now. trial: where it was tried now.
+    precision: what `auto` means for it; "" where that is the machine's choice. said: why that one, where
+    it was measured now. trial: where it was tried now.
     """
 
     kind: BackboneKind
@@ -45,7 +46,7 @@ def is_own_model(backbone: str) -> bool:
 
 def model_of(
     settings: FeaturesSettings, stored: Spec | None, remembered: Mapping[str, Any]
-) -> OwnModel:
+) -> Model:
     """The model that the settings name, else the store's own. remembered: its `first_stage`.
 
     Features that exist say how their model is fed: with the same model, and no TOML file that says
@@ -68,31 +69,31 @@ def model_of(
     return _named(source, settings, stored)
 
 
-def _stored(settings: FeaturesSettings, stored: Spec, remembered: Mapping[str, Any]) -> OwnModel:
+def _stored(settings: FeaturesSettings, stored: Spec, remembered: Mapping[str, Any]) -> Model:
     kind = BackboneKind.of(stored)
     if is_code(stored.backbone):
         trial = _trial(stored.backbone, ModelConfig(), settings.engine, "", kind)
         weights = Weights(kind="code", hash=trial.hash)
-        return OwnModel(kind=kind, weights=weights, setting=trial.hash)
+        return Model(kind=kind, weights=weights, setting=trial.hash)
     path = settings.weights or remembered_weights(stored, remembered)
     weights = resolve_weights(path, stored.backbone)
-    return OwnModel(kind=kind, weights=weights, setting=str(weights.path))
+    return Model(kind=kind, weights=weights, setting=str(weights.path))
 
 
-def _named(source: str, settings: FeaturesSettings, stored: Spec | None) -> OwnModel:
+def _named(source: str, settings: FeaturesSettings, stored: Spec | None) -> Model:
     config = config_of(source, settings.backbone_config)
     if is_file(source) and stored is not None and not config.source:
         weights = resolve_weights(source, Path(source).suffix[1:])
         if weights.hash == stored.weights:
             kind = BackboneKind.of(stored)
-            return OwnModel(kind=kind, weights=weights, setting=str(weights.path))
+            return Model(kind=kind, weights=weights, setting=str(weights.path))
     trial = _trial(source, config, settings.engine, first_video(settings.videos), None)
     if is_file(source):
         weights = resolve_weights(source, trial.kind.name)
         setting = str(weights.path)
     else:
         weights, setting = Weights(kind="code", hash=trial.hash), trial.hash
-    return OwnModel(
+    return Model(
         kind=trial.kind,
         weights=weights,
         setting=setting,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flows.extract.own_model import is_own_model, model_of
+from flows.extract.own_model import Model, is_own_model, model_of
 from flows.extract.plan import check_retry
 from flows.settings.features import FeaturesSettings, parse_sampling
 from flows.settings.resolve import check_settings
@@ -101,21 +102,11 @@ def stage_of(
         )
     remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
     backbone = settings.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
-    said = ""
     if is_own_model(backbone):
         model = model_of(settings, stored, remembered)
-        kind, setting, weights, said = model.kind, model.setting, model.weights, model.said
-        precision = _precision(settings, stored, model.precision)
     else:
-        kind = describe(backbone)
-        wanted = settings.weights
-        if not wanted and stored is not None and stored.backbone == backbone:
-            wanted = remembered_weights(stored, remembered)
-        demo = not settings.videos
-        setting, weights = _weights(
-            wanted if kind.needs_weights else None, backbone, demo=demo, download=download
-        )
-        precision = _precision(settings, stored, "") if kind.has_precisions else "float32"
+        model = _of_table(backbone, settings, stored, remembered, download)
+    kind = model.kind
     aspect = stored.aspect if stored else "display"
     spec = Spec(
         sampling=sampling_of(settings),
@@ -123,9 +114,9 @@ def stage_of(
         interpolation=kind.interpolation,
         size=kind.size,
         backbone=kind.name,
-        weights=weights.hash,
+        weights=model.weights.hash,
         view=settings.view,  # type: ignore[arg-type]
-        precision=precision,
+        precision=_precision(settings, stored, model) if kind.has_precisions else "float32",
         dtype=_dtype(settings, kind, stored),
         shape=kind.shape,
         window=kind.window,
@@ -138,15 +129,15 @@ def stage_of(
         require_same(stored, spec, settings.store)
     stage = Stage(
         spec=spec.to_dict(),
-        weights=setting,
+        weights=model.setting,
         engine=settings.engine,
         cnn_batch=settings.cnn_batch,
         decoders=settings.decoders,
         timeout_s=settings.timeout,
         previews=settings.previews,
-        precision=said,
+        precision=model.said,
     )
-    return spec, stage, weights
+    return spec, stage, model.weights
 
 
 def require_batch(existing: Any, settings: FeaturesSettings) -> None:
@@ -179,6 +170,32 @@ def require_same(stored: Spec, asked: Spec, url: str) -> None:
         f"{url} holds features of another spec ({stored.fingerprint[:12]}, asked: "
         f"{asked.fingerprint[:12]}): {differences}; use the store's settings, or another STORE for these"
     )
+
+
+def _of_table(
+    backbone: str,
+    settings: FeaturesSettings,
+    stored: Spec | None,
+    remembered: Mapping[str, Any],
+    download: bool,
+) -> Model:
+    """A built-in first stage, or one that a package registers."""
+    kind = describe(backbone)
+    if settings.backbone_config:
+        raise ConfigError(
+            f"{backbone} is known by name, and backbone_config says how a model of your own is fed: "
+            "leave --backbone-config out"
+        )
+    wanted = settings.weights
+    if not wanted and stored is not None and stored.backbone == backbone:
+        wanted = remembered_weights(stored, remembered)
+    setting, weights = _weights(
+        wanted if kind.needs_weights else None,
+        backbone,
+        demo=not settings.videos,
+        download=download,
+    )
+    return Model(kind=kind, weights=weights, setting=setting)
 
 
 def _weights(
@@ -215,8 +232,7 @@ def _dtype(settings: FeaturesSettings, kind: BackboneKind, stored: Spec | None) 
     return stored.dtype if stored is not None and stored.dtype != "uint8" else kind.dtype
 
 
-def _precision(settings: FeaturesSettings, stored: Spec | None, measured: str) -> Any:
-    """measured: what `auto` means for a model of the user's; empty for those of the table."""
+def _precision(settings: FeaturesSettings, stored: Spec | None, model: Model) -> Any:
     if settings.precision != "auto":
         return settings.precision
     if stored is not None:
@@ -226,7 +242,7 @@ def _precision(settings: FeaturesSettings, stored: Spec | None, measured: str) -
                 "compute: run where it can, or use --precision float32 with another STORE"
             )
         return stored.precision
-    return measured or engine.auto_precision()
+    return model.precision or engine.auto_precision()
 
 
 def _short(value: Any) -> str:
