@@ -60,9 +60,13 @@ def _run(source: str, config: ModelConfig, engine: str, clip: str) -> Trial:
 
 
 def _made(source: str) -> Any:
-    with contextlib.suppress(ConfigError):  # a Backbone may need no Keras
+    try:
         engines.prepare()
-    return factories.make(source)
+    except ConfigError:  # a Backbone may need no Keras
+        return factories.make(source)
+    from pipeline.features.backbones.model_keras import keras_model
+
+    return keras_model(source)
 
 
 def _of_backbone(source: str, made: Backbone) -> Trial:
