@@ -52,7 +52,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("source", ["file", "code"])
+@pytest.mark.parametrize("source", ["file", pytest.param("code", marks=pytest.mark.long)])
 def test_a_keras_model_is_the_same_on_both_engines(
     source: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

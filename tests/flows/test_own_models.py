@@ -63,6 +63,7 @@ def test_the_frames_of_every_step_are_those_of_its_window(work: Path) -> None:
         assert features[mask].max() <= count - 1
 
 
+@pytest.mark.long
 def test_a_second_run_has_nothing_to_do_by_name_or_without(work: Path) -> None:
     for words in (FEATURES, tuple(w for w in FEATURES if w not in ("--backbone", "model.onnx"))):
         again = running.run(*words, cwd=work)
@@ -213,6 +214,7 @@ def test_bad_input_is_one_sentence_and_makes_no_store(
     assert not (tmp_path / "none.zarr").exists()
 
 
+@pytest.mark.long
 def test_code_that_raises_shows_its_own_last_line(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

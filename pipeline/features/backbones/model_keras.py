@@ -50,13 +50,15 @@ def keras_model(source: str) -> Any:
 
 def model_digest(model: Any) -> str:
     """`sha256:<hex>` of a Keras model's configuration and of every weight's name, shape and bytes."""
+    import keras
+
     try:
         config = json.dumps(model.get_config(), sort_keys=True, default=str)
     except NotImplementedError:  # a subclass that cannot be saved
         config = type(model).__qualname__
     digest = hashlib.sha256(config.encode())
     for weight in model.weights:
-        array = np.ascontiguousarray(np.asarray(weight))
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
         digest.update(json.dumps([weight.path, list(array.shape), str(array.dtype)]).encode())
         digest.update(array.tobytes())
     return f"sha256:{digest.hexdigest()}"
