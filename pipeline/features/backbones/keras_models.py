@@ -4,8 +4,8 @@ A run that has nothing to do must not pay for Keras, so its models are a table h
 file that it would cache is looked for, fetched and checked by the same name, address and checksum.
 
 `keras_models.csv` was taken from Keras 3.15 by calling every model function and noting its default
-input size, its pooled width, its parameters without the top, and the weights file it asks for; a test
-compares it with the Keras that is installed.
+input size, its pooled width, and the weights file it asks for; a test compares it with the Keras
+that is installed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ class KerasModel:
     module: str
     size: int
     channels: int
-    parameters: int
     scaling: Scaling
     file: str
     checksum: str
@@ -52,7 +51,7 @@ def _read() -> dict[str, KerasModel]:
     text = files(__package__).joinpath("keras_models.csv").read_text(encoding="utf-8")
     rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
     for row in rows:
-        row |= {name: int(row[name]) for name in ("size", "channels", "parameters")}
+        row |= {name: int(row[name]) for name in ("size", "channels")}
     return {row["name"]: KerasModel(**row) for row in rows}
 
 
