@@ -12,6 +12,7 @@ import store
 from flows.extract.request import stage_of
 from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.features.stage import Stage
 from pipeline.features.windows import Windows
 from tests.features import own_models
 from tests.features.own_models import node, save, shape_of, toml
@@ -263,3 +264,22 @@ def test_backbones_says_what_was_read_said_and_assumed(
     listed = running.run_here("backbones")
     assert listed.status == 0, listed.err
     assert "inception_v3" in listed.out
+
+
+def test_a_first_stage_is_loaded_once_whatever_is_said_of_its_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flows.extract import batches
+
+    loaded: list[Stage] = []
+
+    def load(stage: Stage, *, threads: int) -> str:
+        loaded.append(stage)
+        return "a first stage"
+
+    monkeypatch.setattr(batches, "_loaded", {})
+    monkeypatch.setattr(batches.FirstStage, "load", load)
+    for said in ("", "bfloat16 (cosine to float32 at least 0.9990)"):
+        stage = Stage(spec={}, weights="model.onnx", precision=said)
+        assert batches.first_stage(stage) == "a first stage"
+    assert len(loaded) == 1
