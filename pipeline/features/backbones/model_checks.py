@@ -83,8 +83,9 @@ def cosines(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (first, second))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     products: NDArray[np.float64] = np.einsum("ij,ij->i", a, b)
-    both = np.asarray(~a.any(1) & ~b.any(1), np.float64)
-    return np.divide(products, lengths, out=both, where=lengths > 0)
+    found = np.asarray(~a.any(1) & ~b.any(1), np.float64)
+    np.divide(products, lengths, out=found, where=lengths > 0)
+    return found
 
 
 def _moved(again: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
