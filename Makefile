@@ -40,6 +40,8 @@ export: $(VENV)/.ready ## a head for serving, or a store's features   RUN=runs/N
 	$(call run,export)
 heads: $(VENV)/.ready ## all heads                   HEAD=one of them, with its options
 	$(call run,heads)
+backbones: $(VENV)/.ready ## all first stages; or try one   BACKBONE=model.onnx VIDEO=clip.mp4
+	$(call run,backbones)
 show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
 report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=runs OUT=report.html

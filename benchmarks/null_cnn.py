@@ -40,6 +40,11 @@ class NullCnn:
         self._lock = threading.Lock()
         self._free_at = 0.0
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Of one call's frames."""
+        return (self.batch, self.size, self.size, 3)
+
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         if self._frame_s:
             time.sleep(TRANSFER * self._frame_s * len(frames))

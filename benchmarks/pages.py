@@ -52,6 +52,7 @@ NAVIGATION = {
         "cli",
         "environment",
         "heads",
+        "backbones",
         "interop",
         "long-videos",
         "results",

@@ -28,6 +28,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["float16", "float32", "uint8"]
 View = Literal["plain", "mirror"]
 Aspect = Literal["stored", "display"]
+Layout = Literal["NHWC", "NCHW", "NTHWC", "NCTHW", "NTCHW"]
+Colour = Literal["RGB", "BGR"]
+Pool = Literal["none", "mean", "max", "first"]
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,43 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How frames enter a model of the user's, and which numbers are taken of what it gives.
+
+    The model reads (pixel · scale − mean) / std, with a mean and a standard deviation for each of its
+    channels in their order (`color`), as an array of `layout`. Of its output of this name (empty: its
+    only one) the axes beside batch and channels are averaged, the largest value is taken ("max"), the
+    first token, or all stays as it is ("none").
+    """
+
+    layout: Layout = "NHWC"
+    color: Colour = "RGB"
+    scale: float = 1.0
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+    output: str = ""
+    pool: Pool = "none"
+
+    def __post_init__(self) -> None:
+        for name, known in (("layout", Layout), ("color", Colour), ("pool", Pool)):
+            if (value := getattr(self, name)) not in get_args(known):
+                raise ConfigError(f"{name} is {value!r}: use one of {', '.join(get_args(known))}")
+        numbers = (self.scale, *self.mean, *self.std)
+        if not all(map(math.isfinite, numbers)) or not all((self.scale, *self.std)):
+            raise ConfigError(
+                f"scale is {self.scale}, mean {list(self.mean)} and std {list(self.std)}: give finite "
+                "numbers, and none of scale and std as 0"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what a spec's `to_dict` wrote. Raises `ConfigError` on a key that is not known."""
+        _require_known(cls, values, "preprocessing")
+        triples = {name: tuple(values[name]) for name in ("mean", "std") if name in values}
+        return cls(**{**values, **triples})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """What a store's features are. Immutable; equal specs have equal fingerprints.
 
@@ -70,8 +111,10 @@ class Spec:
     "display" stretches pixels that are not square to the shape in which they are shown, before the
     fit; "stored", as stores made before it existed hold them, takes every pixel for square. A frame
     fitted as "whole" keeps its proportions, and `size` is its longer side. `window` is how many frames
-    a step is computed from, about `gap_s` seconds from one to the next (`features.windows`). Imported
-    features have the backbone `imported` and a `source`: the name of what computed them.
+    a step is computed from, `gap` frames or about `gap_s` seconds from one to the next
+    (`features.windows`). `preprocessing` is that of a model of the user's; the models of the table
+    have their own. Imported features have the backbone `imported` and a `source`: the name of what
+    computed them.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -88,12 +131,15 @@ class Spec:
     source: str = ""
     window: int = 1
     gap_s: float = 0.0
+    gap: int = 0
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
-        if self.window < 1 or (self.window > 1) != (self.gap_s > 0):
+        gaps = (self.gap > 0) + (self.gap_s > 0)
+        if self.window < 1 or min(self.gap, self.gap_s) < 0 or gaps != (self.window > 1):
             raise ConfigError(
-                f"window is {self.window} and gap_s {self.gap_s}: give 1 and 0, or several frames and "
-                "the seconds from one to the next"
+                f"window is {self.window}, gap_s {self.gap_s} and gap {self.gap}: give 1, 0 and 0, or "
+                "several frames and the seconds or the frames from one to the next"
             )
         if self.aspect not in ("stored", "display"):
             raise ConfigError(f"aspect {self.aspect!r} is not known: use stored or display")
@@ -110,15 +156,12 @@ class Spec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote. Raises `ConfigError` on a key that this version does not know."""
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ConfigError(
-                f"the spec has {', '.join(sorted(unknown))}, which this version does not know: "
-                "use the version of pixels-once that wrote it, or a newer one"
-            )
+        _require_known(cls, values, "spec")
         plain = dict(values)
         plain["sampling"] = Sampling(**plain["sampling"])
         plain["shape"] = tuple(plain["shape"])
+        if plain.get("preprocessing") is not None:
+            plain["preprocessing"] = Preprocessing.from_dict(plain["preprocessing"])
         return cls(**plain)
 
     @property
@@ -149,10 +192,28 @@ class Spec:
         {'fit': ('crop', 'pad')}
         """
         mine, theirs = (_LATER | flat(spec.to_dict()) for spec in (self, other))
-        return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+        return {
+            k: (mine.get(k), theirs.get(k)) for k in mine | theirs if mine.get(k) != theirs.get(k)
+        }
 
 
-_LATER: dict[str, Any] = {"aspect": "stored", "source": "", "window": 1, "gap_s": 0.0}
+def _require_known(kind: type[Any], values: Mapping[str, Any], what: str) -> None:
+    unknown = set(values) - {f.name for f in fields(kind)}
+    if unknown:
+        raise ConfigError(
+            f"the {what} has {', '.join(sorted(unknown))}, which this version does not know: "
+            "use the version of pixels-once that wrote it, or a newer one"
+        )
+
+
+_LATER: dict[str, Any] = {
+    "aspect": "stored",
+    "source": "",
+    "window": 1,
+    "gap_s": 0.0,
+    "gap": 0,
+    "preprocessing": None,
+}
 """Field → default of those that came after the first stores; of the sampling as `sampling.NAME`."""
 
 _NEVER = object()

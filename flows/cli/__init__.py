@@ -15,9 +15,9 @@ from typing import Any
 from flows.settings.resolve import resolve as _resolve
 
 _NAMES = (
-    *("features", "train", "sweep", "compare", "predict", "export", "heads", "show", "report"),
-    *("similar", "doctor", "scan", "dataset", "verify", "forget", "freeze", "refresh", "serve"),
-    *("ui", "demo", "relabel", "pack", "unpack", "import"),
+    *("features", "train", "sweep", "compare", "predict", "export", "heads", "backbones", "show"),
+    *("report", "similar", "doctor", "scan", "dataset", "verify", "forget", "freeze", "refresh"),
+    *("serve", "ui", "demo", "relabel", "pack", "unpack", "import"),
 )
 
 

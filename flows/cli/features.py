@@ -30,6 +30,7 @@ def run(settings: Settings, *, json: bool) -> int:
 
     # What cannot be is refused before a run's page shows it.
     settings = checked(replace(settings, videos=without_signature(settings.videos)))
+    require_model(settings)
     notice(f"store: {settings.store}")
     has_work = "://" not in settings.store and not os.path.lexists(settings.store)
     if not has_work and find_server() is None:
@@ -45,6 +46,18 @@ def run(settings: Settings, *, json: bool) -> int:
         begins = has_work and not settings.dry_run
         beside = partial(_start_ahead, settings, ahead) if begins else None
         return _run(settings, beside or importing("flows.extract.flow"), json=json)
+
+
+def require_model(settings: Settings) -> None:
+    """Raise what is wrong with a model of the user's before a server is started for the run."""
+    from flows.extract.own_model import is_own_model
+
+    if settings.backbone and is_own_model(settings.backbone):
+        import store
+        from flows.extract.request import stage_of
+
+        existing = store.open(settings.store) if store.exists(settings.store) else None
+        stage_of(settings, existing)
 
 
 def _start_ahead(settings: Settings, until: contextlib.ExitStack, api_url: str) -> None:

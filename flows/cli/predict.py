@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar
 from flows.notices import notice
+from flows.settings.features import ENGINES
 from flows.settings.resolve import require_file, setting
 from pipeline.errors import ConfigError
 
@@ -40,7 +41,7 @@ class Settings:
         "", "only if the weights that the run was trained with have moved", metavar="PATH"
     )
     top: int = setting(5, "how many labels to print", metavar="K", least=1)
-    engine: str = setting("auto", "what runs the CNN", choices=("auto", "keras", "openvino"))
+    engine: str = setting("auto", "what runs the CNN", choices=ENGINES)
     csv: str = setting("", "also write the predictions to this CSV file", metavar="FILE")
     timeline: bool = setting(
         False,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from flows.cli.terminal import headline, print_json, print_table
 from flows.settings.resolve import setting
@@ -47,7 +50,7 @@ def run(settings: Settings, *, json: bool) -> int:
     how = (
         f"imported from {spec.get('source', '')}, {sampling['rule']} sampling"
         if spec["backbone"] == IMPORTED
-        else f"by {spec['backbone']} "
+        else f"by {_first_stage(spec, source.attributes.get('first_stage', {}))} "
         f"(weights {spec['weights'][:19]}…, {spec['precision']}), {sampling['rule']} sampling, "
         f"fit {spec['fit']}, view {spec['view']}"
     )
@@ -67,3 +70,12 @@ def run(settings: Settings, *, json: bool) -> int:
     if len(reasons):
         print_table("reasons", ("reason", "rows"), reasons.items())
     return 0
+
+
+def _first_stage(spec: Mapping[str, Any], remembered: Mapping[str, Any]) -> str:
+    """The backbone; of a model file its name, too, as it was when the store was made."""
+    from pipeline.features.backbones import model_family
+
+    if spec["backbone"] not in model_family.FILES:
+        return str(spec["backbone"])
+    return f"{spec['backbone']} {Path(str(remembered.get('weights', ''))).name}"

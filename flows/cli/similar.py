@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.terminal import headline, print_json, print_table, progress_bar, suggest
 from flows.notices import notice
+from flows.settings.features import ENGINES
 from flows.settings.resolve import require_file, setting
 from pipeline.errors import ConfigError
 
@@ -42,7 +43,7 @@ class Settings:
     weights: str = setting(
         "", "the backbone's weights, for a clip that is not in the store", metavar="WEIGHTS"
     )
-    engine: str = setting("auto", "what runs the CNN", choices=("auto", "keras", "openvino"))
+    engine: str = setting("auto", "what runs the CNN", choices=ENGINES)
 
 
 def run(settings: Settings, *, json: bool) -> int:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -231,7 +231,8 @@ _stops: dict[str, threading.Event] = {}
 def first_stage(stage: Stage) -> FirstStage:
     """The process's first stage of this kind: loaded at the first batch, kept for the others."""
     with _lock:
-        key = repr(stage)
+        # Why its precision was chosen makes it no other: the one that was loaded ahead may not know.
+        key = repr(replace(stage, precision=""))
         if key not in _loaded:
             threads = int(os.environ.get("PIXELS_ONCE_THREADS", "0"))
             _loaded[key] = FirstStage.load(stage, threads=threads)

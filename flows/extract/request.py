@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flows.extract.own_model import Model, is_own_model, model_of
 from flows.extract.plan import check_retry
 from flows.settings.features import FeaturesSettings, parse_sampling
 from flows.settings.resolve import check_settings
@@ -98,16 +100,13 @@ def stage_of(
             f"{settings.store} has imported features (source {stored.source}), which `features` cannot "
             "compute: name another STORE for features of videos, or `import` more into this one"
         )
+    remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
     backbone = settings.backbone or (stored.backbone if stored else DEFAULT_BACKBONE)
-    kind = describe(backbone)
-    wanted = settings.weights
-    if not wanted and stored is not None and stored.backbone == backbone:
-        remembered = existing.attributes.get("first_stage", {}) if existing is not None else {}
-        wanted = remembered_weights(stored, remembered)
-    demo = not settings.videos
-    setting, weights = _weights(
-        wanted if kind.needs_weights else None, backbone, demo=demo, download=download
-    )
+    if is_own_model(backbone):
+        model = model_of(settings, stored, remembered)
+    else:
+        model = _of_table(backbone, settings, stored, remembered, download)
+    kind = model.kind
     aspect = stored.aspect if stored else "display"
     spec = Spec(
         sampling=sampling_of(settings),
@@ -115,27 +114,30 @@ def stage_of(
         interpolation=kind.interpolation,
         size=kind.size,
         backbone=kind.name,
-        weights=weights.hash,
+        weights=model.weights.hash,
         view=settings.view,  # type: ignore[arg-type]
-        precision=_precision(settings, stored) if kind.has_precisions else "float32",
-        dtype=kind.dtype if kind.dtype == "uint8" else settings.dtype,  # type: ignore[arg-type]
+        precision=_precision(settings, stored, model) if kind.has_precisions else "float32",
+        dtype=_dtype(settings, kind, stored),
         shape=kind.shape,
         window=kind.window,
         gap_s=kind.gap_s,
+        gap=kind.gap,
+        preprocessing=kind.preprocessing,
         aspect=aspect if settings.aspect == "auto" else settings.aspect,  # type: ignore[arg-type]
     )
     if stored is not None:
         require_same(stored, spec, settings.store)
     stage = Stage(
         spec=spec.to_dict(),
-        weights=setting,
+        weights=model.setting,
         engine=settings.engine,
         cnn_batch=settings.cnn_batch,
         decoders=settings.decoders,
         timeout_s=settings.timeout,
         previews=settings.previews,
+        precision=model.said,
     )
-    return spec, stage, weights
+    return spec, stage, model.weights
 
 
 def require_batch(existing: Any, settings: FeaturesSettings) -> None:
@@ -170,6 +172,32 @@ def require_same(stored: Spec, asked: Spec, url: str) -> None:
     )
 
 
+def _of_table(
+    backbone: str,
+    settings: FeaturesSettings,
+    stored: Spec | None,
+    remembered: Mapping[str, Any],
+    download: bool,
+) -> Model:
+    """A built-in first stage, or one that a package registers."""
+    kind = describe(backbone)
+    if settings.backbone_config:
+        raise ConfigError(
+            f"{backbone} is known by name, and backbone_config says how a model of your own is fed: "
+            "leave --backbone-config out"
+        )
+    wanted = settings.weights
+    if not wanted and stored is not None and stored.backbone == backbone:
+        wanted = remembered_weights(stored, remembered)
+    setting, weights = _weights(
+        wanted if kind.needs_weights else None,
+        backbone,
+        demo=not settings.videos,
+        download=download,
+    )
+    return Model(kind=kind, weights=weights, setting=setting)
+
+
 def _weights(
     wanted: str | None, backbone: str, *, demo: bool, download: bool
 ) -> tuple[str, Weights]:
@@ -198,7 +226,13 @@ def _fit(settings: FeaturesSettings, kind: BackboneKind) -> Fit:
     return settings.fit  # type: ignore[return-value]  # checked against its choices when resolved
 
 
-def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
+def _dtype(settings: FeaturesSettings, kind: BackboneKind, stored: Spec | None) -> Any:
+    if kind.dtype == "uint8" or settings.dtype != "auto":
+        return "uint8" if kind.dtype == "uint8" else settings.dtype
+    return stored.dtype if stored is not None and stored.dtype != "uint8" else kind.dtype
+
+
+def _precision(settings: FeaturesSettings, stored: Spec | None, model: Model) -> Any:
     if settings.precision != "auto":
         return settings.precision
     if stored is not None:
@@ -208,7 +242,7 @@ def _precision(settings: FeaturesSettings, stored: Spec | None) -> Any:
                 "compute: run where it can, or use --precision float32 with another STORE"
             )
         return stored.precision
-    return engine.auto_precision()
+    return model.precision or engine.auto_precision()
 
 
 def _short(value: Any) -> str:

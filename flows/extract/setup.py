@@ -29,7 +29,7 @@ from flows.extract.request import (
 from flows.extract.summary import Summary
 from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
-from pipeline.features.backbones import describe
+from pipeline.features.backbones import channels_of
 from pipeline.features.backbones.family import Weights
 from pipeline.features.catalog import discover, narrow
 from pipeline.features.files import answered
@@ -132,7 +132,7 @@ def prepare(
     clips = clips_of(settings)
     clips = clips if "://" in clips else str(Path(clips).absolute())
     writer.set_attributes(first_stage={"weights": stage.weights}, clips=clips)
-    if channels := describe(spec.backbone).channels:
+    if channels := channels_of(spec.backbone):
         writer.set_attributes(channels=channels)
     if stage.previews:
         writer.keep_previews()
@@ -152,6 +152,7 @@ def prepare(
         unknown=len(plan.unknown),
         why=plan.why,
         weights=str(weights),
+        precision=stage.precision,
         fingerprint=spec.fingerprint,
     )
     return Prepared(plan=plan, rows=rows, path_of=path_of, summary=summary, hashes=hashes)

@@ -65,6 +65,7 @@ class Summary:
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     weights: str = field(default="", metadata=shown("Weights"))
+    precision: str = field(default="", metadata=shown("Precision", "precision: {}"))
     fingerprint: str = field(default="", metadata=shown("Fingerprint"))
     engine: str = field(default="", metadata=shown("Engine"))
     estimate_s: float | None = None

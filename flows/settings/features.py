@@ -9,6 +9,8 @@ from flows.settings.resolve import MOST_PROCESSES, setting, table_setting
 from pipeline.errors import ConfigError
 from pipeline.spec import NUMBERS, RULES, Sampling
 
+ENGINES = ("auto", "keras", "openvino", "onnxruntime")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesSettings:
@@ -67,20 +69,31 @@ class FeaturesSettings:
     )
     backbone: str = setting(
         "",
-        "the first stage, e.g. inception_v3, another keras.applications model, frames, pose or motion "
-        "(default: the store's own, else inception_v3)",
+        "the first stage: inception_v3, another keras.applications model, frames, pose or motion; a "
+        "model file (.onnx, .keras); or code as package.module:function (default: the store's own, else "
+        "inception_v3)",
         metavar="NAME",
+    )
+    backbone_config: str = setting(
+        "",
+        "TOML file of what a model does not say of itself (default: model.toml beside model.onnx)",
+        metavar="FILE",
     )
     precision: str = setting(
         "auto",
-        "precision of the CNN; auto is the store's own, else the fastest that this host computes",
+        "precision of the CNN; auto is the store's own, else the fastest that this host computes (of a "
+        "model of your own only where it was measured to agree with float32)",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    dtype: str = setting("float16", "type of the stored features", choices=("float16", "float32"))
+    dtype: str = setting(
+        "auto",
+        "type of the stored features; auto is the store's own, else the backbone's (float16)",
+        choices=("auto", "float16", "float32"),
+    )
     engine: str = setting(
         "auto",
         "what runs the CNN; never changes what a feature means",
-        choices=("auto", "keras", "openvino"),
+        choices=ENGINES,
     )
     batch: int = setting(
         64, "clips per chunk of the store; fixed when a store is created", metavar="CLIPS", least=1

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pipeline import engine
-from pipeline.errors import SpecMismatch
+from pipeline.errors import SpecMismatch, WeightsNotFound
 from pipeline.features import backbones
-from pipeline.features.backbones import resolve_weights
+from pipeline.features.backbones import model_family, resolve_weights
 from pipeline.features.backbones.family import Backbone, LoadOptions
 from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding.process import Limits
@@ -23,9 +23,11 @@ from pipeline.spec import Spec
 class Stage:
     """How clips become features: the spec as plain values, and what never changes their meaning.
 
-    weights: the setting that leads to the weights (imagenet, a path, random:SEED) · engine: auto,
-    keras or openvino · cnn_batch: frames per call · decoders: processes · 0 is what suits.
-    timeout_s: a clip's time to decode, before its size adds to it. previews: keep small pictures.
+    weights: the setting that leads to the weights (imagenet, a path, random:SEED, a model file, the hash
+    of what code returns) · engine: auto, keras, openvino or onnxruntime · cnn_batch: frames per call ·
+    decoders: processes · 0 is what suits. timeout_s: a clip's time to decode, before its size adds to
+    it. previews: keep small pictures. precision: why the spec's precision was chosen, where that was
+    measured; for the summary.
     """
 
     spec: dict[str, Any]
@@ -35,6 +37,7 @@ class Stage:
     decoders: int = 0
     timeout_s: float = 60.0
     previews: bool = False
+    precision: str = ""
 
 
 def remembered_weights(spec: Spec, first_stage: Mapping[str, Any]) -> str:
@@ -62,7 +65,15 @@ def stored_stage(
             "anew with `pixels-once features`"
         )
     setting = weights or remembered_weights(spec, first_stage)
-    given = resolve_weights(setting, spec.backbone)
+    try:
+        given = resolve_weights(setting, spec.backbone)
+    except WeightsNotFound as error:
+        if spec.backbone not in model_family.FILES:
+            raise
+        raise WeightsNotFound(
+            f"{owner} was made with the model file {setting!r} ({spec.weights[:19]}…), which is not "
+            "there: set WEIGHTS to the path that it has now"
+        ) from error
     if given.hash != spec.weights:
         raise SpecMismatch(
             f"{owner} was made with weights {spec.weights[:19]}… and {setting!r} has "

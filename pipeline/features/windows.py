@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,29 @@ def gap_frames(gap_s: float, fps: float) -> int:
     3
     """
     return max(1, round(gap_s * fps))
+
+
+class Spaced(Protocol):
+    """What says how far apart the frames of a window are: `gap` frames, or `gap_s` seconds."""
+
+    @property
+    def window(self) -> int: ...
+    @property
+    def gap(self) -> int: ...
+    @property
+    def gap_s(self) -> float: ...
+
+
+def windows_of(plan: Spaced, steps: NDArray[np.int64], n_frames: int, *, fps: float) -> Windows:
+    """The frames that the steps at these frames need, of a clip with `n_frames` at a rate of `fps`."""
+    if plan.gap:
+        return Windows.around(steps, n_frames, window=plan.window, gap=plan.gap, squeezed=False)
+    return Windows.around(steps, n_frames, window=plan.window, gap=gap_frames(plan.gap_s, fps))
+
+
+def span_of(plan: Spaced, fps: float) -> int:
+    """How many frames a window reaches over, the first and the last included."""
+    return (plan.window - 1) * (plan.gap or gap_frames(plan.gap_s, fps)) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +56,27 @@ class Windows:
 
     @classmethod
     def around(
-        cls, steps: NDArray[np.int64], n_frames: int, *, window: int = 1, gap: int = 1
+        cls,
+        steps: NDArray[np.int64],
+        n_frames: int,
+        *,
+        window: int = 1,
+        gap: int = 1,
+        squeezed: bool = True,
     ) -> Self:
         """`window` frames for each step, `gap` apart, of a clip of `n_frames`.
 
         A step's frame is in the middle (of an even number, the one before the middle). A window that
-        would reach over an end is moved inside. In a clip that is shorter than one window the frames
-        are as far apart as they can be; where it has fewer frames than a window, the last is repeated.
+        would reach over an end is moved inside. In a clip that is shorter than one window the last
+        frame is repeated; if `squeezed`, its frames are as far apart as they can be, and the last is
+        repeated only where there are fewer than a window has.
 
         >>> Windows.around(np.array([0, 4, 9]), 10, window=2, gap=3).windows.tolist()
         [[0, 3], [4, 7], [6, 9]]
         """
         span = window - 1
         short = span * gap >= max(n_frames, 1)
-        if short:
+        if short and squeezed:
             gap = max(1, (n_frames - 1) // span)
         last_start = max(0, n_frames - 1 - span * gap)
         starts = np.clip(steps - span // 2 * gap, 0, last_start)

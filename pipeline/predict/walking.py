@@ -14,7 +14,7 @@ from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import Moments, rule_of
-from pipeline.features.windows import Windows, gap_frames
+from pipeline.features.windows import span_of, windows_of
 from pipeline.spec import Sampling
 
 Batch = tuple[NDArray[np.uint8]] | tuple[NDArray[np.uint8], NDArray[np.float64]]
@@ -120,11 +120,9 @@ class _Gathered:
 
     def __init__(self, plan: FramePlan, video: Video) -> None:
         self._plan, self._video = plan, video
-        self._gap = gap_frames(plan.gap_s, video.fps or 1 / video.frame_s)
+        self._fps = video.fps or 1 / video.frame_s
         # As many as a window spans: the last ones are those of a window that is moved inside.
-        self._recent: deque[tuple[int, float, Picture]] = deque(
-            maxlen=(plan.window - 1) * self._gap + 1
-        )
+        self._recent: deque[tuple[int, float, Picture]] = deque(maxlen=span_of(plan, self._fps))
         self._waiting: deque[int] = deque()
         self._made: deque[tuple[Picture, float]] = deque()
 
@@ -151,9 +149,7 @@ class _Gathered:
     def _make(self, n_frames: int) -> None:
         while self._waiting:
             steps = np.array([self._waiting[0]])
-            (window,) = Windows.around(
-                steps, n_frames, window=self._plan.window, gap=self._gap
-            ).windows.tolist()
+            (window,) = windows_of(self._plan, steps, n_frames, fps=self._fps).windows.tolist()
             if not self._recent or window[-1] > self._recent[-1][0]:
                 return
             first = self._recent[0][0]

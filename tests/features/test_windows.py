@@ -33,9 +33,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_numbered_clip(path, FRAMES, rate=RATE, options={"g": "12", "bf": "2"})
 
 
-def plan(rule: str, *, window: int = 2, gap_s: float = 0.12, **settings: object) -> FramePlan:
+def plan(
+    rule: str, *, window: int = 2, gap_s: float = 0.12, gap: int = 0, **settings: object
+) -> FramePlan:
     sampling = Sampling(rule=rule, **{"steps": 8, **settings})  # type: ignore[arg-type]
-    return FramePlan(sampling=sampling, fit="whole", size=160, window=window, gap_s=gap_s)
+    return FramePlan(sampling=sampling, fit="whole", size=160, window=window, gap_s=gap_s, gap=gap)
 
 
 def numbers(read: ClipFrames) -> list[list[int]]:
@@ -237,3 +239,41 @@ def test_a_spec_without_windows_says_nothing_of_them() -> None:
     assert spec.to_dict()["window"] == 2
     assert Spec.from_dict(spec.to_dict()) == spec
     assert spec.differences(Spec(fit="whole")) == {"window": (2, 1), "gap_s": (0.1, 0.0)}
+
+
+@pytest.mark.parametrize(("window", "gap"), [(16, 1), (16, 2), (8, 4), (2, 7), (3, 29)])
+@pytest.mark.parametrize(("rule", "settings", "sampled"), RULES)
+def test_a_gap_of_frames_is_kept_at_any_rate_and_each_frame_is_decoded_once(
+    clip: Path, rule: str, settings: dict[str, object], sampled: list[int], window: int, gap: int
+) -> None:
+    read = read_clip(str(clip), plan(rule, window=window, gap_s=0.0, gap=gap, **settings))
+    shown, span = numbers(read), (window - 1) * gap
+    for frame, row in zip(sampled, shown, strict=True):
+        start = min(max(frame - (window - 1) // 2 * gap, 0), FRAMES - 1 - span)
+        assert row == list(range(start, start + span + 1, gap))
+    assert len(read.frames) == len({number for row in shown for number in row})
+    assert read.reason == ""
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 7])
+def test_a_clip_shorter_than_a_window_of_frames_repeats_its_last(
+    tmp_path: Path, frames: int
+) -> None:
+    path = write_numbered_clip(tmp_path / "short.mp4", frames, rate=RATE)
+    read = read_clip(str(path), plan("uniform", window=4, gap_s=0.0, gap=3))
+    assert numbers(read) == [[min(n, frames - 1) for n in (0, 3, 6, 9)]] * frames
+    assert read.reason == "short_window"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize(("window", "gap"), [(16, 2), (4, 7), (3, 40)])
+def test_a_timeline_walks_through_the_same_windows_of_frames(
+    clip: Path, window: int, gap: int, counted: bool
+) -> None:
+    sampled = np.arange(3, FRAMES, 7)
+    with Video(str(clip)) as video:
+        asked = plan("first", window=window, gap_s=0.0, gap=gap)
+        walk = Walk(video, asked, Pace(gap=7.0, steps=8, counted=counted))
+        shown = [[number_in(f) for f in step] for batch in walk.batches(5) for step in batch[0]]
+    right = Windows.around(sampled, FRAMES, window=window, gap=gap, squeezed=False).windows
+    assert shown == right.tolist()

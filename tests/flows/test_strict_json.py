@@ -45,6 +45,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 QUICK = [
     ("heads",),
+    ("backbones",),
     ("show", "--store", "s.zarr"),
     ("verify", "--store", "s.zarr"),
     ("similar", "--store", "s.zarr", "--video", "0", "--out", ""),

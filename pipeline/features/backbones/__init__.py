@@ -1,12 +1,20 @@
 """The registry of backbones: `describe` one without loading it, `load` one ready to run.
 
-To add a family, write a module that defines its `Family` and list it in `FAMILIES`.
+To add a family, write a module that defines its `Family` and list it in `FAMILIES`; or register it from a
+package of your own (`factories`). Models of the user's have families too, without kinds (`model_family`).
 """
 
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
-from pipeline.features.backbones import frames, keras_family, motion_family, pose_family
+from pipeline.features.backbones import (
+    factories,
+    frames,
+    keras_family,
+    model_family,
+    motion_family,
+    pose_family,
+)
 from pipeline.features.backbones.family import (
     DEFAULT_OPTIONS,
     NO_WEIGHTS,
@@ -30,7 +38,12 @@ FAMILIES: tuple[Family, ...] = (
 
 def describe(name: str) -> BackboneKind:
     """The kind of this name. Raises `ConfigError`, with the nearest name, where there is none."""
-    return family_of(name).kinds[name]
+    kinds = family_of(name).kinds
+    if name not in kinds:
+        raise ConfigError(
+            f"backbone {name!r} is a model of your own: it is known by its file or code"
+        )
+    return kinds[name]
 
 
 def family_of(name: str) -> Family:
@@ -38,13 +51,42 @@ def family_of(name: str) -> Family:
     for family in FAMILIES:
         if name in family.kinds:
             return family
-    raise ConfigError(f"backbone {name!r} is not known: {did_you_mean(name, backbone_names())}")
+    if name in model_family.FILES:
+        return model_family.FILES[name]
+    if registered := factories.registered_family(name):
+        return registered
+    if is_code(name):
+        return model_family.CODE
+    known = [*backbone_names(), *factories.entry_points()]
+    raise ConfigError(
+        f"backbone {name!r} is not known: {did_you_mean(name, known)}; or name a model file (.onnx, "
+        ".keras) or package.module:function"
+    )
+
+
+def is_model(name: str) -> bool:
+    """Whether a setting names a model of the user's: a file, or code that returns one."""
+    file = name.endswith(tuple(f".{ending}" for ending in model_family.FILES))
+    return name not in backbone_names() and (file or is_code(name))
+
+
+def is_code(name: str) -> bool:
+    """Whether a backbone is what code returns: `package.module:function`, or a registered function."""
+    if factories.is_reference(name):
+        return True
+    return name in factories.entry_points() and factories.registered_family(name) is None
 
 
 def backbone_names() -> list[str]:
-    """Every known name: the default first, the others sorted."""
+    """Every built-in name: the default first, the others sorted."""
     names = {name for family in FAMILIES for name in family.kinds}
     return [DEFAULT_BACKBONE, *sorted(names - {DEFAULT_BACKBONE})]
+
+
+def channels_of(name: str) -> tuple[str, ...]:
+    """The names of a step's numbers, where they have names."""
+    kind = family_of(name).kinds.get(name)
+    return kind.channels if kind else ()
 
 
 def resolve_weights(weights: str, backbone: str, *, download: bool = True) -> Weights:
@@ -53,13 +95,20 @@ def resolve_weights(weights: str, backbone: str, *, download: bool = True) -> We
     weights: "imagenet" (the file that Keras caches under `KERAS_HOME` or `~/.keras`, fetched there if
         it is missing), the path of a no-top `.h5` or `.weights.h5` file, "random" or "random:SEED".
         A backbone without weights takes any of these and uses none; `pose` takes the folder that
-        holds its two files and nothing else.
+        holds its two files and nothing else; `onnx` and `keras` the model file itself.
     download: whether a missing file may be fetched.
 
     Raises `WeightsNotFound`, which names both ways out, and `ConfigError` for a file that cannot
     be a Keras weights file or a seed that is no whole number.
     """
-    return family_of(backbone).find_weights(describe(backbone), weights, download)
+    family = family_of(backbone)
+    kind = family.kinds.get(backbone) or _unknown(backbone)
+    return family.find_weights(kind, weights, download)
+
+
+def _unknown(name: str) -> BackboneKind:
+    """The kind of a model of which no more than the name is known yet."""
+    return BackboneKind(name=name, size=0, shape=(), dtype="float16")
 
 
 def load(spec: Spec, weights: Weights | None, options: LoadOptions = DEFAULT_OPTIONS) -> Backbone:

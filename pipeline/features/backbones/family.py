@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.files import sha256
-from pipeline.spec import Dtype, Fit, Spec
+from pipeline.spec import Dtype, Fit, Preprocessing, Spec
 
 Gaps = NDArray[np.float64] | None
 """(n,) seconds from frame to frame within the window of each step; None where a window is one frame."""
@@ -34,10 +34,13 @@ class Backbone(ABC):
     """
 
     whole_clips = False
+    digest = ""
+    """Of a `Backbone` that a user's code returns: a text that changes with its features."""
 
     def __init__(
         self, spec: Spec, *, engine: str, batch: int, concurrency: int, software: dict[str, str]
     ) -> None:
+        self.spec = spec
         self.name, self.size, self.shape = spec.backbone, spec.size, spec.shape
         self.window = spec.window
         self._whole = spec.fit == "whole"
@@ -79,6 +82,12 @@ class Backbone(ABC):
         return fits and min(sides) >= 1 and channels == 3 and window == windows
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Of one call's frames: (batch, size, size, 3), or with the window's frames before the sides."""
+        window = (self.window,) if self.window > 1 else ()
+        return (self.batch, *window, self.size, self.size, 3)
+
+    @property
     def _step_shape(self) -> tuple[str, ...]:
         side = f"{'up to ' * self._whole}{self.size}"
         return (*([str(self.window)] if self.window > 1 else []), side, side, "3")
@@ -105,10 +114,12 @@ class BackboneKind:
     Frames are fitted to `size` × `size` pixels with `interpolation`; one step is `shape` of `dtype`.
     `fit` is how, unless the user chooses another; "whole" (in proportion, the longer side `size`) leaves
     no choice, and is for backbones that take whole clips. A step is computed from `window` frames,
-    `gap_s` seconds apart. `channels` names the numbers of a step, where they have names.
-    Whole numbers (uint8) are stored as such; a store of others has the type that the run's `--dtype`
-    names. `has_precisions` is false where values are always computed in float32 (or not computed at
-    all), so that `auto` precision means float32.
+    `gap_s` seconds or `gap` frames apart. `channels` names the numbers of a step, where they have names.
+    `dtype` is what a store has, unless the run's `--dtype` names another; whole numbers (uint8) are
+    always stored as such. `preprocessing` is that of a model of the user's. `has_precisions` is false
+    where values are always computed in float32 (or not computed at all), so that `auto` precision means
+    float32. `parameters`: how many numbers it has learned; 0 for none, or where that is not known.
+    `one_line`: what it is.
     """
 
     name: str
@@ -119,19 +130,31 @@ class BackboneKind:
     fit: Fit = "crop"
     window: int = 1
     gap_s: float = 0.0
+    gap: int = 0
     channels: tuple[str, ...] = ()
     needs_weights: bool = True
     has_precisions: bool = False
+    preprocessing: Preprocessing | None = None
+    parameters: int = 0
+    one_line: str = ""
+
+    @classmethod
+    def of(cls, spec: Spec) -> Self:
+        """The kind of the backbone that computed features of this spec."""
+        names = ("size", "shape", "dtype", "interpolation", "fit", "window", "gap_s", "gap")
+        values = {name: getattr(spec, name) for name in (*names, "preprocessing")}
+        return cls(name=spec.backbone, has_precisions=True, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """Weights that can be loaded: from `path`, or made from `seed` where `kind` is "random".
 
-    `hash` is what `Spec.weights` holds: `sha256:<hex>` of the file, `random:<seed>`, or `none`.
+    `hash` is what `Spec.weights` holds: `sha256:<hex>` of the file, or of what code makes (kind "code"),
+    `random:<seed>`, or `none`.
     """
 
-    kind: Literal["imagenet", "file", "random", "none"]
+    kind: Literal["imagenet", "file", "random", "code", "none"]
     hash: str
     path: Path | None = None
     seed: int = 0
@@ -152,8 +175,8 @@ NO_WEIGHTS = Weights(kind="none", hash="none")
 class LoadOptions:
     """How a backbone is loaded; nothing here changes its features.
 
-    engine: auto, keras or openvino. batch: frames per call, 0 for what was measured best. threads:
-    cores to use, 0 for all. cache: folder of exported models, None for the user's.
+    engine: auto, keras, openvino or onnxruntime. batch: frames per call, 0 for what was measured best.
+    threads: cores to use, 0 for all. cache: folder of exported models, None for the user's.
     """
 
     engine: str = "auto"

@@ -22,7 +22,12 @@ class FramesBackbone(Backbone):
 FAMILY = Family(
     kinds={
         "frames": BackboneKind(
-            name="frames", size=64, shape=(64, 64, 3), dtype="uint8", needs_weights=False
+            name="frames",
+            size=64,
+            shape=(64, 64, 3),
+            dtype="uint8",
+            needs_weights=False,
+            one_line="the fitted frame itself",
         )
     },
     find_weights=lambda kind, setting, download: NO_WEIGHTS,

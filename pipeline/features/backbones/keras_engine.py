@@ -37,8 +37,16 @@ class KerasBackbone(Backbone):
     small for `batch` frames, a call is computed in halves, quarters, …: `step` frames at a time.
     """
 
-    def __init__(self, spec: Spec, compile_for: Callable[[int], Function], *, batch: int) -> None:
-        software = engine.software() | {"batch_normalisation": "folded"}
+    def __init__(
+        self,
+        spec: Spec,
+        compile_for: Callable[[int], Function],
+        *,
+        batch: int,
+        software: dict[str, str] | None = None,
+    ) -> None:
+        if software is None:
+            software = engine.software() | {"batch_normalisation": "folded"}
         name = engine.backend_name()
         super().__init__(spec, engine=name, batch=batch, concurrency=1, software=software)
         self.step = batch
@@ -78,6 +86,11 @@ class KerasBackbone(Backbone):
                 self._ready = None
 
 
+def usual_batch() -> int:
+    """Frames per call, on the device that Keras' backend uses here."""
+    return _GPU_BATCH if engine.device() == "gpu" else _CPU_BATCH
+
+
 def load_keras(spec: Spec, weights: Weights, options: LoadOptions) -> KerasBackbone:
     """Build and compile the backbone of a spec on Keras' backend, and run it once.
 
@@ -86,7 +99,7 @@ def load_keras(spec: Spec, weights: Weights, options: LoadOptions) -> KerasBackb
     """
     engine.prepare(options.threads)
     gpu = engine.device() == "gpu"
-    batch = options.batch or (_GPU_BATCH if gpu else _CPU_BATCH)
+    batch = options.batch or usual_batch()
     model = build_model(
         spec.backbone, size=spec.size, weights=weights, precision=spec.precision, fold=True
     )
@@ -144,9 +157,8 @@ def chosen(rates: dict[int, float]) -> int:
 
 
 def rate(backbone: Backbone, callers: int, seconds: float = SECONDS) -> float:
-    """Frames per second of this many threads that copy whole batches together and call the backbone."""
-    shape = (backbone.batch, backbone.size, backbone.size, 3)
-    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    """Steps per second of this many threads that copy whole batches together and call the backbone."""
+    frames = np.random.default_rng(0).integers(0, 256, backbone.batch_shape, np.uint8)
     began = time.perf_counter()
 
     def call(own: NDArray[np.uint8]) -> int:

@@ -32,12 +32,13 @@ FAMILY = Family(
             # Of the longer side. At 128 pixels small movements are lost.
             size=192,
             shape=(len(CHANNELS),),
-            dtype="float32",
+            dtype="float16",
             fit="whole",
             window=2,
             gap_s=0.1,
             channels=CHANNELS,
             needs_weights=False,
+            one_line="histograms of the optical flow between two frames",
         )
     },
     find_weights=lambda kind, setting, download: NO_WEIGHTS,

@@ -1,8 +1,8 @@
 """A backbone on OpenVINO: the fastest way through a CNN on a CPU (see `benchmarks/engine.py`).
 
 Its model lies on disk, exported once per spec and set of versions. The export runs in a process of its
-own, so that no worker ever holds TensorFlow beside OpenVINO, and lands in the cache by one rename: two
-processes that start at once both end with a whole model.
+own (`pipeline.apart`), so that no worker ever holds TensorFlow beside OpenVINO, and lands in the cache
+by one rename: two processes that start at once both end with a whole model.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import engine
-from pipeline.errors import ConfigError, PixelsError
+from pipeline.apart import run_apart
+from pipeline.errors import ConfigError
 from pipeline.features.backbones.family import Backbone, LoadOptions, Weights, padded
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.features.files import whole
@@ -50,8 +49,17 @@ class OpenVinoBackbone(Backbone):
     made on its first call.
     """
 
-    def __init__(self, spec: Spec, compiled: Any, *, batch: int, threads: int) -> None:
-        software = engine.software() | openvino_software()
+    def __init__(
+        self,
+        spec: Spec,
+        compiled: Any,
+        *,
+        batch: int,
+        threads: int,
+        software: dict[str, str] | None = None,
+    ) -> None:
+        if software is None:
+            software = engine.software() | openvino_software()
         super().__init__(
             spec, engine="openvino", batch=batch, concurrency=threads, software=software
         )
@@ -89,27 +97,40 @@ def load_openvino(spec: Spec, weights: Weights, options: LoadOptions) -> OpenVin
         cached_model(spec, weights, options.cache)
         model = _compile(xml, spec.precision, batch, threads)
     backbone = OpenVinoBackbone(spec, model, batch=batch, threads=threads)
-    with _FIRST_CALL:
-        backbone(np.zeros((1, spec.size, spec.size, 3), np.uint8))
+    warm(backbone)
     return backbone
 
 
+def warm(backbone: Backbone) -> None:
+    """The first call of a backbone, one thread at a time."""
+    with _FIRST_CALL:
+        backbone(np.zeros((1, *backbone.batch_shape[1:]), np.uint8))
+
+
 def _compile(xml: Path, precision: Precision, batch: int, threads: int) -> Any:
-    core = openvino().Core()
-    model = core.read_model(xml)
+    model = openvino().Core().read_model(xml)
     size = model.inputs[0].partial_shape[1].get_length()
     model.reshape([batch, size, size, 3])
-    return core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "NUM_STREAMS": str(threads),
-            "INFERENCE_NUM_THREADS": str(threads),
-            # Decoders share the cores: pinned streams would wait behind them.
-            "ENABLE_CPU_PINNING": False,
-        },
+    return compiled(model, precision, threads)
+
+
+def compiled(model: Any, precision: Precision, threads: int) -> Any:
+    """A model of fixed shapes, compiled for this CPU: one stream of one thread per concurrent caller."""
+    return (
+        openvino()
+        .Core()
+        .compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "NUM_STREAMS": str(threads),
+                "INFERENCE_NUM_THREADS": str(threads),
+                # Decoders share the cores: pinned streams would wait behind them.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
     )
 
 
@@ -125,7 +146,6 @@ def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Pa
     `folder` None means `cache_folder()`. Precision, sampling and view are no part of the key: one
     exported model serves them all. Raises `ConfigError` where the export fails.
     """
-    folder = folder or cache_folder()
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     facts = {
         "backbone": spec.backbone,
@@ -135,16 +155,34 @@ def cached_model(spec: Spec, weights: Weights, folder: Path | None = None) -> Pa
         "software": engine.software() | openvino_software() | {"python": python},
         "graph": _GRAPH_VERSION,
     }
+    order = {
+        "backbone": spec.backbone,
+        "size": spec.size,
+        "weights": {**asdict(weights), "path": weights.path and str(weights.path)},
+    }
+    return exported(spec.backbone, facts, f"{__name__}:export", order, folder)
+
+
+def exported(
+    name: str, facts: dict[str, Any], program: str, order: dict[str, Any], folder: Path | None
+) -> Path:
+    """The `.xml` of a model in the cache, written first where it is missing.
+
+    name, facts: what its entry is called, and all that decides what it holds. program: as
+    `module:function`, run in a process of its own, which writes `order["xml"]` and is given `order`.
+    Raises `ConfigError` where the export fails.
+    """
+    folder = folder or cache_folder()
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    entry = folder / f"{spec.backbone}-{digest[:16]}"
+    entry = folder / f"{name}-{digest[:16]}"
     if not (entry / _XML).is_file():
-        with _one_at_a_time(folder, entry.name) as alone:
+        with one_at_a_time(folder, entry.name) as alone:
             if not (entry / _XML).is_file():
                 # With the lock, a temporary folder is a killed export's.
                 for leftover in folder.glob(f".{entry.name}.*") if alone else ():
                     if leftover.is_dir():
                         shutil.rmtree(leftover, ignore_errors=True)
-                _export(spec, weights, entry)
+                _export(program, order, entry)
     return entry / _XML
 
 
@@ -154,7 +192,7 @@ def openvino_software() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
+def one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
     """Hold the lock of an entry; yields False where the disk has no file locks."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,29 +210,10 @@ def _one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
         yield alone
 
 
-def _export(spec: Spec, weights: Weights, entry: Path) -> None:
-    program = f"import sys; from {__name__} import export; export(sys.argv[1])"
-    # The path lets a source tree find itself.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def _export(program: str, order: dict[str, Any], entry: Path) -> None:
     with contextlib.suppress(OSError), whole(entry) as making:
         making.mkdir()
-        order = {
-            "backbone": spec.backbone,
-            "size": spec.size,
-            "weights": {**asdict(weights), "path": weights.path and str(weights.path)},
-            "xml": str(making / _XML),
-        }
-        ended = subprocess.run(
-            [sys.executable, "-c", program, json.dumps(order)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if ended.returncode:
-            lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-            raise ConfigError((lines or [f"exit status {ended.returncode}"])[-1])
+        run_apart(program, {**order, "xml": str(making / _XML)})
     if not (entry / _XML).is_file():
         raise ConfigError(
             f"the exported model could not be put into {entry}: "
@@ -202,15 +221,8 @@ def _export(spec: Spec, weights: Weights, entry: Path) -> None:
         )
 
 
-def export(order: str) -> None:
-    """Build the model that `order` (JSON) names in float32 and write it to its `xml` path.
-
-    In a process of its own: an error ends it with its message.
-    """
-    wanted = json.loads(order)
-    name, size, weights = wanted["backbone"], wanted["size"], Weights(**wanted["weights"])
-    try:
-        model = build_model(name, size=size, weights=weights, precision="float32")
-        write_openvino(model, Path(wanted["xml"]))
-    except PixelsError as error:
-        sys.exit(str(error))
+def export(order: dict[str, Any]) -> None:
+    """Build the model that `order` names in float32 and write it to its `xml` path."""
+    name, size, weights = order["backbone"], order["size"], Weights(**order["weights"])
+    model = build_model(name, size=size, weights=weights, precision="float32")
+    write_openvino(model, Path(order["xml"]))

@@ -14,7 +14,7 @@ from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import Moments, needs_length, rule_of, sample_indices, sample_times
-from pipeline.features.windows import Windows, gap_frames
+from pipeline.features.windows import Windows, windows_of
 
 OnProgress = Callable[[], None]
 
@@ -67,8 +67,7 @@ class Kept:
 
     def around(self, sampled: NDArray[np.int64], n_frames: int, video: Video) -> Windows:
         """The frames that the steps at these frames need, of a clip with `n_frames`."""
-        gap = gap_frames(self.plan.gap_s, video.fps or 1 / video.frame_s)
-        return Windows.around(sampled, n_frames, window=self.plan.window, gap=gap)
+        return windows_of(self.plan, sampled, n_frames, fps=video.fps or 1 / video.frame_s)
 
 
 def read_through(video: Video, each: Sequence[Kept], path: str) -> list[Windows]:

@@ -28,7 +28,8 @@ class FramePlan:
 
     `size` is the side of the square in pixels (of the fit "whole", the longer side); `max_pixels` the
     largest picture accepted. `aspect` "display" shows pixels that are not square in their true shape,
-    "stored" takes them for square. Each step needs `window` frames, about `gap_s` seconds apart.
+    "stored" takes them for square. Each step needs `window` frames, `gap` frames or about `gap_s`
+    seconds apart.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -39,6 +40,7 @@ class FramePlan:
     aspect: Aspect = "display"
     window: int = 1
     gap_s: float = 0.0
+    gap: int = 0
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class FramePlan:
     def of(cls, spec: Spec) -> Self:
         """The plan of a spec. Raises `ConfigError` on an interpolation that is not known."""
         names = ("sampling", "fit", "interpolation", "size", "view", "aspect", "window", "gap_s")
-        return cls(**{name: getattr(spec, name) for name in names})
+        return cls(**{name: getattr(spec, name) for name in (*names, "gap")})
 
     @property
     def frames_shape(self) -> tuple[int, int, int, int]:
