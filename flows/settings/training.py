@@ -62,6 +62,11 @@ class TrainingSettings:
         metavar="NAME",
     )
     folds: int = setting(DEFAULTS.folds, "number of folds, for --split kfold", least=2)
+    repeats: int = setting(
+        DEFAULTS.repeats,
+        "cut and train all folds this many times, each time from other groups, for --split kfold",
+        least=1,
+    )
     class_weights: bool = setting(
         DEFAULTS.class_weights, "weight classes by their inverse frequency"
     )

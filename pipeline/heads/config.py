@@ -17,7 +17,7 @@ STOPPINGS = ("validation", "fixed", "inner", "auto")
 PRECISIONS = ("auto", "float32", "bfloat16")
 FEW = 50
 """With fewer validation clips the epoch of the lowest validation loss is mostly chance."""
-LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping")
+LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping", "repeats")
 """Settings that runs of older versions did not have."""
 SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
 SKELETONS = ("auto", "yes", "no")
@@ -42,6 +42,7 @@ class TrainConfig:
     test_set: a test set of the store (`pipeline.heads.holdout`) to test on; without it the test is cut
         by `split` too
     folds: for `split=kfold`
+    repeats: how often all folds are cut and trained, each time from other groups, for `split=kfold`
     feature_dropout: share of the channels silenced for a clip, in training only
     step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
     skeleton: whether the landmarks of a `pose` store are read as skeletons; auto: if it is one
@@ -70,6 +71,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     weight_averaging: float = 0.0
     stopping: str = "validation"
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -83,7 +85,7 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is not known: use {', '.join(known)}"
                 )
-        for name in ("epochs", "patience"):
+        for name in ("epochs", "patience", "repeats"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
         for name in ("train_batch", "lr", "step_jitter", "seed"):

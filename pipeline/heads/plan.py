@@ -55,7 +55,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
             "older version made it), so it cannot be resumed: start over with --overwrite"
         )
     if resumed is None or recorded is None:
-        splits, how = _splits(clips, config), ""
+        splits, how = make_splits(clips, config), ""
     else:
         clips = recorded.align(clips, f"the run {resumed}")
         splits = tuple(run_folder.recorded_splits(run_folder.read_config(resumed)))
@@ -201,8 +201,13 @@ def _skeleton(clips: Clips, config: TrainConfig) -> str:
     return read
 
 
-def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
+def make_splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
+    """The splits that a training of these clips with these settings has; raises `ConfigError`."""
     how = resolve_way(clips.table, config.split)
+    if config.repeats > 1 and how != "kfold":
+        raise ConfigError(
+            f"repeats is {config.repeats} and split is {how}: folds are repeated, so add --split kfold"
+        )
     options: dict[str, Any] = {
         "how": how,
         "seed": config.seed,
@@ -210,7 +215,7 @@ def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
         "holdouts": clips.holdouts,
     }
     if how in FOLDED:
-        return tuple(make_folds(clips.table, folds=config.folds, **options))
+        return tuple(make_folds(clips.table, folds=config.folds, repeats=config.repeats, **options))
     return (make_split(clips.table, test_set=config.test_set, **options),)
 
 
