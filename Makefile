@@ -42,6 +42,8 @@ heads: $(VENV)/.ready ## all heads                   HEAD=one of them, with its 
 	$(call run,heads)
 show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
+leaks: $(VENV)/.ready ## what tells the classes without the action: one frame's border, the file   STORE= or RUN=runs/NAME FOLDS=3 REPEATS=3
+	$(call run,leaks)
 report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=runs OUT=report.html
 	$(call run,report)
 similar: $(VENV)/.ready ## the clips nearest to one   STORE= VIDEO=a file, an id or a row

@@ -76,7 +76,7 @@ def _choose(
         if len(rows) == count:
             break
         position = at[table.index.get_loc(row)]
-        if position >= 0 and _unchanged(catalog.iloc[position], table.loc[row]):
+        if position >= 0 and unchanged(catalog.iloc[position], table.loc[row]):
             rows.append(row)
             paths.append(str(catalog["path"].iloc[position]))
         else:
@@ -84,7 +84,8 @@ def _choose(
     return np.array(rows, dtype=np.int64), paths, skipped
 
 
-def _unchanged(clip: Any, row: Any) -> bool:
+def unchanged(clip: Any, row: Any) -> bool:
+    """Whether a clip of a catalog is still the file that a row of a store was made from."""
     same_size = bool(clip["size_bytes"] == row["size_bytes"])
     if not same_size or clip["mtime_ns"] == row["mtime_ns"]:
         return same_size

@@ -39,6 +39,7 @@ class Settings:
 def run(settings: Settings, *, json: bool) -> int:
     """Rank runs that were tested on the same clips; runs on other clips get a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+    from pipeline.heads.leaks import leak_sentence, recorded_leaks
     from pipeline.heads.repeats import repeats_among
 
     folder = Path(settings.runs)
@@ -59,7 +60,10 @@ def run(settings: Settings, *, json: bool) -> int:
                 with contextlib.suppress(ConfigError):
                     paired = paired_difference(folder / str(line["run"]), folder / rival)
                     line["against"] = {"run": rival, **paired}
-        ranked.append({"test_set": leaderboard.test_set, "runs": lines})
+        board: dict[str, Any] = {"test_set": leaderboard.test_set, "runs": lines}
+        if leaks := recorded_leaks(folder / str(lines[0]["run"])):
+            board["leaks"] = leaks
+        ranked.append(board)
     seeds = repeats_among([folder / str(name) for board in boards for name in board.table["run"]])
     if json:
         print_json(
@@ -70,6 +74,8 @@ def run(settings: Settings, *, json: bool) -> int:
         return 0
     for number, board in enumerate(ranked, start=1):
         _print(board["runs"], number, len(ranked))
+        if "leaks" in board:
+            print(leak_sentence(board["leaks"]))
     if len(ranked) > 1:
         print(
             f"{len(ranked)} test sets: figures of different boards do not compare, so nothing is "
