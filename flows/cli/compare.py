@@ -40,6 +40,7 @@ def run(settings: Settings, *, json: bool) -> int:
     """Rank runs that were tested on the same clips; runs on other clips get a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
     from pipeline.heads.leaks import leak_sentence, recorded_leaks
+    from pipeline.heads.learning import COLUMNS, curves_among
     from pipeline.heads.repeats import repeats_among
 
     folder = Path(settings.runs)
@@ -65,9 +66,11 @@ def run(settings: Settings, *, json: bool) -> int:
             board["leaks"] = leaks
         ranked.append(board)
     seeds = repeats_among([folder / str(name) for board in boards for name in board.table["run"]])
+    curves = curves_among([folder / str(name) for board in boards for name in board.table["run"]])
     if json:
         print_json(
             boards=ranked,
+            learning_curves=[each.to_dict() for each in curves],
             over_seeds=[each.to_dict() for each in seeds],
             files=[str(path) for path in written],
         )
@@ -82,6 +85,9 @@ def run(settings: Settings, *, json: bool) -> int:
             "ranked across them"
         )
     print_over_seeds(seeds)
+    if curves:
+        lines = [line for curve in curves for line in curve.lines()]
+        print_table("learning curves, over whole groups", COLUMNS, lines)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
 

@@ -81,6 +81,7 @@ def gather(
         pairs_note=pairs_note,
         boards=boards,
         leaks=_leaks(Path(runs_folder), boards),
+        learning=_learning(Path(runs_folder), boards),
         over_seeds=over_seeds,
         runs=runs,
         warnings=warnings,
@@ -225,6 +226,15 @@ def _runs(
                 f"({base['frame_average']:.0%}), which ignores the order of frames."
             )
     return mine, (COLUMNS if repeated else (), repeated), views, warnings
+
+
+def _learning(folder: Path, boards: Sequence[pd.DataFrame]) -> Table:
+    """The learning curves of these boards' runs."""
+    from pipeline.heads.learning import COLUMNS, curves_among
+
+    curves = curves_among([folder / str(name) for board in boards for name in board["run"]])
+    lines = [line for curve in curves for line in curve.lines()]
+    return (COLUMNS if lines else ()), lines
 
 
 def _leaks(folder: Path, boards: Sequence[pd.DataFrame]) -> list[str]:

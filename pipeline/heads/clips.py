@@ -74,7 +74,7 @@ class Clips:
     @property
     def skeleton(self) -> bool:
         """Whether `features` are skeletons, made of the source's landmarks."""
-        return isinstance(self.source, SkeletonSource)
+        return bool(getattr(self.source, "skeleton", False))
 
     def as_stored(self) -> Clips:
         """The clips with the features that their store holds; those that are skeletons are streamed."""

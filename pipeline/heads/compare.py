@@ -72,19 +72,24 @@ def clips_tested(run: Path) -> list[list[list[str]]]:
     return [[[name, str(labels.get(name, ""))] for name in fold] for fold in _test_ids(run)]
 
 
-def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
+def paired_difference(
+    first: Path, second: Path, *, seed: int = 0, same_features: bool = True
+) -> dict[str, Any]:
     """How much better `first` is than `second` in top-1, with its 95 % interval over groups.
 
     All test clips count alike, of all folds: the difference need not be that of two means over folds.
     Where folds are repeated, a clip is paired with itself in the same repeat, and whole groups are
-    drawn with all repeats of their clips.
+    drawn with all repeats of their clips; only repeats that both have are paired.
     `low` and `high` are NaN where the test has fewer than five groups (`groups`).
     Clips are paired by id and label: `clips` says how many clips make pairs, `relabelled` how many
-    have another label in the other run, and so make none. Raises `ConfigError` where the runs
-    were not tested on the same clips.
+    have another label in the other run, and so make none. same_features: whether both must have been
+    trained on features of one spec; False compares streams of the same clips. Raises `ConfigError`
+    where the runs were not tested on the same clips.
     """
     specs = [run_folder.read_config(run)["fingerprint"] for run in (first, second)]
-    if specs[0] != specs[1] or _test_ids(first) != _test_ids(second):
+    folds = [_test_ids(run) for run in (first, second)]
+    shared = min(map(len, folds))
+    if (same_features and specs[0] != specs[1]) or folds[0][:shared] != folds[1][:shared]:
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"

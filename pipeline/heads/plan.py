@@ -18,6 +18,7 @@ from pipeline.heads.config import DEFAULTS, FEW, TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
+from pipeline.heads.thinning import with_share
 from pipeline.heads.zoo import HeadKind, head_kind
 
 WIDE = 512
@@ -215,8 +216,10 @@ def make_splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
         "holdouts": clips.holdouts,
     }
     if how in FOLDED:
-        return tuple(make_folds(clips.table, folds=config.folds, repeats=config.repeats, **options))
-    return (make_split(clips.table, test_set=config.test_set, **options),)
+        splits = make_folds(clips.table, folds=config.folds, repeats=config.repeats, **options)
+    else:
+        splits = [make_split(clips.table, test_set=config.test_set, **options)]
+    return tuple(with_share(clips.table, split, config.train_groups) for split in splits)
 
 
 def _has_state(folder: Path) -> bool:

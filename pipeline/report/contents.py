@@ -98,6 +98,7 @@ class Contents:
     boards: one leaderboard per test set
     leaks: for each board the leak check of its clips in a sentence, or ""
     over_seeds: head and lines of a table of trainings that differ in their seed alone
+    learning: head and lines of a table of learning curves
     pairs_note, map_note: what was compared
     warnings: sentences at the top of the page
     """
@@ -116,6 +117,7 @@ class Contents:
     boards: Sequence[pd.DataFrame] = ()
     leaks: Sequence[str] = ()
     over_seeds: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
+    learning: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
     runs: Sequence[RunView] = ()
     warnings: Sequence[str] = ()
 
