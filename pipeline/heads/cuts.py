@@ -35,7 +35,9 @@ def repeated_folds(
     The first has the run's own seed, so it is the cross-validation without repeats; the others have
     seeds derived from it by name. Raises `ConfigError` if no further cut is found.
     """
-    groups, drawn, known = group_names(clips), [], set()
+    groups = group_names(clips)
+    drawn: list[tuple[int, Rows]] = []
+    known: set[frozenset[frozenset[str]]] = set()
     for repeat in range(repeats):
         for draw in range(DRAWS):
             name = (f"repeat {repeat}", f"draw {draw}")

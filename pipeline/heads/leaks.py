@@ -142,7 +142,7 @@ def recorded_leaks(run: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     damaged = f"{file} is damaged: make it again with `pixels-once leaks --run {run}`"
-    record = read_json(file, absent=damaged, damaged=damaged)
+    record: dict[str, Any] = read_json(file, absent=damaged, damaged=damaged)
     newer = not isinstance(record, dict) or record.get("format_version", 0) > FORMAT_VERSION
     if newer or record.get("format") != FORMAT:
         raise ConfigError(damaged)

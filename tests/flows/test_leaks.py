@@ -15,6 +15,7 @@ from tests.flows.running import run_here
 from tests.flows.stores import rising_or_falling
 
 CLIPS = 24
+DRAWS = False
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from pipeline.heads.splits import PARTS, make_folds
 from pipeline.heads.training import train
 from tests.heads.sources import rising_or_falling
 
-CONFIG = TrainConfig(head="pyramid", split="kfold", folds=3, repeats=3, baselines=False)
+CONFIG = TrainConfig(head="pyramid", split="kfold", folds=2, repeats=2, baselines=False)
 
 
 @pytest.fixture(scope="module")
@@ -84,24 +84,24 @@ def test_more_repeats_than_there_are_cuts_are_refused():
 @pytest.mark.parametrize("how", ["grouped", "leave_one_group_out", "auto"])
 def test_only_folds_are_repeated(clips, how):
     config = dataclasses.replace(CONFIG, split=how)
-    with pytest.raises(ConfigError, match=r"repeats is 3 and split is .*: .*add --split kfold"):
+    with pytest.raises(ConfigError, match=r"repeats is 2 and split is .*: .*add --split kfold"):
         plan_training(clips, config)
 
 
 def test_a_run_has_a_prediction_of_every_clip_in_every_repeat(clips, runs):
     metrics = train_metrics(runs / "pyramid")
     table = pd.read_csv(runs / "pyramid" / "predictions.csv")
-    assert len(table) == 3 * len(clips)
+    assert len(table) == 2 * len(clips)
     assert not table.duplicated(["video_id", "repeat"]).any()
     assert metrics["test"]["clips"] == metrics["train_clips"] == len(clips)
-    assert len(metrics["folds"]) == 9
+    assert len(metrics["folds"]) == 4
     by_repeat = (table["label"] == table["predicted"]).groupby(table["repeat"]).mean()
     assert [each["top1"] for each in metrics["repeats"]] == pytest.approx(by_repeat.tolist())
     assert metrics["test"]["groups"] == 18
     folds = read_clips(runs / "pyramid")["fold"].str.split()
-    assert (folds.map(len) == 3).all()
+    assert (folds.map(len) == 2).all()
     splits = recorded_splits(read_config(runs / "pyramid"))
-    assert [split.repeat for split in splits] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [split.repeat for split in splits] == [0, 0, 1, 1]
 
 
 def train_metrics(run):
@@ -144,19 +144,19 @@ def test_a_stopped_run_goes_on_with_the_fold_that_was_interrupted(clips, runs, t
     stop = threading.Event()
     seen = []
 
-    def after_four(report):
+    def after_two(report):
         seen.append(report.fold)
-        if len(seen) == 4:
+        if len(seen) == 2:
             stop.set()
 
     with pytest.raises(KeyboardInterrupt):
-        train(clips, CONFIG, tmp_path / "run", on_epoch=after_four, stop=stop)
+        train(clips, CONFIG, tmp_path / "run", on_epoch=after_two, stop=stop)
     again = []
     whole = train(
         clips, CONFIG, tmp_path / "run", resume=True, on_epoch=lambda r: again.append(r.fold)
     )
-    assert again[0] in (3, 4)
-    assert again[-1] == 9
+    assert again[0] in (1, 2)
+    assert again[-1] == 4
     assert whole["digest"] == train_metrics(runs / "pyramid")["digest"]
     first, second = (
         (folder / "predictions.csv").read_bytes() for folder in (runs / "pyramid", tmp_path / "run")
@@ -167,11 +167,11 @@ def test_a_stopped_run_goes_on_with_the_fold_that_was_interrupted(clips, runs, t
 def test_other_repeats_are_another_run(clips, runs, tmp_path):
     shutil.copytree(runs / "pyramid", tmp_path / "run")
     (tmp_path / "run" / "checkpoint").mkdir()
-    with pytest.raises(ConfigError, match="repeats 3, now 2"):
-        train(clips, dataclasses.replace(CONFIG, repeats=2), tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match="repeats 2, now 3"):
+        train(clips, dataclasses.replace(CONFIG, repeats=3), tmp_path / "run", resume=True)
     assert "repeats" not in dataclasses.replace(CONFIG, repeats=1).to_dict()
     assert repeats_among([runs / "pyramid"]) == []
-    assert Identity.load(runs / "pyramid").parts[0] != Identity.load(runs / "pyramid").parts[3]
+    assert Identity.load(runs / "pyramid").parts[0] != Identity.load(runs / "pyramid").parts[2]
 
 
 @pytest.mark.parametrize("head", ["pyramid", "frame_average"])
