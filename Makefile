@@ -89,7 +89,7 @@ test-fresh: ## a fresh Debian: the README's commands, then the newest of every d
 	tests/fresh/run.sh $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the tests that every head must pass
 	$(BIN)/python -m pytest -m "" tests/heads/test_zoo.py $(ARGS)
-results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
+results: $(VENV)/.ready ## streams × heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS= POSE_WEIGHTS= MINUTES=
 	$(BIN)/python -m benchmarks.results_page $(flags)
 faults: $(VENV)/.ready-dev ## inject faults into real runs: kills, full disks, damage (a quarter of an hour)
 	$(BIN)/python -m pytest -n 2 -m "" tests/faults $(ARGS)
