@@ -3,11 +3,12 @@
     make results CLIPS=path/to/clips WEIGHTS=path/to/weights.h5 POSE_WEIGHTS=path/to/models
 
 `CLIPS` holds a folder per data set, each with a folder per class. It makes the table of streams ×
-heads, cell by cell, and says how long the rest will take; `ONLY=all-heads` makes the older boards
-of every head on one stream instead. Every step resumes: features that a store holds and runs that are
-finished are not made again, and stores that lie in `WORK` as SET-STREAM.zarr are used as they are. The
-figures are kept in `benchmarks/results/streams.json` and `heads.json`; with `--page` alone the page is
-written from them.
+heads, cell by cell, the quick heads of every stream first, says how long the rest will take, and
+begins no cell after an hour (`MINUTES=0`: no limit; run it again to go on). `ONLY=all-heads` makes the
+older boards of every head on one stream instead. Every step resumes: features that a store holds and
+runs that are finished are not made again, and stores that lie in `WORK` as SET-STREAM.zarr are used as
+they are. The figures are kept in `benchmarks/results/streams.json` and `heads.json`; with `--page`
+alone the page is written from them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def main() -> None:
     parser.add_argument("--sets", default="", help="these data sets, with commas between them")
     parser.add_argument("--streams", default="", help="these streams, with commas between them")
     parser.add_argument("--heads", default="", help="these heads, with commas between them")
-    parser.add_argument("--minutes", type=float, default=0, help="begin no cell after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="begin no cell after so many; 0: no limit"
+    )
     parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args()
     if not options.page and options.only == "streams":

@@ -86,8 +86,8 @@ def run(settings: Settings, *, json: bool) -> int:
         )
     print_over_seeds(seeds)
     if curves:
-        lines = [line for curve in curves for line in curve.lines()]
-        print_table("learning curves, over whole groups", COLUMNS, lines)
+        points = [point for curve in curves for point in curve.lines()]
+        print_table("learning curves, over whole groups", COLUMNS, points)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import store
-from flows.cli import leaks
 from tests.features.clips import write_pictures
 from tests.flows.running import run_here
 from tests.flows.stores import rising_or_falling
@@ -43,45 +41,40 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_coloured_border_is_caught_recorded_and_shown_beside_the_run(work, capsys) -> None:
-    runs = str(work / "runs")
-    settings = leaks.Settings(store=str(work / "s.zarr"), runs=runs, folds=2, repeats=2)
-    assert leaks.run(settings, json=True) == 0
-    record = json.loads(capsys.readouterr().out)
+def test_a_coloured_border_is_caught_recorded_and_shown_beside_the_run(work: Path) -> None:
+    at, runs = ("--store", str(work / "s.zarr")), str(work / "runs")
+    folds = ("--folds", "2", "--repeats", "2", "--runs", runs)
+    said = run_here("leaks", *at, *folds, "--json")
+    assert said.status == 0, said.err
+    record = said.json
     border = next(check for check in record["checks"] if check["name"] == "border")
     assert border["clips"] == CLIPS
     assert border["top1"] == 1
     assert border["lead_interval"][0] > 0
-    assert not any(
-        check["top1"] > 0.8
-        for check in record["checks"]
-        if check["name"] in ("duration", "frame_rate")
-    )
-    words = ("--split", "kfold", "--folds", "2", "--repeats", "2", "--runs", runs)
-    said = run_here("train", "--store", str(work / "s.zarr"), "--head", "pyramid", *words)
+    others = [check for check in record["checks"] if check["name"] in ("duration", "frame_rate")]
+    assert not any(check["top1"] > 0.8 for check in others)
+    said = run_here("train", *at, "--head", "pyramid", "--split", "kfold", *folds)
     assert said.status == 0, said.err
     expected = "without any action one frame's border strip 1.000"
     assert expected in " ".join(said.out.split())
     compared = run_here("compare", "--runs", runs)
     assert expected in " ".join(compared.out.split())
     page = work / "report.html"
-    shown = run_here("report", "--store", str(work / "s.zarr"), "--runs", runs, "--out", str(page))
+    shown = run_here("report", *at, "--runs", runs, "--out", str(page))
     assert shown.status == 0, shown.err
-    text = page.read_text(encoding="utf-8")
-    assert "border strip 1.000" in text
+    assert "border strip 1.000" in page.read_text(encoding="utf-8")
     # By the run's own folds: the same record again.
-    assert leaks.run(leaks.Settings(run=f"{runs}/pyramid-s"), json=True) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert again["checks"] == record["checks"]
-    assert again["file"] == record["file"]
+    again = run_here("leaks", "--run", f"{runs}/pyramid-s", "--json")
+    assert again.status == 0, again.err
+    assert again.json["checks"] == record["checks"]
+    assert again.json["file"] == str(Path(record["file"]).resolve())
 
 
-def test_where_the_clips_cannot_be_read_the_border_is_skipped_and_said(work, capsys) -> None:
-    settings = leaks.Settings(
-        store=str(work / "s.zarr"), runs=str(work / "other"), videos=str(work / "nowhere"), folds=2
-    )
-    assert leaks.run(settings, json=False) == 0
-    out = " ".join(capsys.readouterr().out.split())
+def test_where_the_clips_cannot_be_read_the_border_is_skipped_and_said(work: Path) -> None:
+    words = ("--runs", str(work / "other"), "--videos", str(work / "nowhere"), "--folds", "2")
+    said = run_here("leaks", "--store", str(work / "s.zarr"), *words)
+    assert said.status == 0, said.err
+    out = " ".join(said.out.split())
     assert "not checked" in out
     assert "clips cannot be listed" in out
     assert "file size" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import threading
 
@@ -127,6 +128,23 @@ def test_two_repeated_runs_are_paired_by_clip_and_repeat_and_resampled_by_groups
         (merged["a"] - merged["b"]).to_numpy(), merged["group"].to_numpy()
     )
     assert (found["low"], found["high"]) == pytest.approx(expected, abs=0.02)
+
+
+def test_another_stream_with_fewer_repeats_is_paired_on_the_folds_that_both_have(runs, tmp_path):
+    shutil.copytree(runs / "frame_average", tmp_path / "once")
+    config = json.loads((tmp_path / "once" / "config.json").read_text(encoding="utf-8"))
+    config |= {"folds": config["folds"][:2], "fingerprint": "e" * 64}
+    (tmp_path / "once" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    table = pd.read_csv(tmp_path / "once" / "predictions.csv")
+    once = table[table["repeat"] == 0].drop(columns="repeat")
+    once.to_csv(tmp_path / "once" / "predictions.csv", index=False)
+    with pytest.raises(ConfigError, match="not tested on the same clips"):
+        paired_difference(runs / "pyramid", tmp_path / "once")
+    found = paired_difference(runs / "pyramid", tmp_path / "once", same_features=False)
+    mine = pd.read_csv(runs / "pyramid" / "predictions.csv").query("repeat == 0")
+    hits = [(each["label"] == each["predicted"]).mean() for each in (mine, once)]
+    assert found["difference"] == pytest.approx(hits[0] - hits[1])
+    assert found["clips"] == 72
 
 
 def test_repeats_of_a_clip_are_no_further_chance():
