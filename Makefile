@@ -44,6 +44,8 @@ backbones: $(VENV)/.ready ## all first stages; or try one   BACKBONE=model.onnx 
 	$(call run,backbones)
 show: $(VENV)/.ready ## what is in a store         STORE=
 	$(call run,show)
+leaks: $(VENV)/.ready ## what tells the classes without the action: one frame's border, the file   STORE= or RUN=runs/NAME FOLDS=3 REPEATS=3
+	$(call run,leaks)
 report: $(VENV)/.ready ## a store and its runs as one HTML page   STORE= RUNS=runs OUT=report.html
 	$(call run,report)
 similar: $(VENV)/.ready ## the clips nearest to one   STORE= VIDEO=a file, an id or a row
@@ -89,7 +91,7 @@ test-fresh: ## a fresh Debian: the README's commands, then the newest of every d
 	tests/fresh/run.sh $(ARGS)
 zoo-test: $(VENV)/.ready-dev ## the tests that every head must pass
 	$(BIN)/python -m pytest -m "" tests/heads/test_zoo.py $(ARGS)
-results: $(VENV)/.ready ## all heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS=
+results: $(VENV)/.ready ## streams × heads on real clips → docs/results.md   CLIPS=folder of fight/ and tennis/ WEIGHTS= POSE_WEIGHTS= MINUTES=
 	$(BIN)/python -m benchmarks.results_page $(flags)
 faults: $(VENV)/.ready-dev ## inject faults into real runs: kills, full disks, damage (a quarter of an hour)
 	$(BIN)/python -m pytest -n 2 -m "" tests/faults $(ARGS)

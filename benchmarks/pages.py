@@ -22,6 +22,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 FIGURES = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end -->)", re.DOTALL)
 """The README's table, between two comments."""
+HEADS = re.compile(r"(?<=<!-- which head -->\n).*?(?=<!-- end -->)", re.DOTALL)
+"""Its table of which head to begin with."""
 
 
 def main() -> None:
@@ -31,11 +33,15 @@ def main() -> None:
 
 
 def with_figures(readme: str) -> str:
-    """The README with its table written again."""
+    """The README with its tables written again."""
+    from benchmarks.alternating import kept
     from benchmarks.glance import glance
+    from benchmarks.results_table import which_head
 
     table = "\n".join(glance()) + "\n"
-    return FIGURES.sub(lambda _: table, readme, count=1)
+    heads = "\n".join(which_head(kept("streams"))) + "\n"
+    readme = FIGURES.sub(lambda _: table, readme, count=1)
+    return HEADS.sub(lambda _: heads, readme, count=1)
 
 
 def write_pages() -> None:

@@ -1,10 +1,14 @@
-"""All heads on real clips, cross-validated by whole groups → `docs/results.md`, in one command.
+"""Heads on real clips, cross-validated by whole groups → `docs/results.md`, in one command.
 
-    make results CLIPS=path/to/clips WEIGHTS=path/to/weights.h5
+    make results CLIPS=path/to/clips WEIGHTS=path/to/weights.h5 POSE_WEIGHTS=path/to/models
 
-`CLIPS` holds a folder per data set, each with a folder per class. Every step resumes: features that
-a store holds and runs that are finished are not made again. The figures are kept in
-`benchmarks/results/heads.json`; with `--page` alone the page is written from them.
+`CLIPS` holds a folder per data set, each with a folder per class. It makes the table of streams ×
+heads, cell by cell, the quick heads of every stream first, says how long the rest will take, and
+begins no cell after an hour (`MINUTES=0`: no limit; run it again to go on). `ONLY=all-heads` makes the
+older boards of every head on one stream instead. Every step resumes: features that a store holds and
+runs that are finished are not made again, and stores that lie in `WORK` as SET-STREAM.zarr are used as
+they are. The figures are kept in `benchmarks/results/streams.json` and `heads.json`; with `--page`
+alone the page is written from them.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import results_words
+from benchmarks.alternating import kept
 from benchmarks.results_sets import SETS, DataSet
+from benchmarks.results_table import stream_sections
 from pipeline.heads.compare import Leaderboard, leaderboards, paired_difference
 from pipeline.heads.run_folder import DONE, read_config
 from pipeline.plain import write_json
@@ -34,22 +41,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", default="", help="folder of the data sets' folders")
     parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--pose-weights", default="", help="folder of the pose models")
     parser.add_argument("--work", default="results-work", help="where stores and runs go")
-    parser.add_argument("--sets", default=",".join(one.name for one in SETS))
+    parser.add_argument("--only", default="streams", choices=("streams", "all-heads"))
+    parser.add_argument("--sets", default="", help="these data sets, with commas between them")
+    parser.add_argument("--streams", default="", help="these streams, with commas between them")
+    parser.add_argument("--heads", default="", help="these heads, with commas between them")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="begin no cell after so many; 0: no limit"
+    )
     parser.add_argument("--page", action="store_true", help="only write the page")
     options = parser.parse_args()
-    wanted = [one for one in SETS if one.name in options.sets.split(",")]
-    figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-    for one in () if options.page else wanted:
-        work = Path(options.work)
-        if options.clips:
-            _make(one, Path(options.clips), options.weights, work)
-        figures[one.name] = _figures(one, work / "runs")
-    if not options.page:
-        FIGURES.parent.mkdir(parents=True, exist_ok=True)
-        write_json(FIGURES, figures)
-    PAGE.write_text(page(figures), encoding="utf-8")
+    if not options.page and options.only == "streams":
+        _run_streams(options)
+    elif not options.page:
+        _run_all_heads(options)
+    PAGE.write_text(page(), encoding="utf-8")
     print(f"written: {PAGE}")
+
+
+def _run_streams(options: argparse.Namespace) -> None:
+    from benchmarks.results_streams import Wanted, run_cells
+
+    chosen = {
+        name: tuple(filter(None, getattr(options, name).split(",")))
+        for name in ("sets", "streams", "heads")
+    }
+    wanted = Wanted(
+        work=Path(options.work),
+        clips=options.clips,
+        weights=options.weights,
+        pose_weights=options.pose_weights,
+        minutes=options.minutes,
+        **chosen,
+    )
+    run_cells(wanted)
+
+
+def _run_all_heads(options: argparse.Namespace) -> None:
+    figures = kept("heads")
+    for one in SETS:
+        if not options.sets or one.name in options.sets.split(","):
+            work = Path(options.work)
+            if options.clips:
+                _make(one, Path(options.clips), options.weights, work)
+            figures[one.name] = _figures(one, work / "runs")
+    FIGURES.parent.mkdir(parents=True, exist_ok=True)
+    write_json(FIGURES, figures)
 
 
 def _make(one: DataSet, clips: Path, weights: str, work: Path) -> None:
@@ -123,23 +161,22 @@ def _missing(value: Any) -> bool:
     return isinstance(value, float) and bool(pd.isna(value))
 
 
-def page(figures: dict[str, Any]) -> str:
-    """The whole page as Markdown."""
+def page() -> str:
+    """The whole page as Markdown, from the figures that were kept."""
+    figures = kept("heads")
     parts = [
-        "# Every head on real clips",
+        *results_words.HEADING,
         "",
-        "Made by `make results`; do not edit. Three folds by whole groups (clips of one source "
-        "video never stand on both sides), widths as named, else 512 for recurrent heads, seed 0, "
-        "each head's own learning rate. *top-1* is the mean over the folds' test clips, ± its "
-        "standard deviation over the folds. *against* is the difference to the frame average in top-1 "
-        "over all test clips of the folds pooled, with its 95 % interval by a paired bootstrap over "
-        "groups (none below five); it need not be the difference of the two means beside it. Early "
-        "stopping and the choice of a head look at validation clips only.",
+        *stream_sections(kept("streams")),
+        "",
+        "## Every head on one stream",
+        "",
+        results_words.ALL_HEADS,
     ]
     for one in SETS:
         if one.name in figures:
-            parts += ["", f"## {one.title}", "", *_section(one, figures[one.name])]
-    parts += ["", *_READING, ""]
+            parts += ["", f"### {one.title}", "", *_section(one, figures[one.name])]
+    parts += ["", *results_words.READING, ""]
     return "\n".join(parts)
 
 
@@ -225,12 +262,7 @@ def _verdict_of_views(lines: list[dict[str, Any]]) -> list[str]:
         return []
     mean = sum(gain["difference"] for gain in gains) / len(gains)
     sure = sum((gain["low"] or 0) > 0 for gain in gains)
-    return [
-        f"Training draws one of the two views for every clip and epoch; the figures are of the first "
-        f"store alone, which is what `predict` reads: {mean:+.3f} in top-1 on average over these "
-        f"{len(gains)} heads, beyond chance for {sure} of them. It doubles stage one, "
-        "once; an epoch sees no more clips, but there are more before it stops."
-    ]
+    return [results_words.VIEWS.format(mean=mean, heads=len(gains), sure=sure)]
 
 
 def name_of(line: dict[str, Any]) -> str:
@@ -240,29 +272,6 @@ def name_of(line: dict[str, Any]) -> str:
     if line["head"] in ("lstm", "bilstm", "stacked"):
         return f"{line['head']} {options['units']}"
     return str(line["head"])
-
-
-_READING = [
-    "## Reading it",
-    "",
-    "- **Where single frames decide, a simple head is hard to beat.** A fight can be seen in one "
-    "picture (two people close together, a crowd around them), and so can much of a tennis stroke; "
-    "the CNN has already done that work. On neither set is a head ahead of the frame average beyond "
-    "chance, and on tennis some are behind it. Probably because the frame average gets 40 labelled "
-    "examples out of every clip, a recurrent head one: with about 80 training clips a head of "
-    "millions of parameters fits them in a few epochs, whatever its kind.",
-    "- **Where only the order of the steps decides, heads that ignore it cannot follow.** The demo "
-    "clips are made in pairs that differ in nothing else: there the frame average, and attention "
-    "without positions, are left with a choice between two; a GRU, an LSTM or an MLP over the "
-    "flattened sequence is not.",
-    "- **The spread is the message.** With this few groups two heads a few points apart are not "
-    "told apart by one split; the interval over groups says how far apart they must be.",
-    "- The tennis clips come from few scenes per class, with a watermark and compression that hint "
-    "at the class, so figures from a split that does not keep groups whole would be far higher "
-    "and mean nothing.",
-    "- Weights that are not Keras' own file are named by their hash. Those used for the page in the "
-    "repository are *recovered ImageNet weights*: close to Keras' official file, not equal to it.",
-]
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def _choose(
         clip = catalog.iloc[position].copy() if position >= 0 else None
         if clip is not None and clip["video_id"] != table["video_id"][row]:
             clip[list(BOUNDS)] = table.loc[row, list(BOUNDS)]
-        if clip is not None and _unchanged(clip, table.loc[row], hash_of):
+        if clip is not None and unchanged(clip, table.loc[row], hash_of):
             rows.append(row)
             chosen.append(clip)
         else:
@@ -98,7 +98,8 @@ def _choose(
     )
 
 
-def _unchanged(clip: Any, row: Any, hash_of: Callable[[str], str]) -> bool:
+def unchanged(clip: Any, row: Any, hash_of: Callable[[str], str] = sha256_if_readable) -> bool:
+    """Whether a clip of a catalog is still the file, or the part of one, that a row was made from."""
     if Span.of(*clip[list(BOUNDS)]) != Span.of(*row[list(BOUNDS)]):
         return False
     same_size = bool(clip["size_bytes"] == row["size_bytes"])

@@ -39,6 +39,8 @@ class Settings:
 def run(settings: Settings, *, json: bool) -> int:
     """Rank runs that were tested on the same clips; runs on other clips get a board of their own."""
     from pipeline.heads.compare import leaderboards, paired_difference, write_leaderboards
+    from pipeline.heads.leaks import leak_sentence, recorded_leaks
+    from pipeline.heads.learning import COLUMNS, curves_among
     from pipeline.heads.repeats import repeats_among
 
     folder = Path(settings.runs)
@@ -59,23 +61,33 @@ def run(settings: Settings, *, json: bool) -> int:
                 with contextlib.suppress(ConfigError):
                     paired = paired_difference(folder / str(line["run"]), folder / rival)
                     line["against"] = {"run": rival, **paired}
-        ranked.append({"test_set": leaderboard.test_set, "runs": lines})
+        board: dict[str, Any] = {"test_set": leaderboard.test_set, "runs": lines}
+        if leaks := recorded_leaks(folder / str(lines[0]["run"])):
+            board["leaks"] = leaks
+        ranked.append(board)
     seeds = repeats_among([folder / str(name) for board in boards for name in board.table["run"]])
+    curves = curves_among([folder / str(name) for board in boards for name in board.table["run"]])
     if json:
         print_json(
             boards=ranked,
+            learning_curves=[each.to_dict() for each in curves],
             over_seeds=[each.to_dict() for each in seeds],
             files=[str(path) for path in written],
         )
         return 0
     for number, board in enumerate(ranked, start=1):
         _print(board["runs"], number, len(ranked))
+        if "leaks" in board:
+            print(leak_sentence(board["leaks"]))
     if len(ranked) > 1:
         print(
             f"{len(ranked)} test sets: figures of different boards do not compare, so nothing is "
             "ranked across them"
         )
     print_over_seeds(seeds)
+    if curves:
+        points = [point for curve in curves for point in curve.lines()]
+        print_table("learning curves, over whole groups", COLUMNS, points)
     print("written: " + ", ".join(str(path) for path in written))
     return 0
 

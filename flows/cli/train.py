@@ -56,11 +56,15 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     print_table(str(folder), ("", "top-1", "top-5", "loss", "clips"), rows)
     print(_interval(metrics["test"]))
     baseline = metrics["baseline"]
+    from pipeline.heads.leaks import leak_sentence, recorded_leaks
+
     baselines = " · ".join(
         f"{name.replace('_', ' ')} {value['top1'] if isinstance(value, dict) else value:.3f}"
         for name, value in baseline.items()
     )
     print(f"baselines: {baselines}")
+    if leaks := recorded_leaks(folder):
+        print(leak_sentence(leaks))
     print(
         f"{metrics['seconds']:.0f} s at {metrics['clips_per_second']:,.0f} clips/s; plots and "
         f"predictions in {folder}/"

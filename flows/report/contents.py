@@ -17,7 +17,15 @@ from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.neighbours import look_alikes, project
 from pipeline.plain import read_table
-from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView, middle
+from pipeline.report.contents import (
+    ClipCard,
+    ConfusedPair,
+    Contents,
+    FeatureMap,
+    Pair,
+    RunView,
+    middle,
+)
 from pipeline.spec import Spec
 
 MOST_FAILED = 60
@@ -25,6 +33,7 @@ MOST_PAIRS = 40
 MOST_COMPARED = 20_000
 MOST_MISTAKES = 9
 MOST_RUNS = 12
+MOST_CONFUSED, MOST_OF_PAIR = 4, 2
 
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 """Head and lines."""
@@ -71,6 +80,8 @@ def gather(
         pairs=pairs,
         pairs_note=pairs_note,
         boards=boards,
+        leaks=_leaks(Path(runs_folder), boards),
+        learning=_learning(Path(runs_folder), boards),
         over_seeds=over_seeds,
         runs=runs,
         warnings=warnings,
@@ -217,6 +228,23 @@ def _runs(
     return mine, (COLUMNS if repeated else (), repeated), views, warnings
 
 
+def _learning(folder: Path, boards: Sequence[pd.DataFrame]) -> Table:
+    """The learning curves of these boards' runs."""
+    from pipeline.heads.learning import COLUMNS, curves_among
+
+    curves = curves_among([folder / str(name) for board in boards for name in board["run"]])
+    lines = [line for curve in curves for line in curve.lines()]
+    return (COLUMNS if lines else ()), lines
+
+
+def _leaks(folder: Path, boards: Sequence[pd.DataFrame]) -> list[str]:
+    """For each board the leak check of its test clips in a sentence; empty where none was made."""
+    from pipeline.heads.leaks import leak_sentence, recorded_leaks
+
+    records = [recorded_leaks(folder / str(board["run"].iloc[0])) for board in boards]
+    return [leak_sentence(record) if record else "" for record in records]
+
+
 def _of_this_store(folder: Path, board: pd.DataFrame, source: Any, cards: _Cards) -> bool:
     """Whether a board's runs were tested on this store's clips: another may be of the same spec."""
     from pipeline.heads.compare import features_of
@@ -244,7 +272,20 @@ def _run_view(folder: Path, cards: _Cards) -> RunView:
         history=pd.read_csv(folder / "history.csv"),
         confusion=_read(folder / "confusion.csv", index_col=0).astype(float),
         mistakes=cards.of(rows, notes),
+        confused=_confused(folder, cards),
     )
+
+
+def _confused(folder: Path, cards: _Cards) -> list[ConfusedPair]:
+    """The classes that a run takes for each other most often, with its surest clips of each pair."""
+    from pipeline.heads.compare import confused_pairs
+
+    pairs = []
+    for label, predicted, clips, ids in confused_pairs(folder, most=MOST_CONFUSED):
+        known = [video for video in ids if video in cards.rows.index][:MOST_OF_PAIR]
+        shown = cards.of(cards.rows.reindex(known).to_numpy(np.int64))
+        pairs.append(ConfusedPair(label=label, predicted=predicted, clips=clips, shown=shown))
+    return pairs
 
 
 def _read(path: Path, **options: Any) -> pd.DataFrame:

@@ -71,6 +71,21 @@ class TrainingSettings:
         metavar="NAME",
     )
     folds: int = setting(DEFAULTS.folds, "number of folds, for --split kfold", least=2)
+    repeats: int = setting(
+        DEFAULTS.repeats,
+        "cut and train all folds this many times, each time from other groups, for --split kfold",
+        least=1,
+    )
+    train_groups: float = setting(
+        DEFAULTS.train_groups,
+        "share of the groups of the training and validation clips that are used, for a learning curve; "
+        "the test clips stay the same",
+        most=1,
+    )
+    shuffle_steps: bool = setting(
+        DEFAULTS.shuffle_steps,
+        "put every clip's steps in random order, in training and in testing: what is lost, order told",
+    )
     class_weights: bool = setting(
         DEFAULTS.class_weights, "weight classes by their inverse frequency"
     )
@@ -163,7 +178,10 @@ class SweepSettings(TrainingSettings):
 
 SHARED = ("videos", "store", "weights")
 """Settings of [refresh] that may be given in [refresh.features] instead."""
-OWN = ("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seeds")
+OWN = (
+    *("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seeds"),
+    *("train_groups", "shuffle_steps"),
+)
 """Settings of a training that a refresh decides itself."""
 
 

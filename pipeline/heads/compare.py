@@ -98,21 +98,33 @@ def _tested_key(run: Path) -> str:
 
 def test_set_key(run: Path) -> str:
     """A hash of what a run was tested on: the spec, and each fold's test clips with their labels."""
-    labels = _tested(run)["label"]
-    tested = [[[name, labels.get(name, "")] for name in fold] for fold in _test_ids(run)]
-    return json_digest([run_folder.read_config(run)["fingerprint"], *tested])
+    return json_digest([run_folder.read_config(run)["fingerprint"], *clips_tested(run)])
 
 
-def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
+def clips_tested(run: Path) -> list[list[list[str]]]:
+    """[id, label] of each fold's test clips, by id."""
+    labels = _tested(run)["label"].groupby(level="video_id").first()
+    return [[[name, str(labels.get(name, ""))] for name in fold] for fold in _test_ids(run)]
+
+
+def paired_difference(
+    first: Path, second: Path, *, seed: int = 0, same_features: bool = True
+) -> dict[str, Any]:
     """How much better `first` is than `second` in top-1, with its 95 % interval over groups.
 
     All test clips count alike, of all folds: the difference need not be that of two means over folds.
+    Where folds are repeated, a clip is paired with itself in the same repeat, and whole groups are
+    drawn with all repeats of their clips; only repeats that both have are paired.
     `low` and `high` are NaN where the test has fewer than five groups (`groups`).
-    Clips are paired by id and label: `clips` says how many pairs there are, `relabelled` how many
-    clips have another label in the other run, and so make none. Raises `ConfigError` where the runs
-    were not tested on the same clips.
+    Clips are paired by id and label: `clips` says how many clips make pairs, `relabelled` how many
+    have another label in the other run, and so make none. same_features: whether both must have been
+    trained on features of one spec; False compares streams of the same clips. Raises `ConfigError`
+    where the runs were not tested on the same clips.
     """
-    if not _same_clips(first, second) or _test_ids(first) != _test_ids(second):
+    folds = [_test_ids(run) for run in (first, second)]
+    shared = min(map(len, folds))
+    other = same_features and not _same_clips(first, second)
+    if other or folds[0][:shared] != folds[1][:shared]:
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"
@@ -138,8 +150,8 @@ def paired_difference(first: Path, second: Path, *, seed: int = 0) -> dict[str, 
         "low": low,
         "high": high,
         "groups": len(set(groups)),
-        "clips": len(paired),
-        "relabelled": int((~same).sum()),
+        "clips": int(paired["video_id"].nunique()),
+        "relabelled": int(pairs.index.get_level_values("video_id")[~same].nunique()),
     }
 
 
@@ -151,6 +163,22 @@ def _same_clips(first: Path, second: Path) -> bool:
     ids = mine.index.intersection(theirs.index)
     known = mine.loc[ids, "sha256"].astype(str), theirs.loc[ids, "sha256"].astype(str)
     return bool(len(ids) and (known[0] != "").all() and (known[0] == known[1]).all())
+
+
+def confused_pairs(run: Path, most: int) -> list[tuple[str, str, int, list[str]]]:
+    """(class, predicted class, clips, their ids with the surest first) that a run confuses most.
+
+    A clip that several repeats of the folds got wrong alike counts once.
+    """
+    table = run_folder.read_predictions(run / "predictions.csv", probabilities=False)
+    wrong = table[(table["part"] == "test") & (table["label"] != table["predicted"])]
+    wrong = wrong.sort_values("confidence", ascending=False, kind="stable")
+    wrong = wrong.drop_duplicates(["video_id", "predicted"])
+    pairs = [
+        (str(label), str(predicted), len(part), part["video_id"].astype(str).tolist())
+        for (label, predicted), part in wrong.groupby(["label", "predicted"], sort=True)
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:most]
 
 
 def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
@@ -166,9 +194,10 @@ def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
 
 
 def _tested(run: Path) -> pd.DataFrame:
-    """A run's predictions on its test clips, indexed by `video_id`."""
+    """A run's predictions on its test clips, indexed by `video_id` and `repeat` (0, or of the folds)."""
     table = run_folder.read_predictions(run / "predictions.csv", probabilities=False)
-    return table[table["part"] == "test"].set_index("video_id")
+    table = table[table["part"] == "test"]
+    return table.assign(repeat=table.get("repeat", 0)).set_index(["video_id", "repeat"])
 
 
 def _test_ids(run: Path) -> list[list[str]]:

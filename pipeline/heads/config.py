@@ -18,7 +18,10 @@ JOINS = ("late", "early")
 PRECISIONS = ("auto", "float32", "bfloat16")
 FEW = 50
 """With fewer validation clips the epoch of the lowest validation loss is mostly chance."""
-LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping", "join")
+LATER = (
+    *("test_set", "warmup", "weight_decay", "weight_averaging", "stopping", "join"),
+    *("repeats", "train_groups", "shuffle_steps"),
+)
 """Settings that runs of older versions did not have."""
 SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
 SKELETONS = ("auto", "yes", "no")
@@ -42,7 +45,10 @@ class TrainConfig:
     train_batch: clips per training step
     test_set: a test set of the store (`pipeline.heads.holdout`) to test on; without it the test is cut
         by `split` too
+    train_groups: share of the groups of the training and validation clips that are used
+    shuffle_steps: whether every clip's steps are in random order, in training and in testing
     folds: for `split=kfold`
+    repeats: how often all folds are cut and trained, each time from other groups, for `split=kfold`
     feature_dropout: share of the channels silenced for a clip, in training only
     step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
     skeleton: whether the landmarks of a `pose` store are read as skeletons; auto: if it is one
@@ -74,6 +80,9 @@ class TrainConfig:
     weight_averaging: float = 0.0
     stopping: str = "validation"
     join: str = JOINS[0]
+    repeats: int = 1
+    train_groups: float = 1.0
+    shuffle_steps: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -88,7 +97,7 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is not known: use {', '.join(known)}"
                 )
-        for name in ("epochs", "patience"):
+        for name in ("epochs", "patience", "repeats"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
         for name in ("train_batch", "lr", "step_jitter", "seed"):
@@ -97,6 +106,11 @@ class TrainConfig:
         for name in SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give a share from 0 up to 1")
+
+        if not 0 < self.train_groups <= 1:
+            raise ConfigError(
+                f"train_groups is {self.train_groups}: give a share above 0, at most 1"
+            )
 
     def to_dict(self, *, whole: bool = False) -> dict[str, Any]:
         """The settings as plain JSON values; those of `LATER` only where they are not the default.

@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ConfigError
+from pipeline.heads.seeds import derived_seed
 from pipeline.heads.source import Array, Float64, Rows, group_names, shared_contents, texts
 
+DRAWS = 50
+"""Cuts that are tried for one more repeat before there seems to be no other."""
 NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev", "development"),
@@ -22,6 +25,35 @@ def by_groups(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:
     """The part (0 … len(shares) − 1) of every clip, whole groups together."""
     wanted = np.asarray(shares, dtype=float)
     return assign_groups(group_names(clips), label_numbers(clips), wanted, seed)
+
+
+def repeated_folds(
+    clips: pd.DataFrame, folds: int, seed: int, repeats: int
+) -> list[tuple[int, Rows]]:
+    """(seed, the fold of every clip) of each repeat: whole groups together, no two cut alike.
+
+    The first has the run's own seed, so it is the cross-validation without repeats; the others have
+    seeds derived from it by name. Raises `ConfigError` if no further cut is found.
+    """
+    groups = group_names(clips)
+    drawn: list[tuple[int, Rows]] = []
+    known: set[frozenset[frozenset[str]]] = set()
+    for repeat in range(repeats):
+        for draw in range(DRAWS):
+            name = (f"repeat {repeat}", f"draw {draw}")
+            own = derived_seed(seed, "folds", *name) if repeat or draw else seed
+            fold = by_groups(clips, [1 / folds] * folds, own)
+            cut = frozenset(frozenset(groups[fold == number]) for number in range(folds))
+            if cut not in known:
+                break
+        else:
+            raise ConfigError(
+                f"{len(set(groups))} groups were cut into {folds} folds in {len(known)} ways, and no "
+                f"other was found: ask for at most {len(known)} repeats"
+            )
+        known.add(cut)
+        drawn.append((own, fold))
+    return drawn
 
 
 def stratified(clips: pd.DataFrame, shares: Sequence[float], seed: int) -> Rows:

@@ -51,11 +51,16 @@ def write_class_tables(out: Path, predictions: pd.DataFrame, classes: Sequence[s
 
 
 def confident_mistakes(predictions: pd.DataFrame, most: int = MISTAKES) -> pd.DataFrame:
-    """The wrong test predictions, the surest first: video_id, label, predicted, confidence."""
+    """The wrong test predictions, the surest first: video_id, label, predicted, confidence.
+
+    A clip that several repeats got wrong is listed once, as the surest of them.
+    """
     wrong = predictions[
         (predictions["part"] == "test") & (predictions["label"] != predictions["predicted"])
     ]
-    ordered = wrong.sort_values("confidence", ascending=False).head(most)
+    ordered = (
+        wrong.sort_values("confidence", ascending=False).drop_duplicates("video_id").head(most)
+    )
     return ordered[["video_id", "label", "predicted", "confidence"]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.heads.measures import interval_record
 from pipeline.heads.plan import Plan
 from pipeline.heads.plots import draw_plots
 from pipeline.heads.saved import head_digest
-from pipeline.heads.source import group_names
+from pipeline.heads.source import Array, group_names
 from pipeline.heads.splits import Split, rows_of_test_set
 from pipeline.plain import read_json, read_table, write_json, write_table
 
@@ -34,6 +35,7 @@ AVERAGED = ("top1", "top5", "loss", "macro_f1", "ece")
 def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> dict[str, Any]:
     """Train every fold, then `model.keras` on all clips for the folds' median best epoch.
 
+    A repeat of the folds also has initial weights, orders and inner folds of its own, by its seed.
     A fold that is finished (its folder has `metrics.json`) is not trained again, so an interrupted
     cross-validation resumes with the fold that was interrupted. Raises `ConfigError` if a fold's
     folder is of another run than this.
@@ -57,6 +59,8 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     # The mean over folds weighs small folds like large ones, the interval does not: both are given.
     metrics["test"] |= interval_record(hits, group_names(predictions))
     metrics["test"]["top1_pooled"] = float(hits.mean())
+    if config.repeats > 1:
+        metrics["repeats"] = _by_repeat(predictions, hits)
     metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
     metrics |= evaluation.streams_over_folds(refitted.streams, [f.get("streams") for f in folds])
     if refitted.progress.choice:
@@ -69,6 +73,12 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     write_json(out / run_folder.DONE, metrics)
     draw_plots(out, refitted.fit.model)
     return metrics
+
+
+def _by_repeat(predictions: pd.DataFrame, hits: Array) -> list[dict[str, Any]]:
+    """Top-1 over the clips of each repeat, which are the same clips every time."""
+    of = predictions["repeat"].to_numpy(np.int64)
+    return [{"repeat": n, "top1": float(hits[of == n].mean())} for n in np.unique(of).tolist()]
 
 
 def _require_own(folder: Path, identity: str) -> None:
@@ -86,7 +96,8 @@ def _train_fold(plan: Plan, split: Split, folder: Path, callbacks: Callbacks) ->
     write_json(folder / MARK, {"identity": plan.identity.hash, "fold": split.fold})
     identity = f"{plan.identity.hash} fold {split.fold}"
     checkpoint = Checkpoint(folder / run_folder.CHECKPOINT, identity)
-    fitted = fit_split(clips, split, plan.settings, checkpoint=checkpoint, callbacks=callbacks)
+    settings = replace(plan.settings, seed=split.seed) if split.repeat else plan.settings
+    fitted = fit_split(clips, split, settings, checkpoint=checkpoint, callbacks=callbacks)
     if fitted.progress.stopped:
         # Half a fold would distort the mean: its state is kept, to be resumed later.
         checkpoint.save()
@@ -98,6 +109,8 @@ def _train_fold(plan: Plan, split: Split, folder: Path, callbacks: Callbacks) ->
     run_folder.write_history(folder / "history.csv", fitted.progress.history)
     table = run_folder.predictions_table(clips, {"test": fitted.parts["test"]})
     table.insert(4, "fold", split.fold)
+    if plan.settings.repeats > 1:
+        table.insert(5, "repeat", split.repeat)
     write_table(table, folder / "predictions.csv")
     leaks = leakage_table(clips, split, fitted.fit.statistics)
     write_table(leaks, folder / "leakage.csv")
@@ -116,7 +129,7 @@ def _refit(plan: Plan, folds: Sequence[dict[str, Any]], callbacks: Callbacks) ->
     """The run's own head, fitted on the clips of all folds and tested on the named test set."""
     clips, config, splits = plan.clips, plan.settings, plan.splits
     everything = Split(
-        train=np.sort(np.concatenate([split.test for split in splits])),
+        train=np.unique(np.concatenate([split.test for split in splits])),
         validation=np.zeros(0, dtype=np.int64),
         test=rows_of_test_set(clips.table, clips.holdouts, config.test_set),
         how="all",
@@ -161,11 +174,12 @@ def _mean_metrics(
     first = folds[0]
     baselines = [name for name, top1 in first["baseline"].items() if top1 is not None]
     figures = {"test": means("test"), "validation": means("validation")}
+    repeats = 1 + splits[-1].repeat
     for part in figures:
-        figures[part]["clips"] = sum(fold[part]["clips"] for fold in folds)
+        figures[part]["clips"] = sum(fold[part]["clips"] for fold in folds) // repeats
     spread = {name: [fold["test"][name] for fold in folds] for name in AVERAGED}
     rates = ("clips_per_second", "inference_clips_per_second")
-    tested = np.concatenate([split.test for split in splits])
+    tested = np.unique(np.concatenate([split.test for split in splits]))
     return {
         **figures,
         "spread": {name: float(np.std(values, ddof=1)) for name, values in spread.items()},

@@ -19,6 +19,7 @@ from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
 from pipeline.heads.streams import streams_in
+from pipeline.heads.thinning import with_share
 from pipeline.heads.zoo import HeadKind, head_kind
 
 WIDE = 512
@@ -56,7 +57,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
             "older version made it), so it cannot be resumed: start over with --overwrite"
         )
     if resumed is None or recorded is None:
-        splits, how = _splits(clips, config), ""
+        splits, how = make_splits(clips, config), ""
     else:
         clips = recorded.align(clips, f"the run {resumed}")
         splits = tuple(run_folder.recorded_splits(run_folder.read_config(resumed)))
@@ -214,8 +215,13 @@ def _require_streams(clips: Clips, config: TrainConfig) -> None:
         )
 
 
-def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
+def make_splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
+    """The splits that a training of these clips with these settings has; raises `ConfigError`."""
     how = resolve_way(clips.table, config.split)
+    if config.repeats > 1 and how != "kfold":
+        raise ConfigError(
+            f"repeats is {config.repeats} and split is {how}: folds are repeated, so add --split kfold"
+        )
     options: dict[str, Any] = {
         "how": how,
         "seed": config.seed,
@@ -223,8 +229,10 @@ def _splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
         "holdouts": clips.holdouts,
     }
     if how in FOLDED:
-        return tuple(make_folds(clips.table, folds=config.folds, **options))
-    return (make_split(clips.table, test_set=config.test_set, **options),)
+        splits = make_folds(clips.table, folds=config.folds, repeats=config.repeats, **options)
+    else:
+        splits = [make_split(clips.table, test_set=config.test_set, **options)]
+    return tuple(with_share(clips.table, split, config.train_groups) for split in splits)
 
 
 def _has_state(folder: Path) -> bool:

@@ -27,8 +27,8 @@ CHECKPOINT = "checkpoint"
 DONE = "metrics.json"
 """A folder with it holds the figures of a trained head; plots may be written after it."""
 CLIPS = "clips.csv"
-HOW = ("how", "seed", "fold", "folds", "test_set")
-"""How a split was chosen; older versions recorded no `test_set`."""
+HOW = ("how", "seed", "fold", "folds", "test_set", "repeat")
+"""How a split was chosen; older versions recorded neither `test_set` nor `repeat`."""
 COLUMNS = ("row", "video_id", "label", "group", "part", "fold", "sha256", "digest", SPAN)
 
 
@@ -154,15 +154,16 @@ def write_clips(out: Path, clips: Clips, splits: Sequence[Split], tested: Rows) 
     """Write `clips.csv`: every usable clip, with the part it takes in the run's own head.
 
     part: train, validation, test, or empty for a clip that takes none. With several folds the head
-    is trained on all of them, `fold` is the one that tests the clip, and the test is the named test
-    set's (`tested`, row numbers).
+    is trained on all of them, `fold` is the one that tests the clip (several with spaces between them,
+    where folds are repeated), and the test is the named test set's (`tested`, row numbers).
     """
     part = np.full(len(clips), "", dtype=object)
     fold = np.full(len(clips), "", dtype=object)
     if len(splits) > 1:
         for split in splits:
             at = clips.positions(split.test)
-            part[at], fold[at] = "train", str(split.fold)
+            part[at] = "train"
+            fold[at] = [f"{before} {split.fold}".strip() for before in fold[at]]
         part[clips.positions(tested)] = "test"
     else:
         for name in PARTS:

@@ -30,7 +30,8 @@ PARTS = ("train", "validation", "test")
 class Split:
     """Row numbers of the three parts, ascending int64, with how they were chosen.
 
-    `test_set` names the store's test set that `test` is; empty where it was cut by `how` too.
+    `test_set` names the store's test set that `test` is; empty where it was cut by `how` too. With
+    repeated folds `folds` counts those of all repeats, and `seed` is that of the repeat.
     """
 
     train: Rows
@@ -41,6 +42,7 @@ class Split:
     fold: int = 0
     folds: int = 1
     test_set: str = ""
+    repeat: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -103,25 +105,26 @@ def make_folds(
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
     folds: int = DEFAULTS.folds,
+    repeats: int = DEFAULTS.repeats,
     holdouts: Sequence[Holdout] = (),
 ) -> list[Split]:
-    """Every fold: each clip tests exactly once, always apart from its whole group.
+    """Every fold of every repeat: each clip tests once a repeat, always apart from its whole group.
 
     The validation part of each fold is cut, by whole groups, from what that fold does not test,
-    in the proportion of `fractions`. `leave_one_group_out` has as many folds as groups. Clips that
-    one of the `holdouts` keeps out are in no fold.
+    in the proportion of `fractions`. `leave_one_group_out` has as many folds as groups, and one
+    repeat. Clips that one of the `holdouts` keeps out are in no fold.
     """
     clips = _checked(table, fractions)
     clips = clips[~kept_out(holdouts, clips)]
-    tested_in, names = pd.factorize(group_names(clips), sort=True)
+    alone, names = pd.factorize(group_names(clips), sort=True)
     if how == "leave_one_group_out":
-        folds = len(names)
+        folds, cut = len(names), [(seed, alone.astype(np.int64))]
     elif folds < 2 or folds > len(names):
         raise ConfigError(
             f"{folds} folds cannot be made of {len(names)} groups: ask for 2 to {len(names)}"
         )
     else:
-        tested_in = cuts.by_groups(clips, [1 / folds] * folds, seed)
+        cut = cuts.repeated_folds(clips, folds, seed, repeats)
     if len(names) < 3:
         raise ConfigError(
             f"{how} needs at least 3 groups (train, validation, test), these clips have "
@@ -130,13 +133,20 @@ def make_folds(
     share = fractions[1] / (fractions[0] + fractions[1])
     rows = clips.index.to_numpy(dtype=np.int64)
     splits = []
-    for fold in range(folds):
-        where = np.full(len(clips), 2, dtype=np.int64)
-        rest = tested_in != fold
-        where[rest] = cuts.by_groups(clips[rest], (1 - share, share), seed + fold)
-        parts = {name: rows[where == part] for part, name in enumerate(PARTS)}
-        split = Split(**parts, how=how, seed=seed, fold=fold, folds=folds)
-        splits.append(_as_split(clips, split))
+    for repeat, (own, tested_in) in enumerate(cut):
+        for fold in range(folds):
+            where = np.full(len(clips), 2, dtype=np.int64)
+            rest = tested_in != fold
+            where[rest] = cuts.by_groups(clips[rest], (1 - share, share), own + fold)
+            split = Split(
+                **{name: rows[where == part] for part, name in enumerate(PARTS)},
+                how=how,
+                seed=own,
+                fold=repeat * folds + fold,
+                folds=len(cut) * folds,
+                repeat=repeat,
+            )
+            splits.append(_as_split(clips, split))
     return splits
 
 

@@ -26,6 +26,7 @@ from pipeline.heads.identity import FILE, Identity
 from pipeline.heads.late import fit_split
 from pipeline.heads.plan import Plan, plan_training, run_config
 from pipeline.heads.plots import draw_plots
+from pipeline.heads.shuffling import with_steps_shuffled
 from pipeline.heads.source import SequenceSource
 from pipeline.heads.splits import FOLDED, rows_of_test_set
 from pipeline.heads.work_folder import claim_folder
@@ -65,6 +66,8 @@ def train(
         require_readable(kind, source.shape)
     work = claim_folder(out, overwrite=overwrite, resume=resume)
     clips = source if isinstance(source, Clips) else load_clips(source, skeleton=config.skeleton)
+    if config.shuffle_steps:
+        clips = with_steps_shuffled(clips, config.seed)
     engine.prepare()
     chosen = chosen_head(clips, config, work.path if work.resumed else None, stop)
     asked, config = config, chosen.config

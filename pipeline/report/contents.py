@@ -58,6 +58,16 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConfusedPair:
+    """Test clips of one class (`label`) that a run called `predicted`: how many, and some of them."""
+
+    label: str
+    predicted: str
+    clips: int
+    shown: Sequence[ClipCard] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunView:
     """One trained head: its figures, and the files of its folder as frames.
 
@@ -71,6 +81,7 @@ class RunView:
     history: pd.DataFrame
     confusion: pd.DataFrame
     mistakes: Sequence[ClipCard] = ()
+    confused: Sequence[ConfusedPair] = ()
 
     def __repr__(self) -> str:
         return f"RunView({self.name}, {len(self.history)} epochs, {len(self.mistakes)} mistakes)"
@@ -85,7 +96,9 @@ class Contents:
     table: one row per clip, as `Store.table()` returns it
     remedies: reason → (meaning, remedy)
     boards: one leaderboard per test set
+    leaks: for each board the leak check of its clips in a sentence, or ""
     over_seeds: head and lines of a table of trainings that differ in their seed alone
+    learning: head and lines of a table of learning curves
     pairs_note, map_note: what was compared
     warnings: sentences at the top of the page
     """
@@ -102,7 +115,9 @@ class Contents:
     pairs: Sequence[Pair] = ()
     pairs_note: str = ""
     boards: Sequence[pd.DataFrame] = ()
+    leaks: Sequence[str] = ()
     over_seeds: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
+    learning: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
     runs: Sequence[RunView] = ()
     warnings: Sequence[str] = ()
 

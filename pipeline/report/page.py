@@ -88,7 +88,11 @@ def render(contents: Contents) -> str:
         if feature_map is not None
         else None,
         "pair_groups": _pair_groups(contents),
-        "boards": [_board(board, number, charts) for number, board in enumerate(contents.boards)],
+        "boards": [
+            _board(board, number, charts)
+            | {"leaks": contents.leaks[number] if number < len(contents.leaks) else ""}
+            for number, board in enumerate(contents.boards)
+        ],
         "runs": [_run(run, charts) for run in contents.runs],
         "hovers": _embedded(hovers),
         # These are ours or Plotly's, never a user's text.
@@ -245,6 +249,7 @@ def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
             f"Which classes {run.name} confuses on its test clips: {_worst(run.confusion)}",
         ),
         "mistakes": run.mistakes,
+        "confused": run.confused,
     }
 
 

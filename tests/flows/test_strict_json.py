@@ -51,6 +51,7 @@ QUICK = [
     ("similar", "--store", "s.zarr", "--video", "0", "--out", ""),
     ("similar", "--store", "s.zarr"),
     ("compare", "--runs", "runs"),
+    ("leaks", "--store", "s.zarr", "--split", "stratified", "--no-border"),
     ("report", "--store", "s.zarr", "--runs", "runs"),
     ("forget", "--store", "s.zarr", "--clips", "clip-000*", "--dry-run"),
     ("freeze", "--store", "s.zarr"),

@@ -15,7 +15,15 @@ import pandas as pd
 import pytest
 
 from pipeline.features.previews import jpeg
-from pipeline.report.contents import ClipCard, Contents, FeatureMap, Pair, RunView, save_grid
+from pipeline.report.contents import (
+    ClipCard,
+    ConfusedPair,
+    Contents,
+    FeatureMap,
+    Pair,
+    RunView,
+    save_grid,
+)
 from pipeline.report.page import render
 
 NASTY = '</script><script>alert("x")</script> & <b>"é" 🎬'
@@ -55,6 +63,7 @@ def contents(rows: int = 12, name: str = "clips.zarr") -> Contents:
         history=pd.DataFrame({"epoch": [1, 2], "top1": [0.4, 0.6], "val_top1": [0.3, 0.5]}),
         confusion=pd.DataFrame([[2, 1], [0, 3]], index=["run", "walk"], columns=["run", "walk"]),
         mistakes=[card(NASTY, note="called run, 97% sure")],
+        confused=[ConfusedPair(label=NASTY, predicted="walk", clips=3, shown=[card("pair.mp4")])],
     )
     return Contents(
         name=name,
@@ -74,6 +83,8 @@ def contents(rows: int = 12, name: str = "clips.zarr") -> Contents:
         pairs=[Pair(first=card(), second=card("z"), similarity=0.99, suspect="different splits")],
         pairs_note="1 pair.",
         boards=[board],
+        leaks=["leak check: without any action one frame's border strip 0.350"],
+        learning=(("training", "top-1"), [("gru-1", "0.500")]),
         runs=[run],
     )
 
@@ -103,6 +114,14 @@ def test_the_page_needs_nothing_from_anywhere(page: Page) -> None:
     assert all("src" not in attributes for attributes in page.all("script"))
     for image in page.all("img"):
         assert "src" not in image or str(image["src"]).startswith("data:image/jpeg;base64,")
+
+
+def test_a_board_has_its_leak_check_and_a_run_the_classes_it_confuses_with_clips() -> None:
+    text = " ".join(render(contents()).split())
+    assert "Leak check: without any action one frame&#39;s border strip 0.350." in text
+    assert "called walk: 3 clips" in text
+    assert "pair.mp4" in text
+    assert "Learning curves" in text
 
 
 def test_names_from_a_data_set_stay_words() -> None:
