@@ -123,8 +123,8 @@ def paired_difference(
     """
     folds = [_test_ids(run) for run in (first, second)]
     shared = min(map(len, folds))
-    other = same_features and not _same_clips(first, second)
-    if other or folds[0][:shared] != folds[1][:shared]:
+    strangers = same_features and not _same_clips(first, second)
+    if strangers or folds[0][:shared] != folds[1][:shared]:
         raise ConfigError(
             f"{first.name} and {second.name} were not tested on the same clips: train both on one "
             "store with one split and seed"

@@ -15,7 +15,7 @@ from flows.settings.features import FeaturesSettings
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import seeking
 from pipeline.features.decoding.reading import read_clip, read_streams
-from pipeline.features.decoding.values import ClipFrames, ClipSource, FramePlan
+from pipeline.features.decoding.values import ClipFrames, ClipSource, FramePlan, Part
 from pipeline.features.joined_stage import JoinedStage
 from pipeline.features.sharing import SharedDecoders
 from pipeline.features.stage import FirstStage, Stage
@@ -89,7 +89,9 @@ class CountedDecoders:
         self.asked: list[str] = []
         self.released: list[tuple[str, int]] = []
 
-    def submit(self, path: str, size_bytes: int = -1) -> Future[ClipFrames]:
+    def submit(
+        self, path: str, size_bytes: int = -1, part: Part | None = None
+    ) -> Future[ClipFrames]:
         self.asked.append(path)
         future: Future[ClipFrames] = Future()
 
