@@ -166,9 +166,9 @@ def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
     """Build and train one head in this process; its seconds by epoch."""
     name, _, preset = head.partition(":")
     engine.prepare()
+    from pipeline.heads.compiling import compiled_head
     from pipeline.heads.config import TrainConfig
     from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
-    from pipeline.heads.fitting import compiled_head
     from pipeline.heads.plan import resolve
     from pipeline.heads.splits import Split
     from pipeline.heads.statistics import Statistics, channels_of

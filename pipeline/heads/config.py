@@ -17,9 +17,17 @@ STOPPINGS = ("validation", "fixed", "inner", "auto")
 PRECISIONS = ("auto", "float32", "bfloat16")
 FEW = 50
 """With fewer validation clips the epoch of the lowest validation loss is mostly chance."""
-LATER = ("test_set", "warmup", "weight_decay", "weight_averaging", "stopping")
+FEW_TRAINED = 1000
+"""With fewer training clips a head without options is trained by its preset for few (docs/heads.md)."""
+LATER = (
+    *("test_set", "warmup", "weight_decay", "weight_averaging", "stopping"),
+    *("step_masking", "mixup", "ensemble"),
+)
 """Settings that runs of older versions did not have."""
-SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
+SHARES = (
+    *("label_smoothing", "feature_dropout", "step_masking"),
+    *("warmup", "weight_decay", "weight_averaging"),
+)
 SKELETONS = ("auto", "yes", "no")
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of the clips for training, validation and test."""
@@ -44,6 +52,9 @@ class TrainConfig:
     folds: for `split=kfold`
     feature_dropout: share of the channels silenced for a clip, in training only
     step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
+    step_masking: the longest span of a clip's steps that is silenced, as a share, in training only
+    mixup: alpha of the weights by which clips of a batch are mixed, in training only; 0: none
+    ensemble: heads that are trained, each with a seed of its own; their probabilities are averaged
     skeleton: whether the landmarks of a `pose` store are read as skeletons; auto: if it is one
     """
 
@@ -70,6 +81,9 @@ class TrainConfig:
     weight_decay: float = 0.0
     weight_averaging: float = 0.0
     stopping: str = "validation"
+    step_masking: float = 0.0
+    mixup: float = 0.0
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -83,10 +97,10 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is not known: use {', '.join(known)}"
                 )
-        for name in ("epochs", "patience"):
+        for name in ("epochs", "patience", "ensemble"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("train_batch", "lr", "step_jitter", "seed"):
+        for name in ("train_batch", "lr", "step_jitter", "mixup", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more")
         for name in SHARES:

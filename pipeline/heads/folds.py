@@ -56,7 +56,8 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     # The mean over folds weighs small folds like large ones, the interval does not: both are given.
     metrics["test"] |= interval_record(hits, group_names(predictions))
     metrics["test"]["top1_pooled"] = float(hits.mean())
-    metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
+    metrics["epochs"] = max(report.epoch for report in refitted.progress.history)
+    metrics["best_epoch"] = refitted.progress.best_epoch
     if refitted.progress.choice:
         metrics["choice"] = {
             "folds": [fold["choice"] for fold in folds],
