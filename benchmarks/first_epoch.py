@@ -178,7 +178,9 @@ def measured(head: str, count: int, epochs: int) -> dict[str, Any]:
     clips = made_up_clips(count, steps, shape)
     train, validation = np.split(np.arange(count), [count * 4 // 5])
     split = Split(train=train, validation=validation, test=train[:0], how="stratified", seed=0)
-    options = {"preset": preset} if preset else {}
+    # By name: with few clips the default is another head (not in versions before there was one).
+    standard = "standard" if "standard" in head_kind(name).presets else ""
+    options = {"preset": preset or standard} if preset or standard else {}
     config = TrainConfig(
         head=name,
         options=options,
