@@ -32,6 +32,8 @@ train: $(VENV)/.ready ## store → RUNS/NAME/         STORE= HEAD=lstm (or auto)
 	$(call run,train)
 sweep: $(VENV)/.ready ## many heads from a store     STORE= HEADS="lstm gru" GRID="units=128,512 seed=0,1"
 	$(call run,sweep)
+search: $(VENV)/.ready ## the best head and settings by inner folds   STORE= HEADS="gru pyramid" TRIALS=60   (extra search)
+	$(call run,search)
 compare: $(VENV)/.ready ## runs side by side           RUNS=runs
 	$(call run,compare)
 predict: $(VENV)/.ready ## a new clip → top-k labels  RUN=runs/NAME VIDEO=file, folder, manifest or URL   TIMELINE=1

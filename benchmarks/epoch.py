@@ -147,9 +147,9 @@ def _npy(folder: Path, batch: int, *, xla: bool) -> Round:
 def _ours(folder: Path, *, stream: bool) -> Round:
     engine.prepare()
     from pipeline.heads.clips import load_clips
+    from pipeline.heads.compiling import compiled_head
     from pipeline.heads.config import TrainConfig
     from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
-    from pipeline.heads.fitting import compiled_head
     from pipeline.heads.plan import resolve
     from pipeline.heads.splits import Split
     from pipeline.heads.statistics import masked_statistics
@@ -160,7 +160,7 @@ def _ours(folder: Path, *, stream: bool) -> Round:
     statistics_ = masked_statistics(clips, np.arange(len(clips)))
     nobody = np.zeros(0, np.int64)
     split = Split(train=clips.rows, validation=nobody, test=nobody, how="all", seed=0)
-    settings = resolve(TrainConfig(head="gru", epochs=1), [split])
+    settings = resolve(TrainConfig(head="gru", options={"preset": "standard"}, epochs=1), [split])
     fit = Fit(
         model=compiled_head(clips, settings, statistics_),
         clips=clips,

@@ -58,7 +58,7 @@ def _prepare(way: str, units: int, batch: int) -> Callable[[], dict[str, float]]
     from pipeline import engine
 
     engine.prepare()
-    from pipeline.heads.fitting import compile_head
+    from pipeline.heads.compiling import compile_head
     from pipeline.heads.plan import auto_precision
     from pipeline.heads.zoo import build_head
 

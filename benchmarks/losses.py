@@ -92,9 +92,9 @@ def best_losses(clips: Clips, way: str, asked: argparse.Namespace) -> list[float
     """One way's best validation loss of each seed."""
     from benchmarks.wide import wide_lstm
     from pipeline import engine
+    from pipeline.heads.compiling import compile_head
     from pipeline.heads.config import TrainConfig
     from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
-    from pipeline.heads.fitting import compile_head
     from pipeline.heads.plan import auto_batch, auto_precision
     from pipeline.heads.splits import make_split
     from pipeline.heads.statistics import masked_statistics

@@ -71,7 +71,7 @@ def _prepare(way: str, url: str, units: int, batch: int) -> Round:
     engine.prepare()
     from benchmarks.wide import wide_lstm
     from pipeline.heads.clips import load_clips
-    from pipeline.heads.fitting import compile_head
+    from pipeline.heads.compiling import compile_head
     from pipeline.heads.lean import keras
     from pipeline.heads.plan import auto_precision
     from pipeline.heads.statistics import masked_statistics

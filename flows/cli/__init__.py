@@ -17,7 +17,7 @@ from flows.settings.resolve import resolve as _resolve
 _NAMES = (
     *("features", "train", "sweep", "compare", "predict", "export", "heads", "backbones", "show"),
     *("report", "similar", "doctor", "scan", "dataset", "verify", "forget", "freeze", "refresh"),
-    *("serve", "ui", "demo", "relabel", "pack", "unpack", "import", "leaks"),
+    *("serve", "ui", "demo", "relabel", "pack", "unpack", "import", "leaks", "search"),
 )
 
 

@@ -13,6 +13,9 @@ pixels-once heads --head transformer
 """
 
 
+_FACTS = ("reads", "one_line", "source", "presets", "recipes", "few", "lr")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Lists every head: what it reads, what it is, its options and presets."""
@@ -21,6 +24,7 @@ class Settings:
 
 
 def run(settings: Settings, *, json: bool) -> int:
+    from pipeline.heads.config import FEW_TRAINED
     from pipeline.heads.zoo import HEADS, head_kind
 
     kinds = [head_kind(settings.head)] if settings.head else list(HEADS.values())
@@ -28,7 +32,7 @@ def run(settings: Settings, *, json: bool) -> int:
         print_json(
             {
                 kind.name: {"options": asdict(kind.config())}
-                | {n: getattr(kind, n) for n in ("reads", "one_line", "source", "presets", "lr")}
+                | {n: getattr(kind, n) for n in _FACTS}
                 for kind in kinds
             }
         )
@@ -44,6 +48,14 @@ def run(settings: Settings, *, json: bool) -> int:
                 for name, default in asdict(kind.config()).items()
             ],
         )
+        for preset, recipe in kind.recipes.items():
+            training = " ".join(f"{name}={value}" for name, value in recipe.items())
+            print(f"the preset {preset} brings its training: {training}")
+        if kind.few:
+            print(
+                f"without options or a preset: the preset {kind.few} with fewer than {FEW_TRAINED:,} "
+                "training clips, else the defaults (preset standard)"
+            )
         return 0
     print_table(
         f"{len(kinds)} heads",

@@ -98,6 +98,22 @@ class TrainingSettings:
     step_jitter: int = setting(
         DEFAULTS.step_jitter, "how many steps a step may be swapped for a neighbour in training"
     )
+    step_masking: float = setting(
+        DEFAULTS.step_masking,
+        "longest span of a clip's steps that is masked in training, as a share of them",
+        most=1,
+    )
+    mixup: float = setting(
+        DEFAULTS.mixup,
+        "mix the clips of a batch, and their labels, by weights of Beta(N, N) in training (0: not)",
+        most=10,
+    )
+    ensemble: int = setting(
+        DEFAULTS.ensemble,
+        "train so many heads, each with a seed of its own, and average their probabilities: one run",
+        least=1,
+        most=50,
+    )
     warmup: float = setting(
         DEFAULTS.warmup, "share of the epochs in which the learning rate rises to lr", most=1
     )
@@ -172,6 +188,30 @@ class SweepSettings(TrainingSettings):
     workers: int = setting(
         0,
         "trainings at a time, each in a process of its own (0: one per GPU, or per two cores)",
+        most=MOST_PROCESSES,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings(TrainingSettings):
+    """Searches heads, their options and their training for the best on inner folds of the training
+    clips, and trains that one as a run, RUNS/NAME/ (needs the extra search)."""
+
+    heads: str = setting(
+        "gru bilstm tcn pyramid",
+        'heads to search, separated by spaces, optionally with options that are kept, e.g. "gru '
+        'bilstm:pool=mean+max"',
+        metavar="HEADS",
+    )
+    trials: int = setting(
+        60,
+        "points to try in all; a search that was interrupted goes on until it has so many",
+        least=1,
+    )
+    name: str = setting("", "the best one's run (default: search-STORE)", metavar="NAME")
+    workers: int = setting(
+        0,
+        "trials at a time, each in a process of its own (0: one per GPU, or per two cores)",
         most=MOST_PROCESSES,
     )
 

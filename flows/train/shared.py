@@ -164,15 +164,18 @@ def moved_on(run: Run) -> str:
 
 def run_name(settings: TrainSettings) -> str:
     """The run's name: the one given, else the head and the store's stem."""
-    if "/" in settings.name or settings.name in (".", ".."):
-        raise ConfigError(
-            f"name is {settings.name!r}: give a plain folder name; RUNS says where runs live"
-        )
-    if settings.name == ACCEPTED:
+    return plain_name(settings.name) or f"{settings.head}-{store_name(settings.store)}"
+
+
+def plain_name(name: str) -> str:
+    """The name of a run that was given, or nothing. Raises `ConfigError` for one that cannot be."""
+    if "/" in name or name in (".", ".."):
+        raise ConfigError(f"name is {name!r}: give a plain folder name; RUNS says where runs live")
+    if name == ACCEPTED:
         raise ConfigError(
             f"the name {ACCEPTED} is kept for the run that refresh has accepted: choose another"
         )
-    return settings.name or f"{settings.head}-{store_name(settings.store)}"
+    return name
 
 
 def train_config(settings: TrainSettings) -> TrainConfig:
@@ -208,6 +211,14 @@ def widths(head: str, units: str) -> dict[str, Any]:
         )
     names = ("units", "second_units") if "second_units" in known else ("units",)
     return dict(zip(names, units.split(",", len(names) - 1), strict=False))
+
+
+def common_options(settings: TrainingSettings, head: str) -> dict[str, Any]:
+    """Of `options` and `units`, which are for several heads, what this head knows."""
+    known = set(HEADS[head].options()) | {"preset"}
+    given = parse_options(settings.options)
+    common = {name: value for name, value in given.items() if name in known}
+    return common | (widths(head, settings.units) if "units" in known else {})
 
 
 def make_config(
@@ -262,8 +273,9 @@ def print_epoch(report: EpochReport) -> None:
         if math.isnan(report.val_top1)
         else f"validation loss {report.val_loss:.3f} · top-1 {report.val_top1:.3f} · "
     )
+    member = f"member {report.member + 1}/{report.members} · " if report.members > 1 else ""
     notice(
-        f"{fold}epoch {report.epoch:>3}/{report.epochs} · loss {report.loss:.3f} · "
+        f"{fold}{member}epoch {report.epoch:>3}/{report.epochs} · loss {report.loss:.3f} · "
         f"top-1 {report.top1:.3f} · {validation}{report.clips_per_second:,.0f} clips/s"
         f"{' · best' if report.best else ''}"
     )

@@ -90,7 +90,7 @@ def train_trial(trial: Trial, settings: SweepSettings) -> Outcome:
     from prefect import get_run_logger
 
     with shared.store_warnings():
-        outcome = run_trial(trial, settings, _kept(settings.store, settings.skeleton))
+        outcome = run_trial(trial, settings, kept_stores(settings.store, settings.skeleton))
     if outcome.skipped:
         get_run_logger().info("%s is finished already", outcome.name)
     else:
@@ -123,7 +123,7 @@ def run_trial(trial: Trial, settings: SweepSettings, loaded: shared.Loaded) -> O
 
 
 @functools.cache
-def _kept(stores: str, skeleton: str) -> shared.Loaded:
+def kept_stores(stores: str, skeleton: str) -> shared.Loaded:
     """The clips of these stores, read once by this process."""
     return shared.load_stores(stores, skeleton=skeleton)
 
@@ -206,13 +206,7 @@ def trials(settings: SweepSettings, shape: Sequence[int]) -> list[Trial]:
         ours = known | set(shared.TRAINING)
         mine = {name: values for name, values in axes.items() if name in ours}
         used |= mine.keys()
-        common = {
-            name: value
-            for name, value in shared.parse_options(settings.options).items()
-            if name in known
-        }
-        if settings.units and "units" in known:
-            common |= shared.widths(head, settings.units)
+        common = shared.common_options(settings, head)
         for values in itertools.product(*mine.values()):
             point = dict(zip(mine, values, strict=True))
             options = common | own | {k: v for k, v in point.items() if k in known}

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads.config import FEW, TrainConfig
-from pipeline.heads.fitting import Fitted, way_to_fit
+from pipeline.heads.compiling import way_to_fit
+from pipeline.heads.config import FEW, FEW_TRAINED, TrainConfig
+from pipeline.heads.fitting import Fitted
 from pipeline.heads.measures import predicted_classes
+from pipeline.heads.zoo import head_kind
 
 LEARNED = 0.9
 """Top-1 in training from which on a head has learned its clips."""
@@ -18,8 +20,21 @@ Z = 1.645
 
 def advice(fitted: Fitted) -> dict[str, Any]:
     """`advice`: the sentences, for `metrics.json`; empty where there is nothing to say."""
-    sentences = list(filter(None, [_at_chance(fitted), _few_to_stop_by(fitted)]))
+    found = [_preset_for_few(fitted), _at_chance(fitted), _few_to_stop_by(fitted)]
+    sentences = list(filter(None, found))
     return {"advice": sentences} if sentences else {}
+
+
+def _preset_for_few(fitted: Fitted) -> str:
+    """That the head is not the one of its name's source."""
+    settings = fitted.fit.settings
+    few = head_kind(settings.head).few
+    if not few or dict(settings.options) != {"preset": few}:
+        return ""
+    return (
+        f"{settings.head} was trained by its preset {few}, the default with fewer than {FEW_TRAINED:,} "
+        "training clips and no options given: --preset standard is the head as published"
+    )
 
 
 def _at_chance(fitted: Fitted) -> str:
@@ -46,7 +61,7 @@ def _remedy(settings: TrainConfig) -> str:
         return "add clips, or compute other features (docs/heads.md)"
     if way_to_fit(settings) == "solved":
         return "try --head pyramid, which sees how a clip changes"
-    return "try --head pyramid, or --head gru --preset regularised"
+    return "try --head pyramid, or --head gru --preset few"
 
 
 def _few_to_stop_by(fitted: Fitted) -> str:

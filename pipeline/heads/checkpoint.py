@@ -37,6 +37,13 @@ class Checkpoint:
         self.identity = identity
         self._next = 0.0
         self._held: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self._member: Checkpoint | None = None
+
+    def member(self, number: int) -> Checkpoint:
+        """The state of this head of an ensemble, in a folder of its own; `save` saves it too."""
+        folder, identity = self.folder / f"member-{number:02d}", f"{self.identity} member {number}"
+        self._member = Checkpoint(folder, identity)
+        return self._member
 
     @property
     def exists(self) -> bool:
@@ -58,6 +65,8 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write the state of the last whole epoch, unless it is written already."""
+        if self._member is not None:
+            self._member.save()
         if self._held is None:
             return
         started = time.monotonic()

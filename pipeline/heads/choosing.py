@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads import cuts
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.epochs import Callbacks, Stop
-from pipeline.heads.late import fit_split
-from pipeline.heads.measures import cross_entropy, predicted_classes
-from pipeline.heads.plan import resolve
+from pipeline.heads.epochs import Stop
+from pipeline.heads.inner import inner_splits, scores
 from pipeline.heads.run_folder import read_config
-from pipeline.heads.splits import FOLDED, Split, make_split
 
 AUTO = "auto"
 CANDIDATES: tuple[tuple[str, dict[str, str]], ...] = (
     ("pyramid", {}),
     ("frame_average", {}),
-    ("gru", {"preset": "regularised"}),
+    ("gru", {"preset": "few"}),
 )
 """(head, options) in the order in which the first of equals is taken."""
-FOLDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +67,6 @@ def chosen_head(
         raise SpecMismatch("head=auto chooses among heads of features, and this store holds frames")
     record = _recorded(resumed)
     if not record:
-        if config.split in FOLDED:
-            raise ConfigError(
-                f"head=auto chooses by the training clips of one split, and split is {config.split}: "
-                "choose with another split first, or sweep over the heads"
-            )
         record = _compared(clips, config, stop)
     options = dict(record["options"])
     return Chosen(config=replace(config, head=record["head"], options=options), record=record)
@@ -93,69 +80,17 @@ def _recorded(resumed: Path | None) -> dict[str, Any]:
 
 
 def _compared(clips: Clips, config: TrainConfig, stop: Stop | None) -> dict[str, Any]:
-    split = make_split(
-        clips.table,
-        how=config.split,
-        seed=config.seed,
-        fractions=config.fractions,
-        holdouts=clips.holdouts,
-        test_set=config.test_set,
-    )
-    parts = cuts.inner_folds(clips.table.loc[split.train], FOLDS, config.seed)
-    if not parts.any():
-        raise ConfigError(
-            f"{len(split.train)} training clips are too few to choose a head by: name one "
-            "(--head frame_average)"
-        )
-    count = int(parts.max()) + 1
-    folds = [
-        Split(
-            train=split.train[parts != part],
-            validation=split.train[:0],
-            test=split.train[parts == part],
-            how="inner",
-            seed=config.seed,
-            fold=part,
-            folds=count,
-        )
-        for part in range(count)
-    ]
-    config = replace(config, split=split.how, stopping="auto", test_set="")
-    tried = [_tried(clips, config, head, options, folds, stop) for head, options in CANDIDATES]
+    folds = inner_splits(clips, config, "a head")
+    config = replace(config, stopping="auto")
+    tried = []
+    for head, options in CANDIDATES:
+        *_, (top1, loss) = scores(clips, replace(config, head=head, options=options), folds, stop)
+        tried.append(Tried(head=head, options=options, top1=top1, loss=loss))
     best = max(tried, key=lambda each: (each.top1, -each.loss))
     return {
         "head": best.head,
         "options": best.options,
-        "folds": count,
-        "clips": len(split.train),
+        "folds": len(folds),
+        "clips": sum(len(fold.test) for fold in folds),
         "tried": [each.to_dict() for each in tried],
     }
-
-
-def _tried(
-    clips: Clips,
-    config: TrainConfig,
-    head: str,
-    options: dict[str, str],
-    folds: Sequence[Split],
-    stop: Stop | None,
-) -> Tried:
-    asked = replace(config, head=head, options=options)
-    settings = resolve(asked, folds, how=config.split)
-    at, probabilities = [], []
-    for fold in folds:
-        fitted = fit_split(clips, fold, settings, callbacks=Callbacks(stop=stop))
-        if fitted.progress.stopped:
-            raise KeyboardInterrupt(
-                "stopped while a head was chosen: nothing was trained yet",
-                fitted.progress.stopped_by,
-            )
-        at.append(fitted.parts["test"][0])
-        probabilities.append(fitted.parts["test"][1])
-    labels, shares = clips.labels[np.concatenate(at)], np.concatenate(probabilities)
-    return Tried(
-        head=head,
-        options=options,
-        top1=float((predicted_classes(shares) == labels).mean()),
-        loss=cross_entropy(shares, labels),
-    )

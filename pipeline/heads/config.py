@@ -18,12 +18,17 @@ JOINS = ("late", "early")
 PRECISIONS = ("auto", "float32", "bfloat16")
 FEW = 50
 """With fewer validation clips the epoch of the lowest validation loss is mostly chance."""
+FEW_TRAINED = 1000
+"""With fewer training clips a head without options is trained by its preset for few (docs/heads.md)."""
 LATER = (
     *("test_set", "warmup", "weight_decay", "weight_averaging", "stopping", "join"),
-    *("repeats", "train_groups", "shuffle_steps"),
+    *("repeats", "train_groups", "shuffle_steps", "step_masking", "mixup", "ensemble"),
 )
 """Settings that runs of older versions did not have."""
-SHARES = ("label_smoothing", "feature_dropout", "warmup", "weight_decay", "weight_averaging")
+SHARES = (
+    *("label_smoothing", "feature_dropout", "step_masking"),
+    *("warmup", "weight_decay", "weight_averaging"),
+)
 SKELETONS = ("auto", "yes", "no")
 FRACTIONS = (0.7, 0.15, 0.15)
 """Shares of the clips for training, validation and test."""
@@ -51,6 +56,9 @@ class TrainConfig:
     repeats: how often all folds are cut and trained, each time from other groups, for `split=kfold`
     feature_dropout: share of the channels silenced for a clip, in training only
     step_jitter: how far (in steps) a step may be replaced by a neighbour, in training only
+    step_masking: the longest span of a clip's steps that is silenced, as a share, in training only
+    mixup: alpha of the weights by which clips of a batch are mixed, in training only; 0: none
+    ensemble: heads that are trained, each with a seed of its own; their probabilities are averaged
     skeleton: whether the landmarks of a `pose` store are read as skeletons; auto: if it is one
     join: of several streams: `late`, a head for each and the weighted mean of their probabilities, or
         `early`, one head that reads all of them at every step
@@ -83,6 +91,9 @@ class TrainConfig:
     repeats: int = 1
     train_groups: float = 1.0
     shuffle_steps: bool = False
+    step_masking: float = 0.0
+    mixup: float = 0.0
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -97,10 +108,10 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r} is not known: use {', '.join(known)}"
                 )
-        for name in ("epochs", "patience", "repeats"):
+        for name in ("epochs", "patience", "repeats", "ensemble"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("train_batch", "lr", "step_jitter", "seed"):
+        for name in ("train_batch", "lr", "step_jitter", "mixup", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: give 0 or more")
         for name in SHARES:

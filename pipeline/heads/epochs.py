@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import engine
-from pipeline.heads.augmentation import drop_features, jitter_steps
-from pipeline.heads.clips import Batch, Clips
+from pipeline.heads.augmentation import drop_features, jitter_steps, mask_steps, mix_clips
+from pipeline.heads.batches import filled_up, fills_up
+from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.inference import predict_probabilities
 from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
-from pipeline.heads.source import Array, Float32, Rows
+from pipeline.heads.source import Array, Float32, Mask, Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics
 
@@ -31,6 +31,7 @@ class EpochReport:
     """The figures of one epoch. `epoch` counts from 1; rates count training clips per second.
 
     stream: which of `streams` that are joined late the epoch is of
+    member: which head of an ensemble, from 0, of `members`
     """
 
     epoch: int
@@ -47,10 +48,14 @@ class EpochReport:
     folds: int = 1
     stream: int = 1
     streams: int = 1
+    member: int = 0
+    members: int = 1
 
 
 OnEpoch = Callable[[EpochReport], None]
 Stop = threading.Event
+TrainingBatch = tuple[Array, Mask, Rows, Float32]
+"""features, mask, positions, targets (n, classes)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,7 @@ class Fit:
     settings: resolved, without a 0 or `auto` left
     statistics: of the training clips
     last_epoch: where the training ends (0: after `settings.epochs`)
+    member: which head of an ensemble of `settings.ensemble`
     """
 
     model: Any
@@ -125,6 +131,7 @@ class Fit:
     settings: TrainConfig
     statistics: Statistics
     last_epoch: int = 0
+    member: int = 0
 
 
 def fit_head(
@@ -175,6 +182,8 @@ def fit_head(
                 best=progress.best_epoch == epoch + 1,
                 fold=split.fold,
                 folds=split.folds,
+                member=fit.member,
+                members=settings.ensemble,
             )
             progress.history.append(report)
             # Before `on_epoch`, where Ctrl-C may arrive.
@@ -208,19 +217,17 @@ def _train_epoch(
     clips = fit.clips
     weights = class_weights(clips.labels[train], len(clips.classes))
     sums, seen = {"loss": 0.0, "top1": 0.0}, 0
-    one_hot = np.eye(len(clips.classes), dtype=np.float32)
-    fills_up = _fills_up(fit.settings) and len(train) > fit.settings.train_batch
-    for features, mask, at in _training_batches(fit, train, epoch):
+    fills = fills_up(fit.settings) and len(train) > fit.settings.train_batch
+    for features, mask, at, targets in _training_batches(fit, train, epoch):
         if callbacks.stopping:
             break
-        labels = clips.labels[at]
-        counts = weights[labels] if fit.settings.class_weights else None
-        if fills_up:
+        counts = targets @ weights if fit.settings.class_weights else None
+        if fills:
             rows, counts = filled_up(len(at), fit.settings.train_batch)
             if len(at) < len(rows):
-                features, mask, labels = features[rows], mask[rows], labels[rows]
+                features, mask, targets = features[rows], mask[rows], targets[rows]
         logs = fit.model.train_on_batch(
-            {"features": features, "mask": mask}, one_hot[labels], counts, return_dict=True
+            {"features": features, "mask": mask}, targets, counts, return_dict=True
         )
         seen += len(at)
         for name in sums:
@@ -228,33 +235,23 @@ def _train_epoch(
     return {name: total / max(seen, 1) for name, total in sums.items()}, seen
 
 
-def _fills_up(settings: TrainConfig) -> bool:
-    # With class weights top-1 is a plain mean over the batch, copies and all.
-    return engine.backend_name() == "jax" and not settings.class_weights
-
-
-def filled_up(count: int, size: int) -> tuple[Rows, Float32]:
-    """(size,) rows of a batch of `count` clips, and what each counts in the mean over them.
-
-    A last, smaller batch is filled up with copies that count nothing: JAX would compile its step anew,
-    which takes as long as the first.
-    """
-    rows = np.where(np.arange(size) < count, np.arange(size), 0)
-    counts = np.where(np.arange(size) < count, size / count, 0.0)
-    return rows, counts.astype(np.float32)
-
-
-def _training_batches(fit: Fit, train: Rows, epoch: int) -> Iterator[Batch]:
+def _training_batches(fit: Fit, train: Rows, epoch: int) -> Iterator[TrainingBatch]:
     """The training clips in this epoch's order, augmented."""
-    settings = fit.settings
+    settings, fill = fit.settings, fit.statistics.mean
+    one_hot = np.eye(len(fit.clips.classes), dtype=np.float32)
     rng = np.random.default_rng((settings.seed, epoch, 1))
     batches = fit.clips.training_batches(train, settings.train_batch, settings.seed, epoch)
     for features, mask, at in batches:
         if settings.step_jitter:
             features = jitter_steps(features, mask, settings.step_jitter, rng)
+        if settings.step_masking:
+            features = mask_steps(features, mask, settings.step_masking, fill, rng)
         if settings.feature_dropout:
-            features = drop_features(features, settings.feature_dropout, fit.statistics.mean, rng)
-        yield features, mask, at
+            features = drop_features(features, settings.feature_dropout, fill, rng)
+        targets = one_hot[fit.clips.labels[at]]
+        if settings.mixup:
+            features, targets = mix_clips(features, mask, targets, settings.mixup, rng)
+        yield features, mask, at, targets
 
 
 def class_weights(labels: Rows, classes: int) -> Float32:

@@ -89,7 +89,7 @@ def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
         "parameters": int(fitted.fit.model.count_params()),
         "classes": len(clips.classes),
         "train_clips": len(split.train),
-        "epochs": progress.epoch,
+        "epochs": max(report.epoch for report in progress.history),
         "best_epoch": progress.best_epoch,
         "stopped": progress.stopped,
         "stopped_by": progress.stopped_by,
@@ -175,7 +175,13 @@ def baselines(fitted: Fitted) -> dict[str, Any]:
     if not settings.baselines or len(clips.shape) == 3 or fitted.progress.stopped:
         return figures
     plain = replace(
-        settings, head=FRAME_AVERAGE, options={}, lr=0.0, train_batch=0, precision="float32"
+        settings,
+        head=FRAME_AVERAGE,
+        options={},
+        lr=0.0,
+        train_batch=0,
+        precision="float32",
+        ensemble=1,
     )
     try:
         average = fit_split(clips, split, resolve(plain, [split]))

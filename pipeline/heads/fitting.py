@@ -9,24 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads import cuts
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
+from pipeline.heads.compiling import compiled_head, way_to_fit
 from pipeline.heads.config import TrainConfig
+from pipeline.heads.ensemble import fit_members
 from pipeline.heads.epochs import Callbacks, Fit, Progress, fit_head
 from pipeline.heads.inference import predict_batch, predict_probabilities
 from pipeline.heads.leakage import require_apart
-from pipeline.heads.lean import keras
 from pipeline.heads.measures import Probabilities
 from pipeline.heads.solving import solve_head
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
-from pipeline.heads.statistics import Statistics, masked_statistics
-from pipeline.heads.streams import streams_in
-from pipeline.heads.zoo import build_head, head_kind
-from pipeline.heads.zoo.kinds import FITS
+from pipeline.heads.statistics import masked_statistics
 
 INNER_FOLDS = 3
 """Inner folds that the number of epochs is chosen by: each costs a training."""
@@ -70,19 +67,12 @@ def fit_split(
     require_apart(clips, split)
     started = time.perf_counter()
     fit = _prepared(clips, split, settings, last_epoch)
-    progress, after_epoch = Progress(lr=settings.lr), None
+    progress = Progress(lr=settings.lr)
     callbacks = callbacks or Callbacks()
-    if checkpoint is not None:
-        after_epoch = checkpoint.after_epoch
-        progress = checkpoint.load(fit.model) if checkpoint.exists else progress
+    if checkpoint is not None and checkpoint.exists:
+        progress = checkpoint.load(fit.model)
     try:
-        if way_to_fit(settings) == "solved":
-            solve_head(fit, progress, callbacks)
-        else:
-            if settings.stopping == "inner" and not last_epoch:
-                progress.choice = progress.choice or _inner_epochs(fit, callbacks)
-                fit = replace(fit, last_epoch=int(progress.choice["epochs"]))
-            fit_head(fit, progress, callbacks, after_epoch)
+        fit = _trained(fit, progress, callbacks, checkpoint)
     except KeyboardInterrupt as interrupt:
         # The best model is worth more than the signal: the caller finishes, then looks at stopped.
         progress.stop(interrupt)
@@ -109,6 +99,23 @@ def fit_split(
         seconds=time.perf_counter() - started,
         inference_clips_per_second=inference_rate(fit),
     )
+
+
+def _trained(
+    fit: Fit, progress: Progress, callbacks: Callbacks, checkpoint: Checkpoint | None
+) -> Fit:
+    """Fit the head in the way of its settings; returns the fit with the model that is kept."""
+    settings = fit.settings
+    if way_to_fit(settings) == "solved":
+        solve_head(fit, progress, callbacks)
+        return fit
+    if settings.stopping == "inner" and not fit.last_epoch:
+        progress.choice = progress.choice or _inner_epochs(fit, callbacks)
+        fit = replace(fit, last_epoch=int(progress.choice["epochs"]))
+    if settings.ensemble > 1:
+        return fit_members(fit, progress, callbacks, checkpoint)
+    fit_head(fit, progress, callbacks, None if checkpoint is None else checkpoint.after_epoch)
+    return fit
 
 
 def _prepared(clips: Clips, split: Split, settings: TrainConfig, last_epoch: int = 0) -> Fit:
@@ -142,7 +149,7 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
         )
         progress = Progress(lr=settings.lr)
         fit_head(
-            _prepared(clips, inner, replace(settings, stopping="fixed")),
+            _prepared(clips, inner, replace(settings, stopping="fixed", ensemble=1)),
             progress,
             Callbacks(stop=callbacks.stop),
         )
@@ -155,75 +162,6 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
         "folds": folds,
         "tried": [{"epochs": number, "loss": loss} for number, loss in enumerate(mean.tolist(), 1)],
     }
-
-
-def way_to_fit(settings: TrainConfig) -> str:
-    """How the head of these settings is fitted, one of `FITS`."""
-    return str(getattr(head_kind(settings.head).configure(settings.options), "fit", FITS[0]))
-
-
-def compiled_head(clips: Clips, settings: TrainConfig, statistics: Statistics) -> Any:
-    """The head of these resolved settings for these clips, compiled for training."""
-    model = build_head(
-        settings.head,
-        clips.steps,
-        clips.shape,
-        len(clips.classes),
-        settings.options,
-        statistics,
-        precision=engine.keras_policy(settings.precision),
-        seed=settings.seed,
-        streams=[stream.stop - stream.start for stream in streams_in(clips)],
-    )
-    compile_head(
-        model,
-        settings.lr,
-        settings.label_smoothing,
-        weight_decay=settings.weight_decay,
-        averaging=settings.weight_averaging,
-        class_weights=settings.class_weights,
-    )
-    return model
-
-
-def compile_head(
-    model: Any,
-    lr: float,
-    label_smoothing: float = 0.0,
-    *,
-    weight_decay: float = 0.0,
-    averaging: float = 0.0,
-    class_weights: bool = False,
-) -> None:
-    """Compile a head for training: Adam with a clipped gradient, cross-entropy, accuracy.
-
-    class_weights: the weights that clips are given are their classes', which accuracy does not count
-    weight_decay: of kernels, decoupled from the gradient (AdamW); averaging: the share that a running
-    average of the weights, kept in the optimizer, keeps at each step
-    """
-    # XLA slows the recurrence on a CPU (3 against 12 clips/s for the wide LSTM); JAX is XLA.
-    jit_compile = "auto" if keras.backend.backend() == "jax" else False
-    further: dict[str, Any] = {}
-    if averaging:
-        further |= {"use_ema": True, "ema_momentum": averaging}
-    if weight_decay:
-        further["weight_decay"] = weight_decay
-    optimizer = keras.optimizers.Adam(lr, global_clipnorm=5.0, **further)
-    if weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    top1 = keras.metrics.CategoricalAccuracy(name="top1")
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
-        **{"metrics" if class_weights else "weighted_metrics": [top1]},
-        jit_compile=jit_compile,
-    )
-    # All state is made before the first batch: TensorFlow traces a step that makes some twice.
-    optimizer.build(model.trainable_variables)
-    nothing = keras.ops.zeros((1, int(model.output_shape[-1])))
-    model.compute_loss(y=nothing, y_pred=nothing)
-    model.compute_metrics(None, nothing, nothing)
-    model.reset_metrics()
 
 
 def inference_rate(fit: Fit) -> float:

@@ -61,7 +61,8 @@ def train_folds(plan: Plan, out: Path, callbacks: Callbacks, started: float) -> 
     metrics["test"]["top1_pooled"] = float(hits.mean())
     if config.repeats > 1:
         metrics["repeats"] = _by_repeat(predictions, hits)
-    metrics |= {"epochs": refitted.progress.epoch, "best_epoch": refitted.progress.best_epoch}
+    metrics["epochs"] = max(report.epoch for report in refitted.progress.history)
+    metrics["best_epoch"] = refitted.progress.best_epoch
     metrics |= evaluation.streams_over_folds(refitted.streams, [f.get("streams") for f in folds])
     if refitted.progress.choice:
         metrics["choice"] = {

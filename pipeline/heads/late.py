@@ -137,7 +137,7 @@ def _held_out(fitted: Fitted, settings: TrainConfig, callbacks: Callbacks) -> Pr
         one = fitting.fit_split(
             clips,
             inner,
-            replace(settings, stopping="fixed"),
+            replace(settings, stopping="fixed", ensemble=1),
             callbacks=Callbacks(stop=callbacks.stop),
             last_epoch=fitted.progress.best_epoch,
         )

@@ -14,13 +14,14 @@ from pipeline.errors import ConfigError
 from pipeline.heads import run_folder
 from pipeline.heads.changes import ClipChanges
 from pipeline.heads.clips import Clips
-from pipeline.heads.config import DEFAULTS, FEW, TrainConfig
+from pipeline.heads.config import DEFAULTS, FEW, FEW_TRAINED, TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
 from pipeline.heads.streams import streams_in
 from pipeline.heads.thinning import with_share
-from pipeline.heads.zoo import HeadKind, head_kind
+from pipeline.heads.zoo import HeadKind, config_dict, head_kind
+from pipeline.heads.zoo.kinds import FITS
 
 WIDE = 512
 """From this recurrent width on, bfloat16 products and larger batches pay on a CPU."""
@@ -65,7 +66,8 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
     for split in splits:
         require_apart(clips, split)
     _require_streams(clips, config)
-    settings = replace(resolve(config, splits, how=how), skeleton=_skeleton(clips, config))
+    settings = resolve(_as_begun(config, recorded), splits, how=how)
+    settings = replace(settings, skeleton=_skeleton(clips, config))
     if recorded is not None and config.precision == "auto":
         # A resumed run keeps its own, whatever `auto` meant in the version that began it.
         begun = str(recorded.settings.get("precision", ""))
@@ -84,6 +86,20 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
     )
 
 
+def _as_begun(config: TrainConfig, recorded: Identity | None) -> TrainConfig:
+    """The settings with the preset of the run that is resumed, where none is given.
+
+    A run that was begun before there were presets for few clips, or with more clips, keeps its own.
+    """
+    kind = head_kind(config.head)
+    if recorded is None or config.options or not kind.few or recorded.head["name"] != kind.name:
+        return config
+    for preset in (kind.few, "standard"):
+        if config_dict(kind.configure({"preset": preset})) == recorded.head["config"]:
+            return replace(config, options={"preset": preset})
+    return config
+
+
 def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> TrainConfig:
     """The settings with every 0 and `auto` replaced by the value used on this machine for these splits.
 
@@ -93,9 +109,12 @@ def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> T
     smallest fold, so that their mean is a figure of one setting.
     """
     kind = head_kind(config.head)
-    config = _with_recipe(config, kind)
-    wide = getattr(kind.configure(config.options), "units", 0) >= WIDE
     clips = min(len(split.train) for split in splits)
+    if kind.few and not config.options and clips < FEW_TRAINED:
+        config = replace(config, options={"preset": kind.few})
+    config = _with_recipe(config, kind)
+    configured = kind.configure(config.options)
+    wide = getattr(configured, "units", 0) >= WIDE
     stopping = config.stopping
     if stopping == "auto":
         few = min(len(split.validation) for split in splits) < FEW
@@ -107,6 +126,8 @@ def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> T
         train_batch=config.train_batch or auto_batch(clips, wide=wide),
         precision=auto_precision(wide=wide) if config.precision == "auto" else config.precision,
         stopping=stopping,
+        # What is solved for has no random part to average over.
+        ensemble=1 if getattr(configured, "fit", FITS[0]) == "solved" else config.ensemble,
         split=how,
         folds=config.folds if how == "kfold" else len(splits),
     )
@@ -239,8 +260,8 @@ def _has_state(folder: Path) -> bool:
     """Whether a run holds anything that a later one would reuse."""
     states = (
         run_folder.DONE,
-        f"{run_folder.CHECKPOINT}/*.json",
+        f"{run_folder.CHECKPOINT}/**/*.json",
         f"folds/*/{run_folder.DONE}",
-        f"folds/*/{run_folder.CHECKPOINT}/*.json",
+        f"folds/*/{run_folder.CHECKPOINT}/**/*.json",
     )
     return any(path for state in states for path in folder.glob(state))

@@ -56,8 +56,9 @@ def draw_missing(folder: Path) -> None:
 def plot_curves(history: pd.DataFrame, path: Path, *, best_epoch: int) -> None:
     """Loss and top-1 of training and validation by epoch, the kept epoch marked.
 
-    history: one line per epoch, as in `history.csv`
+    history: one line per epoch, as in `history.csv`; of an ensemble the mean of its members is drawn
     """
+    history = history.groupby("epoch", as_index=False).mean(numeric_only=True)
     figure = new_figure(9, 3.6)
     columns = (("loss", "val_loss", "Loss (cross-entropy)"), ("top1", "val_top1", "Top-1 accuracy"))
     for axis, (training, validation, title) in zip(figure.subplots(1, 2), columns, strict=True):

@@ -25,13 +25,17 @@ class SegmentPool(_Pooling):
 
     A level of s cuts the n real steps into s segments of n / s steps each. A step that two segments
     share counts in each by the share of it that lies there, so segments are equal, and none is empty,
-    for every n from 1. Always computed in float32.
+    for every n from 1. Always computed in float32. deviations: whether the standard deviations are
+    among the columns.
     """
 
-    def __init__(self, levels: Sequence[int] = (1, 2, 4), **options: Any) -> None:
+    def __init__(
+        self, levels: Sequence[int] = (1, 2, 4), deviations: bool = True, **options: Any
+    ) -> None:
         options["dtype"] = "float32"
         super().__init__(**options, autocast=False)
         self.levels = tuple(int(level) for level in levels)
+        self.deviations = bool(deviations)
 
     def call(self, x: Any, mask: Any) -> Any:
         """`x` (batch, steps, channels), `mask` (batch, steps) → (batch, segments · 3 · channels).
@@ -45,10 +49,11 @@ class SegmentPool(_Pooling):
         for number in range(sum(self.levels)):
             share, mean = shares[:, number], means[:, number]
             weights = ops.expand_dims(share, -1)
-            gaps = ops.square(x - ops.expand_dims(mean, 1))
-            deviation = ops.sqrt(ops.sum(weights * gaps, axis=1))
             top = ops.max(ops.where(weights > 0, x, LOWEST), axis=1)
-            pooled += [mean, top, deviation]
+            pooled += [mean, top]
+            if self.deviations:
+                gaps = ops.square(x - ops.expand_dims(mean, 1))
+                pooled.append(ops.sqrt(ops.sum(weights * gaps, axis=1)))
         return ops.concatenate(pooled, axis=-1)
 
     def _shares(self, mask: Any) -> Any:
@@ -65,15 +70,15 @@ class SegmentPool(_Pooling):
         return ops.stack(shares, axis=1)
 
     def compute_output_spec(self, x: Any, mask: Any = None) -> Any:
-        """(batch, segments · 3 · channels) as float32."""
-        columns = sum(self.levels) * 3 * x.shape[-1]
+        """(batch, segments · 3 · channels) as float32; 2 of them without deviations."""
+        columns = sum(self.levels) * (3 if self.deviations else 2) * x.shape[-1]
         return keras.KerasTensor((x.shape[0], columns), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """The configuration with the levels."""
         config = super().get_config()
         config.pop("dtype", None)
-        return {**config, "levels": list(self.levels)}
+        return {**config, "levels": list(self.levels), "deviations": self.deviations}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -30,11 +30,14 @@ class SeededLayers:
     A layer's seeds follow from the run's seed, the head, the layer's name and what the seed is for
     (`kernel_initializer`, …, `seed` for dropout). A layer without a name gets the one that Keras
     gives in a fresh process: `dense`, `dense_1`, ….
+
+    prefix: of the layers' names in the model, where several heads are in one
     """
 
-    def __init__(self, seed: int, head: str) -> None:
+    def __init__(self, seed: int, head: str, prefix: str = "") -> None:
         self.seed = seed
         self.head = head
+        self.prefix = prefix
         self._made: Counter[str] = Counter()
 
     def __call__(self, kind: type[Any], *arguments: Any, **options: Any) -> Any:
@@ -48,6 +51,7 @@ class SeededLayers:
             elif parameter.endswith("_initializer"):
                 start = options.get(parameter, starts.get(parameter, default))
                 options[parameter] = seeded_initialiser(start, seed)
+        options["name"] = self.prefix + name
         return kind(*arguments, **options)
 
     def dense(self, x: Any, units: int, activation: str | None = "relu", **options: Any) -> Any:

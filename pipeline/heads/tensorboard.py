@@ -13,7 +13,7 @@ from pipeline.heads.epochs import EpochReport, OnEpoch
 
 def log_epochs(folder: Path) -> OnEpoch:
     """A callback that writes each epoch's figures under `folder`, every fold in a folder of its own
-    (`fold1`, …; the last fit on all clips in `all`).
+    (`fold1`, …; the last fit on all clips in `all`), and every head of an ensemble (`member1`, …).
 
     Raises `ConfigError` if TensorBoard is not installed.
     """
@@ -24,13 +24,16 @@ def log_epochs(folder: Path) -> OnEpoch:
         )
     from tensorboard.summary import Writer
 
-    writers: dict[int, Any] = {}
+    writers: dict[tuple[int, int], Any] = {}
 
     def log(report: EpochReport) -> None:
-        if report.fold not in writers:
+        part = report.fold, report.member
+        if part not in writers:
             name = f"fold{report.fold + 1}" if report.fold < report.folds else "all"
-            writers[report.fold] = Writer(str(folder / name if report.folds > 1 else folder))
-        writer = writers[report.fold]
+            path = folder / name if report.folds > 1 else folder
+            member = f"member{report.member + 1}" if report.members > 1 else ""
+            writers[part] = Writer(str(path / member))
+        writer = writers[part]
         for name, value in (
             ("loss/training", report.loss),
             ("loss/validation", report.val_loss),

@@ -109,6 +109,8 @@ def curves_chart(history: pd.DataFrame) -> go.Figure:
     """Accuracy in training and validation, epoch by epoch (of the first fold, if there are several)."""
     if "fold" in history and len(history):
         history = history[history["fold"] == history["fold"].iloc[0]]
+    if "member" in history and len(history):
+        history = history[history["member"] == history["member"].iloc[0]]
     figure = go.Figure()
     for column, name, colour in (
         ("top1", "training", COLOURS[0]),

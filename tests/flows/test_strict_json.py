@@ -65,6 +65,7 @@ LONG = [
     ("scan", "--videos", "clips"),
     ("export", "--run", "runs/mlp-s"),
     ("sweep", "--store", "s.zarr", "--heads", "mlp:units=4,second_units=4", "--epochs", "1"),
+    ("search", "--store", "s.zarr", "--heads", "pyramid", "--trials", "1"),
 ]
 ELSEWHERE = {
     **dict.fromkeys(("train", "pack"), "the fixture `work`"),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline import engine
+from pipeline.heads.batches import filled_up
+from pipeline.heads.compiling import compile_head
 from pipeline.heads.convolutional import Conv3D, ConvLSTM2D
-from pipeline.heads.epochs import filled_up
-from pipeline.heads.fitting import compile_head
 from pipeline.heads.lean import keras
 from pipeline.heads.zoo import build_head
 

@@ -12,9 +12,9 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import Clips, load_clips
 from pipeline.heads.compare import leaderboards, paired_difference
+from pipeline.heads.compiling import compiled_head
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.export import _probe, for_inference
-from pipeline.heads.fitting import compiled_head
 from pipeline.heads.identity import Identity
 from pipeline.heads.joined_source import JoinedSource
 from pipeline.heads.late import fit_split, stream_clips

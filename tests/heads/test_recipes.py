@@ -12,12 +12,13 @@ import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads import choosing, epochs, fitting
+from pipeline.heads.augmentation import mask_steps, mix_clips
 from pipeline.heads.choosing import chosen_head
 from pipeline.heads.clips import load_clips
-from pipeline.heads.config import FEW, TrainConfig
+from pipeline.heads.compiling import compile_head
+from pipeline.heads.config import FEW, FEW_TRAINED, TrainConfig
 from pipeline.heads.epochs import Progress
 from pipeline.heads.export import for_inference
-from pipeline.heads.fitting import compile_head
 from pipeline.heads.identity import Identity
 from pipeline.heads.lean import keras
 from pipeline.heads.plan import resolve
@@ -25,6 +26,7 @@ from pipeline.heads.saved import load_run
 from pipeline.heads.splits import make_split
 from pipeline.heads.training import train
 from pipeline.heads.zoo import build_head, config_dict, head_kind
+from pipeline.heads.zoo.pools import POOLS
 from tests.heads.sources import rising_or_falling
 from tests.heads.test_identity import interrupt_at, result_of
 
@@ -36,7 +38,7 @@ SMALL = {"units": 6, "dense": 5, "project": 7, "step_dropout": 0.5}
 RECURRENT = ("lstm", "gru", "bilstm")
 
 
-@pytest.mark.parametrize("pool", ["last", "mean", "mean+max", "attention"])
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("head", RECURRENT)
 def test_every_pool_reads_real_steps_only_and_is_saved_with_the_head(head, pool, tmp_path):
     model = build_head(head, 7, (4,), 3, SMALL | {"pool": pool}, seed=2)
@@ -73,7 +75,7 @@ def test_step_dropout_silences_a_channel_at_all_steps():
 def test_a_head_without_the_new_options_is_what_it_was():
     for head in RECURRENT:
         kind = head_kind(head)
-        old = set(kind.options()) - {"project", "step_dropout", "pool"}
+        old = set(kind.options()) - {"project", "step_dropout", "pool", "bidirectional"}
         assert set(config_dict(kind.configure({}))) == old
         names = {type(layer).__name__ for layer in build_head(head, 3, (2,), 2, SMALL0).layers}
         assert not names & {"SpatialDropout1D", "LayerNormalization", "MaskedMean"}
@@ -94,7 +96,39 @@ def test_a_presets_recipe_takes_the_place_of_defaults_only():
     assert settings.stopping == "fixed"
     many = dataclasses.replace(split, validation=np.arange(FEW))
     assert resolve(asked, [many]).stopping == "validation"
-    assert resolve(TrainConfig(head="gru"), [split]).stopping == "validation"
+    standard = TrainConfig(head="gru", options={"preset": "standard"})
+    assert resolve(standard, [split]).stopping == "validation"
+
+
+@pytest.mark.parametrize("head", ["lstm", "gru", "bilstm", "tcn"])
+def test_few_clips_have_the_preset_for_few_unless_an_option_is_given(head):
+    kind = head_kind(head)
+    clips = load_clips(rising_or_falling())
+    split = make_split(clips.table)
+    many = dataclasses.replace(split, train=np.arange(FEW_TRAINED))
+    asked = TrainConfig(head=head)
+    settings = resolve(asked, [split])
+    assert settings.options == {"preset": "few"}
+    assert kind.configure(settings.options).pool == "segments"
+    assert (settings.lr, settings.epochs, settings.train_batch) == (2e-3, 40, 32)
+    standard = kind.configure({"preset": "standard"})
+    for options, of in (({}, many), ({"units": 8}, split), ({"preset": "standard"}, split)):
+        other = resolve(dataclasses.replace(asked, options=options), [of])
+        assert other.options == options
+        assert (other.lr, other.epochs) == (kind.lr, asked.epochs)
+    assert standard == kind.configure({}) == kind.config()
+
+
+@pytest.mark.long
+def test_a_run_that_was_begun_with_the_standard_head_is_resumed_with_it(tmp_path):
+    begun = TrainConfig(head="gru", options={"preset": "standard"}, epochs=2, baselines=False)
+    plain = dataclasses.replace(begun, options={})
+    train(rising_or_falling(), begun, tmp_path / "run", on_epoch=interrupt_at(1))
+    metrics = train(rising_or_falling(), plain, tmp_path / "run", resume=True)
+    assert metrics["epochs"] == 2
+    assert load_run(tmp_path / "run").config["head"]["config"]["units"] == 16
+    few = train(rising_or_falling(), plain, tmp_path / "few")
+    assert few["advice"][0].startswith("gru was trained by its preset few")
 
 
 def test_weight_decay_shrinks_kernels_and_no_biases():
@@ -284,3 +318,56 @@ def test_a_resumed_run_keeps_the_head_that_was_chosen(quick_candidates, tmp_path
     assert not metrics["stopped"]
     assert Path(tmp_path / "run" / "metrics.json").exists()
     assert metrics["chosen"]["head"] == metrics["head"]
+
+
+def clips_of_steps(lengths: tuple[int, ...] = (8, 5, 3, 1)) -> tuple[np.ndarray, np.ndarray]:
+    """Clips whose features are 100 · clip + step + 1, zero in padding."""
+    steps = np.arange(8)
+    mask = steps[None] < np.array(lengths)[:, None]
+    values = 100 * np.arange(len(lengths))[:, None] + steps[None] + 1.0
+    return np.where(mask, values, 0)[..., None].astype(np.float32), mask
+
+
+def test_a_masked_span_is_one_of_real_steps_and_never_the_whole_clip():
+    features, mask = clips_of_steps()
+    fill = np.array([-1.0], np.float32)
+    spans = set()
+    for seed in range(200):
+        masked = mask_steps(features, mask, 0.5, fill, np.random.default_rng(seed))[..., 0]
+        changed = masked != features[..., 0]
+        assert (masked[changed] == -1).all()
+        assert not (changed & ~mask).any()
+        assert (changed.sum(axis=1) <= mask.sum(axis=1) / 2).all()
+        for clip in changed:
+            at = np.flatnonzero(clip)
+            assert len(at) == 0 or at[-1] - at[0] + 1 == len(at)
+        spans.add(int(changed[0].sum()))
+    assert {0, 1, 2, 3, 4} <= spans
+    again = mask_steps(features, mask, 0.5, fill, np.random.default_rng(3))
+    np.testing.assert_array_equal(
+        again, mask_steps(features, mask, 0.5, fill, np.random.default_rng(3))
+    )
+
+
+def test_mixed_clips_keep_their_mask_and_their_targets_have_the_features_weights():
+    features, mask = clips_of_steps()
+    features = np.where(mask[..., None], np.arange(1.0, 5)[:, None, None], 0).astype(np.float32)
+    features[~mask] = np.nan
+    targets = np.eye(4, dtype=np.float32)
+    mixed, soft = mix_clips(features, mask, targets, 0.5, np.random.default_rng(1))
+    np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
+    assert (np.diag(soft) >= 0.5).all()
+    assert (np.diag(soft) < 1).any()
+    # Clip k is k + 1 at all steps, so a mixed clip's value tells the weights.
+    for clip in range(4):
+        wanted = float(soft[clip] @ np.arange(1.0, 5))
+        np.testing.assert_allclose(mixed[clip][mask[clip]], wanted, rtol=1e-5)
+
+
+def test_augmentations_are_of_the_seed_and_leave_an_unaugmented_training_as_it_was(tmp_path):
+    augmented = dataclasses.replace(MLP, step_masking=0.4, mixup=0.3, feature_dropout=0.1)
+    runs = {}
+    for name, config in (("a", augmented), ("b", augmented), ("plain", MLP)):
+        train(rising_or_falling(), config, tmp_path / name)
+        runs[name] = result_of(tmp_path / name)
+    assert runs["a"] == runs["b"] != runs["plain"]

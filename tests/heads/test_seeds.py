@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.heads.compiling import compile_head
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.fitting import compile_head
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import derived_seed
 from pipeline.heads.training import train
@@ -132,7 +132,14 @@ def test_a_derived_seed_is_a_value_for_ever():
 @pytest.mark.long
 def test_a_training_beside_a_thread_that_draws_gives_the_same_bits(tmp_path):
     source = rising_or_falling()
-    config = TrainConfig(head="gru", epochs=2, feature_dropout=0.1, step_jitter=1, baselines=False)
+    config = TrainConfig(
+        head="gru",
+        options={"preset": "standard"},
+        epochs=2,
+        feature_dropout=0.1,
+        step_jitter=1,
+        baselines=False,
+    )
     train(source, config, tmp_path / "quiet")
     with drawing_all_the_time():
         train(source, config, tmp_path / "beside")

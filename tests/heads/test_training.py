@@ -56,7 +56,7 @@ def finished(tmp_path_factory):
     source = rising_or_falling(clips=96, groups=24)
     folder = tmp_path_factory.mktemp("runs") / "first"
     reports = []
-    config = TrainConfig(head="gru", epochs=30)
+    config = TrainConfig(head="gru", options={"preset": "standard"}, epochs=30)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "draw_plots", plots.draw_plots)  # the one run that is drawn
         metrics = train(
@@ -262,7 +262,7 @@ def test_a_streamed_source_trains_like_a_loaded_one(tmp_path):
     at = np.arange(len(loaded))
     ours, theirs = masked_statistics(loaded, at), masked_statistics(streamed, at)
     np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-6)
-    config = TrainConfig(head="gru", epochs=20, baselines=False)
+    config = TrainConfig(head="gru", options={"preset": "standard"}, epochs=20, baselines=False)
     assert train(streamed, config, tmp_path / "run")["test"]["top1"] >= 0.8
 
 

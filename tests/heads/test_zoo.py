@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, SpecMismatch
-from pipeline.heads.fitting import compile_head
+from pipeline.heads.compiling import compile_head
 from pipeline.heads.lean import keras
 from pipeline.heads.zoo import HEADS, build_head, head_kind
 

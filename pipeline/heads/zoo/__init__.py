@@ -17,7 +17,15 @@ _FAMILIES = (recurrent, fusion, pyramid, attention, convolution)
 HEADS: dict[str, HeadKind] = {kind.name: kind for family in _FAMILIES for kind in family.HEADS}
 """Every head of the zoo, in the order of the documentation."""
 
-__all__ = ["HEADS", "HeadKind", "build_head", "config_dict", "head_kind", "require_readable"]
+__all__ = [
+    "HEADS",
+    "HeadKind",
+    "build_ensemble",
+    "build_head",
+    "config_dict",
+    "head_kind",
+    "require_readable",
+]
 
 
 def head_kind(name: str) -> HeadKind:
@@ -61,6 +69,37 @@ def build_head(
     `streams` are the widths of streams that are joined early: a head that trains by gradients reads a
     projection of each (`mixing.projected`).
     """
+    model, _ = build_ensemble(
+        name,
+        steps,
+        shape,
+        classes,
+        config,
+        statistics,
+        precision=precision,
+        seeds=(seed,),
+        streams=streams,
+    )
+    return model
+
+
+def build_ensemble(
+    name: str,
+    steps: int,
+    shape: Sequence[int],
+    classes: int,
+    config: Any = None,
+    statistics: Statistics | None = None,
+    *,
+    precision: str = "float32",
+    seeds: Sequence[int] = (0,),
+    streams: Sequence[int] = (),
+) -> tuple[Any, list[Any]]:
+    """(a model of several of this head whose probabilities are averaged, each of them as a model).
+
+    They share inputs and normalisation; each has the weights that `build_head` starts from its seed
+    with. With one seed both are the same model.
+    """
     kind = head_kind(name)
     require_readable(kind, shape)
     if config is None or isinstance(config, Mapping):
@@ -70,17 +109,25 @@ def build_head(
     with _policy(precision):
         features = keras.Input((steps, *shape), name="features", dtype="float32")
         mask = keras.Input((steps,), name="mask", dtype="bool")
+        inputs = {"features": features, "mask": mask}
         normalise = layers.Standardise(statistics.mean.tolist(), statistics.scale.tolist())
         flat = features
         if len(shape) == 2:
             # Landmarks × coordinates: a vector per step to every head.
             flat = layers.Reshape((steps, channels_of(shape)))(features)
         x = normalise(flat, mask)
-        seeded = SeededLayers(seed, name)
-        if streams and getattr(config, "fit", FITS[0]) == FITS[0]:
-            x = layers.projected(x, mask, streams, seeded)
-        outputs = config.build(x, mask, classes, seeded)
-    return keras.Model({"features": features, "mask": mask}, outputs, name=name)
+        outputs = []
+        for number, seed in enumerate(seeds):
+            prefix = f"member_{number}_" if len(seeds) > 1 else ""
+            seeded, read = SeededLayers(seed, name, prefix), x
+            if streams and getattr(config, "fit", FITS[0]) == FITS[0]:
+                read = layers.projected(x, mask, streams, seeded)
+            outputs.append(config.build(read, mask, classes, seeded))
+        members = [keras.Model(inputs, output, name=name) for output in outputs]
+        if len(members) == 1:
+            return members[0], members
+        average = keras.layers.Average(dtype="float32", name="average")(outputs)
+    return keras.Model(inputs, average, name=name), members
 
 
 @contextmanager

@@ -6,21 +6,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.heads.seeds import SeededLayers
-from pipeline.heads.zoo.kinds import HeadKind, layers
+from pipeline.heads.zoo.kinds import HeadKind, layers, option
+from pipeline.heads.zoo.pools import FEW_RECIPE, POOLS, pooled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcnConfig:
-    """Filters, kernel length and number of blocks (dilations 1, 2, 4, …), and the dropout."""
+    """Filters, kernel length and number of blocks (dilations 1, 2, 4, …), and the dropout.
+
+    step_dropout: share of the channels dropped at all steps of a clip alike, after the first layer
+    pool: what is made of all real steps
+    """
 
     units: int = 128
     kernel: int = 3
     depth: int = 4
     dropout: float = 0.3
+    step_dropout: float = option(0.0, before=0.0, most=0.95)
+    pool: str = option("mean", before="mean", choices=POOLS[1:])
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
-        """Dense per step → `depth` residual blocks, padding zeroed before each → mean → softmax."""
+        """Dense per step → `depth` residual blocks, padding zeroed before each → pool → softmax."""
         x = seeded.dense(x, self.units, activation=None)
+        if self.step_dropout:
+            x = seeded(layers.SpatialDropout1D, self.step_dropout)(x)
         for level in range(self.depth):
             # Each block sees twice as far as the one before.
             y = layers.ZeroPadding()(layers.LayerNormalization()(x), mask)
@@ -29,7 +38,7 @@ class TcnConfig:
                 layers.Conv1D, y, self.units, self.kernel, dilation_rate=dilation
             )
             x = layers.Add()([x, seeded.dropout(y, self.dropout)])
-        x = layers.MaskedMean()(layers.LayerNormalization()(x), mask)
+        x = pooled(layers.LayerNormalization()(x), mask, self.pool, seeded)
         return seeded.probabilities(seeded.dropout(x, self.dropout), classes)
 
 
@@ -110,6 +119,17 @@ HEADS = (
         one_line="dilated convolutions over time",
         source="S. Bai et al., An empirical evaluation of generic convolutional networks (2018)",
         config=TcnConfig,
+        presets={
+            "few": {
+                "depth": 3,
+                "dropout": 0.5,
+                "step_dropout": 0.3,
+                "pool": "segments",
+            },
+            "standard": {},
+        },
+        recipes={"few": FEW_RECIPE},
+        few="few",
         lr=5e-4,
     ),
     HeadKind(

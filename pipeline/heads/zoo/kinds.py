@@ -72,6 +72,7 @@ class HeadKind:
     `reads` names the kinds of step it takes: `features` (a vector per step; poses are such) or
     `frames` (height, width, channel). `presets` are named changes to the config's defaults.
     `recipes` are settings of the training that go with a preset: they take the place of defaults.
+    `few` is the preset that a training of few clips takes if neither a preset nor an option is given.
     `lr` is the learning rate that suits it, `source` where the idea comes from.
     """
 
@@ -82,6 +83,7 @@ class HeadKind:
     config: type
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    few: str = ""
     lr: float = 1e-3
 
     def configure(self, options: Mapping[str, Any]) -> Any:

@@ -7,8 +7,7 @@ from typing import Any
 
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.zoo.kinds import WIDEST, HeadKind, layers, option
-
-POOLS = ("last", "mean", "mean+max", "attention")
+from pipeline.heads.zoo.pools import FEW_RECIPE, POOLS, pooled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +16,8 @@ class _Sequence:
 
     project: width of a dense layer with layer normalisation that every step passes first; 0: none
     step_dropout: share of the channels dropped there, the same ones at all steps of a clip
-    pool: what the layers after the recurrence read: the last state, or the states of all real steps
+    pool: what the layers after the recurrence read: the last state, or the states of all real steps;
+        segments: mean and maximum of 1, 2 and 4 equal segments of them
     """
 
     project: int = option(0, before=0, most=WIDEST)
@@ -35,16 +35,6 @@ class _Sequence:
             x = layers.LayerNormalization()(seeded.dense(x, self.project, activation=None))
         return seeded(layers.SpatialDropout1D, self.step_dropout)(x) if self.step_dropout else x
 
-    def pooled(self, x: Any, mask: Any, seeded: SeededLayers) -> Any:
-        """The states (batch, steps, units), or the last (batch, units) → (batch, width)."""
-        if self.pool == "attention":
-            return seeded(layers.AttentionPool)(x, mask)
-        if self.pool == "mean":
-            return layers.MaskedMean()(x, mask)
-        if self.pool == "mean+max":
-            return layers.Concatenate()([layers.MaskedMean()(x, mask), layers.MaskedMax()(x, mask)])
-        return x
-
 
 REGULARISED = {"project": 128, "step_dropout": 0.3, "pool": "mean+max", "dropout": 0.5, "dense": 64}
 """Options of a preset for tens to some thousands of clips …"""
@@ -59,50 +49,64 @@ RECIPE = {
     "stopping": "auto",
 }
 """… and the training that goes with them."""
+FEW = {"project": 128, "step_dropout": 0.3, "pool": "segments", "dropout": 0.5, "dense": 0}
+"""Options of the presets that are the default with fewer than `config.FEW_TRAINED` training clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LstmConfig(_Sequence):
-    """Widths of the recurrent and the dense layer, and the dropout after each."""
+    """Widths of the recurrent and the dense layer (0: none), and the dropout after each."""
 
     units: int = 4096
-    dense: int = 1024
+    dense: int = option(1024, most=WIDEST)
     dropout: float = 0.5
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
         """(Projection) → LSTM → (pool) → dropout → dense → dropout → softmax."""
         lstm = seeded(layers.LSTM, self.units, return_sequences=self.sequences)
-        x = self.pooled(lstm(self.projected(x, seeded), mask=mask), mask, seeded)
+        x = pooled(lstm(self.projected(x, seeded), mask=mask), mask, self.pool, seeded)
         x = seeded.dropout(x, self.dropout)
-        x = seeded.dropout(seeded.dense(x, self.dense), self.dropout)
+        if self.dense:
+            x = seeded.dropout(seeded.dense(x, self.dense), self.dropout)
         return seeded.probabilities(x, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GruConfig(_Sequence):
-    """Widths of both recurrent layers and of the dense one, and the dropout between."""
+    """Widths of both recurrent layers and of the dense one (0: without it), and the dropout between.
+
+    bidirectional: the first has a GRU in each direction of time
+    """
 
     units: int = 16
-    second_units: int = 8
-    dense: int = 8
+    second_units: int = option(8, most=WIDEST)
+    dense: int = option(8, most=WIDEST)
     dropout: float = 0.4
+    bidirectional: bool = option(False, before=False)
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
         """(Projection) → GRU → GRU → (pool) → dropout → dense → softmax, the mask to both GRUs."""
         x = self.projected(x, seeded)
-        x = seeded(layers.GRU, self.units, return_sequences=True)(x, mask=mask)
-        x = seeded(layers.GRU, self.second_units, return_sequences=self.sequences)(x, mask=mask)
-        x = seeded.dropout(self.pooled(x, mask, seeded), self.dropout)
-        x = seeded.dense(x, self.dense)
+        sequences = {"return_sequences": self.sequences or bool(self.second_units)}
+        gru = seeded(layers.GRU, self.units, **sequences)
+        if self.bidirectional:
+            backward = seeded(layers.GRU, self.units, go_backwards=True, **sequences)
+            gru = layers.Bidirectional(gru, backward_layer=backward)
+        x = gru(x, mask=mask)
+        if self.second_units:
+            second = seeded(layers.GRU, self.second_units, return_sequences=self.sequences)
+            x = second(x, mask=mask)
+        x = seeded.dropout(pooled(x, mask, self.pool, seeded), self.dropout)
+        x = seeded.dense(x, self.dense) if self.dense else x
         return seeded.probabilities(x, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BilstmConfig(_Sequence):
-    """Width of each direction and of the dense layer, and the dropout after each."""
+    """Width of each direction and of the dense layer (0: none), and the dropout after each."""
 
     units: int = 512
-    dense: int = 256
+    dense: int = option(256, most=WIDEST)
     dropout: float = 0.5
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
@@ -112,8 +116,9 @@ class BilstmConfig(_Sequence):
         forward = seeded(layers.LSTM, self.units, **options)
         backward = seeded(layers.LSTM, self.units, go_backwards=True, **options)
         x = layers.Bidirectional(forward, backward_layer=backward)(x, mask=mask)
-        x = seeded.dropout(self.pooled(x, mask, seeded), self.dropout)
-        x = seeded.dropout(seeded.dense(x, self.dense), self.dropout)
+        x = seeded.dropout(pooled(x, mask, self.pool, seeded), self.dropout)
+        if self.dense:
+            x = seeded.dropout(seeded.dense(x, self.dense), self.dropout)
         return seeded.probabilities(x, classes)
 
 
@@ -145,8 +150,11 @@ HEADS = (
             "article_code": {"units": 2048, "dense": 512},
             "small": {"units": 256, "dense": 64},
             "regularised": {"units": 128, **REGULARISED},
+            "few": {"units": 64, **FEW},
+            "standard": {},
         },
-        recipes={"regularised": RECIPE},
+        recipes={"regularised": RECIPE, "few": FEW_RECIPE},
+        few="few",
         lr=1e-4,
     ),
     HeadKind(
@@ -157,8 +165,11 @@ HEADS = (
         presets={
             "wide": {"units": 512, "second_units": 256, "dense": 128},
             "regularised": {"units": 128, "second_units": 64, **REGULARISED},
+            "few": {"units": 64, "second_units": 0, "bidirectional": True, **FEW},
+            "standard": {},
         },
-        recipes={"regularised": RECIPE},
+        recipes={"regularised": RECIPE, "few": FEW_RECIPE},
+        few="few",
         lr=2e-3,
     ),
     HeadKind(
@@ -166,8 +177,13 @@ HEADS = (
         one_line="an LSTM in each direction of time",
         source="A. Graves and J. Schmidhuber, Framewise phoneme classification (2005)",
         config=BilstmConfig,
-        presets={"regularised": {"units": 64, **REGULARISED}},
-        recipes={"regularised": RECIPE},
+        presets={
+            "regularised": {"units": 64, **REGULARISED},
+            "few": {"units": 64, **FEW},
+            "standard": {},
+        },
+        recipes={"regularised": RECIPE, "few": FEW_RECIPE},
+        few="few",
         lr=3e-4,
     ),
     # The article found that this did worse than one LSTM.
