@@ -41,12 +41,22 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
         cluster = (
             _by_class_path(settings)
             if settings.cluster
-            else _taken_over(settings) or workers_of_a_run(settings)
+            else _taken_over(settings) or _started(settings)
         )
     with cluster:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
         yield {"cluster": cluster}
+
+
+def _started(settings: FeaturesSettings) -> distributed.SpecCluster:
+    try:
+        return workers_of_a_run(settings)
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise ServiceUnavailable(
+            f"the worker processes end while they start ({error.__cause__ or error}): look whether the "
+            "machine has memory left, and what the system's log says of processes that it killed"
+        ) from error
 
 
 def workers_of_a_run(settings: FeaturesSettings, api_url: str = "") -> distributed.SpecCluster:

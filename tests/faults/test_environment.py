@@ -164,23 +164,47 @@ def test_a_right_that_is_taken_away_from_an_unprivileged_user(clips, whole, pref
         shutil.rmtree(home)
 
 
+DYING = """
+import importlib.util, os, signal, sys
+
+def die(*values, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "pipeline.features.filling" or "spawn_main" not in " ".join(sys.orig_argv):
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            {dies}
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
+"""A `sitecustomize` by which a worker is killed, as on a machine that is out of memory."""
+
+
 @pytest.mark.long
-def test_a_worker_that_dies_again_and_again_ends_the_run(clips, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("dies", "words"),
+    [
+        ("module.CnnThreads._frames_read = die", "lost its worker 3 times"),
+        ("die()", "end while they start"),
+    ],
+    ids=["at its first frames", "as it starts"],
+)
+def test_a_worker_that_dies_again_and_again_ends_the_run(clips, whole, tmp_path, dies, words):
     url = tmp_path / "clips.zarr"
     killer = tmp_path / "site"
     killer.mkdir()
-    # As a machine that is out of memory does: the worker is killed each time it reaches row 5's clip.
-    (killer / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'pipeline.features.filling' and 'spawn_main' in ' '.join(sys.orig_argv):\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-    )
+    (killer / "sitecustomize.py").write_text(DYING.replace("{dies}", dies))
     env = {"PYTHONPATH": f"{running.ROOT}{os.pathsep}{killer}"}
     ended = finished(clips, url, env=env)
-    assert one_sentence(ended, "lost its worker 3 times")
+    assert one_sentence(ended, words)
     assert store.open(str(url)).counts()["pending"] == CLIPS
     assert chunks(url) == 0
     assert finished_here(clips, url).status == 0
