@@ -92,8 +92,7 @@ def _keys(folders: Sequence[Path]) -> list[tuple[str, Path]]:
 
 def _tested_key(run: Path) -> str:
     """A hash of each fold's test clips with their labels."""
-    labels = _tested(run)["label"]
-    return json_digest([[[name, labels.get(name, "")] for name in fold] for fold in _test_ids(run)])
+    return json_digest(clips_tested(run))
 
 
 def test_set_key(run: Path) -> str:

@@ -84,7 +84,7 @@ def test_a_leak_that_is_planted_in_a_refresh_promotes_nothing(
     what: str, refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(tmp_path / "s.zarr", given=False)
-    honest = plan._splits
+    honest = plan.make_splits
 
     def leaky(clips: Any, config: TrainConfig) -> Any:
         (split,) = honest(clips, config)
@@ -93,11 +93,11 @@ def test_a_leak_that_is_planted_in_a_refresh_promotes_nothing(
         planted = split.test[:1] if what == "row" else np.setdiff1d(out, split.test)[:1]
         return (replace(split, train=np.sort(np.append(split.train, planted))),)
 
-    monkeypatch.setattr(plan, "_splits", leaky)
+    monkeypatch.setattr(plan, "make_splits", leaky)
     if what != "row":
         # One clip of a tested group, or of tested bytes, that is not in the set itself.
         with monkeypatch.context() as honestly:
-            honestly.setattr(plan, "_splits", honest)
+            honestly.setattr(plan, "make_splits", honest)
             assert refresh().json["outcome"] == "promoted"
         source = store.open(str(tmp_path / "s.zarr"))
         held, table = source.test_sets["refresh"], source.table().set_index("video_id")
@@ -139,7 +139,7 @@ def test_a_leak_that_is_planted_in_a_trial_of_a_sweep_is_refused(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = made(tmp_path / "s.zarr", given=False)
-    honest = plan._splits
+    honest = plan.make_splits
 
     def leaky(clips: Any, config: TrainConfig) -> Any:
         (split,) = honest(clips, config)
@@ -153,7 +153,7 @@ def test_a_leak_that_is_planted_in_a_trial_of_a_sweep_is_refused(
         clips.table.iloc[at, clips.table.columns.get_loc("sha256")] = "f" * 64
         return (split,)
 
-    monkeypatch.setattr(plan, "_splits", leaky)
+    monkeypatch.setattr(plan, "make_splits", leaky)
     settings = SweepSettings(
         store=url, heads="mlp", units="4,4", epochs=1, runs=str(tmp_path / "runs")
     )

@@ -74,7 +74,7 @@ def test_no_training_passes_the_gate_with_a_leak(what, split, tmp_path, monkeypa
     clips, bad = leaky(load_clips(rising_or_falling(clips=96, groups=24)), what)
     bad = replace(bad, how=split)
     folds = [bad] if split == "grouped" else [replace(bad, fold=i, folds=3) for i in range(3)]
-    monkeypatch.setattr("pipeline.heads.plan._splits", lambda *_: tuple(folds))
+    monkeypatch.setattr("pipeline.heads.plan.make_splits", lambda *_: tuple(folds))
     with pytest.raises(LeakError):
         train(clips, replace(QUICK, split=split), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()

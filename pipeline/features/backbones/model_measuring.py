@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from pipeline.features.backbones.model_config import ModelConfig
 from pipeline.features.backbones.model_facts import ModelFacts, Tensor
 from pipeline.features.backbones.model_settling import Settled, require_pool, settle
 from pipeline.features.backbones.model_trial import Trial, is_file
+from pipeline.plain import write_json
 from pipeline.spec import Precision, Sampling, Spec
 
 _LEAST_STEPS = 4
@@ -36,7 +36,7 @@ def measure(order: dict[str, Any]) -> None:
     triples = {name: tuple(values[name]) for name in ("mean", "std") if values[name]}
     config = ModelConfig(**{**values, **triples})
     trial = _run(order["source"], config, order["engine"], order["clip"])
-    Path(order["result"]).write_text(json.dumps(trial.to_dict()), encoding="utf-8")
+    write_json(Path(order["result"]), trial.to_dict())
 
 
 def _run(source: str, config: ModelConfig, engine: str, clip: str) -> Trial:
