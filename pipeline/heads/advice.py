@@ -59,8 +59,11 @@ def _at_chance(fitted: Fitted) -> str:
 def _remedy(settings: TrainConfig) -> str:
     if settings.head == "pyramid":
         return "add clips, or compute other features (docs/heads.md)"
-    if way_to_fit(settings) == "solved":
-        return "try --head pyramid, which sees how a clip changes"
+    few = head_kind(settings.head).few
+    if way_to_fit(settings) == "solved" or (few and settings.options.get("preset") == few):
+        return (
+            "try --head pyramid, which sees how a clip changes, or other features (docs/heads.md)"
+        )
     return "try --head pyramid, or --head gru --preset few"
 
 

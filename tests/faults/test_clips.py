@@ -15,7 +15,7 @@ from tests.flows import running
 ODD = running.CLIPS / "odd"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not ODD.is_dir(), reason="the odd clips are not here")
 def test_every_odd_file_ends_as_expected(prefect_api, tmp_path):
     with (ODD / "expected.csv").open(encoding="utf-8") as file:

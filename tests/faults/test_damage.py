@@ -30,7 +30,7 @@ def flip_bit(path: Path, bit: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_flipped_bit_is_named_repaired_and_made_anew(clips, whole, url):
     chunk = 3
     path = next((url / "features").glob(f"c.{chunk}.*"))
@@ -142,7 +142,7 @@ def test_a_sample_of_a_data_set_that_was_copied_is_found_by_its_bytes(clips, url
     assert (sample["checked"], sample["identical"], sample["skipped"]) == (CLIPS - 1, CLIPS - 1, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forgotten_features_are_gone_for_good_and_their_clips_are_made_anew(clips, whole, url):
     name = str(whole["video_id"][5])
     ended = running.run_here("forget", "--store", str(url), "--clips", name, "--json")

@@ -59,7 +59,7 @@ def small_disk() -> Iterator[Path]:
     folder.rmdir()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_fills_up(clips, whole, small_disk):
     url = small_disk / "clips.zarr"
     before = finished_here(clips, url)

@@ -32,7 +32,7 @@ from tests.flows import running
 from tests.waiting import wait_until
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_run_is_told_who_holds_the_store_and_a_reader_sees_whole_rows(
     clips, whole, tmp_path
 ):
@@ -136,7 +136,7 @@ def quiet(worker: psutil.Process) -> bool:
     return sum(worker.cpu_times()[:2]) - spent < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_takes_its_temporary_server_and_all_children_with_it(clips, tmp_path):
     url = tmp_path / "clips.zarr"
     process = features(clips, url, env={"PREFECT_API_URL": ""})

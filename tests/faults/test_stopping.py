@@ -29,7 +29,7 @@ FIRST_CHUNK = Moment(chunks=1, delay_s=0)
     ("number", "status", "server"),
     [
         pytest.param(signal.SIGINT, 130, "own", id="Ctrl-C", marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, 143, "session's", id="SIGTERM"),
+        pytest.param(signal.SIGTERM, 143, "session's", id="SIGTERM", marks=pytest.mark.long),
     ],
 )
 def test_once_finishes_the_clips_in_hand_and_says_what_is_left(

@@ -198,6 +198,7 @@ def weights_digest(seed: int) -> str:
     return hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
 
 
+@pytest.mark.long
 def test_random_weights_follow_the_seed_in_every_process() -> None:
     code = "import tests.features.test_backbones as t; print(t.weights_digest(0))"
     elsewhere = subprocess.run(
@@ -261,6 +262,7 @@ def test_a_weights_file_is_of_the_format_that_it_holds_whatever_its_name(tmp_pat
             np.testing.assert_array_equal(got, wanted, err_msg=path.name)
 
 
+@pytest.mark.long
 @needs_openvino
 def test_a_weights_file_of_another_model_is_one_sentence(tmp_path: Path) -> None:
     import keras

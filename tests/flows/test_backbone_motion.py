@@ -34,7 +34,7 @@ def test_other_backbones_are_fitted_as_before() -> None:
     assert stage_of(crop, None)[0].fit == "crop"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_store_names_its_channels_and_two_workers_make_the_same(
     prefect_api: str, clips: Path, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ _NEED_KERAS = (
 _NEED_NONE = ("show --store s.zarr", "heads --head gru")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_backend_that_is_absent_is_one_sentence(tmp_path: Path) -> None:
     rising_or_falling(tmp_path / "s.zarr")
     done = subprocess.run(

@@ -75,6 +75,7 @@ def assert_kept(url: Path, before: dict[str, np.ndarray], *, gone: int = 0) -> N
     before["status"] = status
 
 
+@pytest.mark.long
 def test_a_mount_that_is_away_takes_no_features(
     prefect_api: str, some: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_mount_that_is_away_takes_no_features(
     assert_kept(url, before)
 
 
+@pytest.mark.long
 def test_a_service_that_is_away_takes_no_features(
     prefect_api: str, service: tuple[str, dict[str, int]], tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.long
 def test_training_loads_neither_opencv_nor_the_backbone(work: Path) -> None:
     import subprocess
     import sys

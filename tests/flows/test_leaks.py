@@ -41,6 +41,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_coloured_border_is_caught_recorded_and_shown_beside_the_run(work: Path) -> None:
     at, runs = ("--store", str(work / "s.zarr")), str(work / "runs")
     folds = ("--folds", "2", "--repeats", "2", "--runs", runs)
@@ -70,6 +71,7 @@ def test_a_coloured_border_is_caught_recorded_and_shown_beside_the_run(work: Pat
     assert again.json["file"] == str(Path(record["file"]).resolve())
 
 
+@pytest.mark.long
 def test_where_the_clips_cannot_be_read_the_border_is_skipped_and_said(work: Path) -> None:
     words = ("--runs", str(work / "other"), "--videos", str(work / "nowhere"), "--folds", "2")
     said = run_here("leaks", "--store", str(work / "s.zarr"), *words)

@@ -6,10 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 import store
 from tests.faults.breaking import finished_here
 
 
+@pytest.mark.long
 def test_the_lowest_clip_may_be_missing_or_no_file(clips: Path, tmp_path: Path) -> None:
     """Twice: a missing clip is tried again by itself, and is then the lowest row to make."""
     shutil.copytree(clips, tmp_path / "clips")

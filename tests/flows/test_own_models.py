@@ -47,6 +47,7 @@ TRAIN = ("train", "--store", "s.zarr", "--head", "mlp", "--units", "4,4", "--epo
          "--split", "stratified", "--name", "r", "--json")  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_frames_of_every_step_are_those_of_its_window(work: Path) -> None:
     source = store.open(str(work / "s.zarr"))
     assert (source.shape, source.dtype, source.spec["gap"]) == ((WINDOW,), "float32", GAP)

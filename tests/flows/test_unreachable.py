@@ -45,6 +45,7 @@ def refusing() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.long
 def test_where_every_clip_is_refused_the_run_has_failed_with_4(
     prefect_api: str, refusing: str, clips: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def test_runs_on_joins_are_ranked_with_those_on_their_streams(runs: Path) -> Non
     assert paired["relabelled"] == 0
 
 
+@pytest.mark.long
 def test_folds_give_the_mean_of_each_stream(two: Clips, tmp_path: Path) -> None:
     config = TrainConfig(head="pyramid", split="kfold", folds=3, baselines=False)
     metrics = train(two, config, tmp_path / "folds")
@@ -201,6 +202,7 @@ def trained(two: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_head_that_trains_by_gradients_is_joined_late_as_well(trained: Path) -> None:
     metrics = metrics_of(trained)
     second, blank = (stream["weight"] for stream in metrics["streams"])

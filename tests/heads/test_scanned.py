@@ -72,7 +72,7 @@ def under_jax(cache: Path, *words: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_under_jax_it_is_keras_own_and_a_second_run_compiles_nothing(tmp_path: Path) -> None:
     first = under_jax(tmp_path, "parity")
     assert first["operations"][0] == first["operations"][1]
