@@ -73,7 +73,7 @@ def write_table(frame: pd.DataFrame, path: Path, *, index: bool = False) -> None
     texts = [str(name) for name in (*frame.columns, *(frame.index if index else ()))]
     for position in _texts(frame):
         frame.isetitem(position, list(frame.iloc[:, position].map(escaped)))
-        texts += frame.iloc[:, position].astype(str).tolist()
+        texts += map(str, frame.iloc[:, position])  # one that is missing, too
     # pandas leaves a lone carriage return unquoted, and readers end the line there.
     odd = any("\r" in text for text in texts)
     options: dict[str, Any] = {"quoting": csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL}

@@ -80,6 +80,11 @@ def test_a_table_reads_back_as_it_was_whatever_its_names(texts, tmp_path):
     assert list(again.index) == list(again.columns) == texts
 
 
+def test_a_text_that_is_missing_is_an_empty_cell(tmp_path: Path) -> None:
+    write_table(pd.DataFrame([{"a": "x", "b": "y"}, {"a": "z"}]), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == "a,b\nx,y\nz,\n"
+
+
 def test_rows_are_escaped_and_quoted_alike(tmp_path):
     write_rows(tmp_path / "rows.csv", [["clip", "value"], *([name, -1.5] for name in NAMES)])
     again = read_table(tmp_path / "rows.csv")

@@ -36,6 +36,7 @@ from pipeline.heads.identity import Identity
 from pipeline.heads.inner import inner_splits, scores
 from pipeline.heads.plan import resolve
 from pipeline.heads.space import FIXED, OPTIONS, TRAINING, Point, draw
+from pipeline.heads.splits import resolve_way
 from pipeline.plain import json_digest
 
 
@@ -112,7 +113,8 @@ def search_identity(settings: SearchSettings) -> str:
     clips = kept_stores(settings.store, settings.skeleton).clips
     asked = shared.make_config(settings, head="mlp", options={})
     folds = inner_splits(clips, asked, "a search's best head")
-    settled = resolve(replace(asked, stopping="fixed"), folds)
+    how = resolve_way(clips.table, asked.split)
+    settled = resolve(replace(asked, stopping="fixed"), folds, how=how)
     return Identity.of(clips, folds, settled).hash
 
 
