@@ -95,7 +95,9 @@ def test_packages_that_fight_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     fake = {"opencv-python": "4.12", "tensorflow": "2.21", "tensorflow-cpu": "2.21",
             "fastapi": "0.152.0", "prefect": "3.8.8"}  # fmt: skip
     monkeypatch.setattr(doctor, "version", lambda name: fake.get(name) or real(name))
-    red = [line for line in lines(weights="random") if line.state == "bad"]
+    red = [
+        line for line in lines(weights="random") if line.state == "bad" and line.area == "packages"
+    ]
     assert len(red) == 3
     assert any("pip uninstall -y opencv-python " in line.remedy for line in red)
     assert any("fastapi<0.151" in line.remedy for line in red)
