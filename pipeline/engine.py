@@ -1,8 +1,8 @@
 """Which Keras backend and device do the work, how they are set up, and one compiled function.
 
-The only file that names torch; `engine_jax` and `engine_tensorflow` have what is theirs. Everything
-else writes plain Keras 3, so that `KERAS_BACKEND=jax` or `torch` runs the same code. Importing this
-module imports none of them.
+`engine_jax`, `engine_tensorflow` and `engine_torch` have what is theirs. Everything else writes plain
+Keras 3, so that `KERAS_BACKEND=jax` or `torch` runs the same code. Importing this module imports none
+of them.
 """
 
 from __future__ import annotations
@@ -262,12 +262,8 @@ def compiled(
     arrays.
     """
     require_backend()
-    name = backend_name()
-    if name == "tensorflow":
-        return _compiled_tensorflow(model, shape, dtype)
-    if name == "jax":
-        return engine_jax.compiled(model, shape, dtype)
-    return _compiled_torch(model)
+    function: Callable[[np.ndarray], np.ndarray] = _part().compiled(model, shape, dtype)
+    return function
 
 
 def scan(
@@ -290,39 +286,12 @@ def scan(
     keep: dtype and shape of what another scan is given as `kept`, of no other use
     reverse: from the last step to the first
     """
-    if backend_name() == "jax":
-        part: Any = engine_jax
-    else:
-        from pipeline import engine_tensorflow as part
-    made: tuple[Sequence[Any], Sequence[Any]] = part.scan(
+    made: tuple[Sequence[Any], Sequence[Any]] = _part().scan(
         step, state, inputs, outputs=outputs, keep=keep, kept=kept, reverse=reverse
     )
     return made
 
 
-def _compiled_tensorflow(
-    model: Any, shape: tuple[int, ...], dtype: str
-) -> Callable[[np.ndarray], np.ndarray]:
-    import tensorflow as tf
-
-    signature = [tf.TensorSpec(shape, dtype)]
-    # Without XLA: on a CPU it slows convolutions (25 against 32 frames/s for InceptionV3).
-    function = tf.function(
-        lambda inputs: model(inputs, training=False), input_signature=signature, jit_compile=False
-    )
-    concrete = function.get_concrete_function()
-    return lambda inputs: np.asarray(concrete(tf.constant(inputs)).numpy())
-
-
-def _compiled_torch(model: Any) -> Callable[[np.ndarray], np.ndarray]:
-    import keras
-    import torch
-
-    model.eval()
-
-    def run(inputs: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            outputs = model(keras.ops.convert_to_tensor(inputs), training=False)
-            return np.asarray(outputs.float().cpu().numpy())
-
-    return run
+def _part() -> Any:
+    """What is the backend's own."""
+    return importlib.import_module(f"pipeline.engine_{backend_name()}")

@@ -12,14 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from flows.checks import codecs
 from pipeline import engine
 from pipeline.engine import version
-from pipeline.errors import ConfigError, PixelsError, UnreadableClip
+from pipeline.errors import ConfigError, PixelsError
 from pipeline.features.measured import kept_rates
 from pipeline.homes import free_space
-from pipeline.hushing import hushed
 
 State = Literal["", "ok", "note", "bad"]
 _GIB = 2**30
@@ -242,63 +240,6 @@ def _dask(scheduler: str) -> Iterator[Line]:
     yield Line("dask", f"{len(workers)} workers at {scheduler}", remedy)
 
 
-FRAMES = 8
-SAMPLES = {
-    # what people call it: (encoder, file ending)
-    "H.264": ("libx264", ".mp4"),
-    "H.265": ("libx265", ".mp4"),
-    "MPEG-4 (Xvid, UCF101)": ("mpeg4", ".avi"),
-    "MPEG-2": ("mpeg2video", ".mpg"),
-    "VP8": ("libvpx", ".webm"),
-    "VP9": ("libvpx-vp9", ".webm"),
-    "AV1": ("libsvtav1", ".mp4"),
-    "Motion JPEG": ("mjpeg", ".avi"),
-}
-
-
 def _codecs() -> Iterator[Line]:
-    """Which codecs decode, by decoding: a tiny clip of each is written and read."""
-    from pipeline.features.decoding import FramePlan, read_clip
-
-    plan = FramePlan(size=64)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, (encoder, ending) in SAMPLES.items():
-            path = Path(folder) / f"{encoder}{ending}"
-            with hushed(every_line=True):  # encoders write to standard error
-                is_written = _write(path, encoder)
-            if not is_written:
-                yield Line("codec", f"{name}: not tried, no encoder here to make a sample")
-                continue
-            remedy = (
-                f"pip install --force-reinstall av opencv-python-headless; or turn {name} clips into "
-                "H.264: ffmpeg -i in -c:v libx264 out.mp4"
-            )
-            try:
-                with hushed(every_line=True):
-                    read = read_clip(str(path), plan)
-            except UnreadableClip as error:
-                yield Line("codec", f"{name}: does not decode ({error.reason})", remedy)
-                continue
-            if read.frames_decoded != FRAMES:
-                found = f"{name}: {read.frames_decoded} of {FRAMES} frames decode"
-                yield Line("codec", found, remedy)
-            else:
-                yield Line("codec", f"{name}: decodes, by {read.decoder}")
-
-
-def _write(path: Path, encoder: str) -> bool:
-    """Write the sample; False where this build of FFmpeg has no such encoder."""
-    import av
-
-    try:
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(encoder, rate=25)
-            stream.width = stream.height = 128
-            stream.pix_fmt = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
-            for number in range(FRAMES):
-                picture = np.full((128, 128, 3), 20 + 25 * number, np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-            container.mux(stream.encode())
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return True
+    for found, remedy in codecs.tried():
+        yield Line("codec", found, remedy)

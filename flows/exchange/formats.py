@@ -233,7 +233,7 @@ def _making(path: Path) -> Iterator[BinaryIO]:
         with file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # whatever ended it, half a file does not stay
         temporary.unlink(missing_ok=True)
         raise
 

@@ -145,7 +145,7 @@ def _taken_over(settings: FeaturesSettings) -> distributed.SpecCluster | None:
 def _run_into(future: Future[Any], make: Callable[[], Any]) -> None:
     try:
         future.set_result(make())
-    except BaseException as error:
+    except BaseException as error:  # whoever takes the result sees it
         future.set_exception(error)
 
 

@@ -88,10 +88,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
         prepared = prepare(settings, listed, writer, spec, stage, weights)
         logger.info("%r", prepared.plan)
         if unknown := len(prepared.plan.unknown):
-            logger.warning(
-                "%d clips did not say whether they have changed: their rows stay as they are",
-                unknown,
-            )
+            logger.warning("%d clips did not say whether they changed: their rows stay", unknown)
         summary = prepared.summary
         if len(prepared.rows) or writer.suspects:
             # Only where there is something to do: Dask's import takes a second.

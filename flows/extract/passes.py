@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -78,13 +78,7 @@ def extract(
         totals = _in_passes(prepared.rows, writer, run_rows, progress.note)
         on_change(min(1.0, progress.done / max(1, progress.total)), progress.text)
     seconds = {**totals.stage_seconds, "write": totals.write_s, "commit": totals.commit_s}
-    busy = seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0)
-    if busy:
-        # What the next dry run goes by: the rate without the start of the workers.
-        rate = round(totals.frames / busy, 2)
-        writer.set_attributes(last_run={"frames_per_second": rate})
-        if not (settings.scheduler or settings.cluster):
-            _keep_rate(stage, totals, rate)
+    _keep_rates(writer, stage, settings, totals, seconds)
     known: dict[str, Any] = {
         "outcome": "interrupted" if totals.stopped_by else "done",
         "left": int((writer.column("status") == PENDING).sum()),
@@ -95,6 +89,21 @@ def extract(
         "dashboard": dashboard,
     }
     return replace(prepared.summary, **totals.facts() | known)
+
+
+def _keep_rates(
+    writer: Writer,
+    stage: Stage,
+    settings: FeaturesSettings,
+    totals: Totals,
+    seconds: Mapping[str, float],
+) -> None:
+    """Keep what the next dry run and `doctor` go by: the rate without the start of the workers."""
+    if busy := seconds.get("cnn", 0.0) + seconds.get("waiting", 0.0):
+        rate = round(totals.frames / busy, 2)
+        writer.set_attributes(last_run={"frames_per_second": rate})
+        if not (settings.scheduler or settings.cluster):
+            _keep_rate(stage, totals, rate)
 
 
 def _keep_rate(stage: Stage, totals: Totals, frames_per_second: float) -> None:

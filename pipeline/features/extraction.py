@@ -203,11 +203,8 @@ class _Call:
                     # The next call's turn.
                     self._lock.notify_all()
             try:
-                path, size = clip.source.path, clip.source.size_bytes
-                if clip.part is None:
-                    clip.future = extractor._pool.submit(path, size)
-                else:
-                    clip.future = extractor._pool.submit(path, size, clip.part)
+                source = clip.source
+                clip.future = extractor._pool.submit(source.path, source.size_bytes, clip.part)
             except BaseException:
                 with self._lock:
                     self.reading -= 1

@@ -53,7 +53,7 @@ class ThreadDecoders:
         self.lent = 0
         self.most_lent = 0
 
-    def submit(self, path: str, size_bytes: int) -> Future[ClipFrames]:
+    def submit(self, path: str, size_bytes: int = -1, part: object = None) -> Future[ClipFrames]:
         with self._lock:
             self.submitted += 1
             self.lent += 1

@@ -39,7 +39,7 @@ class Reading:
         self.seen: list[str] = []
         self.most_bytes = 0
 
-    def submit(self, path: str, size_bytes: int) -> Future[Any]:
+    def submit(self, path: str, size_bytes: int = -1, part: Any = None) -> Future[Any]:
         with self._lock:
             self.seen.append(path)
             there = 0
@@ -84,7 +84,7 @@ def test_remote_clips_pass_through_a_bounded_folder_that_is_gone_afterwards(
 
 def test_a_remote_clip_of_which_a_decoder_died_still_has_its_hash(clips: list[str]) -> None:
     class Crashing:
-        def submit(self, path: str, size_bytes: int = -1) -> Future[Any]:
+        def submit(self, path: str, size_bytes: int = -1, part: Any = None) -> Future[Any]:
             failed: Future[Any] = Future()
             failed.set_exception(UnreadableClip("decoder_crashed"))
             return failed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.checks import doctor
+from flows.checks import codecs, doctor
 from flows.checks.doctor import Line, examine
 from flows.cli import doctor as command
 from pipeline.features.measured import Rate, engine_name, keep_rate
@@ -38,7 +38,7 @@ def of(area: str, found: list[Line]) -> list[Line]:
 
 def test_every_codec_of_the_wheels_is_decoded_for_real(codec_lines: list[Line]) -> None:
     found = dict(line.found.split(": ", 1) for line in codec_lines)
-    assert set(found) == set(doctor.SAMPLES)
+    assert set(found) == set(codecs.SAMPLES)
     for name in ("H.264", "MPEG-4 (Xvid, UCF101)", "Motion JPEG"):
         assert found[name].startswith("decodes")
     assert all(not line.remedy for line in codec_lines if ": decodes" in line.found)
