@@ -20,6 +20,7 @@ from pipeline.heads.skeleton import CHANNELS, LANDMARKS, skeletons
 from pipeline.heads.source import Array, Float32, Mask, SequenceSource
 from pipeline.heads.splits import PARTS
 from pipeline.heads.streams import Stream
+from pipeline.heads.zoo.kinds import own_layers
 from pipeline.spec import differing
 
 
@@ -126,9 +127,7 @@ def load_run(folder: Path | str) -> Run:
     if not (folder / "model.keras").exists():
         raise ConfigError(f"{folder} has no model.keras: its training has not ended, resume it")
     engine.prepare()
-    # Loading needs our layers registered; reading a run's config needs no Keras.
-    from pipeline.heads import layers, mixing, pooling, recurrent  # noqa: F401
-
+    own_layers()  # only now: reading a run's config needs no Keras
     try:
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
     except MemoryError:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
@@ -15,7 +18,7 @@ from pipeline.heads.config import TrainConfig
 from pipeline.heads.saved import head_digest, load_run
 from pipeline.heads.training import train
 from pipeline.heads.zoo import build_head
-from tests.heads.sources import rising_or_falling
+from tests.heads.sources import MemorySource, rising_or_falling
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,39 @@ def test_the_digest_is_of_what_was_saved_and_runs_without_one_still_load(runs, t
     shutil.copytree(runs / "first", tmp_path / "before")
     edit(tmp_path / "before", "metrics.json", lambda metrics: metrics.pop("digest"))
     assert load_run(tmp_path / "before").classes == ["fall", "rise"]
+
+
+LOAD = """
+import sys
+from pipeline.heads.saved import load_run
+for folder in sys.argv[1:]:
+    print(load_run(folder).model.name)
+"""
+
+
+@pytest.mark.slow
+def test_a_head_of_each_kind_of_layer_is_loaded_where_no_head_was_built_before(
+    tmp_path: Path,
+) -> None:
+    # In the process that trained it all layers are registered, whatever loading imports.
+    rng = np.random.default_rng(0)
+    frames = MemorySource(
+        features=rng.integers(0, 255, (20, 4, 8, 8, 3)).astype(np.float32),
+        mask=np.ones((20, 4), bool),
+        frame=rising_or_falling().table().head(20),
+    )
+    heads: dict[str, tuple[MemorySource, dict[str, Any]]] = {
+        "gru": (rising_or_falling(), {"preset": "standard", "units": 4}),
+        "attention": (rising_or_falling(), {"units": 8, "heads": 2}),
+        "pyramid": (rising_or_falling(), {}),
+        "conv3d": (frames, {"filters": (2, 2, 2), "dense": 4}),
+        "convlstm": (frames, {"filters": (2,)}),
+    }
+    for head, (source, options) in heads.items():
+        config = TrainConfig(head=head, options=options, epochs=1, baselines=False)
+        train(source, config, tmp_path / head)
+    folders = [str(tmp_path / head) for head in heads]
+    ended = subprocess.run(
+        [sys.executable, "-c", LOAD, *folders], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split() == list(heads), ended.stderr

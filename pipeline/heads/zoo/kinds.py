@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from types import ModuleType
 from typing import Any, Protocol
 
 from pipeline.errors import ConfigError, did_you_mean
@@ -26,16 +27,21 @@ class _Layers:
     """The layers that heads are built of; imported, with Keras, when the first head is built."""
 
     def __getattr__(self, name: str) -> Any:
-        from pipeline.heads import convolutional, layers, mixing, pooling, recurrent
-
-        for module in (layers, pooling, recurrent, convolutional, mixing, keras.layers):
+        for module in (*own_layers(), keras.layers):
             if hasattr(module, name):
                 return getattr(module, name)
         raise AttributeError(f"neither pipeline.heads nor Keras has a layer {name}")
 
 
+def own_layers() -> tuple[ModuleType, ...]:
+    """The modules with layers of our own; a saved head can be loaded once they are imported."""
+    from pipeline.heads import convolutional, layers, mixing, pooling, recurrent
+
+    return layers, pooling, recurrent, convolutional, mixing
+
+
 layers = _Layers()
-"""Keras' layers, but where `layers`, `pooling`, `recurrent` and `convolutional` here have their own."""
+"""Keras' layers, but where `own_layers` have theirs."""
 
 FITS = ("gradient", "solved")
 """`gradient`: epochs over batches. `solved`: the last layer as a convex problem."""
