@@ -186,9 +186,12 @@ def write_leaderboards(boards: Sequence[Leaderboard], out: Path) -> list[Path]:
     written = []
     for number, board in enumerate(boards, start=1):
         table = out / ("leaderboard.csv" if number == 1 else f"leaderboard-{number}.csv")
+        picture = table.with_suffix(".png")
+        before = table.read_bytes() if table.exists() and picture.exists() else None
         write_table(board.table, table)
-        _plot(board, table.with_suffix(".png"))
-        written += [table, table.with_suffix(".png")]
+        if table.read_bytes() != before:  # drawing takes longer than all else
+            _plot(board, picture)
+        written += [table, picture]
     return written
 
 
