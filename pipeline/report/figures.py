@@ -157,7 +157,7 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
 
 
 def board_chart(board: pd.DataFrame) -> go.Figure:
-    """Test accuracy of each run, the best above; the frame average's as a dotted line."""
+    """Test accuracy of each run, the best above; the highest frame average as a dotted line."""
     lines = board.iloc[::-1]
     spread = lines["spread"].fillna(0).tolist()
     bars = go.Bar(
@@ -172,7 +172,7 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
     base = board["frame_average"].dropna()
     if len(base):
         figure.add_vline(
-            x=float(base.median()),
+            x=float(base.max()),
             line_dash="dot",
             annotation={"text": "frame average", "y": 1, "yanchor": "bottom"},
             line_color="#888",

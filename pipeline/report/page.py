@@ -237,13 +237,16 @@ def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
     base = run.metrics.get("baseline", {})
     if "frame_average" in base:
         words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"
+    curves = None
+    if (run.history["epoch"] > 1).any():  # a head that is solved for has none
+        curves = charts.add(
+            figures.curves_chart(run.history),
+            f"Accuracy of {run.name} over {len(run.history)} epochs, in training and validation.",
+        )
     return {
         "name": run.name,
         "words": words,
-        "curves": charts.add(
-            figures.curves_chart(run.history),
-            f"Accuracy of {run.name} over {len(run.history)} epochs, in training and validation.",
-        ),
+        "curves": curves,
         "confusion": charts.add(
             figures.confusion_chart(run.confusion),
             f"Which classes {run.name} confuses on its test clips: {_worst(run.confusion)}",
