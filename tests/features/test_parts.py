@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -241,6 +242,26 @@ def test_windows_stay_within_the_segment(clips: dict[str, Path], way: str) -> No
     shown = [[number_in(read.frames[place]) for place in row] for row in read.windows]
     assert shown == [[50, 53, 56, 59], [57, 60, 63, 66], [60, 63, 66, 69]]
     assert read.gaps_s == pytest.approx(np.full(3, 3 / RATE))
+
+
+@pytest.mark.parametrize("seconds", [(2.0, 2.8), (2.0, 2.2), (1.0, 6.0)])
+def test_windows_of_a_part_are_those_of_a_file_that_is_the_part(
+    clips: dict[str, Path], tmp_path: Path, way: str, seconds: tuple[float, float]
+) -> None:
+    """Also where the gap is given in frames, and where the part is shorter than a window."""
+    first, last = (round(bound * RATE) for bound in seconds)
+    alone = write_numbered_clip(tmp_path / "alone.mp4", last - first, rate=RATE)
+    for spaced in ({"gap": 2}, {"gap": 5}, {"gap_s": 2 / RATE}, {"gap_s": 5 / RATE}):
+        asked = replace(plan(), window=4, **spaced)  # type: ignore[arg-type]
+        with PartReader(str(clips["b-frames.mp4"]), asked, [Span(*seconds)]) as reader:
+            part = reader.read(0)
+        file = read_clip(str(alone), asked)
+        assert part.windows is not None
+        assert file.windows is not None
+        assert part.windows.tolist() == file.windows.tolist(), spaced
+        assert numbers(part) == [number + first for number in numbers(file)], spaced
+        assert part.reason == file.reason
+        assert part.gaps_s == pytest.approx(file.gaps_s)
 
 
 def test_rows_that_follow_each_other_are_sampled_as_one() -> None:

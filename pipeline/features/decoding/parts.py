@@ -27,7 +27,7 @@ from pipeline.features.decoding.through import OnProgress
 from pipeline.features.decoding.values import ClipFrames, FramePlan
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import cut_off_s, sample_span, slack_of
-from pipeline.features.windows import Windows, gap_frames
+from pipeline.features.windows import Windows, windows_of
 from pipeline.spans import Span
 
 MOST_KEPT_BYTES = 256 << 20
@@ -138,9 +138,8 @@ class PartReader:
         first, end, picks = sample_span(
             plan.sampling, times, self._spans[number], frame_s=video.frame_s, tick_s=video.tick_s
         )
-        gap = gap_frames(plan.gap_s, video.fps or 1 / video.frame_s)
-        inside = Windows.around(picks - first, end - first, window=plan.window, gap=gap)
-        return first, end, inside.behind(first)
+        fps = video.fps or 1 / video.frame_s
+        return first, end, windows_of(plan, picks - first, end - first, fps=fps).behind(first)
 
     def _read(self, number: int, out: NDArray[np.uint8] | None) -> ClipFrames:
         began, self._began = self._began or time.thread_time(), 0.0
