@@ -77,6 +77,7 @@ def export(order: dict[str, Any]) -> None:
         include_top=False, weights=None, pooling="avg", input_shape=(299, 299, 3)
     )
     model.load_weights(order["weights"])
+    model(np.zeros((1, 299, 299, 3), np.float32))  # Keras exports to ONNX only what was called
     model.export(order["path"], format="onnx", verbose=False)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from flows.extract.plan import tried_again
 from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.catalog.remote import is_remote, local_path
@@ -17,7 +19,7 @@ from pipeline.features.decoding.process import Limits
 from pipeline.features.decoding.values import FramePlan
 from pipeline.spans import BOUNDS, WHOLE, Span
 from pipeline.spec import Sampling
-from store import GONE
+from store import FAILED, GONE, READY
 
 Listed = tuple[pd.DataFrame, np.ndarray]
 """The catalog, and which of its clips are wanted (bool per clip)."""
@@ -40,20 +42,26 @@ def splits_long(settings: FeaturesSettings, existing: Any | None) -> bool:
 
 
 def split_long(
-    listed: Listed, table: pd.DataFrame | None, sampling: Sampling, *, timeout_s: float
+    listed: Listed,
+    table: pd.DataFrame | None,
+    sampling: Sampling,
+    *,
+    timeout_s: float,
+    retry: Collection[str] = (),
 ) -> Listed:
     """The catalog with a row for every `steps` moments of each file, and which of them are wanted.
 
     A file that is no longer than a sequence stays one row, and so does a part that a manifest names. How
     long a file is, is asked of its packets; while its bytes stand, the rows that the store has of it
     say so. table: of a store whose rows were made so. timeout_s: for one file, before its size adds to
-    it. Raises `ConfigError` for files at URLs.
+    it. retry: reasons of failures that are tried again; a file with such a row is asked again. Raises
+    `ConfigError` for files at URLs.
     """
     catalog, wanted = listed
     row_s = sampling.steps / sampling.fps
     bounds = zip(*(catalog[name].tolist() for name in BOUNDS), strict=True)
     named = [Span.of(*ends) for ends in bounds]
-    known = {} if table is None else _known(table, row_s)
+    known = {} if table is None else _known(table, row_s, retry)
     states = list(zip(catalog["size_bytes"].tolist(), catalog["mtime_ns"].tolist(), strict=True))
     asked: dict[int, Future[list[int]]] = {}
     pool = DecoderPool(FramePlan(size=8), limits=Limits(base_s=timeout_s), ahead_bytes=1 << 20)
@@ -92,22 +100,34 @@ def _asked(rows: Future[list[int]], row_s: float) -> list[Span]:
     return [Span(row * row_s, None if row == last else (row + 1) * row_s) for row in numbers]
 
 
-def _known(table: pd.DataFrame, row_s: float) -> dict[tuple[str, tuple[int, int]], list[Span]]:
-    """(id of the file, its size and time) → its parts, of files whose rows were made by this rule."""
+def _known(
+    table: pd.DataFrame, row_s: float, retry: Collection[str]
+) -> dict[tuple[str, tuple[int, int]], list[Span]]:
+    """(id of the file, its size and time) → its parts, of files whose rows were made by this rule.
+
+    A file whose length could not be asked is one row. That says nothing: while it is to be made, and
+    where it was cut off, the file is asked again.
+    """
     there = table[(table["status"] != GONE) & (table["start_frame"] < 0)]
-    found: dict[tuple[str, tuple[int, int]], list[Span]] = {}
+    status, reasons = there["status"].to_numpy(), there["reason"].to_numpy().astype(str)
+    says = (status == READY) & (reasons != "cut_off")
+    says |= (status == FAILED) & ~tried_again(reasons, retry)
+    found: dict[tuple[str, tuple[int, int]], list[tuple[Span, bool]]] = {}
     files = there["file"].where(there["file"] != "", there["video_id"])
     of_rows = zip(
         files, there["size_bytes"].tolist(), there["mtime_ns"].tolist(),
-        there["start_s"].tolist(), there["end_s"].tolist(), strict=True,
+        there["start_s"].tolist(), there["end_s"].tolist(), says.tolist(), strict=True,
     )  # fmt: skip
-    for file, size, time, start, end in of_rows:
-        found.setdefault((file, (size, time)), []).append(Span.of(start, end))
-    return {
-        key: sorted(spans, key=lambda span: span.order)
-        for key, spans in found.items()
-        if all(_is_row(span, row_s) for span in spans) and spans[-1].end_s is None
-    }
+    for file, size, time, start, end, said in of_rows:
+        span = Span.of(start, end)
+        found.setdefault((file, (size, time)), []).append((span, said or not span.whole))
+    known = {}
+    for key, rows in found.items():
+        spans = sorted((span for span, _ in rows), key=lambda span: span.order)
+        regular = all(said and _is_row(span, row_s) for span, said in rows)
+        if regular and not spans[0].start_s and spans[-1].end_s is None:
+            known[key] = spans
+    return known
 
 
 def _is_row(span: Span, row_s: float) -> bool:

@@ -90,9 +90,7 @@ def make_plan(
     gone = np.union1d(np.flatnonzero(~present & (status != GONE)), known[left])
     changed &= ~unknown & ~kept
     returned = (was == GONE) & ~changed & ~kept & _has_features(table, known)
-    heal = [code for code, known_reason in FAILURES.items() if known_reason.retried]
-    retried = np.isin(reason[known], [*heal, *retry]) | ("all" in retry)
-    again = (was == FAILED) & retried
+    again = (was == FAILED) & tried_again(reason[known], retry)
     again |= (was == READY) & np.isin(reason[known], [r for r in retry if r in WARNINGS])
     pending = (was == PENDING) | ((was == GONE) & ~returned)
     make = (changed | again | pending) & ~kept & wanted[known_positions]
@@ -112,6 +110,12 @@ def make_plan(
             "pending": int((pending & make).sum()),
         },
     )
+
+
+def tried_again(reasons: np.ndarray, retry: Collection[str]) -> np.ndarray:
+    """Which of these reasons of failures a run tries again: bool each. retry: as for `make_plan`."""
+    heal = [code for code, known_reason in FAILURES.items() if known_reason.retried]
+    return np.asarray(np.isin(reasons, [*heal, *retry]) | ("all" in retry), bool)
 
 
 def follow_catalog(

@@ -74,7 +74,8 @@ def find_clips(
     made_so = existing is not None and existing.attributes.get("long") == "split"
     sampling = sampling_of(settings)
     table = table if made_so else None
-    return split_long((catalog, wanted), table, sampling, timeout_s=settings.timeout)
+    retry = parts(settings.retry)
+    return split_long((catalog, wanted), table, sampling, timeout_s=settings.timeout, retry=retry)
 
 
 def dry_run(

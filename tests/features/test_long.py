@@ -26,6 +26,8 @@ KINDS: dict[str, dict[str, object]] = {
     "plain.avi": {"codec": "mpeg4"},
     "raw.h264": {"options": {"g": "12", "bf": "0"}},
     "variable.mp4": {"times": [i * 2 + (i // 7) * 9 for i in range(FRAMES)]},
+    "slides.mp4": {"options": {"g": "12", "bf": "3"}, "times": range(0, 75 * FRAMES, 75)},
+    "slides.mkv": {"options": {"g": "12", "bf": "3"}, "times": range(0, 75 * FRAMES, 75)},
 }
 
 

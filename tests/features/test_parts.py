@@ -195,6 +195,22 @@ def test_many_spans_are_one_pass(
     assert passes["decoded"] <= FRAMES
 
 
+@pytest.mark.parametrize("name", ["variable.mp4", "variable.mkv"])
+def test_many_spans_of_a_variable_rate_are_two_passes(
+    clips: dict[str, Path], name: str, passes: Counter[str]
+) -> None:
+    """The rate tells wrong frames, the first part shows it, and the packets tell the right ones."""
+    times, _ = decoded(clips[name])
+    spans = [Span(t / 2, t / 2 + 3) for t in range(1, 2 * int(times[-1]) - 6)]
+    with PartReader(str(clips[name]), plan(), spans) as reader:
+        for i, span in enumerate(spans):
+            right = picked(inside(span, times, Fraction(1, 1000)))
+            assert numbers(reader.read(i)) == right
+    assert len(spans) > 20
+    assert passes["opened"] <= 3
+    assert passes["decoded"] <= 1.2 * FRAMES
+
+
 def test_a_late_span_of_a_long_file_is_sought(
     clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, passes: Counter[str]
 ) -> None:

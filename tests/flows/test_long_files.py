@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,25 @@ def test_lengths_are_not_asked_again_while_the_bytes_stand(
     assert sampled.status == 0, sampled.err
     sample = sampled.json["sample"]
     assert (sample["checked"], sample["identical"], sample["skipped"]) == (11, 11, 0)
+
+
+@pytest.mark.long
+def test_a_file_that_could_not_say_its_length_is_asked_again(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, url = made[0], tmp_path / "s.zarr"
+    monkeypatch.setenv("PIXELS_ONCE_FAULTS", json.dumps({"long.mp4": "segfault"}))
+    failed = finished_here(clips, url, *SPLIT)
+    assert (failed.json["ready"], failed.json["failed"]) == (5, 1)
+    monkeypatch.delenv("PIXELS_ONCE_FAULTS")
+    # While nothing is to be tried again, the length of a broken file is not asked in every run.
+    assert finished_here(clips, url, *SPLIT).json["outcome"] == "nothing to do"
+    mended = finished_here(clips, url, *SPLIT, "--retry", "decoder_crashed")
+    assert mended.status == 0, mended.err
+    assert mended.json["warnings"] == {}
+    table = store.open(str(url)).table()
+    ready = table.loc[table["state"] == "ready", "video_id"]
+    assert sorted(ready) == sorted(name + part for name in ROWS for part in ROWS[name])
 
 
 @pytest.mark.long

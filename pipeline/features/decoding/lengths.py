@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import av.error
 import numpy as np
@@ -16,6 +17,9 @@ from pipeline.features.decoding.packets import MOST_REORDERED
 from pipeline.features.decoding.reading import check_file
 from pipeline.features.decoding.video import Video
 from pipeline.features.sampling import slack_of
+from pipeline.spans import Span
+
+_MOST_GUESSED = 1 << 24
 
 
 def rows_of_file(
@@ -38,6 +42,15 @@ def rows_of_file(
     return [int(row) for row in rows]
 
 
+def times_by_rate(video: Video, spans: Sequence[Span]) -> NDArray[np.float64]:
+    """(n,) seconds of every frame if the rate holds; up to the last bound of spans without a count."""
+    count = video.expected()
+    if not count:
+        bounds = [span.end_frame or math.ceil((span.end_s or 0) / video.frame_s) for span in spans]
+        count = min(max(bounds) + 2, _MOST_GUESSED)
+    return np.arange(count, dtype=np.float64) * video.frame_s
+
+
 def packet_times(video: Video, on_progress: Callable[[], None]) -> NDArray[np.float64]:
     """(n,) seconds of every frame from the first, rising, by the packets of an open video.
 
@@ -50,7 +63,10 @@ def packet_times(video: Video, on_progress: Callable[[], None]) -> NDArray[np.fl
     return np.array([video.clock.tick(stamp, after) for stamp, after in pairs], dtype=np.float64)
 
 
-def _stamps(video: Video, on_progress: Callable[[], None]) -> Iterator[float | None]:
+def _stamps(
+    video: Video, on_progress: Callable[[], None]
+) -> Iterator[tuple[float | None, float | None]]:
+    """When each packet is shown and when it is decoded, in seconds as the file has them."""
     packets = video.container.demux(video.stream)
     while True:
         try:
@@ -61,20 +77,26 @@ def _stamps(video: Video, on_progress: Callable[[], None]) -> Iterator[float | N
             return
         on_progress()
         if packet.size and not packet.is_discard:
-            yield video.stamp_s(packet)
+            yield video.stamp_s(packet), video.decode_s(packet)
 
 
-def _in_order(stamps: Iterator[float | None], most: int, far_s: float) -> Iterator[float | None]:
+def _in_order(
+    stamps: Iterator[tuple[float | None, float | None]], most: int, far_s: float
+) -> Iterator[float | None]:
     """The stamps in order of presentation, of which none is further than `most` places away.
 
-    far_s: a stamp that lies so far back belongs to a recording that was joined on.
+    far_s: a stamp that lies so far back belongs to a recording that was joined on, if its packet is also
+    decoded earlier than the one before; else it is a picture between two that are far apart, of slides.
     """
     waiting: list[float] = []
-    for stamp in stamps:
+    before: float | None = None
+    for stamp, decode_s in stamps:
+        turned_back = decode_s is not None and before is not None and decode_s <= before
+        before = before if decode_s is None else decode_s
         if stamp is None:
             yield None
             continue
-        if waiting and stamp <= max(waiting) - far_s:  # a recording that was joined on
+        if waiting and turned_back and stamp <= max(waiting) - far_s:
             yield from sorted(waiting)
             waiting.clear()
         heapq.heappush(waiting, stamp)

@@ -2,8 +2,8 @@
 
 A long file in which frames can be sought exactly (`seeking`) is sought through: the frames of all parts
 are known before the first is decoded. Any other is read from front to back: which frames a part will
-want is guessed by the rate, the rule is applied to those that came, and a second pass fetches what the
-guess missed. Frames that others will want are kept on the way; by the parts' ends these are fewest.
+want is guessed by the rate, the rule is applied to those that came; where the guess missed, the file is
+read once more by the times of its packets. Frames that others want are kept; by ends these are fewest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.lengths import packet_times, times_by_rate
 from pipeline.features.decoding.packets import list_packets, may_be_sought
 from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.reading import check_file
@@ -61,6 +62,7 @@ class PartReader:
         self._ended = False
         self._sought: Sought | None = None
         self._frames: Iterator[Frame] = iter(())
+        self._by_rate = False
         self._video = Video(self._path, plan.max_pixels)
         try:
             self._open()
@@ -76,8 +78,10 @@ class PartReader:
         """
         try:
             return self._read(number, out)
-        except NOT_EXACT:
-            self._read_through_instead()
+        except NOT_EXACT:  # it is read from its first frame instead
+            known = np.asarray(self._times)
+            self._reopen()
+            self._expect(known)
         return self._read(number, out)
 
     @property
@@ -85,7 +89,6 @@ class PartReader:
         return len(self._unread)
 
     def close(self) -> None:
-        """Close the file."""
         self._frames = iter(())
         self._video.close()
 
@@ -97,33 +100,30 @@ class PartReader:
 
     def _open(self) -> None:
         if self._video.expected() >= LONG_FRAMES and may_be_sought(self._video):
-            packets = list_packets(self._video, self._on_progress)
-            if packets is not None:
+            if (packets := list_packets(self._video, self._on_progress)) is not None:
                 self._sought = Sought(self._video, packets, self._on_progress)
                 self._times, self._ended = packets.seconds(self._video), True
                 self._expect(self._times)
-            else:
-                self._read_through_instead()
-        else:
-            self._frames = self._video.__iter__()
-            self._expect(self._guessed_times())
+                return
+            self._reopen()
+        self._frames, self._by_rate = self._video.__iter__(), True
+        self._expect(times_by_rate(self._video, self._spans))
 
-    def _read_through_instead(self) -> None:
-        """Open the file again, to read it from its first frame: seeking is not exact in it."""
-        known = np.asarray(self._times)
+    def _read_by_packets(self, number: int) -> None:
+        """Read to a part's end from the file's first frame: its rate told wrong frames."""
+        self._reopen()
+        times = packet_times(self._video, self._on_progress)
+        self._reopen()
+        self._expect(times)
+        self._read_on(number)
+
+    def _reopen(self) -> None:
         self._video.close()
         self._video = Video(self._path, self._plan.max_pixels)
-        self._sought, self._times, self._ended = None, [], False
+        self._sought, self._times, self._ended, self._by_rate = None, [], False, False
         self._pictures.clear()
         self._places = {}
         self._frames = self._video.__iter__()
-        self._expect(known if len(known) else self._guessed_times())
-
-    def _guessed_times(self) -> NDArray[np.float64]:
-        """When the frames will be shown, if the rate holds; up to the last bound without a count."""
-        frame_s, count = self._video.frame_s, self._video.expected()
-        bounds = [span.end_frame or math.ceil((span.end_s or 0) / frame_s) for span in self._spans]
-        return np.arange(count or min(max(bounds) + 2, 1 << 24), dtype=np.float64) * frame_s
 
     def _expect(self, times: NDArray[np.float64]) -> None:
         """Note the frames that each part that is left will want, if these are the times."""
@@ -151,6 +151,11 @@ class PartReader:
             self._read_on(number)
         times = np.asarray(self._times)
         first, end, wanted = self._wanted(number, times)
+        right = np.isin(wanted.frames, self._expected[number].frames).all()
+        if self._by_rate and not right and len(self._unread) > 1:
+            self._read_by_packets(number)
+            times = np.asarray(self._times)
+            first, end, wanted = self._wanted(number, times)
         absent = [index for index in wanted.frames.tolist() if index not in self._pictures]
         for frame, video in self._again(absent):
             self._keep(frame, video, always=True)
@@ -160,8 +165,8 @@ class PartReader:
             raise self._nothing(number)
         frames = self._put(wanted.frames.tolist())
         video = self._video
-        span, clock = self._spans[number], {"frame_s": video.frame_s, "tick_s": video.tick_s}
-        cut_s = cut_off_s(self._plan.sampling, times, span, **clock)
+        span, clock = self._spans[number], (video.frame_s, video.tick_s)
+        cut_s = cut_off_s(self._plan.sampling, times, span, frame_s=clock[0], tick_s=clock[1])
         reason = self._warning(number, wanted, cut_off=cut_s > 0)
         self._done(number)
         return ClipFrames(
@@ -217,10 +222,8 @@ class PartReader:
         """Frames that have gone by, ascending, with the video that has each."""
         if self._sought is not None:
             for index in indices:
-                yield (
-                    Frame(index, float(self._times[index]), self._sought.frame(index)),
-                    self._video,
-                )
+                raw = self._sought.frame(index)
+                yield Frame(index, float(self._times[index]), raw), self._video
         elif indices:
             wanted = set(indices)
             with Video(self._path, self._plan.max_pixels) as second:
@@ -236,12 +239,9 @@ class PartReader:
         kept_bytes = len(self._pictures) * math.prod(self._shape)
         if frame.index in self._pictures or not (always or kept_bytes < MOST_KEPT_BYTES):
             return
-        out = None
-        if self._shape:  # the fit "whole" gives the first picture its own, and all others have it
-            place = self._places.get(frame.index)
-            out = (
-                np.empty(self._shape, np.uint8) if place is None else self._frames_in(place + 1)[-1]
-            )
+        out, place = None, self._places.get(frame.index)
+        if place is not None and self._shape:
+            out = self._frames_in(place + 1)[-1]
         self._pictures[frame.index] = video.fitted(frame, self._plan, out)
         self._shape = self._pictures[frame.index].shape
 
@@ -279,8 +279,8 @@ class PartReader:
         if not len(self._times):
             return UnreadableClip("no_frames", "the file opens, but no frame of it decodes")
         known = f"the file has {len(self._times)} frames, the last at {self._times[-1]:.3f} s"
-        where = f"no frame lies in {self._spans[number].fragment}"
-        return UnreadableClip("empty_segment", f"{where}: {known}")
+        detail = f"no frame lies in {self._spans[number].fragment}: {known}"
+        return UnreadableClip("empty_segment", detail)
 
     def _warning(self, number: int, wanted: Windows, *, cut_off: bool) -> str:
         """The warning that a part carries, "" for none."""

@@ -229,7 +229,13 @@ class Video:
 
     def stamp_s(self, raw: Any) -> float | None:
         """The time stamp of a decoded frame, or of a packet, in seconds; None without one."""
-        stamp: int | None = raw.dts if self._by_dts else raw.pts
+        return self._seconds(raw.dts if self._by_dts else raw.pts)
+
+    def decode_s(self, packet: Any) -> float | None:
+        """The decoding time stamp of a packet in seconds; None without one."""
+        return self._seconds(packet.dts)
+
+    def _seconds(self, stamp: int | None) -> float | None:
         if stamp is None:
             return None
         # As the file has it: FFmpeg takes an earlier recording that was joined on for a wrap, too.
