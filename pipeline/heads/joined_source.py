@@ -112,6 +112,10 @@ class JoinedSource:
         """The same of one stream alone, at the steps of the first."""
         return self._load(rows, (number,))
 
+    def alone(self, number: int) -> StreamSource:
+        """One stream, from 0, as a source of the same rows."""
+        return StreamSource(self, number)
+
     def batches(self, rows: Any = None, size: int = 32, **order: Any) -> Iterator[Joined]:
         """`size` rows at a time, in the order given."""
         wanted = self._rows if rows is None else np.asarray(rows, dtype=np.int64)

@@ -9,21 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.heads import cuts, fitting
+from pipeline.heads import fitting
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, EpochReport, Fit, Progress, class_weights
 from pipeline.heads.fitting import INNER_FOLDS, Fitted
 from pipeline.heads.inference import predict_probabilities
-from pipeline.heads.joined_source import JoinedSource, StreamSource
+from pipeline.heads.joined_source import JoinedSource
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
+from pipeline.heads.shuffling import ShuffledSource
 from pipeline.heads.source import Float64
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics
 from pipeline.heads.streams import Stream, streams_in
 from pipeline.heads.weighing import pooled, weigh
+from pipeline.heads.within import folds_within
 
 
 def fit_split(
@@ -118,25 +120,14 @@ def _held_out(fitted: Fitted, settings: TrainConfig, callbacks: Callbacks) -> Pr
     if fitted.progress.held_out is not None or fitted.progress.choice.get("strength"):
         return fitted.progress.held_out
     clips, split = fitted.fit.clips, fitted.fit.split
-    parts = cuts.inner_folds(
-        clips.table.iloc[clips.positions(split.train)], INNER_FOLDS, settings.seed
-    )
-    if not parts.any():
+    folds = folds_within(clips.table, split, INNER_FOLDS, settings.seed)
+    if not folds:
         return None
-    found, folds = np.zeros((len(parts), len(clips.classes)), np.float32), int(parts.max()) + 1
-    for part in range(folds):
-        inner = Split(
-            train=split.train[parts != part],
-            validation=split.train[:0],
-            test=split.train[parts == part],
-            how="inner",
-            seed=settings.seed,
-            fold=part,
-            folds=folds,
-        )
+    found = np.zeros((len(split.train), len(clips.classes)), np.float32)
+    for fold in folds:
         one = fitting.fit_split(
             clips,
-            inner,
+            fold,
             replace(settings, stopping="fixed", ensemble=1),
             callbacks=Callbacks(stop=callbacks.stop),
             last_epoch=fitted.progress.best_epoch,
@@ -145,7 +136,7 @@ def _held_out(fitted: Fitted, settings: TrainConfig, callbacks: Callbacks) -> Pr
             raise KeyboardInterrupt(
                 "stopped while streams were weighed: resume later", one.progress.stopped_by
             )
-        found[parts == part] = one.parts["test"][1]
+        found[np.isin(split.train, fold.test)] = one.parts["test"][1]
     return found
 
 
@@ -245,10 +236,9 @@ def _choices(streams: Sequence[Stream], fits: Sequence[Fitted]) -> dict[str, Any
 
 def stream_clips(clips: Clips, number: int) -> Clips:
     """The same clips with the features of one stream (from 0) alone."""
-    source = clips.source
-    assert isinstance(source, JoinedSource)
-    stream: Stream = source.streams[number]
-    alone = StreamSource(source, number)
+    stream, joined = streams_in(clips)[number], clips.source
+    assert isinstance(joined, JoinedSource | ShuffledSource)
+    alone = joined.alone(number)
     features = None if clips.features is None else clips.features[..., stream.channels]
     return replace(
         clips,

@@ -90,6 +90,10 @@ class ShuffledSource:
     def digests(self, rows: Any) -> npt.NDArray[np.uint32]:
         return self.ordered.digests(rows)
 
+    def alone(self, number: int) -> ShuffledSource:
+        """One stream of a join, its steps in the order that those of the join are in."""
+        return ShuffledSource(self.ordered.alone(number), self._seed)  # type: ignore[attr-defined]
+
     def _shuffled(self, read: SequencesLike) -> SequencesLike:
         mask = np.asarray(read.mask, dtype=bool)
         ids = self._ids.loc[np.asarray(read.rows)].to_numpy(dtype=object)

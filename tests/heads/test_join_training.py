@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from pipeline.heads.joined_source import JoinedSource
 from pipeline.heads.late import fit_split, stream_clips
 from pipeline.heads.plan import require_same_run, resolve
 from pipeline.heads.saved import load_run
+from pipeline.heads.shuffling import with_steps_shuffled
 from pipeline.heads.splits import make_split
 from pipeline.heads.statistics import masked_statistics
+from pipeline.heads.streams import streams_in
 from pipeline.heads.training import train
 from pipeline.heads.weighing import pooled, weigh
 from tests.heads.sources import rising_or_falling
@@ -241,6 +244,20 @@ def test_a_training_that_is_stopped_in_a_stream_goes_on_there(
     assert (1, 1) not in again
     assert again[0][0] == 2
     assert metrics_of(tmp_path / "late")["digest"] == metrics_of(trained)["digest"]
+
+
+def test_shuffled_steps_are_in_one_order_in_all_streams_in_memory_and_streamed(
+    clips: Clips,
+) -> None:
+    shuffled = with_steps_shuffled(clips, 3)
+    streamed = replace(shuffled, features=None, mask=None)
+    everything = np.arange(len(clips))
+    (whole, _, _), *_ = shuffled.batches(everything, len(clips))
+    assert (whole != clips.features).any()
+    for number, stream in enumerate(streams_in(clips)):
+        for given in (shuffled, streamed):
+            ((alone, _, _),) = stream_clips(given, number).batches(everything, len(clips))
+            np.testing.assert_array_equal(alone, whole[..., stream.channels])
 
 
 def test_an_early_join_projects_every_stream_and_normalises_it_by_its_training_clips(clips) -> None:
