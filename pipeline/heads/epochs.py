@@ -204,6 +204,8 @@ def _averaged(fit: Fit) -> Iterator[None]:
         return
     weights = fit.model.get_weights()
     fit.model.optimizer.finalize_variable_values(fit.model.trainable_variables)
+    # Copies: JAX gives the buffers that a model predicts with away, and the average is to be kept.
+    fit.model.set_weights([np.array(weight) for weight in fit.model.get_weights()])
     try:
         yield
     finally:

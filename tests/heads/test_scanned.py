@@ -54,14 +54,36 @@ jax.jit(slow)(np.eye(3, dtype="f4")).block_until_ready()
 print(json.dumps({"operations": [operations(7), operations(40)], **asked}))
 """
 
+# Two epochs with a running average of the weights, which is validated between them; what of it is kept.
+_AVERAGED = """
+import json
+import numpy as np
+from pipeline import engine
+engine.prepare()
+from pipeline.heads.clips import load_clips
+from pipeline.heads.config import TrainConfig
+from pipeline.heads.fitting import fit_split
+from pipeline.heads.plan import make_splits, resolve
+from tests.heads.sources import rising_or_falling
 
-def under_jax(cache: Path, *words: str) -> dict:
+clips = load_clips(rising_or_falling())
+options = {"units": 4, "second_units": 4}
+asked = TrainConfig(head="mlp", options=options, epochs=2, weight_averaging=0.5, stopping="fixed")
+splits = make_splits(clips, asked)
+model = fit_split(clips, splits[0], resolve(asked, splits)).fit.model
+averages = model.optimizer._model_variables_moving_average
+pairs = zip(model.trainable_variables, averages, strict=True)
+print(json.dumps({"apart": max(float(np.abs(np.subtract(a, b)).max()) for a, b in pairs)}))
+"""
+
+
+def under_jax(cache: Path, *words: str, code: str = _CODE) -> dict:
     if importlib.util.find_spec("jax") is None:
         pytest.skip("JAX is not installed here: its recurrences cannot be run")
     given = {"KERAS_BACKEND": "jax", "PIXELS_ONCE_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
     around = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | given
     done = subprocess.run(
-        [sys.executable, "-c", _CODE, *words],
+        [sys.executable, "-c", code, *words],
         env=around,
         cwd=ROOT,
         capture_output=True,
@@ -80,3 +102,8 @@ def test_under_jax_it_is_keras_own_and_a_second_run_compiles_nothing(tmp_path: P
     assert list((tmp_path / "jax").rglob("*-cache"))
     second = under_jax(tmp_path)
     assert second["cache_hits"] > 0
+
+
+@pytest.mark.long
+def test_under_jax_a_running_average_of_the_weights_outlives_its_validation(tmp_path: Path) -> None:
+    assert under_jax(tmp_path, code=_AVERAGED)["apart"] == 0
