@@ -31,10 +31,12 @@ from flows.train.sweep import (
 )
 from pipeline import engine
 from pipeline.errors import ConfigError, PixelsError
+from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.inner import inner_splits, scores
 from pipeline.heads.plan import resolve
+from pipeline.heads.shuffling import with_steps_shuffled
 from pipeline.heads.space import FIXED, OPTIONS, TRAINING, Point, draw
 from pipeline.heads.splits import resolve_way
 from pipeline.plain import json_digest
@@ -110,7 +112,7 @@ def _train_best(runner: Any, folder: Path, name: str, settings: SearchSettings) 
 )
 def search_identity(settings: SearchSettings) -> str:
     """A hash of the clips, their features and labels, the inner folds and the settings."""
-    clips = kept_stores(settings.store, settings.skeleton).clips
+    clips = trial_clips(settings)
     asked = shared.make_config(settings, head="mlp", options={})
     folds = inner_splits(clips, asked, "a search's best head")
     how = resolve_way(clips.table, asked.split)
@@ -133,7 +135,7 @@ def score_trial(
     from prefect import get_run_logger
 
     with shared.store_warnings():
-        clips = kept_stores(settings.store, settings.skeleton).clips
+        clips = trial_clips(settings)
     config = trial_config(settings, point, ensemble=1)
     folds = inner_splits(clips, config, "a search's best head")
     figures: dict[str, Any] = {"state": "complete"}
@@ -145,6 +147,12 @@ def score_trial(
             break
     get_run_logger().info("trial %d: %s top-1 %.3f", number, figures["state"], figures["top1"])
     return figures
+
+
+def trial_clips(settings: SearchSettings) -> Clips:
+    """The clips of the store that this process keeps, as the best point is trained on them."""
+    clips = kept_stores(settings.store, settings.skeleton).clips
+    return with_steps_shuffled(clips, settings.seed) if settings.shuffle_steps else clips
 
 
 def trial_config(settings: SearchSettings, point: Point, **changes: Any) -> TrainConfig:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.heads import cuts
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.compiling import compiled_head, way_to_fit
@@ -24,6 +23,7 @@ from pipeline.heads.solving import solve_head
 from pipeline.heads.source import Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import masked_statistics
+from pipeline.heads.within import folds_within
 
 INNER_FOLDS = 3
 """Inner folds that the number of epochs is chosen by: each costs a training."""
@@ -136,17 +136,13 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
 
     Each fold trains for all epochs without the others' clips. Too few clips for folds: all epochs.
     """
-    clips, split, settings = fit.clips, fit.split, fit.settings
-    parts = cuts.inner_folds(
-        clips.table.iloc[clips.positions(split.train)], INNER_FOLDS, settings.seed
-    )
-    if not parts.any():
+    clips, settings = fit.clips, fit.settings
+    folds = folds_within(clips.table, fit.split, INNER_FOLDS, settings.seed)
+    if not folds:
         return {"epochs": settings.epochs, "folds": 0, "tried": []}
-    losses, folds = [], int(parts.max()) + 1
-    for part in range(folds):
-        inner = replace(
-            split, train=split.train[parts != part], validation=split.train[parts == part]
-        )
+    losses = []
+    for fold in folds:
+        inner = replace(fold, validation=fold.test, test=fold.validation)
         progress = Progress(lr=settings.lr)
         fit_head(
             _prepared(clips, inner, replace(settings, stopping="fixed", ensemble=1)),
@@ -156,10 +152,10 @@ def _inner_epochs(fit: Fit, callbacks: Callbacks) -> dict[str, Any]:
         if progress.stopped:
             raise KeyboardInterrupt("stopped in the inner folds")
         losses.append([report.val_loss for report in progress.history])
-    mean = np.average(losses, axis=0, weights=np.bincount(parts))
+    mean = np.average(losses, axis=0, weights=[len(fold.test) for fold in folds])
     return {
         "epochs": int(np.nanargmin(mean)) + 1 if np.isfinite(mean).any() else settings.epochs,
-        "folds": folds,
+        "folds": len(folds),
         "tried": [{"epochs": number, "loss": loss} for number, loss in enumerate(mean.tolist(), 1)],
     }
 

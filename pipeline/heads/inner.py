@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.heads import cuts
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, Stop
 from pipeline.heads.late import fit_split
 from pipeline.heads.measures import cross_entropy, predicted_classes
-from pipeline.heads.plan import resolve
-from pipeline.heads.splits import FOLDED, Split, make_split, resolve_way
+from pipeline.heads.plan import make_splits, require_streams, resolve
+from pipeline.heads.splits import FOLDED, Split, resolve_way
+from pipeline.heads.within import folds_within
 
 FOLDS = 3
 
@@ -28,40 +28,23 @@ def inner_splits(clips: Clips, config: TrainConfig, what: str) -> list[Split]:
     """The training clips of a training of these settings, as inner folds by whole groups.
 
     Each fold's `test` are the clips that it leaves out; it has no validation clips. what: is chosen by
-    them, for the messages. Raises `ConfigError` for several folds and for too few clips.
+    them, for the messages. Raises `ConfigError` for several folds, for too few clips, and for what the
+    training itself would refuse: repeats, or a join of one store.
     """
     if resolve_way(clips.table, config.split) in FOLDED:
         raise ConfigError(
             f"{what} is chosen by the training clips of one split, and split is {config.split}: "
             "choose with another split first, or sweep over the heads"
         )
-    split = make_split(
-        clips.table,
-        how=config.split,
-        seed=config.seed,
-        fractions=config.fractions,
-        holdouts=clips.holdouts,
-        test_set=config.test_set,
-    )
-    parts = cuts.inner_folds(clips.table.loc[split.train], FOLDS, config.seed)
-    if not parts.any():
+    require_streams(clips, config)
+    (split,) = make_splits(clips, config)
+    folds = folds_within(clips.table, split, FOLDS, config.seed)
+    if not folds:
         raise ConfigError(
             f"{len(split.train)} training clips are too few to choose {what} by: name one "
             "(--head frame_average)"
         )
-    count = int(parts.max()) + 1
-    return [
-        Split(
-            train=split.train[parts != part],
-            validation=split.train[:0],
-            test=split.train[parts == part],
-            how="inner",
-            seed=config.seed,
-            fold=part,
-            folds=count,
-        )
-        for part in range(count)
-    ]
+    return folds
 
 
 def scores(

@@ -65,7 +65,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
         how = resolve_way(clips.table, config.split)
     for split in splits:
         require_apart(clips, split)
-    _require_streams(clips, config)
+    require_streams(clips, config)
     settings = resolve(_as_begun(config, recorded), splits, how=how)
     settings = replace(settings, skeleton=_skeleton(clips, config))
     if recorded is not None and config.precision == "auto":
@@ -228,7 +228,8 @@ def _skeleton(clips: Clips, config: TrainConfig) -> str:
     return read
 
 
-def _require_streams(clips: Clips, config: TrainConfig) -> None:
+def require_streams(clips: Clips, config: TrainConfig) -> None:
+    """Raise `ConfigError` for a way to join streams where there are none."""
     if config.join != DEFAULTS.join and not streams_in(clips):
         raise ConfigError(
             f"join is {config.join}, and the clips are of one store: name several with + between "

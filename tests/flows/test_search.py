@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 import store
 from flows.settings.training import SearchSettings
 from flows.train import study
-from flows.train.search import search_name
+from flows.train.search import search_name, trial_clips
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.inner import inner_splits, scores
+from pipeline.heads.plan import make_splits
+from pipeline.heads.shuffling import with_steps_shuffled
 from pipeline.heads.space import draw
 from pipeline.heads.splits import make_split
 from pipeline.heads.zoo import head_kind
@@ -123,6 +126,33 @@ def test_scores_read_no_clip_but_those_of_the_training_part() -> None:
     others = np.concatenate([split.validation, split.test])
     source.features[others] = np.random.default_rng(1).normal(size=source.features[others].shape)
     assert list(scores(load_clips(source), config, folds)) == before
+
+
+def test_what_a_training_refuses_is_refused_before_the_first_trial() -> None:
+    clips = load_clips(in_memory(clips=96, groups=24))
+    for changes, says in (({"repeats": 3}, "repeats is 3"), ({"join": "early"}, "join is early")):
+        with pytest.raises(ConfigError, match=says):
+            inner_splits(clips, TrainConfig(split="grouped", **changes), "a head")
+
+
+def test_a_choice_reads_the_clips_that_the_training_uses_and_no_more() -> None:
+    clips = load_clips(in_memory(clips=96, groups=24))
+    config = TrainConfig(split="grouped", train_groups=0.5)
+    (split,) = make_splits(clips, config)
+    folds = inner_splits(clips, config, "a head")
+    assert sorted(np.concatenate([fold.test for fold in folds])) == sorted(split.train)
+    assert len(split.train) < len(make_split(clips.table, how="grouped").train)
+
+
+def test_trials_see_shuffled_steps_where_the_run_will(tmp_path: Path) -> None:
+    rising_or_falling(tmp_path / "s.zarr", rows=24)
+    settings = SearchSettings(store=str(tmp_path / "s.zarr"), seed=3)
+    plain, shuffled = (
+        trial_clips(replace(settings, shuffle_steps=asked)).features for asked in (False, True)
+    )
+    assert (plain != shuffled).any()
+    wanted = with_steps_shuffled(load_clips(store.open(settings.store)), 3).features
+    np.testing.assert_array_equal(shuffled, wanted)
 
 
 WORDS = ("search", "--store", "s.zarr", "--heads", "pyramid mlp:units=4,second_units=4")
