@@ -11,6 +11,7 @@ import pytest
 from tests.faults.breaking import CLIPS, arrays, finished_here
 from tests.features.clips import write_numbered_clip
 from tests.flows import running
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,10 @@ def prefect_api() -> str:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty clips: real ones where they are at hand, else numbered ones."""
-    folder = tmp_path_factory.mktemp("fight")
+    return made_once(tmp_path_factory, "fight", _forty_clips)
+
+
+def _forty_clips(folder: Path) -> None:
     real = sorted((running.CLIPS / "fight").rglob("*.mp4"))
     for number in range(CLIPS):
         label = ("Fight", "NoFight")[number % 2]
@@ -34,16 +38,17 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"v_{label}_g{number:02d}_c01.mp4"
             write_numbered_clip(folder / label / name, frames=20 + number, width=320, height=240)
     assert len(list(folder.rglob("*.mp4"))) == CLIPS
-    return folder
 
 
 @pytest.fixture(scope="session")
 def whole_store(prefect_api: str, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that was made without interruption. To be copied, not changed."""
-    url = tmp_path_factory.mktemp("whole") / "clips.zarr"
-    made = finished_here(clips, url)
-    assert made.status == 0, made.err
-    return url
+
+    def make(folder: Path) -> None:
+        made = finished_here(clips, folder / "clips.zarr")
+        assert made.status == 0, made.err
+
+    return made_once(tmp_path_factory, "whole", make) / "clips.zarr"
 
 
 @pytest.fixture(scope="session")

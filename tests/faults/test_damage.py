@@ -48,7 +48,7 @@ def test_one_flipped_bit_is_named_repaired_and_made_anew(clips, whole, url):
     assert_equal(url, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_damaged_small_columns_are_rebuilt(clips, whole, url):
     for name in ("label", "size_bytes", "mtime_ns"):
         flip_bit(url / name / "c.0", 100)

@@ -52,7 +52,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("source", ["file", pytest.param("code", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("source", ["file", "code"])
 def test_a_keras_model_is_the_same_on_both_engines(
     source: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.features.clips import write_numbered_clip
 from tests.flows import running
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +20,12 @@ def prefect_api() -> str:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve short numbered clips in two classes and three groups. Not to be changed: copy it."""
-    folder = tmp_path_factory.mktemp("clips")
+    return made_once(tmp_path_factory, "clips", _twelve_clips)
+
+
+def _twelve_clips(folder: Path) -> None:
     for number in range(12):
         label = ("Jump", "Walk")[number % 2]
         name = f"v_{label}_g{number % 3 + 1:02d}_c{number // 3 + 1:02d}.mp4"
         (folder / label).mkdir(exist_ok=True)
         write_numbered_clip(folder / label / name, frames=10 + number)
-    return folder

@@ -292,11 +292,17 @@ def packed_into(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "moment", "at"),
     [
-        *(("npy", *when) for when in (("append", 1), ("write", 5), ("flush", 9))),
+        ("npy", "append", 1),
+        ("parquet", "write", 5),
         *(
-            pytest.param(kind, *when, marks=[pytest.mark.long] if when[0] != "write" else [])
-            for kind in ("h5", "parquet")
-            for when in (("append", 1), ("write", 5), ("flush", 9))
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (
+                *(("h5", *when) for when in (("append", 1), ("write", 5), ("flush", 9))),
+                ("npy", "write", 5),
+                ("npy", "flush", 9),
+                ("parquet", "append", 1),
+                ("parquet", "flush", 9),
+            )
         ),
     ],
 )

@@ -24,6 +24,7 @@ from flows.exchange.importing import import_clips
 from flows.exchange.rows import Rules
 from pipeline.errors import ConfigError
 from tests.flows.test_exchange import contents, imported, save
+from tests.sharing import others_long
 
 
 class Killed(BaseException):
@@ -65,6 +66,7 @@ def four(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_changed_files_are_read_again_wherever_an_import_was_killed(tmp_path: Path, monkeypatch):
     folder = four(tmp_path / "in")
     rules = {"steps": 4, "batch": 2}
@@ -122,7 +124,7 @@ def lines_of(out: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("format", STORE_FORMATS)
+@pytest.mark.parametrize("format", others_long(STORE_FORMATS, "npz", "parquet"))
 def test_an_export_run_again_is_the_store_as_it_is_now(tmp_path: Path, format: str, monkeypatch):
     monkeypatch.setattr(exporting, "UNIT", 4)
     folder, url = changing(tmp_path)
@@ -161,9 +163,10 @@ def test_an_export_run_again_is_the_store_as_it_is_now(tmp_path: Path, format: s
             assert file["000000000"].attrs["label"] == "NEW"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "format",
-    ["parquet", *(pytest.param(name, marks=pytest.mark.long) for name in ("npy", "webdataset"))],
+    ["parquet", "npy", "webdataset"],
 )
 def test_wherever_an_export_was_killed_the_next_is_the_store(tmp_path, monkeypatch, format):
     monkeypatch.setattr(exporting, "UNIT", 4)

@@ -24,6 +24,7 @@ from flows.cli.export import STORE_FORMATS
 from flows.exchange import exporting, formats
 from flows.exchange.exporting import export_store
 from tests.flows.test_exchange import contents, imported
+from tests.sharing import others_long
 from tests.store.stores import FINGERPRINT, SPEC
 
 TEXTS = st.one_of(
@@ -90,7 +91,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("format", STORE_FORMATS)
+@pytest.mark.parametrize("format", others_long(STORE_FORMATS, "npz", "parquet"))
 @quick
 @given(data=st.data())
 def test_an_export_of_any_store_comes_back_and_goes_out_the_same(tmp_path, format, data):

@@ -126,6 +126,7 @@ def test_clips_that_give_nothing_are_listed_and_do_not_fail_the_run(tmp_path: Pa
     assert table.loc[["empty.mp4", "text.mp4"], "reason"].tolist() == ["unreadable"] * 2
 
 
+@pytest.mark.long
 def test_too_many_failed_clips_are_status_3(tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()

@@ -92,6 +92,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_training_says_what_it_leaves_out_and_what_it_joins_by_time(folder: Path) -> None:
     said = (folder / "said.txt").read_text()
     assert "1 clips are not ready in every stream and are left out (such as Jump/" in said

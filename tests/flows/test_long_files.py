@@ -59,6 +59,7 @@ def test_rows_are_those_that_arithmetic_says(made: tuple[Path, Path]) -> None:
     assert [steps[f"Walk/next.mp4{part}"] for part in ROWS["Walk/next.mp4"]] == [4, 1]
 
 
+@pytest.mark.long
 def test_the_sequence_of_a_file_is_that_of_one_row_that_is_long_enough(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:

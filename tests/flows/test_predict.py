@@ -89,6 +89,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *words: object) -> None: ...
 
 
+@pytest.mark.long
 def test_a_part_of_a_file_is_predicted_like_a_clip(here: Path, tmp_path: Path) -> None:
     both = write_video(tmp_path / "both #1.mp4", [("Blue", 2), ("Red", 2)])
     for part, label in (("t=0,2", "Blue"), ("t=0:02,4", "Red"), ("frames=21,39", "Red")):

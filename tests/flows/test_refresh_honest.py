@@ -177,6 +177,7 @@ def test_stopped_while_it_extracts_nothing_is_trained(
     assert store.open(str(tmp_path / "s.zarr")).test_sets == {}
 
 
+@pytest.mark.long
 def test_stopped_while_it_trains_nothing_is_promoted(refresh: Refresh, tmp_path: Path) -> None:
     """In a process of its own, which the signal may end."""
     made(tmp_path / "s.zarr", given=False)

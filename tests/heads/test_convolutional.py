@@ -11,6 +11,7 @@ from pipeline.heads.compiling import compile_head
 from pipeline.heads.convolutional import Conv3D, ConvLSTM2D
 from pipeline.heads.lean import keras
 from pipeline.heads.zoo import build_head
+from tests.sharing import others_long
 
 SHAPE = (9, 8, 7, 3)  # as many steps as no single turn of a loop has
 LAYERS = [
@@ -31,7 +32,9 @@ def one_layer(kind, options, weights=None):
     return model
 
 
-@pytest.mark.parametrize(("ours", "theirs", "options"), LAYERS, ids=str)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"), others_long(LAYERS, LAYERS[1], LAYERS[3]), ids=str
+)
 def test_outputs_and_gradients_equal_keras(ours, theirs, options):
     rng = np.random.default_rng(0)
     keras_own = one_layer(theirs, options)

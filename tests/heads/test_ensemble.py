@@ -47,6 +47,7 @@ def probabilities(folder: Path) -> np.ndarray:
     return load_run(folder).predict(source.features, source.mask)
 
 
+@pytest.mark.long
 def test_it_is_the_mean_of_the_heads_that_its_seeds_give_alone(trained, tmp_path):
     alone = []
     split = make_split(rising_or_falling().frame)
@@ -88,6 +89,7 @@ def read_metrics_of_one() -> int:
     )
 
 
+@pytest.mark.long
 def test_an_interrupted_one_resumes_to_the_same_bits(trained, tmp_path):
     def interrupt(report: Any) -> None:
         if (report.member, report.epoch) == (1, 2):

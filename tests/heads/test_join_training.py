@@ -308,6 +308,7 @@ def test_a_solved_head_counts_streams_alike_that_are_joined_early(tmp_path: Path
     assert metrics["test"]["top1"] > 0.75
 
 
+@pytest.mark.long
 def test_an_export_of_a_late_join_holds_all_its_heads(runs: Path, trained: Path) -> None:
     for folder in (runs / "late", trained):
         run = load_run(folder)

@@ -73,6 +73,7 @@ def test_a_share_that_is_none_is_refused(share):
         TrainConfig(train_groups=share)
 
 
+@pytest.mark.long
 def test_compare_lists_a_learning_curve_of_runs_on_one_board(runs, capsys):
     assert len(leaderboards(runs)) == 1
     [curve] = curves_among([runs / name for name in ("half", "all", "shuffled")])

@@ -51,6 +51,7 @@ def runs(finished: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_run_is_replaced_only_by_one_that_is_finished(runs: Path) -> None:
     before = content(runs / "a")
     source, other = rising_or_falling(), dataclasses.replace(CONFIG, seed=1)

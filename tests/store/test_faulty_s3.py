@@ -146,7 +146,9 @@ def failures(s3: FaultyBucket, whole: dict[str, Any], cells: list[Cell]) -> list
     return found
 
 
-@pytest.mark.parametrize("fault", [CUT_AFTER, LOST_500, HALF], ids=str)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(CUT_AFTER, marks=pytest.mark.long), LOST_500, HALF], ids=str
+)
 def test_a_run_is_not_locked_out_by_its_own_lease(
     s3: FaultyBucket, whole: dict[str, Any], fault: Fault
 ) -> None:
