@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from flows.cli.terminal import print_json
 from flows.notices import notice
+from flows.server.health import answers
 from flows.server.home import quiet_prefect
-from flows.server.lifetime import answers
 from flows.settings.resolve import setting
 
 EXAMPLES = """

@@ -16,7 +16,7 @@ import distributed
 import numpy as np
 
 import store
-from flows.server.lifetime import answers
+from flows.server.health import answers
 from pipeline.features.catalog.remote import filesystem, is_remote, local_path, without_secrets
 from pipeline.features.files import answered, is_reachable
 

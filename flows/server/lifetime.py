@@ -15,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import IO
 
 from flows.imports import collection_paused
 from flows.notices import notice
+from flows.server.health import answers, refusal_in_the_end
 from flows.server.home import prefect_home, quiet_prefect, require_home
 from flows.server.processes import start, stop
 from pipeline.errors import PixelsError, ServiceUnavailable
@@ -33,8 +32,6 @@ USUAL_URL = "http://127.0.0.1:4200/api"
 _START_TIMEOUT_S = 900.0
 _SHOW_WAIT_EVERY_S = 10.0
 _STOP_S = 2.0
-_PAUSES_S = (0.1, 0.4)
-_ANSWER_TIMEOUT_S = 10.0  # an unused port is known at once; a busy server is not absent
 
 
 class RunCancelled(PixelsError):
@@ -62,9 +59,10 @@ def find_server() -> Server | None:
     """
     configured = os.environ.get("PREFECT_API_URL") or _profile_url()
     if configured:
-        if not _answers_soon(configured):
+        found = refusal_in_the_end(configured)
+        if found is not None:
             raise ServiceUnavailable(
-                f"no Prefect server answers at {configured}: start it (`make ui`), "
+                f"no Prefect server answers at {configured} ({found.why}): start it (`make ui`), "
                 "or unset PREFECT_API_URL to use a temporary one"
             )
         return Server(url=configured, temporary=False)
@@ -132,26 +130,6 @@ def prefect_server(
             os.environ["PREFECT_API_URL"] = before
         if process is not None:
             stop(process, _STOP_S)
-
-
-def answers(url: str) -> bool:
-    """True if a Prefect API is healthy at this address."""
-    try:
-        with urllib.request.urlopen(
-            f"{url.rstrip('/')}/health", timeout=_ANSWER_TIMEOUT_S
-        ) as reply:
-            return bool(reply.status == 200 and reply.read().strip() == b"true")
-    except (OSError, ValueError, urllib.error.URLError):
-        return False
-
-
-def _answers_soon(url: str) -> bool:
-    """`answers` with retries: one lost response does not mean that there is no server."""
-    for pause in _PAUSES_S:
-        if answers(url):
-            return True
-        time.sleep(pause)
-    return answers(url)
 
 
 def _ui_file() -> Path:

@@ -81,8 +81,8 @@ def server_home() -> Path:
 @functools.cache
 def api_url() -> str:
     """The address of the session's Prefect server. This process's Prefect home is one of its own."""
+    from flows.server.health import answers
     from flows.server.home import quiet_prefect
-    from flows.server.lifetime import answers
 
     if SHARED_SERVER not in os.environ:  # a test run of one process
         server = contextlib.ExitStack()
