@@ -21,6 +21,7 @@ from pipeline.homes import free_space
 
 State = Literal["", "ok", "note", "bad"]
 _GIB = 2**30
+_SCHEDULER_TIMEOUT = "10s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ def _dask(scheduler: str) -> Iterator[Line]:
         yield Line("dask", found, state="ok" if works else "bad")
         return
     try:
-        with distributed.Client(scheduler, timeout="10s") as client:
+        with distributed.Client(scheduler, timeout=_SCHEDULER_TIMEOUT) as client:
             workers = client.scheduler_info(n_workers=-1)["workers"]
     except (OSError, ValueError, TimeoutError) as error:
         remedy = "start one (dask scheduler), or leave --scheduler out for a local cluster"

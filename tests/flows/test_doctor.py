@@ -47,6 +47,7 @@ def test_every_codec_of_the_wheels_is_decoded_for_real(codec_lines: list[Line]) 
 @pytest.mark.usefixtures("quick")
 def test_whatever_is_red_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(doctor, "_SCHEDULER_TIMEOUT", "1s")
     found = lines(weights=str(tmp_path / "none.h5"), scheduler="tcp://127.0.0.1:9")
     red = [line for line in found if line.state == "bad"]
     assert {line.area for line in red} == {"weights", "prefect", "dask"}

@@ -103,6 +103,7 @@ def test_a_training_says_what_it_leaves_out_and_what_it_joins_by_time(folder: Pa
     assert [each["spec"]["view"] for each in config["streams"]] == ["plain", "mirror"]
 
 
+@pytest.mark.long
 def test_predict_reads_every_stream_of_one_decoding_equal_to_the_stores_rows(here: Path) -> None:
     run = load_run(here / "runs" / "pyramid-a+b")
     source = open_source("a.zarr+b.zarr")

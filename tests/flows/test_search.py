@@ -63,6 +63,7 @@ def test_every_point_is_a_training_that_can_be_and_keeps_what_was_given(tmp_path
             assert not point["changes"]
 
 
+@pytest.mark.long
 def test_a_search_that_was_interrupted_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
     whole = drawn(tmp_path / "whole", 14)
     drawn(tmp_path / "half", 5)

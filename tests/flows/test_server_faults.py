@@ -170,10 +170,8 @@ def assert_well(url: Path) -> None:
     assert open_states(url) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault", [pytest.param(faults.CUT_AFTER, marks=pytest.mark.long), faults.LOST_500], ids=str
-)
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [faults.CUT_AFTER, faults.LOST_500], ids=str)
 def test_every_request_of_a_run_may_fail_once(few: Path, whole: Path, fault: Fault) -> None:
     rule = EachOnce(fault)
     with between(rule):

@@ -85,6 +85,7 @@ def test_compare_lists_a_learning_curve_of_runs_on_one_board(runs, capsys):
     assert "learning curves, over whole groups" in out
 
 
+@pytest.mark.long
 def test_where_only_order_tells_the_classes_shuffled_steps_leave_chance(runs):
     lost = paired_difference(runs / "all", runs / "shuffled")
     assert lost["difference"] > 0.2

@@ -262,6 +262,7 @@ def quick_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "CANDIDATES", choosing.CANDIDATES[:2])
 
 
+@pytest.mark.long
 def test_auto_trains_the_best_of_a_few_and_records_by_which_figures(quick_candidates, tmp_path):
     source = rising_or_falling(clips=96, groups=24)
     config = TrainConfig(head="auto", epochs=3, baselines=False)
