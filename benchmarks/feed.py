@@ -73,7 +73,10 @@ def main() -> None:
     sizes = arguments.sizes.split(",")
     with tempfile.TemporaryDirectory(prefix="bench-feed-") as folder:
         for size in sizes:
-            encode(Path(folder) / f"{size}.mp4", moving_picture(*SIZES[size]), *SIZES[size])
+            clip = Path(folder) / f"{size}.mp4"
+            encode(clip, moving_picture(*SIZES[size]), *SIZES[size])
+            for number in range(_clips(size, arguments.scale)):
+                os.link(clip, _path(folder, size, number))
         words = ["--folder", folder, "--sizes", arguments.sizes, "--scale", str(arguments.scale)]
         words += ["--torchcodec-python", python]
         ways = {way: text for way, text in WAYS.items() if way != "torchcodec" or python}
@@ -87,6 +90,16 @@ def main() -> None:
         save(arguments.out, figures)
     print(shown(figures))
     print(json.dumps({size: summary(ways) for size, ways in figures["sizes"].items()}))
+
+
+def _clips(size: str, scale: float) -> int:
+    """Clips of a turn, for all cores."""
+    return max(2, round(CLIPS[size] * scale)) * engine.cores()
+
+
+def _path(folder: str, size: str, number: int) -> str:
+    """A file of its own for every clip: the rows of one file share a pass over it."""
+    return f"{folder}/{size}-{number}.mp4"
 
 
 def torchcodec_python(named: str, folder: str) -> tuple[str, str]:
@@ -169,21 +182,24 @@ def _rounds(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     """A turn: the clips of the next size."""
     read_all = _reader(arguments.way, arguments.torchcodec_python)
     sizes = arguments.sizes.split(",")
-    paths = {size: f"{arguments.folder}/{size}.mp4" for size in sizes}
+    paths = {
+        size: [_path(arguments.folder, size, i) for i in range(_clips(size, arguments.scale))]
+        for size in sizes
+    }
     turn = 0
-    for path in paths.values():
-        read_all([path] * 2 * engine.cores())
+    for clips in paths.values():
+        read_all(clips[: 2 * engine.cores()])
 
     def one_round() -> dict[str, Any]:
         nonlocal turn
         size = sizes[turn % len(sizes)]
         turn += 1
-        count = max(2, round(CLIPS[size] * arguments.scale)) * engine.cores()
         began = time.perf_counter()
-        frames = read_all([paths[size]] * count)
+        frames = read_all(paths[size])
         seconds = time.perf_counter() - began
-        if frames != count * readers.STEPS:
-            raise SystemExit(f"{arguments.way} read {frames} frames of {count} clips at {size}")
+        if frames != len(paths[size]) * readers.STEPS:
+            wrong = f"{frames} frames of {len(paths[size])} clips at {size}"
+            raise SystemExit(f"{arguments.way} read {wrong}")
         return {"size": size, "rate": frames / seconds}
 
     return one_round
