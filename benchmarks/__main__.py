@@ -44,7 +44,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),
 }
 ROUNDS = {
-    *("engine", "feed", "motion", "decoding", "endtoend", "store", "loaders", "fixed", "epoch"),
+    *("engine", "feed", "motion", "endtoend", "store", "loaders", "fixed", "epoch"),
     *("training", "joined"),
 }
 
