@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
 Device = Literal["gpu", "cpu"]
 
-_PACKAGES = {
-    "tensorflow": ("tensorflow", "tensorflow-cpu"),
-    "jax": ("jax",),
-    "torch": ("torch",),
-}
+_PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "jax": ("jax",), "torch": ("torch",)}
 
 
 def prepare(threads: int = 0) -> None:
@@ -290,6 +286,11 @@ def scan(
         step, state, inputs, outputs=outputs, keep=keep, kept=kept, reverse=reverse
     )
     return made
+
+
+def kernel_gradient(x: Any, kernel: Any, upstream: Any) -> Any:
+    """The gradient of a kernel (h, w, in, out) from that of what it made of `x`, padded to "same"."""
+    return _part().kernel_gradient(x, kernel, upstream)
 
 
 def _part() -> Any:

@@ -63,3 +63,14 @@ def scan(
     else:
         _, _, made = tf.while_loop(lambda number, state, made: number < steps, several, start)
     return [one.stack() for one in made[: len(outputs)]], made[len(outputs) :]
+
+
+def kernel_gradient(x: Any, kernel: Any, upstream: Any) -> Any:
+    """As `pipeline.engine.kernel_gradient`."""
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=x,
+        filter_sizes=kernel.shape,
+        out_backprop=upstream,
+        strides=[1, 1, 1, 1],
+        padding="SAME",
+    )

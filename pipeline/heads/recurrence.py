@@ -180,12 +180,17 @@ def lstm_step(h: Any, c: Any, z: Any, real: Any) -> tuple[tuple[Any, Any], Kept]
     `z` (batch, 4 · units): projected inputs plus the recurrent product, gates i, f, c, o. `real`
     (batch, 1): where it is 0 both states stay.
     """
-    zi, zf, zg, zo = ops.split(ops.cast(z, "float32"), 4, axis=-1)
+    (new_h, new_c), kept = lstm_gates(c, ops.cast(z, "float32"))
+    return (h + real * (new_h - h), c + real * (new_c - c)), kept
+
+
+def lstm_gates(c: Any, z: Any) -> tuple[tuple[Any, Any], Kept]:
+    """((h, c), kept) of a step that counts, in the type of `z` (batch, …, 4 · units)."""
+    zi, zf, zg, zo = ops.split(z, 4, axis=-1)
     i, f, g, o = ops.sigmoid(zi), ops.sigmoid(zf), ops.tanh(zg), ops.sigmoid(zo)
     new_c = f * c + i * g
     wave = ops.tanh(new_c)
-    kept = (c, i, f, g, o, wave)
-    return (h + real * (o * wave - h), c + real * (new_c - c)), kept
+    return (o * wave, new_c), (c, i, f, g, o, wave)
 
 
 def lstm_step_back(dh: Any, dc: Any, real: Any, kept: Kept) -> tuple[Any, Any, Any]:

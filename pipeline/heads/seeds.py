@@ -64,7 +64,9 @@ class SeededLayers:
 
     def dropout(self, x: Any, rate: float) -> Any:
         """`x` with a dropout on it."""
-        return self(keras.layers.Dropout, rate)(x)
+        from pipeline.heads.layers import Dropout  # not above: it imports this module
+
+        return self(Dropout, rate)(x)
 
     def probabilities(self, x: Any, classes: int, name: str = "probabilities") -> Any:
         """The end of a head: softmax over the classes, in float32 whatever the policy."""

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline import engine
+from pipeline.heads import convlstm, convolutional
 from pipeline.heads.batches import filled_up
 from pipeline.heads.compiling import compile_head
-from pipeline.heads.convolutional import Conv3D, ConvLSTM2D
+from pipeline.heads.convolutional import Conv3D, ConvLSTM2D, MaxPooling3D
 from pipeline.heads.lean import keras
 from pipeline.heads.zoo import build_head
 from tests.sharing import others_long
@@ -21,7 +22,20 @@ LAYERS = [
     (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": 3, "return_sequences": True}),
     (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": 3, "padding": "same", "strides": 2}),
     (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": 3, "recurrent_dropout": 0.5, "seed": 1}),
+    (ConvLSTM2D, keras.layers.ConvLSTM2D, {"kernel_size": (1, 2), "return_sequences": True}),
 ]
+POOLS = [
+    {"pool_size": (1, 2, 2), "padding": "same"},
+    {"pool_size": (1, 4, 2)},
+    {"pool_size": 2, "strides": 1},
+]
+POOLS_OF_STEPS = [{"pool_size": (2, 3, 2), "padding": "same"}, {"pool_size": (2, 1, 3)}]
+"""Under JAX alone: TensorFlow does not compare arrays that are broadcast over three axes."""
+
+
+@pytest.fixture(autouse=True)
+def on_any_backend_as_under_jax_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(convolutional, "_is_xla_on_cpu", lambda: True)
 
 
 def one_layer(kind, options, weights=None):
@@ -29,6 +43,12 @@ def one_layer(kind, options, weights=None):
     model = keras.Model(inputs, kind(filters=4, name="convolution", **options)(inputs))
     if weights is not None:
         model.set_weights(weights)
+    return model
+
+
+def compiled(model):
+    jit = "auto" if engine.backend_name() == "jax" else False
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse", jit_compile=jit)
     return model
 
 
@@ -43,15 +63,43 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, options):
     models = [one_layer(ours, options, weights), one_layer(theirs, options, weights)]
     frames = rng.normal(size=(3, *SHAPE)).astype(np.float32)
     shape = (3, *keras_own.output_shape[1:])
-    jit = "auto" if engine.backend_name() == "jax" else False
     for model in models:
-        model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse", jit_compile=jit)
-        model.train_on_batch(frames, np.zeros(shape, np.float32))
+        compiled(model).train_on_batch(frames, np.zeros(shape, np.float32))
     trained = [model.get_weights() for model in models]
     for mine, wanted in zip(*trained, strict=True):
         np.testing.assert_allclose(mine, wanted, atol=2e-6)
     # Afterwards: Keras' layer draws a mask of its dropout at predictions, too.
     np.testing.assert_allclose(*(model.predict_on_batch(frames) for model in models), atol=5e-6)
+
+
+@pytest.mark.long
+def test_masks_of_many_filters_are_applied_a_gate_at_a_time(monkeypatch):
+    monkeypatch.setattr(convlstm, "NARROW", 3)
+    options = {"kernel_size": 3, "recurrent_dropout": 0.5, "seed": 1, "return_sequences": True}
+    test_outputs_and_gradients_equal_keras(ConvLSTM2D, keras.layers.ConvLSTM2D, options)
+
+
+@pytest.mark.parametrize("options", POOLS, ids=str)
+def test_a_pooling_and_its_gradient_are_keras_own_among_equal_values(options):
+    rng = np.random.default_rng(0)
+    # What is pooled are a frame's first two channels, small whole numbers, so most windows have their
+    # maximum twice; the gradient of the third row of weights says which of them was chosen.
+    frames = rng.integers(0, 3, size=(3, *SHAPE)).astype(np.float32)
+    frames[..., 2] = rng.normal(size=frames.shape[:-1])
+    weights = [np.array([[1, 0], [0, 1], [0, 0]], np.float32)]
+    outputs, trained = [], []
+    for kind in (MaxPooling3D, keras.layers.MaxPooling3D):
+        inputs = keras.Input(SHAPE)
+        x = keras.layers.Dense(2, use_bias=False)(inputs)
+        model = compiled(keras.Model(inputs, kind(**options)(x)))
+        model.set_weights(weights)
+        outputs.append(model.predict_on_batch(frames))
+        wanted = np.arange(outputs[0].size, dtype=np.float32) % 7
+        model.train_on_batch(frames, wanted.reshape(outputs[0].shape))
+        trained.append(model.get_weights()[0])
+    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_allclose(*trained, atol=2e-6)
+    assert np.abs(trained[0][2]).min() > 1e-3
 
 
 def test_a_batch_filled_up_with_copies_trains_as_the_clips_alone():

@@ -76,6 +76,53 @@ pairs = zip(model.trainable_variables, averages, strict=True)
 print(json.dumps({"apart": max(float(np.abs(np.subtract(a, b)).max()) for a, b in pairs)}))
 """
 
+# The convolutions' tests; Dropout's mask beside Keras' own; what of a layer's random numbers is drawn
+# along how many axes; a step whose options for XLA are unknown to it.
+_CONVOLVED = """
+import json, re
+import jax
+from pipeline import engine, engine_jax
+engine.prepare()
+import numpy as np
+from pipeline.heads.compiling import compile_head
+from pipeline.heads.layers import Dropout
+from pipeline.heads.lean import keras
+from pipeline.heads.zoo import build_head
+from tests.heads import test_convolutional as same
+
+for layers in same.LAYERS:
+    same.test_outputs_and_gradients_equal_keras(*layers)
+for options in (*same.POOLS, *same.POOLS_OF_STEPS):
+    same.test_a_pooling_and_its_gradient_are_keras_own_among_equal_values(options)
+
+frames = np.ones((2, 3, 4, 5, 6), "f4")
+masks = [kind(0.5, seed=7)(frames, training=True) for kind in (Dropout, keras.layers.Dropout)]
+equal = bool((np.asarray(masks[0]) == np.asarray(masks[1])).all() and 0 < np.mean(masks[0]) < 2)
+
+drawing = (Dropout(0.5, seed=7), same.ConvLSTM2D(2, 3, recurrent_dropout=0.5, seed=1))
+for layer in drawing:
+    layer(frames)
+def drawn(layer):
+    def call(state, x):
+        return layer.stateless_call(weights, state, x, training=True)
+    weights, state = (
+        [variable.value for variable in variables]
+        for variables in (layer.trainable_variables, layer.non_trainable_variables)
+    )
+    text = str(jax.make_jaxpr(call)(state, frames))
+    shapes = re.findall(r"random_bits\\[[^]]*?shape=\\(([^)]*)\\)", text, re.S)
+    return [len([n for n in shape.split(",") if n.strip()]) for shape in shapes]
+
+model = build_head("mlp", 3, (4,), 2, {"units": 4, "second_units": 4})
+batch = {"features": np.ones((2, 3, 4), "f4"), "mask": np.ones((2, 3), bool)}
+losses = []
+for options in (engine_jax.SOONER, {"xla_no_such_option": True}):
+    engine_jax.SOONER = options
+    compile_head(model, 0.0)
+    losses.append(float(model.train_on_batch(batch, np.eye(2, dtype="f4"), return_dict=True)["loss"]))
+print(json.dumps({"equal": equal, "axes": [drawn(layer) for layer in drawing], "losses": losses}))
+"""
+
 
 def under_jax(cache: Path, *words: str, code: str = _CODE) -> dict:
     if importlib.util.find_spec("jax") is None:
@@ -107,3 +154,12 @@ def test_under_jax_it_is_keras_own_and_a_second_run_compiles_nothing(tmp_path: P
 @pytest.mark.long
 def test_under_jax_a_running_average_of_the_weights_outlives_its_validation(tmp_path: Path) -> None:
     assert under_jax(tmp_path, code=_AVERAGED)["apart"] == 0
+
+
+@pytest.mark.long
+def test_under_jax_the_convolutions_are_keras_own_and_draw_along_one_axis(tmp_path: Path) -> None:
+    found = under_jax(tmp_path, code=_CONVOLVED)
+    assert found["equal"]
+    # Along several, XLA compiles a mask over pixels and filters for seconds.
+    assert found["axes"] == [[1], [1]]
+    assert all(loss > 0 for loss in found["losses"])

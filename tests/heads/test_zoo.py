@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.compiling import compile_head
 from pipeline.heads.lean import keras
 from pipeline.heads.zoo import HEADS, build_head, head_kind
+from pipeline.heads.zoo.kinds import own_layers
 
 SMALL = {
     "lstm": {"units": 24, "dense": 16},
@@ -99,6 +100,18 @@ def test_one_step_lowers_the_loss(name, reads, eager):
     before = model.train_on_batch(inputs, labels, return_dict=True)["loss"]
     after = model.test_on_batch(inputs, labels, return_dict=True)["loss"]
     assert after < before
+
+
+@pytest.mark.parametrize(("name", "reads"), CASES)
+def test_where_there_is_a_layer_of_our_own_a_head_has_it(name, reads):
+    ours = {
+        kind.__name__
+        for module in own_layers()
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, keras.layers.Layer)
+    }
+    for layer in small_head(name, reads, 5).layers:
+        assert not (type(layer).__name__ in ours and type(layer).__module__.startswith("keras."))
 
 
 @pytest.mark.parametrize("steps", [1, 40])
