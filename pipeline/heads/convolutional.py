@@ -119,7 +119,7 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):  # type: ignore[misc]
         if not 0 < self.recurrent_dropout < 1:
             return ()
         if engine.backend_name() == "jax":
-            # All four in one draw along one axis, as in `layers.Dropout`.
+            # All four in one draw along one axis, as in `dropout.Dropout`.
             seeds = ops.stack([self.cell.seed_generator.next() for _ in range(4)])
             ones = ops.ones_like(ops.reshape(state, (-1,)))
             drop = functools.partial(keras.random.dropout, ones, self.recurrent_dropout)

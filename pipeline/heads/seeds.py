@@ -64,7 +64,7 @@ class SeededLayers:
 
     def dropout(self, x: Any, rate: float) -> Any:
         """`x` with a dropout on it."""
-        from pipeline.heads.layers import Dropout  # not above: it imports this module
+        from pipeline.heads.dropout import Dropout  # only now: a class of a layer imports Keras
 
         return self(Dropout, rate)(x)
 

@@ -35,9 +35,9 @@ class _Layers:
 
 def own_layers() -> tuple[ModuleType, ...]:
     """The modules with layers of our own; a saved head can be loaded once they are imported."""
-    from pipeline.heads import convolutional, layers, mixing, pooling, recurrent
+    from pipeline.heads import convolutional, dropout, layers, mixing, pooling, recurrent
 
-    return layers, pooling, recurrent, convolutional, mixing
+    return layers, pooling, recurrent, convolutional, dropout, mixing
 
 
 layers = _Layers()
