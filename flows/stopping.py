@@ -72,4 +72,10 @@ def stopping() -> Iterator[Stopping]:
         notice("stopping after this batch (once more to stop at once)")
 
     with on_signals(handle, *signals_of_a_run()):
-        yield asked
+        try:
+            yield asked
+        except Exception as error:
+            # Pydantic turns what is raised while it serialises into an error of its own, as text.
+            if asked.signal and KeyboardInterrupt.__name__ in str(error):
+                raise KeyboardInterrupt(asked.signal) from error
+            raise

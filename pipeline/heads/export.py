@@ -170,8 +170,8 @@ def _trained_in(model: Any) -> str:
 def for_inference(model: Any) -> Any:
     """The same head in float32 and without what acts in training only.
 
-    Other runtimes know no mixed policies, no states of random generators, and ONNX not the
-    complementary error function in TensorFlow's GELU.
+    Other runtimes know no mixed policies, no random states, and ONNX not TensorFlow's GELU. Recurrent
+    layers are Keras' own: their loops are known to converters, OpenVINO wants ConvLSTM's unrolled.
     """
 
     def plain(layer: Any) -> Any:
@@ -180,9 +180,10 @@ def for_inference(model: Any) -> Any:
         config = layer.get_config()
         _for_inference(config)
         if isinstance(layer, keras.layers.ConvLSTM2D):
-            # OpenVINO does not know the lists of tensors that a loop over steps is made with.
             config["unroll"] = True
-        return type(layer).from_config(config)
+        own = (keras.layers.LSTM, keras.layers.GRU, keras.layers.ConvLSTM2D)
+        kind = next((kind for kind in own if isinstance(layer, kind)), type(layer))
+        return kind.from_config(config)
 
     twin = keras.models.clone_model(model, clone_function=plain, recursive=True)
     twin.set_weights(model.get_weights())
@@ -206,6 +207,8 @@ def _for_inference(config: Any) -> None:
                 config[key] = 0.0
             elif key == "activation" and value == "gelu":
                 config[key] = gelu
+            elif key == "registered_name" and value in (f"{PACKAGE}>LSTM", f"{PACKAGE}>GRU"):
+                config |= {"module": "keras.layers", key: None}
             else:
                 _for_inference(value)
     elif isinstance(config, list):

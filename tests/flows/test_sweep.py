@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,9 @@ def test_one_that_fails_stops_no_other(swept: tuple[Path, Finished]) -> None:
 def test_every_trial_is_a_task_of_its_own_on_the_server(
     swept: tuple[Path, Finished], prefect_api: str
 ) -> None:
-    query = json.dumps({"flows": {"name": {"any_": ["sweep"]}}}).encode()
+    run = re.search(r"/runs/flow-run/([0-9a-f-]{36})", swept[1].err)
+    assert run is not None, swept[1].err
+    query = json.dumps({"flow_runs": {"id": {"any_": [run[1]]}}}).encode()
     request = urllib.request.Request(
         f"{prefect_api}/task_runs/filter", query, {"Content-Type": "application/json"}
     )
