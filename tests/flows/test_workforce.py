@@ -62,7 +62,7 @@ def test_a_worker_that_turns_out_unfit_is_named_once_and_given_nothing(
     fit, unfit = client.scheduler_info(n_workers=-1)["workers"]
     ANSWERS[fit] = ""
     said: list[str] = []
-    with Workforce(client, Asked(), wait_s=0.3, say=said.append) as crew:  # type: ignore[arg-type]
+    with Workforce(client, Asked(), wait_s=3, say=said.append) as crew:  # type: ignore[arg-type]
         assert crew.only == [fit]
         ANSWERS[unfit] = LACKS
         until(lambda: any(LACKS in line for line in said), crew.keep_up)
