@@ -86,9 +86,7 @@ class TrainingSettings:
         DEFAULTS.shuffle_steps,
         "put every clip's steps in random order, in training and in testing: what is lost, order told",
     )
-    class_weights: bool = setting(
-        DEFAULTS.class_weights, "weight classes by their inverse frequency"
-    )
+    class_weights: bool = setting(DEFAULTS.class_weights, "weight classes by inverse frequency")
     label_smoothing: float = setting(
         DEFAULTS.label_smoothing, "share of the label spread over all classes", most=1
     )

@@ -283,10 +283,9 @@ def write_metadata(path: Path, format: str, description: Mapping[str, Any]) -> N
     Every value is JSON text. ONNX holds them in `metadata_props` as `pixels_once.NAME`, OpenVINO in
     `rt_info` under `pixels_once`. A SavedModel is a folder, in which the JSON file lies.
 
-    OpenVINO has no option in a model's file that makes its CPU plugin compute in float32: neither
-    `runtime_options` nor marks on the operations change its choice of bfloat16 (2026.4 on a processor
-    with AMX). The option is written to `runtime_options` all the same, for programs that read it there,
-    and to `pixels_once` as what must be passed to `compile_model`.
+    Nothing in a model's file makes OpenVINO's CPU plugin compute in float32 where it chooses bfloat16
+    (2026.4, with AMX). `runtime_options` has the option for programs that read it there, and
+    `pixels_once` as what must be passed to `compile_model`.
     """
     texts = {name: json_text(value) for name, value in description.items()}
     if format == "openvino":
