@@ -62,12 +62,13 @@ def interrupt(number: int, frame: object = None) -> None:
 @contextlib.contextmanager
 def stopping() -> Iterator[Stopping]:
     """Turn the first Ctrl-C or SIGTERM into a set event; the second raises `KeyboardInterrupt`."""
-    asked = Stopping()
+    asked, at_once = Stopping(), threading.Event()
 
     def handle(number: int) -> None:
         again, asked.signal = asked.event.is_set(), signal.Signals(number).name
         asked.event.set()
         if again:
+            at_once.set()
             raise KeyboardInterrupt(asked.signal)
         notice("stopping after this batch (once more to stop at once)")
 
@@ -76,6 +77,6 @@ def stopping() -> Iterator[Stopping]:
             yield asked
         except Exception as error:
             # Pydantic turns what is raised while it serialises into an error of its own, as text.
-            if asked.signal and KeyboardInterrupt.__name__ in str(error):
+            if at_once.is_set() and KeyboardInterrupt.__name__ in str(error):
                 raise KeyboardInterrupt(asked.signal) from error
             raise

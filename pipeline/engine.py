@@ -150,15 +150,8 @@ def device() -> Device:
 
     For planning, `device_hint` says what the hardware has without importing anything.
     """
-    if backend_name() == "tensorflow":
-        import tensorflow as tf
-
-        return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-    if backend_name() == "jax":
-        return engine_jax.device()
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"
+    found: Device = _part().device()
+    return found
 
 
 def device_hint() -> Device:
@@ -286,6 +279,12 @@ def scan(
         step, state, inputs, outputs=outputs, keep=keep, kept=kept, reverse=reverse
     )
     return made
+
+
+def compile_sooner(model: Any) -> None:
+    """Have a compiled Keras model's training step compiled in less time, where the backend can."""
+    if backend_name() == "jax":
+        engine_jax.compile_sooner(model)
 
 
 def kernel_gradient(x: Any, kernel: Any, upstream: Any) -> Any:

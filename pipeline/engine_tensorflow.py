@@ -6,7 +6,7 @@ Imported where TensorFlow is the backend.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -63,6 +63,11 @@ def scan(
     else:
         _, _, made = tf.while_loop(lambda number, state, made: number < steps, several, start)
     return [one.stack() for one in made[: len(outputs)]], made[len(outputs) :]
+
+
+def device() -> Literal["gpu", "cpu"]:
+    """ "gpu" where TensorFlow can use one, else "cpu"."""
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 def kernel_gradient(x: Any, kernel: Any, upstream: Any) -> Any:

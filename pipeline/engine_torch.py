@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -20,3 +20,8 @@ def compiled(model: Any, shape: tuple[int, ...], dtype: str) -> Callable[[np.nda
             return np.asarray(outputs.float().cpu().numpy())
 
     return run
+
+
+def device() -> Literal["gpu", "cpu"]:
+    """ "gpu" where PyTorch can use one, else "cpu"."""
+    return "gpu" if torch.cuda.is_available() else "cpu"

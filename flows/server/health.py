@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+from flows.notices import notice
+
 _ANSWER_TIMEOUT_S = 10.0  # an unused port is known at once; a busy server is not absent
 _PAUSES_S = (0.1, 0.4)
 _BUSY_S = 60.0
+_ANOTHER = "what answers there is no Prefect API"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,12 @@ def refusal(url: str) -> Refusal | None:
         ) as reply:
             if reply.status == 200 and reply.read().strip() == b"true":
                 return None
-        return Refusal("what answers there is no Prefect API")
+        return Refusal(_ANOTHER)
     except urllib.error.HTTPError as error:
         return Refusal(f"HTTP status {error.code}", busy=error.code >= 500)
+    except http.client.HTTPException as error:
+        cut = isinstance(error, http.client.RemoteDisconnected)
+        return Refusal("the connection was cut" if cut else _ANOTHER)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
@@ -51,6 +58,12 @@ def refusal_in_the_end(url: str) -> Refusal | None:
         if refusal(url) is None:
             return None
         time.sleep(pause)
+    said = False
     while (found := refusal(url)) is not None and found.busy and time.monotonic() < until:
+        if not said:
+            notice(
+                f"the Prefect server at {url} is busy ({found.why}): waiting up to {_BUSY_S:.0f} s"
+            )
+            said = True
         time.sleep(_PAUSES_S[-1])
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import engine, engine_jax
+from pipeline import engine
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.lean import keras
@@ -83,8 +83,7 @@ def compile_head(
         **{"metrics" if class_weights else "weighted_metrics": [top1]},
         jit_compile=jit_compile,
     )
-    if keras.backend.backend() == "jax":
-        engine_jax.compile_sooner(model)
+    engine.compile_sooner(model)
     # All state is made before the first batch: TensorFlow traces a step that makes some twice.
     optimizer.build(model.trainable_variables)
     nothing = keras.ops.zeros((1, int(model.output_shape[-1])))

@@ -14,6 +14,7 @@ from pipeline.errors import ServiceUnavailable
 
 TRUE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue"
 LOST = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+NOT_HTTP = b"SSH-2.0-OpenSSH_9.6\r\n"
 OTHER = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 SILENT = b""
 
@@ -47,10 +48,12 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_PAUSES_S", (0.01, 0.02))
 
 
-def test_one_that_answers_late_is_waited_for() -> None:
+def test_one_that_answers_late_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     with server(SILENT, SILENT, LOST, SILENT, LOST, TRUE) as (url, given):
         assert health.refusal_in_the_end(url) is None
     assert len(given) == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"the Prefect server at {url} is busy (HTTP status 503): waiting up to 60 s"
 
 
 def test_one_that_is_busy_for_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +68,9 @@ def test_one_that_is_busy_for_long_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 def test_another_program_or_none_is_not_waited_for() -> None:
     with server(OTHER) as (url, given):
         assert health.refusal_in_the_end(url) == health.Refusal("HTTP status 404")
+    assert len(given) == 3
+    with server(NOT_HTTP) as (url, given):
+        assert health.refusal_in_the_end(url) == health.Refusal(health._ANOTHER)
     assert len(given) == 3
     found = health.refusal_in_the_end(url)
     assert found == health.Refusal("Connection refused")

@@ -76,13 +76,13 @@ def test_no_finished_run_is_an_error(tmp_path):
     ("head", "format"),
     [
         ("gru", "saved_model"),
+        ("gru", "onnx"),
         *(
             pytest.param(head, format, marks=pytest.mark.long)
             for head, format in (
                 ("lstm", "saved_model"),
                 ("gru", "openvino"),
                 ("lstm", "openvino"),
-                ("gru", "onnx"),
                 ("lstm", "onnx"),
             )
         ),
