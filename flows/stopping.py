@@ -76,7 +76,7 @@ def stopping() -> Iterator[Stopping]:
         try:
             yield asked
         except Exception as error:
-            # Pydantic turns what is raised while it serialises into an error of its own, as text.
-            if at_once.is_set() and KeyboardInterrupt.__name__ in str(error):
+            # Libraries turn what is raised within them into errors of their own; Pydantic does.
+            if at_once.is_set():
                 raise KeyboardInterrupt(asked.signal) from error
             raise
