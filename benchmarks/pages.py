@@ -151,7 +151,9 @@ def performance_page() -> str:
         "by the benchmark of the same name. `make bench` runs most of them on your machine, "
         "`python -m benchmarks.NAME` any one. What ours is compared with is in the benchmark, and "
         "both run in turn, under the same conditions. The kept figures are from two cores of a shared "
-        "host without a GPU, except those under [On a GPU](#on-a-gpu): read ratios rather than rates.",
+        "host without a GPU, except those under [On a GPU](#on-a-gpu): read ratios rather than rates. A "
+        "ratio is the median over rounds of the ratio within a round: it need not be that of the two "
+        "medians beside it.",
         "",
         "## At a glance",
         "",

@@ -190,7 +190,7 @@ def which_head(figures: Mapping[str, Any]) -> list[str]:
 def _advice(group: StreamSet, stream: Stream, average: Found, pyramid: Found) -> str:
     gap = pyramid["over_average"]
     low, high = gap["low"], gap["high"]
-    begin = "either: not told apart"
+    begin = "either (no significant difference)"
     if low is not None and low > 0:
         begin = "**pyramid**"
     elif high is not None and high < 0:

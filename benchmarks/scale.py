@@ -29,9 +29,6 @@ TASKS = 60
 
 def measure() -> dict[str, Any]:
     """CPU seconds to decode a clip, bytes of a clip, bytes of a stored row, and commit's seconds."""
-    import numpy as np
-
-    import store
     from pipeline.features.decoding import FramePlan, read_clip
     from pipeline.features.demo import write_demo_clips
     from pipeline.spec import Sampling
@@ -48,48 +45,56 @@ def measure() -> dict[str, Any]:
             read_clip(str(path), plan)
         decode_s = (time.process_time() - began) / len(paths)
         clip_bytes = sum(path.stat().st_size for path in paths) // len(paths)
-        url = str(Path(folder) / "s.zarr")
-        layout = store.Layout(steps=STEPS, shape=(CHANNELS,), batch=BATCH)
-        store.create(url, layout=layout, spec={}, fingerprint="0" * 64, software={})
-        import pandas as pd
-
-        with store.Writer.acquire(url, owner="benchmark") as writer:
-            rows = writer.append(
-                pd.DataFrame(
-                    {"video_id": [f"Class/v_Class_g01_c{n}.mp4" for n in range(COMMIT_ROWS)]}
-                )
-            )
-            rng = np.random.default_rng(0)
-            chunk = rng.random((BATCH, STEPS, CHANNELS), np.float32).astype(np.float16)
-            began = time.process_time()
-            store.write_batch(url, 0, chunk, token=writer.token)
-            write_s = time.process_time() - began
-            mask = np.ones((COMMIT_ROWS, STEPS), bool)
-            steps = np.sort(rng.integers(0, 400, (COMMIT_ROWS, STEPS)).astype(np.int32))
-            writer.put_steps(rows, mask, steps, (steps / 29.97).astype(np.float32))
-            hashes = [rng.bytes(32).hex() for _ in range(COMMIT_ROWS)]
-            sizes = rng.integers(1e5, 1e7, COMMIT_ROWS)
-            writer.set(rows, sha256=hashes, size_bytes=sizes, mtime_ns=sizes * 10**9 + sizes)
-            writer.set(rows, digest=rng.integers(0, 2**32, COMMIT_ROWS).astype(np.uint32))
-            writer.mark(rows, store.READY)
-            began = time.process_time()
-            writer.flush()
-            commit_s = time.process_time() - began
-        features = sum(f.stat().st_size for f in Path(url, "features").rglob("*") if f.is_file())
-        small = sum(
-            f.stat().st_size
-            for f in Path(url).rglob("*")
-            if f.is_file() and "features" not in f.relative_to(url).parts
-        )
+        stored = _stored(str(Path(folder) / "s.zarr"))
     return {
         "clips": "the built-in demo clips",
         "clip_bytes": clip_bytes,
         "decode_cpu_s": round(decode_s, 4),
+        **stored,
+        "task_s": round(_task_s(), 3),
+    }
+
+
+def _stored(url: str) -> dict[str, Any]:
+    """Bytes of a row in a store at `url`, and CPU seconds to write a chunk and to commit its rows."""
+    import numpy as np
+    import pandas as pd
+
+    import store
+
+    layout = store.Layout(steps=STEPS, shape=(CHANNELS,), batch=BATCH)
+    store.create(url, layout=layout, spec={}, fingerprint="0" * 64, software={})
+    with store.Writer.acquire(url, owner="benchmark") as writer:
+        rows = writer.append(
+            pd.DataFrame({"video_id": [f"Class/v_Class_g01_c{n}.mp4" for n in range(COMMIT_ROWS)]})
+        )
+        rng = np.random.default_rng(0)
+        chunk = rng.random((BATCH, STEPS, CHANNELS), np.float32).astype(np.float16)
+        began = time.process_time()
+        store.write_batch(url, 0, chunk, token=writer.token)
+        write_s = time.process_time() - began
+        mask = np.ones((COMMIT_ROWS, STEPS), bool)
+        steps = np.sort(rng.integers(0, 400, (COMMIT_ROWS, STEPS)).astype(np.int32))
+        writer.put_steps(rows, mask, steps, (steps / 29.97).astype(np.float32))
+        hashes = [rng.bytes(32).hex() for _ in range(COMMIT_ROWS)]
+        sizes = rng.integers(1e5, 1e7, COMMIT_ROWS)
+        writer.set(rows, sha256=hashes, size_bytes=sizes, mtime_ns=sizes * 10**9 + sizes)
+        writer.set(rows, digest=rng.integers(0, 2**32, COMMIT_ROWS).astype(np.uint32))
+        writer.mark(rows, store.READY)
+        began = time.process_time()
+        writer.flush()
+        commit_s = time.process_time() - began
+    features = sum(f.stat().st_size for f in Path(url, "features").rglob("*") if f.is_file())
+    small = sum(
+        f.stat().st_size
+        for f in Path(url).rglob("*")
+        if f.is_file() and "features" not in f.relative_to(url).parts
+    )
+    return {
         "row_bytes": features // BATCH,
         "small_bytes_per_row": small // COMMIT_ROWS,
         "write_cpu_s_per_batch": round(write_s, 4),
         "commit_cpu_s_per_4096_rows": round(commit_s, 4),
-        "task_s": round(_task_s(), 3),
     }
 
 

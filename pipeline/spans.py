@@ -35,16 +35,16 @@ class Span:
     def __post_init__(self) -> None:
         seconds, frames = (self.start_s, self.end_s), (self.start_frame, self.end_frame)
         if seconds != (None, None) and frames != (None, None):
-            raise ConfigError("the segment has bounds in seconds and in frames: give one kind")
+            raise ConfigError("the part has bounds in seconds and in frames: give one kind")
         for low, high in (seconds, frames):
             for bound in (low, high):
                 if bound is not None and not (math.isfinite(bound) and bound >= 0):
                     raise ConfigError(
-                        f"a segment's bound is {bound}: give a number of 0 or more, or leave it empty"
+                        f"a part's bound is {bound}: give a number of 0 or more, or leave it empty"
                     )
             if high is not None and high <= (low or 0):
                 raise ConfigError(
-                    f"the segment from {_short(low or 0)} to {_short(high)} is empty: its end must be "
+                    f"the part from {_short(low or 0)} to {_short(high)} is empty: its end must be "
                     "after its start"
                 )
 

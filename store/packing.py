@@ -155,7 +155,8 @@ def _inside(key: str, url: str) -> str:
     parts = key.split("/")
     if key.startswith("/") or "\\" in key or any(part in ("", ".", "..") for part in parts):
         raise StoreDamaged(
-            f"{url} has a member {key!r}, which is no path inside a store: refuse it"
+            f"{url} has a member {key!r}, which is no path inside a store: do not use this archive, "
+            "fetch it again"
         )
     return key
 

@@ -91,7 +91,7 @@ class Store:
         return frame(self._columns, self._rows)
 
     def counts(self) -> dict[str, int]:
-        """How many rows are in each state."""
+        """How many rows have each status, by its name."""
         counts = np.bincount(self._status, minlength=len(STATUS_NAMES))
         return {state: int(counts[i]) for i, state in enumerate(STATUS_NAMES)}
 
@@ -205,7 +205,7 @@ class Store:
             )
             raise ValueError(
                 f"{len(bad)} of {len(index)} rows are not ready: {named}{', …' * (len(bad) > 5)}: "
-                "choose rows whose state is ready"
+                "choose rows whose status is ready"
             )
         return index
 

@@ -64,7 +64,7 @@ def test_the_readmes_table_says_where_two_heads_are_not_told_apart(figures) -> N
     cells["skeleton"]["frame_average"] = cell(0.72)
     lines = results_table.which_head(figures)
     assert "| 80 (tennis) | InceptionV3 | **pyramid** |" in "\n".join(lines)
-    assert "| 80 (tennis) | skeleton | either: not told apart |" in "\n".join(lines)
+    assert "| 80 (tennis) | skeleton | either (no significant difference) |" in "\n".join(lines)
 
 
 def test_the_time_left_is_by_what_cells_took_before_at_the_pace_of_now(figures) -> None:

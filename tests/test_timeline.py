@@ -324,5 +324,5 @@ def test_a_head_that_gives_no_numbers_is_refused(video: tuple[str, list[Segment]
         return np.where(features[:, :1, 0] > 100, np.nan, honest(features, mask))
 
     broken.predict = predict
-    with pytest.raises(ConfigError, match=r"run gives no numbers for \d+ of \d+ windows"):
+    with pytest.raises(ConfigError, match=r"run returns NaN for \d+ of \d+ windows"):
         make_timeline(broken, Channels(), path)

@@ -90,7 +90,7 @@ def matching(ids: Iterable[str], patterns: str, url: str) -> set[str]:
         if not matches:
             raise ConfigError(
                 f"no clip of {url} is called {pattern!r}: "
-                "`pixels-once show` and the store's table have the ids"
+                "the ids are in the column video_id of `store.open(…).table()`"
             )
         named |= matches
     return named

@@ -24,8 +24,8 @@ pixels-once freeze --store clips.zarr
 class Settings:
     """Reserves clips of a store as a permanent, named test set; without a name lists the sets.
 
-    From then on no training uses them, their groups or equal bytes; train, sweep and refresh test
-    on them by name (--test-set NAME).
+    From then on no training uses them, their groups or equal bytes; train, sweep, search and refresh
+    test on them by name (--test-set NAME).
     """
 
     store: str = setting("features.zarr", "the store", metavar="PATH")

@@ -85,7 +85,8 @@ def _without_command(words: Sequence[str]) -> int:
     """`--help` lists the commands; without any words the list is printed, too, and it is status 2."""
     parser = Parser(
         prog="pixels-once",
-        description="Clips become masked feature sequences once; heads train from them all day.",
+        description="Extracts features from video clips once, then trains action recognition "
+        "heads on them.",
         epilog="Settings come from defaults, then --config, the environment "
         "(PIXELS_ONCE_FEATURES_STORE=…), then flags.",
     )

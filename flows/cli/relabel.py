@@ -83,7 +83,7 @@ def _checked(settings: Settings, changes: Changes) -> Changes:
     if not len(changes.rows):
         raise ConfigError(
             f"none of the {len(changes.unknown)} ids in {settings.labels} is in {settings.store}: ids "
-            "are paths below the clips' folder, as `pixels-once show` counts them"
+            "are paths below the clips' folder, as in the column video_id of `store.open(…).table()`"
         )
     return changes
 

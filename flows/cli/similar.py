@@ -117,7 +117,7 @@ def _row(video: str, table: Any) -> int | None:
     if not Path(part_of_file(video)[0]).exists():
         raise ConfigError(
             f"{video} is neither a file, nor an id of the store, nor a row: "
-            "`pixels-once show` says what is in it"
+            "the ids are in the column video_id of `store.open(…).table()`"
         )
     return None
 

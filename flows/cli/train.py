@@ -108,6 +108,7 @@ def _interval(test: dict[str, Any]) -> str:
     """What the interval of the test's top-1 is, or why there is none."""
     groups = f"{test['groups']} test group{'s' * (test['groups'] != 1)}"
     if test["top1_interval"] is None:
-        return f"no interval: {groups} say nothing of others; from five on there is one"
+        return f"no confidence interval: it needs at least 5 test groups, and there are {groups}"
     low, high = test["top1_interval"]
-    return f"95 % interval of the test's top-1 over {groups}: {low:.3f} to {high:.3f}"
+    what = f"95 % confidence interval of the test's top-1, bootstrap over {groups}"
+    return f"{what}: {low:.3f} to {high:.3f}"

@@ -270,9 +270,9 @@ def _require_same(source: Source, lines: list[Line]) -> None:
             data = np.ascontiguousarray(foreign.read(0, foreign.shape[0]))
         except UnreadableClip as error:
             raise ConfigError(
-                f"{line['file']} cannot be read back ({error}): look at the disk"
+                f"{line['file']} cannot be read back ({error}): check the disk"
             ) from None
         if google_crc32c.value(data.reshape(-1).view(np.uint8)) != line["digest"]:
             raise ConfigError(
-                f"{line['file']} is not what was written: look at the disk, and run again"
+                f"{line['file']} does not match what was written: check the disk, and run again"
             )

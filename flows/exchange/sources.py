@@ -131,7 +131,7 @@ def find_source(path: str, *, transpose: bool = False) -> Source:
         )
     root = Path(path).expanduser().absolute()
     if not root.exists():
-        raise ConfigError(f"there is no file or folder {path!r}: look at the path")
+        raise ConfigError(f"there is no file or folder {path!r}: check the path")
     if root.is_file():
         return Source(root.parent, list(entries_in(root, root.name, whole=True)), transpose)
     if (root / MANIFEST).is_file():

@@ -114,7 +114,7 @@ class Serving:
         try:
             self._client.set_flow_run_state(run.id, end, force=True)
         except Exception as error:  # deleted, or no answer: settled later
-            notice(f"{run.name} was not given its end {end.name}: {error}")
+            notice(f"{run.name} could not be set to {end.name}: {error}")
 
     def _wait(self, process: subprocess.Popen[bytes], run_id: UUID) -> bool:
         """Until the process has ended; whether it was asked to end."""

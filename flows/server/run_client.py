@@ -144,8 +144,8 @@ class RunClient(SyncPrefectClient):
             owe(flow_run_id, state, str(self.api_url))
             why = "not waited for" if isinstance(error, KeyboardInterrupt) else str(error)
             notice(
-                f"the Prefect server has not taken this run's end ({state.name}): {why}; "
-                "it is told at the next run, `ui` or `serve`"
+                f"the Prefect server did not accept this run's final state ({state.name}): {why}; "
+                "it will be reported by the next run, `ui` or `serve`"
             )
         return OrchestrationResult(
             status=SetStateStatus.ACCEPT, state=state, details=StateAcceptDetails()

@@ -36,7 +36,11 @@ class TrainingSettings:
     options: str = setting(
         "", "other options of the head, e.g. dropout=0.3,dense=512", metavar="K=V,…"
     )
-    epochs: int = setting(DEFAULTS.epochs, "at most this many; stops early on validation", least=1)
+    epochs: int = setting(
+        DEFAULTS.epochs,
+        "at most this many (recurrent heads and tcn with fewer than 1,000 training clips: 40)",
+        least=1,
+    )
     patience: int = setting(
         DEFAULTS.patience, "epochs without a better validation loss before it stops"
     )
@@ -54,7 +58,7 @@ class TrainingSettings:
     runs: str = setting("runs", "folder of all runs", metavar="DIR")
     train_batch: int = setting(
         DEFAULTS.train_batch,
-        "clips per training step (0: chosen by the head and the number of clips)",
+        "clips per optimizer step, the minibatch (0: chosen by the head and the number of clips)",
     )
     lr: float = setting(DEFAULTS.lr, "learning rate (0: the head's own)")
     schedule: str = setting(DEFAULTS.schedule, "schedule of the learning rate", choices=SCHEDULES)
@@ -84,7 +88,8 @@ class TrainingSettings:
     )
     shuffle_steps: bool = setting(
         DEFAULTS.shuffle_steps,
-        "put every clip's steps in random order, in training and in testing: what is lost, order told",
+        "shuffle the steps of every clip in training and in testing, to measure how much the head relies "
+        "on their order",
     )
     class_weights: bool = setting(DEFAULTS.class_weights, "weight classes by inverse frequency")
     label_smoothing: float = setting(
@@ -103,12 +108,12 @@ class TrainingSettings:
     )
     mixup: float = setting(
         DEFAULTS.mixup,
-        "mix the clips of a batch, and their labels, by weights of Beta(N, N) in training (0: not)",
+        "mix the clips of a batch, and their labels, by weights of Beta(X, X) in training (0: off)",
         most=10,
     )
     ensemble: int = setting(
         DEFAULTS.ensemble,
-        "train so many heads, each with a seed of its own, and average their probabilities: one run",
+        "train this many heads, each with a seed of its own, and average their probabilities: one run",
         least=1,
         most=50,
     )
@@ -120,8 +125,8 @@ class TrainingSettings:
     )
     weight_averaging: float = setting(
         DEFAULTS.weight_averaging,
-        "share that a running average of the weights keeps at every step; the average is what is "
-        "validated and kept (0: no average)",
+        "decay of an exponential moving average of the weights, which is what is validated and kept "
+        "(0: no average)",
         most=1,
     )
     stopping: str = setting(
@@ -139,8 +144,9 @@ class TrainingSettings:
     )
     join: str = setting(
         DEFAULTS.join,
-        "how streams (a.zarr+b.zarr) are joined; late: a head for each, their probabilities weighted by "
-        "inner folds; early: one head that reads all of them",
+        "how streams (a.zarr+b.zarr) are joined, unrelated to the heads late_fusion and early_fusion; "
+        "late: a head for each, their probabilities weighted by inner folds; early: one head that reads "
+        "all of them",
         choices=JOINS,
     )
     tensorboard: bool = setting(
@@ -192,8 +198,11 @@ class SweepSettings(TrainingSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings(TrainingSettings):
-    """Searches heads, their options and their training for the best on inner folds of the training
-    clips, and trains that one as a run, RUNS/NAME/ (needs the extra search)."""
+    """Searches heads and settings on inner folds of the training clips; trains the best as a run.
+
+    The run is RUNS/NAME/. Needs the extra search. One seed and one split: no --seeds, --repeats or
+    folds of a cross-validation.
+    """
 
     heads: str = setting(
         "gru bilstm tcn pyramid",

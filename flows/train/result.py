@@ -121,7 +121,10 @@ def publish(result: RefreshResult, settings: RefreshSettings, heads: list[Made])
         ),
     ]
     if result.low is not None and result.high is not None:
-        lines += ["", f"95 % interval of the difference: {result.low:+.3f} to {result.high:+.3f}."]
+        lines += [
+            "",
+            f"95 % confidence interval of the difference: {result.low:+.3f} to {result.high:+.3f}.",
+        ]
     lines += ["", f"May be worse by {settings.threshold:.3f}."]
     if result.since:
         changes = ", ".join(f"{count} {what}" for what, count in result.since.items())

@@ -26,7 +26,7 @@ def advice(fitted: Fitted) -> dict[str, Any]:
 
 
 def _preset_for_few(fitted: Fitted) -> str:
-    """That the head is not the one of its name's source."""
+    """A note that the preset for few clips was used, not the published head."""
     settings = fitted.fit.settings
     few = head_kind(settings.head).few
     if not few or dict(settings.options) != {"preset": few}:
@@ -68,7 +68,7 @@ def _remedy(settings: TrainConfig) -> str:
 
 
 def _few_to_stop_by(fitted: Fitted) -> str:
-    """That early stopping goes by few clips, or that it did not because there were few."""
+    """A note that early stopping went by few validation clips, or was left out for want of them."""
     settings, clips = fitted.fit.settings, len(fitted.fit.split.validation)
     if way_to_fit(settings) == "solved" or not 0 < clips < FEW:
         return ""

@@ -47,7 +47,7 @@ class Fitted:
     streams: tuple[Mapping[str, Any], ...] = ()
 
 
-def fit_split(
+def fit_single(
     clips: Clips,
     split: Split,
     settings: TrainConfig,

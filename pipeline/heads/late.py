@@ -18,7 +18,7 @@ from pipeline.heads.fitting import INNER_FOLDS, Fitted
 from pipeline.heads.inference import predict_probabilities
 from pipeline.heads.joined_source import JoinedSource
 from pipeline.heads.leakage import require_apart
-from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
+from pipeline.heads.measures import Labels, Probabilities, cross_entropy, predicted_classes
 from pipeline.heads.shuffling import ShuffledSource
 from pipeline.heads.source import Float64
 from pipeline.heads.splits import Split
@@ -39,14 +39,14 @@ def fit_split(
 ) -> Fitted:
     """Train one head on one split, or, of streams that are joined late, one for each.
 
-    As `fitting.fit_split`. last_epoch: of each stream where there are several. If a stream's training
+    As `fitting.fit_single`. last_epoch: of each stream where there are several. If a stream's training
     is stopped, its state is kept under `checkpoint`, and `KeyboardInterrupt` is raised: there is nothing
     to pool yet.
     """
     streams = streams_in(clips)
     if not streams or settings.join != "late":
         epochs = last_epoch if isinstance(last_epoch, int) else max(last_epoch)
-        return fitting.fit_split(
+        return fitting.fit_single(
             clips, split, settings, checkpoint=checkpoint, callbacks=callbacks, last_epoch=epochs
         )
     require_apart(clips, split)
@@ -93,7 +93,7 @@ def _fit_stream(
         if callbacks.on_epoch is not None:
             callbacks.on_epoch(replace(report, stream=number + 1, streams=len(streams)))
 
-    fitted = fitting.fit_split(
+    fitted = fitting.fit_single(
         stream_clips(clips, number),
         split,
         settings,
@@ -125,7 +125,7 @@ def _held_out(fitted: Fitted, settings: TrainConfig, callbacks: Callbacks) -> Pr
         return None
     found = np.zeros((len(split.train), len(clips.classes)), np.float32)
     for fold in folds:
-        one = fitting.fit_split(
+        one = fitting.fit_single(
             clips,
             fold,
             replace(settings, stopping="fixed", ensemble=1),
@@ -191,29 +191,9 @@ def _joint(
     )
     test, validation = clips.positions(split.test), clips.positions(split.validation)
     judged = pooled([fitted.parts["validation"][1] for fitted in fits], weights)
-    history = [
-        replace(report, stream=number + 1, streams=len(streams))
-        for number, fitted in enumerate(fits)
-        for report in fitted.progress.history
-    ]
-    labels = clips.labels[test]
-    for figure, fitted in zip(figures, fits, strict=True):
-        hits = predicted_classes(fitted.parts["test"][1]) == labels
-        figure["top1"] = float(hits.mean()) if len(hits) else float("nan")
-    progress = Progress(
-        history=[
-            replace(report, epoch=number, epochs=len(history))
-            for number, report in enumerate(history, start=1)
-        ],
-        best_loss=cross_entropy(judged, clips.labels[validation])
-        if len(validation)
-        else float("nan"),
-        best_epoch=len(history),
-        best_weights=model.get_weights(),
-        lr=settings.lr,
-        choice=_choices(streams, fits),
-        validation=judged,
-    )
+    progress = _progress(fits, streams, judged, clips.labels[validation], settings.lr)
+    progress.best_weights = model.get_weights()
+    _add_top1(figures, fits, clips.labels[test])
     predicted = predict_probabilities(model, clips, test, settings.train_batch)
     return Fitted(
         fit=fit,
@@ -223,6 +203,40 @@ def _joint(
         inference_clips_per_second=fitting.inference_rate(fit),
         streams=tuple(figures),
     )
+
+
+def _progress(
+    fits: Sequence[Fitted],
+    streams: Sequence[Stream],
+    judged: Probabilities,
+    labels: Labels,
+    lr: float,
+) -> Progress:
+    """The epochs of all streams, one after the other, and the validation of the pooled predictions."""
+    reports = [
+        replace(report, stream=number + 1, streams=len(streams))
+        for number, fitted in enumerate(fits)
+        for report in fitted.progress.history
+    ]
+    history = [
+        replace(report, epoch=number, epochs=len(reports))
+        for number, report in enumerate(reports, start=1)
+    ]
+    return Progress(
+        history=history,
+        best_loss=cross_entropy(judged, labels) if len(labels) else float("nan"),
+        best_epoch=len(history),
+        lr=lr,
+        choice=_choices(streams, fits),
+        validation=judged,
+    )
+
+
+def _add_top1(figures: list[dict[str, Any]], fits: Sequence[Fitted], labels: Labels) -> None:
+    """Note in each stream's figures what it alone has of the test clips."""
+    for figure, fitted in zip(figures, fits, strict=True):
+        hits = predicted_classes(fitted.parts["test"][1]) == labels
+        figure["top1"] = float(hits.mean()) if len(hits) else float("nan")
 
 
 def _choices(streams: Sequence[Stream], fits: Sequence[Fitted]) -> dict[str, Any]:

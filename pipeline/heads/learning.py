@@ -16,7 +16,7 @@ from pipeline.heads.run_folder import read_config, read_metrics
 from pipeline.plain import json_digest
 
 COLUMNS = ("training", "head", "share of groups", "top-1", "95 % interval", "to the next")
-"""The head of a table whose lines are those of `LearningCurve.lines`."""
+"""The header of a table whose lines are those of `LearningCurve.lines`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ PARTS = ("test", "validation", "test_set", "test_views", "baseline")
 NO_MEASURES = ("clips", "groups", "views", "chance")
 
 COLUMNS = ("training", "seeds", "top-1", "top-5", "macro-F1", "loss", "validation top-1", "test")
-"""The head of a table whose lines are `Repeats.line`."""
+"""The header of a table whose lines are `Repeats.line`."""
 Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
 """part → measure → `mean`, `spread` (standard deviation, n − 1), `low` and `high` over the seeds."""
 

@@ -16,7 +16,7 @@ def with_share(table: pd.DataFrame, split: Split, share: float) -> Split:
     """The split with this share of the groups of its training and of its validation clips.
 
     Smaller shares are parts of larger ones. At least one group, and as many as it takes to have every
-    class of the training clips. Which ones follows from the split's seed and fold.
+    class of the training clips. They are chosen by the split's seed and fold.
     """
     if share >= 1:
         return split

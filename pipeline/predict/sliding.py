@@ -96,7 +96,7 @@ def _require_finite(
     wrong = predicted_classes(probabilities) < 0
     if wrong.any():
         raise ConfigError(
-            f"the head {run.folder.name} gives no numbers for {int(wrong.sum())} of {len(wrong)} "
+            f"the head {run.folder.name} returns NaN for {int(wrong.sum())} of {len(wrong)} "
             f"windows (the first at {middles[wrong][0]:.1f} s): train it again, or use another"
         )
 

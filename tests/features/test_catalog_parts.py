@@ -66,9 +66,7 @@ def test_bounds_that_hold_nothing_are_refused_with_their_line(
 def test_seconds_and_frames_of_one_row_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     text = "path,start,end,start_frame,end_frame\na.mp4,1,2,,\na.mp4,,,1,2\na.mp4,1,2,3,4\n"
-    with pytest.raises(
-        ConfigError, match="line 4: the segment has bounds in seconds and in frames"
-    ):
+    with pytest.raises(ConfigError, match="line 4: the part has bounds in seconds and in frames"):
         discover(manifest(tmp_path, text))
 
 

@@ -193,7 +193,7 @@ def test_a_final_state_that_the_server_does_not_take_is_told_later(few: Path, wh
     with between(refused), patience(0.5):
         again = extract(few, whole)
     assert again.status == 0, again.err
-    assert again.err.count("has not taken this run's end (Completed)") == 1
+    assert again.err.count("did not accept this run's final state (Completed)") == 1
     assert "Traceback" not in again.err
     (mine,) = [run for run in runs_of(whole) if run.id not in known]
     assert mine.state is not None

@@ -61,11 +61,11 @@ def test_it_is_the_mean_of_the_heads_that_its_seeds_give_alone(trained, tmp_path
 
 def _alone(config: TrainConfig, split: Any, folder: Path) -> np.ndarray:
     """The probabilities of one head, trained on the ensemble's own split."""
-    from pipeline.heads.fitting import fit_split
+    from pipeline.heads.fitting import fit_single
     from pipeline.heads.inference import predict_probabilities
 
     clips = load_clips(rising_or_falling())
-    fitted = fit_split(clips, split, resolve(config, [split]))
+    fitted = fit_single(clips, split, resolve(config, [split]))
     return predict_probabilities(fitted.fit.model, clips, np.arange(len(clips)), 32)
 
 

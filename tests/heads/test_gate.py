@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.fitting import fit_split
+from pipeline.heads.fitting import fit_single
 from pipeline.heads.freezing import cut_holdout
 from pipeline.heads.holdout import Holdout
 from pipeline.heads.leakage import LeakError, require_apart, require_unseen, unseen
@@ -65,7 +65,7 @@ def test_a_planted_leak_is_refused_with_the_ids(what, says):
     assert ".mp4 with " in str(refused.value)
     settings = resolve(TrainConfig(head="frame_average", epochs=1), [split])
     with pytest.raises(LeakError, match=says):
-        fit_split(clips, split, settings)
+        fit_single(clips, split, settings)
 
 
 @pytest.mark.parametrize("what", ["row", "group", "bytes"])

@@ -16,7 +16,7 @@ from pipeline.heads.clips import load_clips
 from pipeline.heads.compare import leaderboards, paired_difference
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.cuts import repeated_folds
-from pipeline.heads.fitting import fit_split
+from pipeline.heads.fitting import fit_single
 from pipeline.heads.identity import Identity
 from pipeline.heads.measures import bootstrap_interval
 from pipeline.heads.plan import plan_training, resolve
@@ -204,7 +204,7 @@ def test_nothing_of_a_fold_is_decided_by_its_test_clips(clips, head):
     labels[test] = 1 - labels[test]
     weights = []
     for other in (clips, dataclasses.replace(clips, features=shouting, labels=labels)):
-        fitted = fit_split(other, split, settings)
+        fitted = fit_single(other, split, settings)
         weights.append(fitted.fit.model.get_weights())
     for mine, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)

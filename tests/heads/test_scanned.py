@@ -62,7 +62,7 @@ from pipeline import engine
 engine.prepare()
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.fitting import fit_split
+from pipeline.heads.fitting import fit_single
 from pipeline.heads.plan import make_splits, resolve
 from tests.heads.sources import rising_or_falling
 
@@ -70,7 +70,7 @@ clips = load_clips(rising_or_falling())
 options = {"units": 4, "second_units": 4}
 asked = TrainConfig(head="mlp", options=options, epochs=2, weight_averaging=0.5, stopping="fixed")
 splits = make_splits(clips, asked)
-model = fit_split(clips, splits[0], resolve(asked, splits)).fit.model
+model = fit_single(clips, splits[0], resolve(asked, splits)).fit.model
 averages = model.optimizer._model_variables_moving_average
 pairs = zip(model.trainable_variables, averages, strict=True)
 print(json.dumps({"apart": max(float(np.abs(np.subtract(a, b)).max()) for a, b in pairs)}))

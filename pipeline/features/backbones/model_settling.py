@@ -5,7 +5,7 @@ Each key is read from the model, said in the file, or assumed; one that nobody k
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from pipeline.errors import ConfigError
@@ -50,10 +50,6 @@ class Settled:
 
     kind: BackboneKind
     choices: tuple[Choice, ...]
-
-    def with_shape(self, shape: tuple[int, ...]) -> Settled:
-        """The same once the shape of a step is known."""
-        return replace(self, kind=replace(self.kind, shape=shape))
 
 
 def settle(name: str, model: str, facts: ModelFacts, config: ModelConfig) -> Settled:

@@ -79,9 +79,9 @@ def _state_of(path: str, videos: str) -> os.stat_result:
     try:
         return answered(path, lambda: os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"there is no file or folder {videos!r}: look at the path") from None
+        raise ConfigError(f"there is no file or folder {videos!r}: check the path") from None
     except NoAnswer as error:
-        raise ConfigError(f"{videos!r} cannot be read ({error.strerror}): mend the mount") from None
+        raise ConfigError(f"{videos!r} cannot be read ({error.strerror}): fix the mount") from None
     except ValueError:  # a NUL in the name
         raise ConfigError(f"{videos!r} is no path: it holds a NUL character") from None
     except OSError as error:

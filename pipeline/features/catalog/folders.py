@@ -211,7 +211,7 @@ def _list(folder: str) -> tuple[tuple[int, int], dict[str, os.stat_result | None
         return answered(os.path.join(folder, ""), touch)
     except NoAnswer as error:
         raise ConfigError(
-            f"the folder {folder!r} cannot be listed ({error.strerror}): mend the mount"
+            f"the folder {folder!r} cannot be listed ({error.strerror}): fix the mount"
         ) from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:

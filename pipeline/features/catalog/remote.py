@@ -155,7 +155,7 @@ def list_remote_folder(url: str) -> pd.DataFrame:
             clips.append(Listed(inside, fs.unstrip_protocol(path), *size_and_time(info)))
     if not clips:
         raise ConfigError(
-            f"there is no clip under {without_secrets(url)}: look at the address; a CSV manifest "
+            f"there is no clip under {without_secrets(url)}: check the address; a CSV manifest "
             "with a column path can list clips anywhere"
         )
     return by_folders(sorted(clips))
@@ -166,7 +166,7 @@ def list_remote_clip(url: str, span: Span = WHOLE) -> pd.DataFrame:
     refuse_credentials(url)
     size, time = states_of([url])[0]
     if (size, time) == ABSENT:
-        raise ConfigError(f"there is no clip at {without_secrets(url)}: look at the address")
+        raise ConfigError(f"there is no clip at {without_secrets(url)}: check the address")
     name = without_query(url).rsplit("/", 1)[-1]
     return by_folders([Listed(name, url, size, time)], span)
 
