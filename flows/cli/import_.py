@@ -23,7 +23,9 @@ class Settings:
     changed. Nothing is unpickled.
     """
 
-    from_: str = setting("", "a folder of arrays, or one file that holds many", metavar="PATH")
+    from_: str = setting(
+        "", "a folder of arrays, or one file that holds many (required)", metavar="PATH"
+    )
     store: str = setting("imported.zarr", "the store", metavar="PATH")
     labels: str = setting(
         "",

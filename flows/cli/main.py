@@ -8,6 +8,7 @@ user's mistake · 2 usage · 3 over --max-failed · 4 the environment · 5 not p
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import signal
 import sys
@@ -122,4 +123,4 @@ def _parser_of(command: str) -> Parser:
 
 
 def _help_of(settings: type[Any]) -> str:
-    return (settings.__doc__ or "").strip()
+    return inspect.cleandoc(settings.__doc__ or "")

@@ -31,10 +31,11 @@ pixels-once predict --run runs/gru-clips --video folder/ --top 3 --json
 class Settings:
     """Predicts labels of a clip, a folder, a manifest or a URL with a run; or a timeline of a video."""
 
-    run: str = setting("", "folder of a trained run, e.g. runs/gru-fight", metavar="DIR")
+    run: str = setting("", "folder of a trained run, e.g. runs/gru-fight (required)", metavar="DIR")
     video: str = setting(
         "",
-        "a clip, a part of one (clip.mp4#t=1,3), a folder, a manifest, or the URL of a clip or its page",
+        "a clip, a part of one (clip.mp4#t=1,3), a folder, a manifest, or the URL of a clip or its page "
+        "(required)",
         metavar="PATH",
     )
     weights: str = setting(

@@ -31,7 +31,7 @@ class Settings:
     store: str = setting("features.zarr", "the store", metavar="PATH")
     labels: str = setting(
         "",
-        "CSV file with id (or path) and any of label, split and group",
+        "CSV file with id (or path) and any of label, split and group (required)",
         metavar="FILE",
     )
     lease: bool = setting(True, "hold the store's lease while writing")

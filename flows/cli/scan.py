@@ -28,7 +28,7 @@ pixels-once scan --videos clips/ --csv clips.csv --json
 class Settings:
     """Examines clips without extracting: what is readable, codecs, durations, duplicates, classes."""
 
-    videos: str = setting("", "a folder, one file, or a CSV manifest", metavar="PATH")
+    videos: str = setting("", "a folder, one file, or a CSV manifest (required)", metavar="PATH")
     ucf_splits: str = setting(
         "", "folder of UCF's trainlistNN/testlistNN/classInd files, and which list", metavar="DIR"
     )

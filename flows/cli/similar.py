@@ -32,7 +32,9 @@ class Settings:
 
     store: str = setting("features.zarr", "the store", metavar="PATH")
     video: str = setting(
-        "", "a clip's file, its id in the store, or its row number", metavar="PATH|ID|ROW"
+        "",
+        "a clip's file, its id in the store, or its row number (required)",
+        metavar="PATH|ID|ROW",
     )
     top: int = setting(10, "how many clips to find", least=1)
     out: str = setting(

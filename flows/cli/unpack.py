@@ -15,7 +15,7 @@ EXAMPLES = "pixels-once unpack --store clips.zarr.zip --out clips.zarr"
 class Settings:
     """Unpacks a packed store into a folder, which `features` can continue."""
 
-    store: str = setting("", "the packed store, a file or a URL", metavar="PATH")
+    store: str = setting("", "the packed store, a file or a URL (required)", metavar="PATH")
     out: str = setting(
         "", "the folder to create (default: the file's name without .zip)", metavar="DIR"
     )

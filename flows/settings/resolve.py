@@ -91,7 +91,8 @@ def add_flags(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
         default = item.default
         text = item.metadata["help"].replace("%", "%%")
         if default not in ("", 0, 0.0, False) and "default" not in text:
-            text += f" (default: {'yes' if default is True else default})"
+            off = f"yes; off: --no-{_dashed(item.name)}"
+            text += f" (default: {off if default is True else default})"
         options: dict[str, Any] = {
             "dest": item.name,
             "help": text,
@@ -100,6 +101,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type[Any]) -> None:
         }
         if item.metadata["choices"]:
             options["choices"] = item.metadata["choices"]
+            options["metavar"] = f"{{{','.join(filter(None, item.metadata['choices']))}}}"
         else:
             options["metavar"] = item.metadata["metavar"]
         if item.type == "bool":

@@ -208,7 +208,7 @@ def test_activitynets_json_is_a_manifest(tmp_path: Path) -> None:
         ('{"database": {"a": {"annotations": [{"segment": [1]}]}}}', r"a.annotations\[0\]: an ann"),
         (
             '{"database": {"a": {"annotations": [{"segment": [3, 1]}]}}}',
-            r"annotations\[0\]: the seg",
+            r"annotations\[0\]: the part",
         ),
         ('{"database": {"a": {"annotations": [{"segment": [NaN, 1]}]}}}', "0 or more"),
         ('{"database": {"a": {"annotations": [{"segment": [0, 1], "label": 3}]}}}', "`label`"),

@@ -82,6 +82,12 @@ def test_the_reference_in_the_repository_is_what_the_commands_say() -> None:
     assert page == pages.cli_page()
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_has_a_whole_sentence_of_each(name: str) -> None:
+    first = (COMMANDS[name].__doc__ or "").strip().splitlines()[0]
+    assert first.endswith("."), first
+
+
 def test_every_command_has_a_target_in_the_makefile() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+): .*## .+\n\t\$\(call run,\1\)$", text, re.M))
