@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from prefect.states import Cancelled, Completed
 import store
 from flows.extract.artifacts import publish_summary
 from flows.extract.request import checked, clips_of, require_batch, stage_of
-from flows.extract.setup import count_rows, dry_run, find_clips, prepare
+from flows.extract.setup import dry_run, find_clips, finished, prepare
 from flows.extract.summary import Summary, require_few_failed, require_reached
 from flows.server.lifetime import RunCancelled
 from flows.server.run_page import RunPage
@@ -101,12 +99,7 @@ def _features(settings: FeaturesSettings, page: RunPage) -> Any:
             except RunCancelled:
                 end_open_tasks()
                 return Cancelled(message=f"cancelled; {url} is whole, the next run goes on")
-        summary = replace(
-            summary,
-            rows=count_rows(writer.table),
-            seconds=time.monotonic() - started,
-            reasons=dict(Counter(f["reason"] for f in summary.failures)),
-        )
+        summary = finished(summary, writer, started)
     publish_summary(page, summary)
     return summary
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def prepare(
     weights: Weights,
 ) -> Prepared:
     """Update the store's table to the catalog; the store remembers the weights and the clips' folder."""
-    catalog, _ = listed
+    catalog, wanted = listed
     clips = clips_of(settings)
     clips = clips if "://" in clips else str(Path(clips).absolute())
     writer.set_attributes(first_stage={"weights": stage.weights}, clips=clips)
@@ -147,6 +148,7 @@ def prepare(
         store=settings.store,
         outcome="nothing to do",
         clips=len(catalog),
+        wanted=int(wanted.sum()),
         planned=len(rows),
         gone=len(plan.gone),
         returned=len(plan.returned),
@@ -157,6 +159,19 @@ def prepare(
         fingerprint=spec.fingerprint,
     )
     return Prepared(plan=plan, rows=rows, path_of=path_of, summary=summary, hashes=hashes)
+
+
+def finished(summary: Summary, writer: Writer, started: float) -> Summary:
+    """The summary with what is known at the end of a run, whether there was work or not.
+
+    started: by `time.monotonic`.
+    """
+    return replace(
+        summary,
+        rows=count_rows(writer.table),
+        seconds=time.monotonic() - started,
+        reasons=dict(Counter(f["reason"] for f in summary.failures)),
+    )
 
 
 def count_rows(table: pd.DataFrame) -> dict[str, int]:
@@ -218,7 +233,7 @@ def run_idle(settings: FeaturesSettings) -> Summary | None:
         if any(map(len, work)) or writer.suspects:
             return None
         summary = prepare(settings, listed, writer, spec, stage, weights).summary
-        return replace(summary, rows=count_rows(writer.table), seconds=time.monotonic() - started)
+        return finished(summary, writer, started)
 
 
 def _is_folder(path: str) -> bool:

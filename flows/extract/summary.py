@@ -26,14 +26,16 @@ def shown(label: str = "", sentence: str = "") -> dict[str, Any]:
 class Summary:
     """The outcome of one `features` run.
 
-    clips: in the catalog · planned: to be made · ready, failed: of those · reasons, warnings: of
-    failed and of ready clips · left: not made, for the next run · unknown: unchanged rows whose clip
-    could not be looked up · stage_seconds: where the workers' time went.
+    clips: in the catalog · wanted: of those, what the settings let through · planned: to be made ·
+    ready, failed: of those · reasons, warnings: of failed and of ready clips · left: not made, for the
+    next run · unknown: unchanged rows whose clip could not be looked up · stage_seconds: where the
+    workers' time went.
     """
 
     store: str = field(metadata=shown("Store"))
     outcome: str  # done | nothing to do | interrupted | skipped | dry run
     clips: int
+    wanted: int = 0
     planned: int = field(default=0, metadata=shown("to make"))
     ready: int = field(default=0, metadata=shown("ready"))
     failed: int = field(default=0, metadata=shown("failed"))
@@ -112,6 +114,9 @@ class Summary:
             )
         if self.planned == 0 and self.unknown:
             return f"nothing to do, as far as {self.clips - self.unknown} of {self.clips} clips say"
+        if self.planned == 0 and self.wanted < self.clips:
+            asked = f"{self.wanted} of {self.clips} clips were asked for"
+            return f"nothing to do: {asked}, and all are in {self.store}"
         if self.planned == 0:
             return f"nothing to do: all {self.clips} clips are in {self.store}"
         made = f"{self.ready} ready, {self.failed} failed"

@@ -69,8 +69,8 @@ class FeaturesSettings:
     )
     backbone: str = setting(
         "",
-        "the first stage: inception_v3, another keras.applications model, frames, pose or motion; a "
-        "model file (.onnx, .keras); or code as package.module:function (default: the store's own, else "
+        "one of those that `pixels-once backbones` lists, e.g. inception_v3 or motion; a model file "
+        "(.onnx, .keras); or code as package.module:function (default: the store's own, else "
         "inception_v3)",
         metavar="NAME",
     )

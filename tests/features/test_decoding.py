@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,12 @@ import pytest
 
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.decoding import FramePlan, read_clip, seeking
+from pipeline.features.decoding.parts import PartReader
 from pipeline.features.decoding.pictures import fit_picture
 from pipeline.features.decoding.values import DecoderFacts
 from pipeline.features.decoding.video import Video
 from pipeline.features.sampling import sample_indices
+from pipeline.spans import Span
 from pipeline.spec import Sampling, Spec
 
 from .clips import number_in, write_numbered_clip
@@ -335,9 +336,16 @@ def test_odd_files_end_as_expected(folder: str, row: dict[str, str]) -> None:
     assert found[2] == row.get("frames_decoded", row.get("frames"))
 
 
-def test_every_fact_of_the_decoder_is_filled_in(tmp_path: Path) -> None:
-    """A fact that `read_clip` leaves out would be written as that of a clip that cannot be read."""
-    read = read_clip(str(write_numbered_clip(tmp_path / "a.mp4", 20)), FramePlan(size=96))
-    unread = DecoderFacts()
-    assert [name for name, fact in read.facts.items() if fact == getattr(unread, name)] == []
-    assert math.isfinite(read.pixel_aspect)
+@pytest.mark.parametrize("part", [False, True])
+def test_every_fact_of_the_decoder_is_filled_in(tmp_path: Path, part: bool) -> None:
+    """A fact that is left out would be written as that of a clip that cannot be read."""
+    path, plan = str(write_numbered_clip(tmp_path / "a.mp4", 20)), FramePlan(size=96)
+    if part:
+        with PartReader(path, plan, [Span(start_s=0.2)]) as reader:
+            read = reader.read(0)
+    else:
+        read = read_clip(path, plan)
+    unread = DecoderFacts().facts
+    left_out = [name for name, fact in read.facts.items() if repr(fact) == repr(unread[name])]
+    # The container claims nothing of a part.
+    assert left_out == ["frames_declared"] * part

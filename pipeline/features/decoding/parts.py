@@ -168,6 +168,8 @@ class PartReader:
         span, clock = self._spans[number], (video.frame_s, video.tick_s)
         cut_s = cut_off_s(self._plan.sampling, times, span, frame_s=clock[0], tick_s=clock[1])
         reason = self._warning(number, wanted, cut_off=cut_s > 0)
+        declared = video.declared if span.whole else 0
+        facts = video.facts(declared=declared, decoded=end - first, cut_off_s=cut_s)
         self._done(number)
         return ClipFrames(
             frames=frames,
@@ -175,14 +177,7 @@ class PartReader:
             timestamp=times[wanted.steps].astype(np.float32),
             windows=wanted.places if self._plan.window > 1 else None,
             gaps_s=wanted.gaps_s(times) if self._plan.window > 1 else None,
-            fps=video.fps,
-            width=video.width,
-            height=video.height,
-            pixel_aspect=video.pixel_aspect,
-            frames_declared=video.declared if span.whole else 0,
-            frames_decoded=end - first,
-            decoder="pyav",
-            cut_off_s=cut_s,
+            **facts.facts,
             reason=reason,
             decode_s=time.thread_time() - began,
         )

@@ -87,7 +87,14 @@ def read_streams(
         pairs = list(zip(each, wanted, strict=True))
         # While the file is open.
         all_times = functools.cache(lambda: _all_times(video, each))
-        facts = [_facts(video, kept, _cut_off(video, kept, its, all_times)) for kept, its in pairs]
+        facts = [
+            video.facts(
+                declared=video.declared,
+                decoded=len(kept.times),
+                cut_off_s=_cut_off(video, kept, its, all_times),
+            )
+            for kept, its in pairs
+        ]
         reasons = [
             _warning(video, kept, its, cut_off=told.cut_off_s > 0)
             for (kept, its), told in zip(pairs, facts, strict=True)
@@ -131,20 +138,6 @@ def _warning(video: Video, kept: Kept, wanted: Windows, *, cut_off: bool) -> str
     if cut_off:
         return "cut_off"
     return "short_window" if wanted.short else ""
-
-
-def _facts(video: Video, kept: Kept, cut_s: float) -> DecoderFacts:
-    """Every decoder column of a clip that was read, asked of the open file."""
-    return DecoderFacts(
-        fps=video.fps,
-        width=video.width,
-        height=video.height,
-        pixel_aspect=video.pixel_aspect,
-        frames_declared=video.declared,
-        frames_decoded=len(kept.times),
-        decoder="pyav",
-        cut_off_s=cut_s,
-    )
 
 
 def _cut_off(

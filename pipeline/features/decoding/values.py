@@ -71,7 +71,7 @@ class FramePlan:
 class DecoderFacts:
     """What the decoder says of a clip: one field for each of the store's decoder columns.
 
-    A new column is a field here, a line in `reading._facts`, and one in `store.layout`. The
+    A new column is a field here, a line in `Video.facts`, and one in `store.layout`. The
     defaults are what a row holds whose clip could not be read.
 
     fps, width, height: as declared; width and height of the upright picture as it is stored. fps is

@@ -17,7 +17,7 @@ from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import pictures
 from pipeline.features.decoding.clock import Clock
 from pipeline.features.decoding.opening import open_video
-from pipeline.features.decoding.values import MAX_PIXELS, FramePlan
+from pipeline.features.decoding.values import MAX_PIXELS, DecoderFacts, FramePlan
 from pipeline.features.sampling import ASSUMED_FPS
 
 MOST_FRAMES = 10**9
@@ -195,6 +195,19 @@ class Video:
         self.width, self.height, self.pixel_aspect = raw.width, raw.height, aspect
         if pictures.swaps_sides(self._matrix):
             self.width, self.height, self.pixel_aspect = raw.height, raw.width, 1 / aspect
+
+    def facts(self, *, declared: int, decoded: int, cut_off_s: float) -> DecoderFacts:
+        """Every decoder column of a clip, or of a part, that was read; the file is still open."""
+        return DecoderFacts(
+            fps=self.fps,
+            width=self.width,
+            height=self.height,
+            pixel_aspect=self.pixel_aspect,
+            frames_declared=declared,
+            frames_decoded=decoded,
+            decoder="pyav",
+            cut_off_s=cut_off_s,
+        )
 
     def close(self) -> None:
         self.container.close()
