@@ -38,10 +38,14 @@ def scan(
     reverse: bool = False,
 ) -> tuple[list[Any], list[Any]]:
     """As `pipeline.engine.scan`. What is kept stays a `TensorArray`: it is not copied."""
-    steps = int(inputs[0].shape[0])
-    # Convolutions are long enough that a turn of the loop is nothing beside them.
-    most = MOST_STEPS if len(state[0].shape) == 2 else 1
-    turn = max(n for n in range(1, most + 1) if steps % n == 0)
+    steps: Any = inputs[0].shape[0]
+    turn = 1
+    if steps is None:
+        steps = tf.shape(inputs[0])[0]
+    else:
+        # Convolutions are long enough that a turn of the loop is nothing beside them.
+        most = MOST_STEPS if len(state[0].shape) == 2 else 1
+        turn = max(n for n in range(1, most + 1) if steps % n == 0)
     given = [tf.TensorArray(x.dtype, steps, clear_after_read=False).unstack(x) for x in inputs]
     given += kept
     made = [
@@ -58,7 +62,7 @@ def scan(
         return number, list(state), made
 
     start = (tf.constant(0), list(state), made)
-    if turn == steps:
+    if inputs[0].shape[0] == turn:
         _, _, made = several(*start)
     else:
         _, _, made = tf.while_loop(lambda number, state, made: number < steps, several, start)

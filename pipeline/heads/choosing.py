@@ -8,12 +8,11 @@ from typing import Any
 
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.clips import Clips
-from pipeline.heads.config import TrainConfig
+from pipeline.heads.config import AUTO, TrainConfig
 from pipeline.heads.epochs import Stop
 from pipeline.heads.inner import inner_splits, scores
 from pipeline.heads.run_folder import read_config
 
-AUTO = "auto"
 CANDIDATES: tuple[tuple[str, dict[str, str]], ...] = (
     ("pyramid", {}),
     ("frame_average", {}),

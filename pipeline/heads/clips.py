@@ -120,7 +120,7 @@ class Clips:
             most = WINDOW_BYTES // row_bytes
             order, ends = shuffled(order, self.rows, order_seed, window=most)
         if self.features is None or self.mask is None:
-            most = min(most, int(READ_SHARE * _free_bytes()) // row_bytes)
+            most = min(most, int(READ_SHARE * free_bytes()) // row_bytes)
             yield from self._streamed(order, size, pieces(ends, size, most))
             return
         for start in range(0, len(order), size):
@@ -211,7 +211,7 @@ def load_clips(
     mask: Mask | None = None
     if stream is None:
         row_bytes = _row_bytes(source.steps, source.shape)
-        stream = len(rows) * row_bytes > MEMORY_SHARE * _free_bytes()
+        stream = len(rows) * row_bytes > MEMORY_SHARE * free_bytes()
     if stream:
         rows, lost = _usable_rows(source, rows, table)
     else:
@@ -271,7 +271,8 @@ def _row_bytes(steps: int, shape: tuple[int, ...]) -> int:
     return int(steps * np.prod(shape) * item)
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
+    """The memory that is available now."""
     import psutil
 
     return int(psutil.virtual_memory().available)

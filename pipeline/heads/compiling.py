@@ -66,22 +66,13 @@ def compile_head(
     weight_decay: of kernels, decoupled from the gradient (AdamW); averaging: the share that a running
     average of the weights, kept in the optimizer, keeps at each step
     """
-    # XLA slows the recurrence on a CPU (3 against 12 clips/s for the wide LSTM); JAX is XLA.
-    jit_compile = "auto" if keras.backend.backend() == "jax" else False
-    further: dict[str, Any] = {}
-    if averaging:
-        further |= {"use_ema": True, "ema_momentum": averaging}
-    if weight_decay:
-        further["weight_decay"] = weight_decay
-    optimizer = keras.optimizers.Adam(lr, global_clipnorm=5.0, **further)
-    if weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = adam(lr, weight_decay=weight_decay, averaging=averaging)
     top1 = keras.metrics.CategoricalAccuracy(name="top1")
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing),
         **{"metrics" if class_weights else "weighted_metrics": [top1]},
-        jit_compile=jit_compile,
+        jit_compile=jit_compile(),
     )
     engine.compile_sooner(model)
     # All state is made before the first batch: TensorFlow traces a step that makes some twice.
@@ -90,3 +81,21 @@ def compile_head(
     model.compute_loss(y=nothing, y_pred=nothing)
     model.compute_metrics(None, nothing, nothing)
     model.reset_metrics()
+
+
+def adam(lr: float, *, weight_decay: float = 0.0, averaging: float = 0.0) -> Any:
+    """Adam with a clipped gradient; its options as `compile_head` has them."""
+    further: dict[str, Any] = {}
+    if averaging:
+        further |= {"use_ema": True, "ema_momentum": averaging}
+    if weight_decay:
+        further["weight_decay"] = weight_decay
+    optimizer = keras.optimizers.Adam(lr, global_clipnorm=5.0, **further)
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def jit_compile() -> Any:
+    """What Keras is told of XLA: it slows the recurrence on a CPU (3 against 12 clips/s); JAX is XLA."""
+    return "auto" if keras.backend.backend() == "jax" else False

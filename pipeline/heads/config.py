@@ -11,6 +11,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
+AUTO = "auto"
+"""The head that stands for the best of a few."""
 SPLITS = ("auto", "given", "grouped", "stratified", "kfold", "leave_one_group_out")
 SCHEDULES = ("constant", "cosine", "plateau")
 STOPPINGS = ("validation", "fixed", "inner", "auto")

@@ -134,16 +134,30 @@ class Fit:
     member: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """What an epoch is made of.
+
+    train: over the training clips → (mean loss and top1, how many were seen)
+    validate: over the validation clips → (loss, top-1)
+    """
+
+    train: Callable[[Fit, Rows, int, Callbacks], tuple[dict[str, float], int]]
+    validate: Callable[[Fit, Rows], tuple[float, float]]
+
+
 def fit_head(
     fit: Fit,
     progress: Progress,
     callbacks: Callbacks,
     after_epoch: Callable[[Any, Progress], None] | None = None,
+    passes: Passes | None = None,
 ) -> None:
     """Train a head and leave its best weights in the model.
 
     Resumes from `progress`, whose state must be in the model. Without validation clips all epochs are
-    run and the last weights are kept. `after_epoch(model, progress)` may save both.
+    run and the last weights are kept. `after_epoch(model, progress)` may save both. `passes`: other than
+    over clips that have one label each.
 
     A KeyboardInterrupt, too, leaves with the best weights in the model, so that the caller can still
     save them.
@@ -152,18 +166,19 @@ def fit_head(
     train, validation = fit.clips.positions(split.train), fit.clips.positions(split.validation)
     epochs = fit.last_epoch or settings.epochs
     judging = bool(len(validation)) and settings.stopping == "validation"
+    passes = passes or Passes(train=_train_epoch, validate=_validate)
     try:
         while progress.epoch < epochs and not (judging and _patience_over(progress, settings)):
             epoch, started = progress.epoch, time.perf_counter()
             rate = _learning_rate(settings, progress)
             fit.model.optimizer.learning_rate = rate
-            logs, seen = _train_epoch(fit, train, epoch, callbacks)
+            logs, seen = passes.train(fit, train, epoch, callbacks)
             seconds = time.perf_counter() - started
             if callbacks.stopping:
                 progress.stopped = True
                 break
             with _averaged(fit):
-                loss, top1 = _validate(fit, validation)
+                loss, top1 = passes.validate(fit, validation)
                 finite = np.isfinite(logs["loss"])
                 judged = loss if judging else -float(epoch) if finite else float("nan")
                 if judged < progress.best_loss:

@@ -23,6 +23,7 @@ from pipeline.heads.clips import Clips
 from pipeline.heads.config import DEFAULTS, TrainConfig
 from pipeline.heads.source import SequenceSource, class_numbers, normalised, texts, usable
 from pipeline.heads.splits import Split
+from pipeline.heads.steps.videos import StepClips
 from pipeline.heads.zoo import config_dict, head_kind
 from pipeline.plain import json_digest, write_json
 from pipeline.spec import flat
@@ -257,6 +258,9 @@ def _changed_values(
 def _taken(clips: Clips, at: Any, rows: Any, classes: tuple[str, ...]) -> Clips:
     """The clips at these positions under these row numbers, which must ascend."""
     table = clips.table.iloc[at].set_axis(pd.Index(rows, name=clips.table.index.name), axis=0)
+    if isinstance(clips, StepClips):
+        changes = {"rows": rows, "digests": clips.digests[at], "table": table}
+        return replace(clips, **clips.taken(at, **changes))
     return replace(
         clips,
         features=None if clips.features is None else clips.features[at],

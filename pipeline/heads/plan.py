@@ -18,6 +18,9 @@ from pipeline.heads.config import DEFAULTS, FEW, FEW_TRAINED, TrainConfig
 from pipeline.heads.identity import Identity
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.splits import FOLDED, Split, make_folds, make_split, resolve_way, split_notes
+from pipeline.heads.steps.planning import settled, video_notes
+from pipeline.heads.steps.splitting import split_videos
+from pipeline.heads.steps.videos import StepClips
 from pipeline.heads.streams import streams_in
 from pipeline.heads.thinning import with_share
 from pipeline.heads.zoo import HeadKind, config_dict, head_kind
@@ -62,17 +65,20 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
     else:
         clips = recorded.align(clips, f"the run {resumed}")
         splits = tuple(run_folder.recorded_splits(run_folder.read_config(resumed)))
-        how = resolve_way(clips.table, config.split)
+        how = "" if isinstance(clips, StepClips) else resolve_way(clips.table, config.split)
     for split in splits:
         require_apart(clips, split)
     require_streams(clips, config)
-    settings = resolve(_as_begun(config, recorded), splits, how=how)
+    begun = _as_begun(config, recorded)
+    if isinstance(clips, StepClips):
+        begun, how = settled(begun, splits), splits[0].how
+    settings = resolve(begun, splits, how=how)
     settings = replace(settings, skeleton=_skeleton(clips, config))
     if recorded is not None and config.precision == "auto":
         # A resumed run keeps its own, whatever `auto` meant in the version that began it.
-        begun = str(recorded.settings.get("precision", ""))
-        if begun in engine.precisions():
-            settings = replace(settings, precision=begun)
+        precision = str(recorded.settings.get("precision", ""))
+        if precision in engine.precisions():
+            settings = replace(settings, precision=precision)
     identity = Identity.of(clips, splits, settings)
     if recorded is not None:
         recorded.require(identity, f"the run {resumed}")
@@ -205,7 +211,9 @@ def run_config(
             {"streams": [each.to_dict() for each in streams_in(clips)]} if streams_in(clips) else {}
         ),
         "left_out": dict(clips.left_out),
-        "notes": split_notes(clips.table, plan.asked.split, clips.holdouts, plan.asked.test_set),
+        "notes": video_notes(clips, splits)
+        if isinstance(clips, StepClips)
+        else split_notes(clips.table, plan.asked.split, clips.holdouts, plan.asked.test_set),
         "since": {}
         if before is None
         else ClipChanges.between(before.clips, plan.identity.clips).to_dict(),
@@ -239,6 +247,8 @@ def require_streams(clips: Clips, config: TrainConfig) -> None:
 
 def make_splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
     """The splits that a training of these clips with these settings has; raises `ConfigError`."""
+    if isinstance(clips, StepClips):
+        return (split_videos(clips, config),)
     how = resolve_way(clips.table, config.split)
     if config.repeats > 1 and how != "kfold":
         raise ConfigError(

@@ -53,7 +53,7 @@ class _Projected:
         layer: Any = self
         plain = (
             initial_state is None
-            and sequences.shape[1] is not None
+            and (sequences.shape[1] is not None or engine.backend_name() == "tensorflow")
             # Not by their serialised names: Keras imports TensorFlow for those, on any backend.
             and layer.activation is keras.activations.tanh
             and layer.recurrent_activation is keras.activations.sigmoid
@@ -72,7 +72,9 @@ class _Projected:
         if mask is None:
             mask = ops.ones_like(sequences[:, :, 0], dtype="bool")
         real = ops.expand_dims(ops.transpose(ops.cast(mask, "float32"), (1, 0)), -1)
-        steps, channels = int(x.shape[1]), int(x.shape[2])
+        # Of videos of any length TensorFlow knows the steps only when it runs.
+        steps = ops.shape(x)[1] if x.shape[1] is None else int(x.shape[1])
+        channels = int(x.shape[2])
         units = int(layer.cell.kernel.shape[1])
         # The narrower side is transposed to steps first: it is a copy, and 2048 channels are many.
         if channels < units:

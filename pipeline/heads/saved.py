@@ -20,6 +20,7 @@ from pipeline.heads.skeleton import CHANNELS, LANDMARKS, skeletons
 from pipeline.heads.source import Array, Float32, Mask, SequenceSource
 from pipeline.heads.splits import PARTS
 from pipeline.heads.streams import Stream
+from pipeline.heads.zoo import HEADS
 from pipeline.heads.zoo.kinds import own_layers
 from pipeline.spec import differing
 
@@ -45,6 +46,16 @@ class Run:
     skeleton: bool = False
     streams: tuple[Stream, ...] = ()
     batch: int = 32
+
+    @property
+    def per_step(self) -> bool:
+        """Whether the head labels every step of a video: `steps.inference.predict_steps` asks it."""
+        return _labels_steps(self.config)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether several labels may apply to a step."""
+        return bool(self.config["head"]["config"].get("multi_label", False))
 
     @property
     def model_shape(self) -> tuple[int, ...]:
@@ -100,6 +111,11 @@ class Run:
         ]
 
     def _check(self, features: Array, mask: Mask) -> None:
+        if self.per_step:
+            raise ConfigError(
+                f"the run {self.folder.name} labels every step of a video, not a clip as a whole: use "
+                "predict --timeline"
+            )
         wanted = (self.steps, *self.shape)
         if features.shape[1:] != wanted or mask.shape != features.shape[:2]:
             raise ConfigError(
@@ -158,6 +174,11 @@ def load_run(folder: Path | str) -> Run:
     )
 
 
+def _labels_steps(config: Mapping[str, Any]) -> bool:
+    kind = HEADS.get(str(config["head"].get("name", "")))
+    return kind is not None and kind.per_step
+
+
 def head_digest(model: Any, classes: Sequence[str]) -> str:
     """SHA-256 (hex) over the class names in their order, then each weight's shape, dtype and bytes.
 
@@ -182,7 +203,9 @@ def _require_consistent(
             f"{folder} names {len(set(classes))} classes and its model has {outputs} outputs: "
             "restore config.json and model.keras of one training, or train again"
         )
-    wanted = (int(config["steps"]), *config["shape"])
+    # A head of steps reads any number of them.
+    steps = None if _labels_steps(config) else int(config["steps"])
+    wanted = (steps, *config["shape"])
     reads = next((tuple(x.shape[1:]) for x in model.inputs if x.name == "features"), ())
     if reads != wanted:
         raise ConfigError(

@@ -68,9 +68,11 @@ class SeededLayers:
 
         return self(Dropout, rate)(x)
 
-    def probabilities(self, x: Any, classes: int, name: str = "probabilities") -> Any:
+    def probabilities(
+        self, x: Any, classes: int, name: str = "probabilities", *, activation: str = "softmax"
+    ) -> Any:
         """The end of a head: softmax over the classes, in float32 whatever the policy."""
-        return self.dense(x, classes, activation="softmax", dtype="float32", name=name)
+        return self.dense(x, classes, activation=activation, dtype="float32", name=name)
 
     def _next_name(self, kind: type[Any]) -> str:
         stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", kind.__name__).lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -66,13 +66,20 @@ def masked_statistics(clips: Clips, positions: Rows) -> Statistics:
     """Statistics over the real steps of the clips at `positions`; padding does not count.
 
     For pixels (height, width, channel) the channel is the last axis, pooled over the others; a vector
-    or landmarks × coordinates count each number as a channel. One pass in float64,
-    merging each batch's mean and squares into the whole's (Chan et al. 1979).
+    or landmarks × coordinates count each number as a channel.
     """
-    channels = channels_of(clips.shape)
+    real = (features[mask] for features, mask, _ in clips.batches(positions, 32))
+    return merged_statistics(real, channels_of(clips.shape))
+
+
+def merged_statistics(parts: Iterable[Array], channels: int) -> Statistics:
+    """Statistics over all vectors of these parts (n, …), each of so many channels.
+
+    One pass in float64, merging each part's mean and squares into the whole's (Chan et al. 1979).
+    """
     mean, squares, count = np.zeros(channels), np.zeros(channels), 0
-    for features, mask, _ in clips.batches(positions, 32):
-        part = features[mask].reshape(-1, channels).astype(np.float64)
+    for vectors in parts:
+        part = vectors.reshape(-1, channels).astype(np.float64)
         part_mean = part.mean(axis=0)
         gap, merged = part_mean - mean, count + len(part)
         squares += ((part - part_mean) ** 2).sum(axis=0) + gap**2 * (count * len(part) / merged)

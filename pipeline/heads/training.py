@@ -16,9 +16,9 @@ from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads import run_folder
 from pipeline.heads.checkpoint import Checkpoint
-from pipeline.heads.choosing import AUTO, chosen_head
+from pipeline.heads.choosing import chosen_head
 from pipeline.heads.clips import Clips, load_clips
-from pipeline.heads.config import TrainConfig
+from pipeline.heads.config import AUTO, TrainConfig
 from pipeline.heads.epochs import Callbacks, OnEpoch, Stop
 from pipeline.heads.evaluation import evaluate_run
 from pipeline.heads.folds import train_folds
@@ -29,6 +29,9 @@ from pipeline.heads.plots import draw_plots
 from pipeline.heads.shuffling import with_steps_shuffled
 from pipeline.heads.source import SequenceSource
 from pipeline.heads.splits import FOLDED, rows_of_test_set
+from pipeline.heads.steps.planning import require_fit
+from pipeline.heads.steps.run import train_videos
+from pipeline.heads.steps.videos import StepClips
 from pipeline.heads.work_folder import claim_folder
 from pipeline.heads.zoo import head_kind, require_readable
 from pipeline.plain import write_json
@@ -48,7 +51,8 @@ def train(
 ) -> dict[str, Any]:
     """Train one head and write the run to `out`; returns what `metrics.json` holds.
 
-    source: or the `Clips` that `load_clips` returned, so that many trainings share one load
+    source: or the `Clips` that `load_clips` returned, so that many trainings share one load; for a head
+        that labels every step, what `steps.videos.load_videos` returned
     on_epoch: called after every epoch with an `EpochReport`
     stop: set, or Ctrl-C, ends the training within a batch and keeps the best model so far
     resume: resume such a run
@@ -60,6 +64,7 @@ def train(
     for a head that cannot read this source.
     """
     out = Path(out)
+    require_fit(source, config)
     if config.head != AUTO:
         kind = head_kind(config.head)
         kind.configure(config.options)
@@ -85,6 +90,8 @@ def train(
     tested = rows_of_test_set(plan.clips.table, plan.clips.holdouts, config.test_set)
     run_folder.write_clips(work.path, plan.clips, plan.splits, tested)
     train_plan = train_folds if plan.settings.split in FOLDED else _train_split
+    if isinstance(plan.clips, StepClips):
+        train_plan = train_videos
     try:
         metrics = train_plan(plan, work.path, Callbacks(on_epoch=on_epoch, stop=stop), started)
     except ConfigError:

@@ -93,7 +93,7 @@ def test_streamed_batches_are_those_of_memory(window: int, monkeypatch: pytest.M
     loaded, streamed = load_clips(source), load_clips(source, stream=True)
     at = np.random.default_rng(0).permutation(300)[:211]
     for free in (10**9, 40 * clip_bytes * 8):
-        monkeypatch.setattr(clips_module, "_free_bytes", lambda free=free: free)
+        monkeypatch.setattr(clips_module, "free_bytes", lambda free=free: free)
         for seed in (None, (0, 1)):
             ours = list(loaded.batches(at, 16, order_seed=seed))
             theirs = list(streamed.batches(at, 16, order_seed=seed))

@@ -10,10 +10,10 @@ from pipeline.errors import ConfigError, SpecMismatch, did_you_mean
 from pipeline.heads.lean import keras
 from pipeline.heads.seeds import SeededLayers
 from pipeline.heads.statistics import Statistics, channels_of
-from pipeline.heads.zoo import attention, convolution, fusion, pyramid, recurrent
+from pipeline.heads.zoo import attention, convolution, fusion, pyramid, recurrent, stepwise
 from pipeline.heads.zoo.kinds import FITS, HeadKind, config_dict, layers
 
-_FAMILIES = (recurrent, fusion, pyramid, attention, convolution)
+_FAMILIES = (recurrent, fusion, pyramid, attention, convolution, stepwise)
 HEADS: dict[str, HeadKind] = {kind.name: kind for family in _FAMILIES for kind in family.HEADS}
 """Every head of the zoo, in the order of the documentation."""
 
@@ -24,6 +24,7 @@ __all__ = [
     "build_head",
     "config_dict",
     "head_kind",
+    "require_labels",
     "require_readable",
 ]
 
@@ -35,11 +36,31 @@ def head_kind(name: str) -> HeadKind:
     raise ConfigError(f"head {name!r} is not known: {did_you_mean(name, HEADS)}")
 
 
+def require_labels(kind: HeadKind, *, per_step: bool) -> None:
+    """Raises `ConfigError` for a head of steps without annotations, and one of clips with them."""
+    if kind.per_step == per_step:
+        return
+    able = ", ".join(name for name, other in HEADS.items() if other.per_step == per_step)
+    if kind.per_step:
+        raise ConfigError(
+            f"the head {kind.name} labels every step of a video, and no annotations are given: add "
+            f"--annotations FILE to train, or use a head that labels clips ({able})"
+        )
+    raise ConfigError(
+        f"annotations label the steps of videos, and the head {kind.name} labels clips: use {able}, or "
+        "leave --annotations out"
+    )
+
+
 def require_readable(kind: HeadKind, shape: Sequence[int]) -> None:
     """Raises `SpecMismatch` if this head cannot read steps of this shape."""
     has = "frames" if len(shape) == 3 else "features"
     if has not in kind.reads:
-        able = ", ".join(name for name, other in HEADS.items() if has in other.reads)
+        able = ", ".join(
+            name
+            for name, other in HEADS.items()
+            if has in other.reads and other.per_step == kind.per_step
+        )
         remedy = "of features" if has == "frames" else "with backbone=frames"
         raise SpecMismatch(
             f"the head {kind.name} reads {' or '.join(kind.reads)}, and this store holds {has} of "
@@ -49,7 +70,7 @@ def require_readable(kind: HeadKind, shape: Sequence[int]) -> None:
 
 def build_head(
     name: str,
-    steps: int,
+    steps: int | None,
     shape: Sequence[int],
     classes: int,
     config: Any = None,
@@ -61,6 +82,7 @@ def build_head(
 ) -> Any:
     """A fresh Keras model of this head: {"features", "mask"} → (batch, classes) probabilities.
 
+    Of a head that labels every step (batch, steps, classes), and `steps` may be None: any number.
     `config` is the head's config or a mapping of options. Normalisation by `statistics` (default:
     none) and the mask are inside the model. `precision` is a Keras dtype policy for the layers
     (`mixed_bfloat16` halves the wide ones' cost where the CPU has the instructions); inputs,
@@ -85,7 +107,7 @@ def build_head(
 
 def build_ensemble(
     name: str,
-    steps: int,
+    steps: int | None,
     shape: Sequence[int],
     classes: int,
     config: Any = None,
@@ -114,7 +136,7 @@ def build_ensemble(
         flat = features
         if len(shape) == 2:
             # Landmarks × coordinates: a vector per step to every head.
-            flat = layers.Reshape((steps, channels_of(shape)))(features)
+            flat = layers.Reshape((steps or -1, channels_of(shape)))(features)
         x = normalise(flat, mask)
         outputs = []
         for number, seed in enumerate(seeds):

@@ -20,7 +20,10 @@ class HeadConfig(Protocol):
     """
 
     def build(self, x: Any, mask: Any, classes: int, seeded: SeededLayers) -> Any:
-        """Normalised x (batch, steps, *shape), mask (batch, steps) → probabilities (batch, classes)."""
+        """Normalised x (batch, steps, *shape), mask (batch, steps) → probabilities (batch, classes).
+
+        Of a head that labels every step: (batch, steps, classes).
+        """
 
 
 class _Layers:
@@ -79,7 +82,8 @@ class HeadKind:
     `frames` (height, width, channel). `presets` are named changes to the config's defaults.
     `recipes` are settings of the training that go with a preset: they take the place of defaults.
     `few` is the preset that a training of few clips takes if neither a preset nor an option is given.
-    `lr` is the learning rate that suits it, `source` where the idea comes from.
+    `lr` is the learning rate that suits it, `source` where the idea comes from. `per_step`: it labels
+    every step of a video, (batch, steps, classes), and is trained with annotations.
     """
 
     name: str
@@ -91,6 +95,7 @@ class HeadKind:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     few: str = ""
     lr: float = 1e-3
+    per_step: bool = False
 
     def configure(self, options: Mapping[str, Any]) -> Any:
         """The typed config of these options (text from a command line is converted).
