@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.features.joined_stage import JoinedStage
     from pipeline.features.stage import FirstStage
     from pipeline.heads.saved import Run
+    from pipeline.predict.timeline import Timeline
 
 EXAMPLES = """
 pixels-once predict --run runs/gru-clips --video new.mp4
@@ -46,8 +47,9 @@ class Settings:
     csv: str = setting("", "also write the predictions to this CSV file", metavar="FILE")
     timeline: bool = setting(
         False,
-        "slide a window over one long video: segments, an overlay video and a GIF; each frame "
-        "goes through the CNN once",
+        "what happens when in one long video: segments, subtitles, an overlay video and a GIF; each "
+        "frame goes through the CNN once. A head of clips slides over it in windows, one that labels "
+        "steps reads it whole",
     )
     window: float = setting(
         0.0, "for --timeline: seconds in a window (0: as long as the training's clips)", metavar="S"
@@ -92,11 +94,7 @@ def _run(settings: Settings, video: str, *, json: bool) -> int:
 
     clips = discover(video)
     head = load_run(Path(settings.run))
-    if settings.timeline and head.streams:
-        raise ConfigError(
-            f"--timeline reads one stream, and {settings.run} joins {len(head.streams)}: use a run that "
-            "was trained on one store, or cut the video into clips"
-        )
+    _require_use(settings, head)
     first_stage, notes = _first_stage(settings, head)
     for note in filter(None, [*notes, moved_on(head)]):
         notice(note)
@@ -193,34 +191,25 @@ def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
 def _run_timeline(
     settings: Settings, head: Run, first_stage: FirstStage, video: Path, *, json: bool
 ) -> int:
-    """Write segments.csv, timeline.csv, overlay.mp4 and timeline.gif, and print the segments."""
-    from pipeline.plain import write_rows
+    """Write tables, subtitles, results.json, overlay.mp4 and timeline.gif, and print the segments."""
     from pipeline.predict.overlay import write_gif, write_overlay
-    from pipeline.predict.sliding import make_timeline
-    from pipeline.predict.timeline import segments, write_segments
+    from pipeline.predict.subtitles import write_results, write_srt, write_vtt
+    from pipeline.predict.timeline import labelled, segments, write_segments, write_timeline
 
     if not video.is_file():
         raise ConfigError(f"{video} is not a file: --timeline takes one video")
     folder = Path(settings.out or f"timeline-{video.stem}")
-    with progress_bar("timeline", "frames") as progress:
-        timeline = make_timeline(
-            head,
-            first_stage.backbone,
-            str(video),
-            window_s=settings.window,
-            hop=settings.hop,
-            smooth=settings.smooth,
-            cuts=settings.cuts,
-            on_frames=lambda frames: progress(frames, None),
-        )
-    parts = segments(timeline, least_s=settings.least)
+    timeline = _timeline(settings, head, first_stage, video)
+    if head.per_step:
+        parts = labelled(timeline, multi_label=head.multi_label, least_s=settings.least)
+    else:
+        parts = segments(timeline, least_s=settings.least)
     folder.mkdir(parents=True, exist_ok=True)
     write_segments(folder / "segments.csv", parts)
-    lines = [
-        [f"{time_s:.3f}", *(f"{value:.5f}" for value in probabilities)]
-        for time_s, probabilities in zip(timeline.times, timeline.probabilities, strict=True)
-    ]
-    write_rows(folder / "timeline.csv", [["time_s", *timeline.classes], *lines])
+    write_timeline(folder / "timeline.csv", timeline)
+    write_srt(folder / "timeline.srt", parts)
+    write_vtt(folder / "timeline.vtt", parts)
+    write_results(folder / "results.json", video.stem, parts)
     notice("drawing the overlay …")
     write_overlay(str(video), folder / "overlay.mp4", timeline, parts)
     write_gif(str(video), folder / "timeline.gif", timeline, parts)
@@ -237,9 +226,13 @@ def _run_timeline(
             segments=[asdict(part) for part in parts],
         )
         return 0
+    read = (
+        f"{len(timeline.times):,} steps of {timeline.window_s:.2f} s"
+        if head.per_step
+        else f"{len(timeline.times)} windows of {timeline.window_s:.2f} s · {len(timeline.cuts)} cuts"
+    )
     print_table(
-        f"{video.name} · {timeline.duration_s:.1f} s · {len(timeline.times)} windows of "
-        f"{timeline.window_s:.2f} s · {len(timeline.cuts)} cuts · {timeline.frames:,} frames, each "
+        f"{video.name} · {timeline.duration_s:.1f} s · {read} · {timeline.frames:,} frames, each "
         "computed once",
         ("from", "to", "label", "probability"),
         [
@@ -249,6 +242,52 @@ def _run_timeline(
     )
     headline(f"next: look at {folder}/overlay.mp4")
     return 0
+
+
+def _timeline(settings: Settings, head: Run, first_stage: FirstStage, video: Path) -> Timeline:
+    """The video's probabilities, by windows or, of a head that labels steps, by steps."""
+    from pipeline.predict.sliding import make_timeline
+    from pipeline.predict.stepping import make_step_timeline
+
+    with progress_bar("timeline", "frames") as progress:
+
+        def on_frames(frames: int) -> None:
+            progress(frames, None)
+
+        if head.per_step:
+            return make_step_timeline(head, first_stage.backbone, str(video), on_frames=on_frames)
+        return make_timeline(
+            head,
+            first_stage.backbone,
+            str(video),
+            window_s=settings.window,
+            hop=settings.hop,
+            smooth=settings.smooth,
+            cuts=settings.cuts,
+            on_frames=on_frames,
+        )
+
+
+def _require_use(settings: Settings, head: Run) -> None:
+    """Raise `ConfigError` for what a run cannot be asked: a clip's label of one that labels steps, …"""
+    if settings.timeline and head.streams:
+        raise ConfigError(
+            f"--timeline reads one stream, and {settings.run} joins {len(head.streams)}: use a run that "
+            "was trained on one store, or cut the video into clips"
+        )
+    if not head.per_step:
+        return
+    if not settings.timeline:
+        raise ConfigError(
+            f"{settings.run} labels every step of a video, not a clip as a whole: add --timeline"
+        )
+    default = Settings()
+    for name in ("window", "hop", "smooth", "cuts"):
+        if getattr(settings, name) != getattr(default, name):
+            raise ConfigError(
+                f"{name} is for heads that slide over a video in windows, and {settings.run} labels "
+                "every step: leave it out"
+            )
 
 
 def _clock(seconds: float) -> str:

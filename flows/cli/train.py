@@ -19,6 +19,7 @@ EXAMPLES = """
 pixels-once train --store clips.zarr --head gru
 pixels-once train --store clips.zarr --head lstm --units 512 --name wide --overwrite
 pixels-once train --store clips.zarr --head gru --seeds 3
+pixels-once train --store matches.zarr --head segmenter --annotations matches.csv
 """
 
 
@@ -48,6 +49,9 @@ def run(settings: Settings, *, json: bool) -> int:
 
 def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """The figures of a run as a table, and what to do next."""
+    if metrics.get("labels") == "steps":
+        print_step_metrics(folder, metrics)
+        return
     rows = [
         (part, *(f"{values[name]:.3f}" for name in ("top1", "top5", "loss")), values["clips"])
         for part in ("test", "validation")
@@ -85,6 +89,38 @@ def print_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     for sentence in metrics.get("advice", []):
         print(sentence)
     suggest("predict", "--run", folder, "--video", "CLIP")
+
+
+def print_step_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """The figures of a head that labels every step, as published, and what to do next."""
+    from pipeline.heads.steps.measures import STEP_FIGURES
+
+    names = [name for name in STEP_FIGURES if name in metrics["test"]]
+    print_table(
+        str(folder),
+        ("", *(STEP_FIGURES[name] for name in names), "videos", "steps"),
+        [
+            (
+                part,
+                *(
+                    "–" if (figure := metrics[part][name]) is None else f"{figure:.3f}"
+                    for name in names
+                ),
+                metrics[part]["videos"],
+                f"{metrics[part]['steps']:,}",
+            )
+            for part in ("test", "validation")
+        ],
+    )
+    interval = _interval(metrics["test"]).replace("the test's top-1", "the test's right steps")
+    print(interval)
+    if metrics["baseline"]:
+        print(f"baselines: {' · '.join(f'{k} {v:.3f}' for k, v in metrics['baseline'].items())}")
+    print(
+        f"{metrics['seconds']:.0f} s at {metrics['clips_per_second']:,.0f} steps/s; strips, plots and "
+        f"predictions in {folder}/"
+    )
+    suggest("predict", "--timeline", "--run", folder, "--video", "VIDEO")
 
 
 def print_runs(made: Sequence[Made], settings: Settings) -> None:

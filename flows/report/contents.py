@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 
 import store
+from flows.report.steps import step_view
 from flows.report.vectors import ClipVectors, clip_vectors
 from pipeline.errors import ConfigError
 from pipeline.features.reasons import FAILURES, WARNINGS
 from pipeline.heads.neighbours import look_alikes, project
+from pipeline.heads.spans import whole_files
 from pipeline.plain import read_table
 from pipeline.report.contents import (
     ClipCard,
@@ -96,6 +98,8 @@ class _Cards:
     ) -> None:
         self._source, self._table, self._vectors, self._random = source, table, vectors, random
         self.rows = pd.Series(table.index.to_numpy(), index=table["video_id"].to_numpy())
+        # Heads of steps are tested on whole files.
+        self.known = {*self.rows.index, *whole_files(table)}
 
     def pictures(self, rows: Sequence[int] | np.ndarray) -> list[list[bytes]]:
         return store.read_previews(self._source.url, rows) if len(rows) else []
@@ -255,10 +259,13 @@ def _of_this_store(folder: Path, board: pd.DataFrame, source: Any, cards: _Cards
     config = read_config(folder / str(board["run"].iloc[0]))
     folds = config["folds"] or [config["split"]]
     tested = {video for fold in folds for video in fold["test"]["video_ids"]}
-    return len(tested & set(cards.rows.index)) * 2 > len(tested)
+    return len(tested & cards.known) * 2 > len(tested)
 
 
 def _run_view(folder: Path, cards: _Cards) -> RunView:
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if metrics.get("labels") == "steps":
+        return step_view(folder, metrics)
     mistakes = _read(folder / "mistakes.csv").head(MOST_MISTAKES)
     shown = mistakes[mistakes["video_id"].isin(cards.rows.index)]
     rows = cards.rows.reindex(shown["video_id"]).to_numpy()
@@ -268,7 +275,7 @@ def _run_view(folder: Path, cards: _Cards) -> RunView:
     ]
     return RunView(
         name=folder.name,
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+        metrics=metrics,
         history=pd.read_csv(folder / "history.csv"),
         confusion=_read(folder / "confusion.csv", index_col=0).astype(float),
         mistakes=cards.of(rows, notes),

@@ -167,6 +167,15 @@ class TrainSettings(TrainingSettings):
     preset: str = setting(
         "", "a named set of the head's options, e.g. article_code for lstm", metavar="NAME"
     )
+    annotations: str = setting(
+        "",
+        "what happens when in long videos, for a head that labels every step (segmenter, mstcn): a CSV "
+        "with path, start, end and label, or ActivityNet's JSON",
+        metavar="FILE",
+    )
+    multi_label: bool = setting(
+        False, "with --annotations: several labels may apply at a time, and each is predicted apart"
+    )
     name: str = setting("", "the run's name (default: HEAD-STORE)", metavar="NAME")
     resume: bool = setting(False, "continue an interrupted run of this name")
 
@@ -227,7 +236,7 @@ SHARED = ("videos", "store", "weights")
 """Settings of [refresh] that may be given in [refresh.features] instead."""
 OWN = (
     *("head", "store", "name", "runs", "resume", "overwrite", "test_set", "seeds"),
-    *("train_groups", "shuffle_steps"),
+    *("train_groups", "shuffle_steps", "annotations", "multi_label"),
 )
 """Settings of a training that a refresh decides itself."""
 
@@ -293,9 +302,10 @@ def features_settings(settings: RefreshSettings) -> FeaturesSettings:
 
 def train_settings(settings: RefreshSettings, head: str) -> TrainSettings:
     """The settings of one head's training; its split is that of [refresh.train]."""
-    from pipeline.heads.zoo import head_kind
+    from pipeline.heads.zoo import head_kind, require_labels
 
-    head_kind(head)  # an unknown head is an error before hours of extraction
+    # A head that cannot be trained is an error before hours of extraction.
+    require_labels(head_kind(head), per_step=False)
     values: dict[str, Any] = {"head": head, "store": settings.store}
     for table, where in (
         (settings.train, "[refresh.train]"),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import store
 from flows.notices import notice
+from flows.settings.training import TrainSettings
 from flows.train.opening import require_one_store
+from flows.train.shared import Loaded, clip_seconds
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.activitynet import read_activitynet
 from pipeline.features.catalog.manifest_text import read_csv
+from pipeline.heads.config import AUTO, TrainConfig
 from pipeline.heads.spans import whole_files
 from pipeline.heads.steps.annotations import SHOWN, Annotations, annotations_of, require_single
+from pipeline.heads.steps.planning import video_notes
+from pipeline.heads.steps.splitting import split_videos
 from pipeline.heads.steps.videos import StepClips, load_videos
+from pipeline.heads.zoo import head_kind, require_labels
 
 
 def read_annotations(path: str, source: store.Store, *, multi_label: bool = False) -> Annotations:
@@ -30,6 +36,24 @@ def read_annotations(path: str, source: store.Store, *, multi_label: bool = Fals
     if not multi_label:
         require_single(annotations, path)
     return annotations
+
+
+def load_annotated(settings: TrainSettings, config: TrainConfig) -> Loaded:
+    """The annotated videos of a training, and the first stage for a later `predict`.
+
+    config: of the training, which must be one of a head that labels every step.
+    """
+    # A head of clips is an error before anything is read.
+    if config.head != AUTO:
+        require_labels(head_kind(config.head), per_step=True)
+    clips = annotated_videos(settings.store, settings.annotations, multi_label=settings.multi_label)
+    source = clips.source
+    assert isinstance(source, store.Store)
+    first_stage = dict(source.attributes.get("first_stage", {}))
+    first_stage["clip_seconds"] = clip_seconds(source.table())
+    for note in video_notes(clips, [split_videos(clips, config)]):
+        notice(note)
+    return Loaded(clips=clips, first_stage=first_stage)
 
 
 def annotated_videos(stores: str, path: str, *, multi_label: bool = False) -> StepClips:

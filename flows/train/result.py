@@ -12,6 +12,7 @@ from flows.names import key
 from flows.server.run_page import RunPage, markdown_table, picture
 from flows.settings.training import RefreshSettings
 from flows.train.shared import Made
+from pipeline.heads.steps.measures import STEP_FIGURES
 
 EVENT = "pixels-once.refresh"
 FIGURES = ("top1", "accepted_top1", "difference", "low", "high")
@@ -76,7 +77,8 @@ class RefreshResult:
 
 def publish_head(page: RunPage, key: str, made: Made, *, named: bool = False) -> None:
     """Put a run's figures and pictures on the flow run's page. named: with its folder's name."""
-    top1 = f"test top-1 {made.metrics['test']['top1']:.3f}"
+    what = "right steps" if made.metrics.get("labels") == "steps" else "top-1"
+    top1 = f"test {what} {made.metrics['test']['top1']:.3f}"
     page.add(
         f"the head {made.folder.name}",
         create_markdown_artifact,
@@ -89,9 +91,26 @@ def publish_head(page: RunPage, key: str, made: Made, *, named: bool = False) ->
 def head_page(made: Made) -> str:
     """A run's figures and pictures as markdown."""
     parts = [(part, made.metrics[part]) for part in ("test", "validation")]
+    if made.metrics.get("labels") == "steps":
+        return _steps_page(made, parts)
     rows = [(part, f"{v['top1']:.3f}", f"{v['top5']:.3f}", v["clips"]) for part, v in parts]
     lines = [f"# {made.folder.name}", "", *markdown_table(("", "top-1", "top-5", "clips"), rows)]
     for name in ("curves", "confusion"):
+        file = made.folder / f"{name}.png"
+        if file.exists():
+            lines += ["", picture(name, file.read_bytes())]
+    return "\n".join(lines)
+
+
+def _steps_page(made: Made, parts: list[tuple[str, dict[str, Any]]]) -> str:
+    """The page of a head that labels every step: its published figures, and the test videos as strips."""
+    names = [name for name in STEP_FIGURES if name in parts[0][1]]
+    rows = [
+        (part, *(_figure(values[n]) for n in names), values["videos"]) for part, values in parts
+    ]
+    head = ("", *(STEP_FIGURES[name] for name in names), "videos")
+    lines = [f"# {made.folder.name}", "", *markdown_table(head, rows)]
+    for name in ("curves", "strips"):
         file = made.folder / f"{name}.png"
         if file.exists():
             lines += ["", picture(name, file.read_bytes())]

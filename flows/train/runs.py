@@ -12,6 +12,7 @@ from flows.notices import notice
 from flows.settings.resolve import LARGEST_SEED
 from flows.settings.training import TrainSettings
 from flows.train import shared
+from flows.train.annotated import load_annotated
 from pipeline import engine
 from pipeline.errors import ConfigError
 from pipeline.heads.choosing import chosen_head
@@ -37,9 +38,12 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
         if each.name not in done:
             claim_folder(_folder(each), overwrite=each.overwrite, resume=each.resume)
     with shared.store_warnings():
-        loaded = shared.load_stores(settings.store, skeleton=settings.skeleton)
-        ways = [(settings.split, settings.test_set)]
-        shared.print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
+        if settings.annotations:
+            loaded = load_annotated(settings, shared.train_config(todo[0]))
+        else:
+            loaded = shared.load_stores(settings.store, skeleton=settings.skeleton)
+            ways = [(settings.split, settings.test_set)]
+            shared.print_notes(loaded.clips.table, loaded.clips.holdouts, ways)
         for each in todo:
             if each.name in done:
                 folder = _folder(each)
@@ -124,8 +128,14 @@ def _trained(settings: TrainSettings, loaded: shared.Loaded) -> shared.Made:
     folder = _folder(settings)
     notice(f"training {folder}")
     config, resume = shared.train_config(settings), settings.resume
+    unit = "steps" if settings.annotations else "clips"
     work, metrics = shared.train_head(
-        loaded, config, folder, settings, shared.print_epoch, resume=resume
+        loaded,
+        config,
+        folder,
+        settings,
+        lambda report: shared.print_epoch(report, unit),
+        resume=resume,
     )
     if work.replaces and metrics["stopped"]:
         notice(

@@ -140,6 +140,8 @@ def moved_on(run: Run) -> str:
     url = str(run.config.get("store", {}).get("url", ""))
     if not url:
         return ""
+    if run.per_step:
+        return ""  # its clips are whole files, and what they were labelled by is not in the store
     try:
         asked = str(run.config.get("train", {}).get("skeleton", "no"))
         source = open_source(url, skeleton=asked)
@@ -183,6 +185,13 @@ def train_config(settings: TrainSettings) -> TrainConfig:
     options: dict[str, Any] = parse_options(settings.options)
     if settings.preset:
         options["preset"] = settings.preset
+    if settings.multi_label:
+        if not settings.annotations:
+            raise ConfigError(
+                "--multi-label is given without --annotations, and clips have one label each: add "
+                "--annotations FILE, or leave it out"
+            )
+        options["multi_label"] = True
     options |= widths(settings.head, settings.units)
     return make_config(settings, head=settings.head, options=options)
 
@@ -262,7 +271,7 @@ def train_head(
     return work, metrics
 
 
-def print_epoch(report: EpochReport) -> None:
+def print_epoch(report: EpochReport, unit: str = "clips") -> None:
     fold = f"fold {report.fold + 1}/{report.folds} · " if report.folds > 1 else ""
     if report.fold == report.folds > 1:
         fold = "all clips · "  # the last fit, which has no validation
@@ -276,6 +285,6 @@ def print_epoch(report: EpochReport) -> None:
     member = f"member {report.member + 1}/{report.members} · " if report.members > 1 else ""
     notice(
         f"{fold}{member}epoch {report.epoch:>3}/{report.epochs} · loss {report.loss:.3f} · "
-        f"top-1 {report.top1:.3f} · {validation}{report.clips_per_second:,.0f} clips/s"
+        f"top-1 {report.top1:.3f} · {validation}{report.clips_per_second:,.0f} {unit}/s"
         f"{' · best' if report.best else ''}"
     )

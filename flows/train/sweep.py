@@ -39,7 +39,7 @@ from pipeline.heads.plan import require_same_run
 from pipeline.heads.plots import draw_missing
 from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.work_folder import RunState, run_state
-from pipeline.heads.zoo import HEADS, head_kind, require_readable
+from pipeline.heads.zoo import HEADS, head_kind, require_labels, require_readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,10 +230,13 @@ def sweep_heads(text: str, shape: Sequence[int]) -> list[tuple[str, dict[str, An
     """
     if not text.strip():
         reads = "frames" if len(shape) == 3 else "features"
-        return [(name, {}) for name, kind in HEADS.items() if reads in kind.reads]
+        return [
+            (name, {}) for name, kind in HEADS.items() if reads in kind.reads and not kind.per_step
+        ]
     found = []
     for word in (text if ":" in text else text.replace(",", " ")).split():
         name, _, options = word.partition(":")
+        require_labels(head_kind(name), per_step=False)
         require_readable(head_kind(name), shape)
         found.append((name, shared.parse_options(options)))
     return found

@@ -64,6 +64,11 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     which this head cannot be converted, or whose export predicts something else.
     """
     path = Path(path)
+    if run.per_step:
+        raise ConfigError(
+            f"{run.folder.name} labels every step of videos of any length, and exports are of heads with "
+            "one length: use `predict --timeline`, or its model.keras"
+        )
     _require(format, path)
     beside = path / SIDECAR if format == "saved_model" else path.with_suffix(".json")
     description, options = _description(run), OPTIONS.get(format, {})

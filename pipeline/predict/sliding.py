@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,21 +52,10 @@ def make_timeline(
     Raises `UnreadableClip` for a video without frames, `ConfigError` for a window that is not
     positive and for a head whose probabilities are not numbers.
     """
-    spec = Spec.from_dict(run.spec)
-    window_s = window_s or float(run.first_stage.get("clip_seconds", 0.0))
-    if rule_of(spec.sampling).gap is None and window_s <= 0:
-        raise ConfigError(
-            f"the run {run.folder.name} does not say how long its clips were: give --window SECONDS"
-        )
     if smooth < 1 or hop < 0:
         raise ConfigError(f"smooth is {smooth} and hop {hop}: give 1 or more windows and steps")
-    with Video(path) as video:
-        fps = 1 / video.frame_s
-        pace = Pace.of(spec.sampling, fps, window_s)
-        walk = Walk(video, FramePlan.of(spec), pace)
-        features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
-    if not len(features):
-        raise UnreadableClip("no_frames", f"{path} gave no frame")
+    walked = walk_through(run, backbone, path, window_s=window_s, on_frames=on_frames)
+    features, walk, pace, fps = walked.features, walked.walk, walked.pace, walked.fps
     spans = shots(features, max(1, pace.steps // 2)) if cuts else [(0, len(features))]
     begins, ends = np.array(walk.times), np.append(walk.times[1:], walk.duration_s)
     reach = _reach(begins, pace, fps)
@@ -74,7 +64,7 @@ def make_timeline(
     start, width = np.concatenate(starts), np.concatenate(widths)
     probabilities = _window_probabilities(run, features, start, width)
     middles = (begins[start] + ends[start + width - 1]) / 2
-    _require_finite(run, probabilities, middles)
+    require_finite(run, probabilities, middles)
     borders = np.cumsum([len(of_shot) for of_shot in starts])[:-1]
     return Timeline(
         times=middles,
@@ -90,14 +80,53 @@ def make_timeline(
     )
 
 
-def _require_finite(
-    run: Run, probabilities: NDArray[np.float32], middles: NDArray[np.float64]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Walked:
+    """A video that was walked through: features (steps, *shape) of its spec's dtype, and how."""
+
+    features: NDArray[Any]
+    walk: Walk
+    pace: Pace
+    fps: float
+
+
+def walk_through(
+    run: Run,
+    backbone: Backbone,
+    path: str,
+    *,
+    window_s: float = 0.0,
+    on_frames: Callable[[int], None] = lambda frames: None,
+) -> Walked:
+    """The features of a video at the pace of a run's training; as `make_timeline`."""
+    spec = Spec.from_dict(run.spec)
+    window_s = window_s or float(run.first_stage.get("clip_seconds", 0.0))
+    if rule_of(spec.sampling).gap is None and window_s <= 0:
+        raise ConfigError(
+            f"the run {run.folder.name} does not say how long its clips were: give --window SECONDS"
+        )
+    with Video(path) as video:
+        fps = 1 / video.frame_s
+        pace = Pace.of(spec.sampling, fps, window_s)
+        walk = Walk(video, FramePlan.of(spec), pace)
+        features = _computed(backbone, walk.batches(backbone.batch), spec, on_frames)
+    if not len(features):
+        raise UnreadableClip("no_frames", f"{path} gave no frame")
+    return Walked(features=features, walk=walk, pace=pace, fps=fps)
+
+
+def require_finite(
+    run: Run,
+    probabilities: NDArray[np.float32],
+    middles: NDArray[np.float64],
+    what: str = "windows",
 ) -> None:
+    """Raise `ConfigError` where a head's probabilities, (n, classes) at `middles`, are not numbers."""
     wrong = predicted_classes(probabilities) < 0
     if wrong.any():
         raise ConfigError(
             f"the head {run.folder.name} returns NaN for {int(wrong.sum())} of {len(wrong)} "
-            f"windows (the first at {middles[wrong][0]:.1f} s): train it again, or use another"
+            f"{what} (the first at {middles[wrong][0]:.1f} s): train it again, or use another"
         )
 
 

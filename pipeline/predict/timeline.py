@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads.measures import predicted_classes
+from pipeline.heads.steps.annotations import BACKGROUND
+from pipeline.heads.steps.segments import labelled_runs
 from pipeline.plain import write_rows
 
 
@@ -111,6 +113,42 @@ def segments(timeline: Timeline, *, least_s: float = 0.0) -> list[Segment]:
         )
         for start, end, label in zip(borders, borders[1:], labels, strict=False)
     ]
+
+
+def labelled(timeline: Timeline, *, multi_label: bool, least_s: float = 0.0) -> list[Segment]:
+    """The segments of a head that labels every step, by their starts; `BACKGROUND` is left out.
+
+    multi_label: every label has segments of its own, where its probability is a half or more; they may
+    overlap. least_s: shorter ones are left out there, else merged into their longer neighbour.
+    """
+    if not multi_label:
+        return [each for each in segments(timeline, least_s=least_s) if each.label != BACKGROUND]
+    inner = (timeline.times[1:] + timeline.times[:-1]) / 2
+    edges = np.concatenate([[0.0], inner, [timeline.duration_s]])
+    found = [
+        Segment(
+            start_s=float(edges[first]),
+            end_s=float(edges[last]),
+            label=label,
+            probability=float(
+                timeline.probabilities[first:last, timeline.classes.index(label)].mean()
+            ),
+        )
+        for label, first, last in labelled_runs(
+            timeline.probabilities, timeline.classes, multi_label=True
+        )
+    ]
+    long = [each for each in found if each.end_s - each.start_s >= least_s]
+    return sorted(long, key=lambda each: (each.start_s, each.end_s, each.label))
+
+
+def write_timeline(path: Path, timeline: Timeline) -> None:
+    """One line per window or step: time_s, and the probability of every label."""
+    lines = [
+        [f"{time_s:.3f}", *(f"{value:.5f}" for value in probabilities)]
+        for time_s, probabilities in zip(timeline.times, timeline.probabilities, strict=True)
+    ]
+    write_rows(path, [["time_s", *timeline.classes], *lines])
 
 
 def write_segments(path: Path, parts: Sequence[Segment]) -> None:

@@ -68,20 +68,41 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Strip:
+    """A long video as a strip of time: what happens when, and what a head says of it.
+
+    truth, prediction: (start_s, end_s, label), by their starts
+    """
+
+    video_id: str
+    duration_s: float
+    truth: Sequence[tuple[float, float, str]]
+    prediction: Sequence[tuple[float, float, str]]
+
+    def __repr__(self) -> str:
+        return (
+            f"Strip({self.video_id}, {self.duration_s:.1f} s, {len(self.truth)} true segments, "
+            f"{len(self.prediction)} predicted)"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunView:
     """One trained head: its figures, and the files of its folder as frames.
 
     metrics: as in metrics.json
     history: one line per epoch
-    confusion: true label × predicted label
+    confusion: true label × predicted label; None of a head of several labels at a time
+    strips: test videos of a head that labels every step
     """
 
     name: str
     metrics: Mapping[str, Any]
     history: pd.DataFrame
-    confusion: pd.DataFrame
+    confusion: pd.DataFrame | None
     mistakes: Sequence[ClipCard] = ()
     confused: Sequence[ConfusedPair] = ()
+    strips: Sequence[Strip] = ()
 
     def __repr__(self) -> str:
         return f"RunView({self.name}, {len(self.history)} epochs, {len(self.mistakes)} mistakes)"

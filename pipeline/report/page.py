@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,11 @@ import plotly.offline
 from markupsafe import Markup
 
 from pipeline.heads.measures import LEAST_GROUPS
+from pipeline.heads.steps.measures import STEP_FIGURES
 from pipeline.plain import json_text
 from pipeline.report import figures
 from pipeline.report.contents import Contents, RunView, data_url
+from pipeline.report.strips import drawings
 
 _BOARD = {
     "run": "run",
@@ -229,14 +232,9 @@ def _cell(name: str, value: Any) -> Any:
 
 def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
     test = run.metrics["test"]
-    words = f"top-1 {test['top1']:.1%}"
-    if interval := test.get("top1_interval"):
-        words += f" (95 %: {interval[0]:.0%} to {interval[1]:.0%})"
-    elif "groups" in test:
-        words += f" (no interval: the test has {test['groups']} groups, it needs {LEAST_GROUPS})"
-    base = run.metrics.get("baseline", {})
-    if "frame_average" in base:
-        words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"
+    strips, colours = drawings(run.strips)
+    steps = run.metrics.get("labels") == "steps"
+    words = _step_words(test) if steps else _clip_words(run)
     curves = None
     if (run.history["epoch"] > 1).any():  # a head that is solved for has none
         curves = charts.add(
@@ -247,13 +245,41 @@ def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
         "name": run.name,
         "words": words,
         "curves": curves,
-        "confusion": charts.add(
+        "confusion": None
+        if run.confusion is None
+        else charts.add(
             figures.confusion_chart(run.confusion),
             f"Which classes {run.name} confuses on its test clips: {_worst(run.confusion)}",
         ),
+        "strips": strips,
+        "colours": colours,
         "mistakes": run.mistakes,
         "confused": run.confused,
     }
+
+
+def _clip_words(run: RunView) -> str:
+    """A head's top-1 with its interval, beside the frame average and chance."""
+    test = run.metrics["test"]
+    words = f"top-1 {test['top1']:.1%}"
+    if interval := test.get("top1_interval"):
+        words += f" (95 %: {interval[0]:.0%} to {interval[1]:.0%})"
+    elif "groups" in test:
+        words += f" (no interval: the test has {test['groups']} groups, it needs {LEAST_GROUPS})"
+    base = run.metrics.get("baseline", {})
+    if "frame_average" in base:
+        words += f", frame average {base['frame_average']:.1%}, chance {base['chance']:.1%}"
+    return words
+
+
+def _step_words(test: Mapping[str, Any]) -> str:
+    """The published figures of a head that labels every step, those that it has."""
+    figures = [
+        f"{words} {test[name]:.3f}"
+        for name, words in STEP_FIGURES.items()
+        if test.get(name) is not None
+    ]
+    return ", ".join(figures)
 
 
 def _worst(confusion: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from pipeline.heads.seeds import derived_seed
 from pipeline.heads.training import train
 from pipeline.heads.zoo import build_head
 from tests.heads.sources import rising_or_falling
-from tests.heads.test_zoo import CASES, SHAPES, SMALL, clips
+from tests.heads.test_zoo import CASES, SHAPES, SMALL, clips, compiled, targets
 
 DRAWS = False
 ROOT = Path(__file__).parents[2]
@@ -53,9 +53,9 @@ def built(name: str, reads: str, seed: int = 3) -> Any:
 def after_one_step(model: Any, reads: str) -> Any:
     """The head after one training step."""
     features, mask = clips(reads, 5)
-    compile_head(model, 1e-3)
-    labels = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
-    model.train_on_batch({"features": features, "mask": mask}, labels)
+    compiled(model.name, model).train_on_batch(
+        {"features": features, "mask": mask}, targets(model.name, mask)
+    )
     return model
 
 

@@ -238,7 +238,7 @@ def test_videos_lie_in_rows_of_their_own_and_nothing_of_one_reaches_another(clip
     assert not features[~mask].any()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param("segmenter", marks=pytest.mark.long), "mstcn"])
 def test_a_video_has_the_same_probabilities_alone_and_beside_a_longer_one(
     clips: Any, name: str
 ) -> None:
@@ -282,7 +282,7 @@ def test_the_loss_is_that_of_the_paper_over_real_steps_of_all_stages() -> None:
 
 # Training
 
-CONFIG = TrainConfig(head="segmenter", options=SMALL["segmenter"], epochs=25, seed=2)
+CONFIG = TrainConfig(head="segmenter", options=SMALL["segmenter"], epochs=25, seed=2, train_batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +330,7 @@ def test_a_saved_run_gives_the_probabilities_that_were_written(
         loaded.predict(np.zeros((1, STEPS, 6)), np.ones((1, STEPS), bool))
 
 
+@pytest.mark.long
 def test_an_interrupted_training_resumes_to_the_same_head_and_knows_other_annotations(
     clips: Any, made: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -352,6 +353,7 @@ def test_an_interrupted_training_resumes_to_the_same_head_and_knows_other_annota
     assert again["test"] == whole["test"]
 
 
+@pytest.mark.long
 def test_seeds_are_values(clips: Any, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=1)
     digests = [
@@ -361,6 +363,7 @@ def test_seeds_are_values(clips: Any, tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.long
 def test_several_labels_at_a_time_are_trained_as_sigmoids(
     made: tuple[str, Path], tmp_path: Path
 ) -> None:

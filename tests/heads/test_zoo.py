@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import ConfigError, SpecMismatch
 from pipeline.heads.compiling import compile_head
 from pipeline.heads.lean import keras
+from pipeline.heads.steps.compiling import compile_steps, trained_form
 from pipeline.heads.zoo import HEADS, build_head, head_kind
 from pipeline.heads.zoo.kinds import own_layers
 
@@ -26,6 +27,8 @@ SMALL = {
     "convlstm": {"filters": (2, 2, 3, 3)},
     "lrcn": {"filters": (4, 4, 6, 6)},
     "conv3d": {"filters": (4, 6, 8), "dense": 8},
+    "segmenter": {"units": 12, "project": 12},
+    "mstcn": {"units": 12, "depth": 3, "stages": 2},
 }
 SHAPES = {"features": (10,), "frames": (64, 64, 3)}
 CASES = [(name, reads) for name, kind in HEADS.items() for reads in kind.reads]
@@ -44,6 +47,25 @@ def small_head(name: str, reads: str, steps: int, *, eager: bool = False, **opti
     return model
 
 
+def compiled(name: str, model):
+    """The head compiled for training: of one that labels every step the form that is trained."""
+    if not HEADS[name].per_step:
+        compile_head(model, 1e-3)
+        return model
+    trained = trained_form(model)
+    compile_steps(trained, 1e-3, smoothing=0.15, multi_label=False)
+    return trained
+
+
+def targets(name: str, mask: np.ndarray) -> np.ndarray:
+    """One-hot labels of six clips, or of every step of theirs, with its weight."""
+    labels = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
+    if not HEADS[name].per_step:
+        return labels
+    each = np.repeat(labels[:, None], mask.shape[1], axis=1)
+    return np.concatenate([each, mask[..., None].astype(np.float32)], axis=-1)
+
+
 def clips(reads: str, steps: int, n: int = 6):
     rng = np.random.default_rng(0)
     features = rng.normal(0, 1, (n, steps, *SHAPES[reads])).astype(np.float32)
@@ -60,8 +82,8 @@ def test_gives_probabilities_whatever_stands_in_padding_and_whatever_clips_are_b
     features, mask = clips(reads, 9)
     model = small_head(name, reads, 9, eager=eager)
     first = model.predict_on_batch({"features": features, "mask": mask})
-    assert first.shape == (6, 4)
-    np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
+    assert first.shape == ((6, 9, 4) if HEADS[name].per_step else (6, 4))
+    np.testing.assert_allclose(first.sum(axis=-1), 1, atol=1e-5)
     alone = model.predict_on_batch({"features": features[1:2], "mask": mask[1:2]})
     np.testing.assert_allclose(first[1:2], alone, atol=1e-5)
     features[~mask] = np.nan
@@ -85,7 +107,6 @@ def test_saved_and_loaded_in_safe_mode_it_gives_equal_outputs(name, reads, eager
 @pytest.mark.parametrize(("name", "reads"), CASES)
 def test_one_step_lowers_the_loss(name, reads, eager):
     features, mask = clips(reads, 5)
-    labels = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
     # Dropout would make the two losses incomparable.
     still = {
         f.name: 0.0
@@ -93,9 +114,9 @@ def test_one_step_lowers_the_loss(name, reads, eager):
         if f.name in ("dropout", "recurrent_dropout")
     }
     options = SMALL.get(name, {}) | still
-    model = build_head(name, 5, SHAPES[reads], 4, options, seed=3)
-    compile_head(model, 1e-3)
+    model = compiled(name, build_head(name, 5, SHAPES[reads], 4, options, seed=3))
     model.run_eagerly = eager
+    labels = targets(name, mask)
     inputs = {"features": features, "mask": mask}
     before = model.train_on_batch(inputs, labels, return_dict=True)["loss"]
     after = model.test_on_batch(inputs, labels, return_dict=True)["loss"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import re
@@ -22,6 +23,7 @@ from pipeline.report.contents import (
     FeatureMap,
     Pair,
     RunView,
+    Strip,
     save_grid,
 )
 from pipeline.report.page import render
@@ -122,6 +124,38 @@ def test_a_board_has_its_leak_check_and_a_run_the_classes_it_confuses_with_clips
     assert "called walk: 3 clips" in text
     assert "pair.mp4" in text
     assert "Learning curves" in text
+
+
+def test_a_long_video_is_a_strip_of_time_with_truth_above_prediction() -> None:
+    strip = Strip(
+        video_id="long.mp4",
+        duration_s=80,
+        truth=[(0, 20, "run"), (40, 60, NASTY)],
+        prediction=[(0, 24, "run")],
+    )
+    run = RunView(
+        name="seg",
+        metrics={"labels": "steps", "test": {"frame_accuracy": 0.5, "f1@50": 0.25, "map": None}},
+        history=pd.DataFrame({"epoch": [1, 2], "top1": [0.4, 0.6], "val_top1": [0.3, 0.5]}),
+        confusion=None,
+        strips=[strip],
+    )
+    text = render(dataclasses.replace(contents(), runs=[run]))
+    page = Page(text)
+    bars = [
+        (float(str(a["x"])), int(str(a["y"])), float(str(a["width"])))
+        for a in page.all("rect")
+        if "x" in a
+    ]
+    # Of 80 seconds on 1000: the truth at the top, the prediction below.
+    assert bars == [(0, 0, 250), (500, 0, 250), (0, 25, 300)]
+    colours = {(a["fill"], a["y"]) for a in page.all("rect") if "fill" in a}
+    assert len({colour for colour, _ in colours}) == 2
+    (drawing,) = page.all("svg")
+    assert drawing["aria-label"] == "long.mp4: 2 segments in truth and 1 predicted, over 1:20.0."
+    assert "<title>true: run, 0:00.0 to 0:20.0</title>" in text
+    assert "<script>alert" not in text
+    assert "seg: frame accuracy 0.500, F1@50 0.250<" in " ".join(text.split())
 
 
 def test_names_from_a_data_set_stay_words() -> None:

@@ -13,8 +13,6 @@ from pipeline.heads.statistics import Statistics
 from pipeline.heads.zoo import build_head, head_kind
 from pipeline.heads.zoo.stepwise import LAST, STAGE
 
-ops = keras.ops
-
 TRUNCATED = 4.0
 """Above this difference of log-probabilities a change of label costs no more (MS-TCN's τ)."""
 _LEAST = 1e-7
@@ -41,7 +39,7 @@ def trained_form(head: Any) -> Any:
     while STAGE.format(len(stages) + 1) in names:
         stages.append(head.get_layer(STAGE.format(len(stages) + 1)).output)
     stages.append(head.get_layer(LAST).output)
-    return keras.Model(head.inputs, ops.stack(stages, axis=1), name=head.name)
+    return keras.Model(head.inputs, keras.ops.stack(stages, axis=1), name=head.name)
 
 
 def compile_steps(
@@ -68,7 +66,7 @@ def compile_steps(
     # All state is made before the first batch, as in `compile_head`.
     optimizer.build(model.trainable_variables)
     stages, classes = int(model.output_shape[1]), int(model.output_shape[-1])
-    target, nothing = ops.zeros((1, 2, classes + 1)), ops.ones((1, stages, 2, classes))
+    target, nothing = keras.ops.zeros((1, 2, classes + 1)), keras.ops.ones((1, stages, 2, classes))
     model.compute_loss(y=target, y_pred=nothing)
     model.compute_metrics(None, target, nothing)
     model.reset_metrics()
@@ -96,23 +94,25 @@ def step_loss(target: Any, predicted: Any, *, smoothing: float, multi_label: boo
     target: (batch, steps, classes + 1), the last number the step's weight. predicted: (batch, stages,
     steps, classes). As published, the gradient of the second part reaches the later of two steps only.
     """
-    truth = ops.expand_dims(target[..., :-1], 1)
-    weight = ops.expand_dims(target[..., -1], 1)
-    p = ops.clip(predicted, _LEAST, 1.0)
-    log = ops.log(p)
+    truth = keras.ops.expand_dims(target[..., :-1], 1)
+    weight = keras.ops.expand_dims(target[..., -1], 1)
+    p = keras.ops.clip(predicted, _LEAST, 1.0)
+    log = keras.ops.log(p)
     entropy = -truth * log
     if multi_label:
-        entropy = entropy - (1 - truth) * ops.log(ops.clip(1 - predicted, _LEAST, 1.0))
-    total = ops.maximum(ops.sum(weight), _LEAST)
-    loss = ops.sum(ops.sum(entropy, axis=-1) * weight) / total
+        entropy = entropy - (1 - truth) * keras.ops.log(keras.ops.clip(1 - predicted, _LEAST, 1.0))
+    total = keras.ops.maximum(keras.ops.sum(weight), _LEAST)
+    loss = keras.ops.sum(keras.ops.sum(entropy, axis=-1) * weight) / total
     if not smoothing:
         return loss
-    change = log[:, :, 1:] - ops.stop_gradient(log[:, :, :-1])
-    squared = ops.mean(ops.minimum(ops.square(change), TRUNCATED**2), axis=-1)
+    change = log[:, :, 1:] - keras.ops.stop_gradient(log[:, :, :-1])
+    squared = keras.ops.mean(keras.ops.minimum(keras.ops.square(change), TRUNCATED**2), axis=-1)
     # Between two real steps; class weights have no say in it.
-    real = ops.cast(weight > 0, squared.dtype)
+    real = keras.ops.cast(weight > 0, squared.dtype)
     both = real[:, :, 1:] * real[:, :, :-1]
-    return loss + smoothing * ops.sum(squared * both) / ops.maximum(ops.sum(both), 1.0)
+    return loss + smoothing * keras.ops.sum(squared * both) / keras.ops.maximum(
+        keras.ops.sum(both), 1.0
+    )
 
 
 def _loss(smoothing: float, multi_label: bool) -> Any:
@@ -132,9 +132,13 @@ def _accuracy(multi_label: bool) -> Any:
         def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
             truth, last = y_true[..., :-1], y_pred[:, -1]
             if multi_label:
-                right = ops.mean(ops.cast((truth > 0.5) == (last > 0.5), "float32"), axis=-1)
+                right = keras.ops.mean(
+                    keras.ops.cast((truth > 0.5) == (last > 0.5), "float32"), axis=-1
+                )
             else:
-                right = ops.cast(ops.argmax(truth, -1) == ops.argmax(last, -1), "float32")
-            return super().update_state(right, ops.cast(y_true[..., -1] > 0, "float32"))
+                right = keras.ops.cast(
+                    keras.ops.argmax(truth, -1) == keras.ops.argmax(last, -1), "float32"
+                )
+            return super().update_state(right, keras.ops.cast(y_true[..., -1] > 0, "float32"))
 
     return StepTop1(name="top1")

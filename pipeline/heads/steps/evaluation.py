@@ -21,12 +21,16 @@ from pipeline.heads.steps.measures import (
     segmentation,
     step_map,
 )
-from pipeline.heads.steps.segments import predicted_spans, true_spans
+from pipeline.heads.steps.segments import (
+    PREDICTION,
+    SEGMENTS,
+    STEPS,
+    TRUTH,
+    predicted_spans,
+    true_spans,
+)
 from pipeline.heads.steps.videos import StepClips, Video
 from pipeline.plain import write_table
-
-SEGMENTS, STEPS = "segments.csv", "steps.csv"
-TRUTH, PREDICTION = "truth", "prediction"
 
 
 def evaluate_steps(out: Path, fitted: FittedSteps) -> dict[str, Any]:

@@ -18,6 +18,19 @@ OVERLAPS = (0.10, 0.25, 0.50)
 T_OVERLAPS = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
+STEP_FIGURES = {
+    "frame_accuracy": "frame accuracy",
+    "edit": "edit",
+    "f1@10": "F1@10",
+    "f1@25": "F1@25",
+    "f1@50": "F1@50",
+    "step_map": "mAP of steps",
+    "map": "mAP",
+    "overlap": "overlap",
+}
+"""The figures of a head of steps that tables show → their headings; a run has some of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """A label from one time to another in a video, in seconds or in steps; the end is exclusive."""

@@ -13,7 +13,8 @@ from pipeline.heads.plan import Plan
 from pipeline.heads.plots import draw_plots
 from pipeline.heads.steps.evaluation import evaluate_steps
 from pipeline.heads.steps.fitting import fit_videos
-from pipeline.heads.steps.strips import draw_strips, read_segments
+from pipeline.heads.steps.segments import read_segments
+from pipeline.heads.steps.strips import draw_strips
 from pipeline.heads.steps.videos import StepClips
 from pipeline.plain import write_json
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 
 from pipeline.heads.measures import predicted_classes
 from pipeline.heads.source import Array, Float32, Float64
 from pipeline.heads.steps.annotations import BACKGROUND
 from pipeline.heads.steps.measures import Span, runs_of
 from pipeline.heads.steps.videos import Video
+from pipeline.plain import read_table
 
+SEGMENTS, STEPS = "segments.csv", "steps.csv"
+"""Files of a run: what happens when, by truth and prediction; and every step."""
+TRUTH, PREDICTION = "truth", "prediction"
 LIKELY = 0.5
 """From this probability on a label applies, where several may."""
 
@@ -71,3 +78,9 @@ def true_spans(video: Video) -> list[Span]:
             if start < end and each.label != BACKGROUND:
                 spans.append(Span(video=video.file, start=start, end=end, label=each.label))
     return sorted(spans, key=lambda span: (span.start, span.end, span.label))
+
+
+def read_segments(run: Path) -> pd.DataFrame:
+    """A run's `segments.csv`: video_id, part, source (truth, prediction), start_s, end_s, label, …"""
+    texts = dict.fromkeys(("video_id", "part", "source", "label"), str)
+    return read_table(run / SEGMENTS, dtype=texts)

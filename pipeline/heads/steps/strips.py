@@ -9,16 +9,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.drawing import new_figure, save_figure
-from pipeline.heads.steps.evaluation import PREDICTION, SEGMENTS, TRUTH
-from pipeline.plain import read_table
+from pipeline.heads.steps.segments import PREDICTION, TRUTH
 
 MOST = 12
-
-
-def read_segments(run: Path) -> pd.DataFrame:
-    """A run's `segments.csv`: video_id, part, source (truth, prediction), start_s, end_s, label, …"""
-    texts = dict.fromkeys(("video_id", "part", "source", "label"), str)
-    return read_table(run / SEGMENTS, dtype=texts)
 
 
 def draw_strips(segments: pd.DataFrame, path: Path, classes: Sequence[str]) -> None:
@@ -48,14 +41,13 @@ def draw_strips(segments: pd.DataFrame, path: Path, classes: Sequence[str]) -> N
     legend = figure.legend(
         handles,
         list(colours),
-        loc="lower center",
+        loc="outside lower center",
         ncols=min(7, len(colours)),
         fontsize=8,
         frameon=False,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    figure.subplots_adjust(bottom=0.1)
     save_figure(figure, path, dpi=110)
 
 

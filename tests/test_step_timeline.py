@@ -1,0 +1,214 @@
+"""A head that labels every step along a long video: one pass, one sequence, segments as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.timeline import overlap
+from pipeline.features.demo import render_clip, write_clip
+from pipeline.heads.lean import keras
+from pipeline.heads.saved import load_run
+from pipeline.predict.stepping import make_step_timeline
+from pipeline.predict.subtitles import write_results, write_srt, write_vtt
+from pipeline.predict.timeline import Segment, Timeline, labelled, write_timeline
+from pipeline.spec import Sampling, Spec
+from tests.flows.running import run_here
+from tests.test_timeline import CLASSES, Channels, video
+
+DRAWS = False
+__all__ = ["video"]
+
+
+def head(activation: str = "softmax") -> Any:
+    """A run whose head says each step's own colour."""
+    features = keras.Input((None, 3), name="features")
+    mask = keras.Input((None,), name="mask", dtype="bool")
+    turned = keras.layers.Lambda(lambda x: x[..., ::-1] / 16 - 4, output_shape=(None, 3))(features)
+    output = keras.layers.Activation(activation)(turned)
+    model = keras.Model({"features": features, "mask": mask}, output)
+    model.run_eagerly = True
+    spec = Spec(sampling=Sampling(steps=8, rule="fps", fps=4), size=8, shape=(3,), fit="squash")
+    return SimpleNamespace(
+        spec=spec.to_dict(),
+        classes=CLASSES,
+        steps=8,
+        shape=(3,),
+        folder=Path("run"),
+        first_stage={"clip_seconds": 2.0},
+        model=model,
+        per_step=True,
+        multi_label=activation == "sigmoid",
+    )
+
+
+def test_segments_lie_where_the_steps_labels_are(video: tuple[str, list[Segment]]) -> None:
+    path, true = video
+    backbone, told = Channels(), []
+    found = make_step_timeline(head(), backbone, path, on_frames=told.append)
+    # Four steps a second of a minute, each computed once, and none in a window.
+    assert backbone.frames == found.frames == told[-1] == len(found.times) == 240
+    assert found.window_s == pytest.approx(0.25)
+    assert found.cuts == ()
+    parts = labelled(found, multi_label=False)
+    assert [part.label for part in parts] == [part.label for part in true]
+    # A border is at most half a step off, and no shot was told apart by its cut.
+    assert min(overlap(parts, true).values()) > 0.97
+    assert parts[0].start_s == 0
+    assert parts[-1].end_s == pytest.approx(60, abs=0.05)
+
+
+def timeline(probabilities: np.ndarray, classes: tuple[str, ...]) -> Timeline:
+    n = len(probabilities)
+    return Timeline(
+        times=np.arange(n) + 0.5,
+        probabilities=probabilities.astype(np.float32),
+        classes=classes,
+        window_s=1.0,
+        duration_s=float(n),
+        frames=n,
+        decoded=n,
+    )
+
+
+def test_background_is_no_segment() -> None:
+    p = np.eye(2)[[0, 1, 1, 0, 1]]
+    parts = labelled(timeline(p, ("background", "run")), multi_label=False)
+    assert [(part.label, part.start_s, part.end_s) for part in parts] == [
+        ("run", 1, 3),
+        ("run", 4, 5),
+    ]
+    # One second is too short to be asked for: it joins the longer neighbour.
+    longer = labelled(timeline(p, ("background", "run")), multi_label=False, least_s=1.5)
+    assert [(part.start_s, part.end_s) for part in longer] == [(1, 3)]
+
+
+def test_labels_that_may_apply_at_a_time_have_segments_of_their_own() -> None:
+    p = np.array([[0.9, 0.1], [0.8, 0.6], [0.2, 0.7], [0.6, 0.1]])
+    parts = labelled(timeline(p, ("run", "wave")), multi_label=True)
+    assert [(part.label, part.start_s, part.end_s) for part in parts] == [
+        ("run", 0, 2),
+        ("wave", 1, 3),
+        ("run", 3, 4),
+    ]
+    assert parts[0].probability == pytest.approx(0.85)
+    assert len(labelled(timeline(p, ("run", "wave")), multi_label=True, least_s=1.5)) == 2
+
+
+PARTS = [
+    Segment(start_s=0.5, end_s=2.25, label="run & <jump>", probability=0.75),
+    Segment(start_s=3661.9996, end_s=3700, label="two\nlines --> one", probability=0.5),
+]
+
+
+def test_subtitles_are_those_that_players_read(tmp_path: Path) -> None:
+    write_srt(tmp_path / "a.srt", PARTS)
+    assert (tmp_path / "a.srt").read_text() == (
+        "1\n00:00:00,500 --> 00:00:02,250\nrun & <jump>\n\n"
+        "2\n01:01:02,000 --> 01:01:40,000\ntwo lines → one\n"
+    )
+    write_vtt(tmp_path / "a.vtt", PARTS)
+    assert (tmp_path / "a.vtt").read_text() == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:02.250\nrun &amp; &lt;jump&gt;\n\n"
+        "01:01:02.000 --> 01:01:40.000\ntwo lines → one\n"
+    )
+    write_srt(tmp_path / "none.srt", [])
+    assert (tmp_path / "none.srt").read_text() == ""
+
+
+def test_results_are_those_that_activitynets_evaluation_reads(tmp_path: Path) -> None:
+    write_results(tmp_path / "r.json", "match", PARTS)
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert set(found) == {"version", "results", "external_data"}
+    assert found["results"]["match"][0] == {
+        "label": "run & <jump>",
+        "score": 0.75,
+        "segment": [0.5, 2.25],
+    }
+
+
+def test_the_table_has_a_line_for_every_step(tmp_path: Path) -> None:
+    write_timeline(tmp_path / "t.csv", timeline(np.eye(2), ("background", "=run")))
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines == ["time_s,background,'=run", "0.500,1.00000,0.00000", "1.500,0.00000,1.00000"]
+
+
+ACTIONS = ("Opening", "Closing", "Dawn", "Dusk")
+
+
+def stitch(path: Path, number: int) -> list[tuple[float, float, str]]:
+    """Six demo clips end to end; returns what happens when."""
+    rng = np.random.default_rng([5, number])
+    frames, spans = [], []
+    for clip in range(6):
+        action = str(rng.choice(ACTIONS))
+        frames.append(render_clip(action, group=number + 1, clip=clip))
+        start = sum(map(len, frames[:-1])) / 12
+        spans.append((start, start + len(frames[-1]) / 12, action))
+    write_clip(path, np.concatenate(frames))
+    return spans
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_users_walk_from_long_videos_and_annotations_to_a_timeline(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("videos").mkdir()
+    lines = ["path,start,end,label"]
+    for number in range(8):
+        spans = stitch(Path(f"videos/{number}.mp4"), number)
+        lines += [f"{number}.mp4,{start:.3f},{end:.3f},{label}" for start, end, label in spans[:-1]]
+    Path("a.csv").write_text("\n".join(lines) + "\n")
+    words = ("--backbone", "motion", "--sampling", "fps=6", "--frames", "16", "--long", "split")
+    done = run_here("features", "--videos", "videos", "--store", "v.zarr", *words)
+    assert done.status == 0, done.err
+    train = ("train", "--store", "v.zarr", "--runs", "runs", "--epochs", "12")
+    without = run_here(*train, "--head", "segmenter")
+    assert without.status == 1
+    assert "add --annotations FILE" in without.err
+    clip_head = run_here(*train, "--head", "gru", "--annotations", "a.csv")
+    assert clip_head.status == 1
+    assert "use segmenter, mstcn" in clip_head.err
+    done = run_here(
+        *train, "--head", "segmenter", "--annotations", "a.csv", "--name", "seg", "--json"
+    )
+    assert done.status == 0, done.err
+    assert done.json["test"]["videos"] == 1
+    assert done.json["test"]["frame_accuracy"] > done.json["baseline"]["majority"]
+    # A video that no training saw.
+    stitch(Path("new.mp4"), 8)
+    ask = ("predict", "--run", "runs/seg", "--video", "new.mp4")
+    plain = run_here(*ask)
+    assert plain.status == 1
+    assert "add --timeline" in plain.err
+    sliding = run_here(*ask, "--timeline", "--window", "2")
+    assert sliding.status == 1
+    assert "window is for heads that slide" in sliding.err
+    said = run_here(*ask, "--timeline", "--out", "out", "--json")
+    assert said.status == 0, said.err
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {
+        *("timeline.csv", "segments.csv", "timeline.srt", "timeline.vtt", "results.json"),
+        *("overlay.mp4", "timeline.gif"),
+    }
+    with Path("out/timeline.csv").open(newline="") as file:
+        steps = list(csv.DictReader(file))
+    assert len(steps) == said.json["windows"] == said.json["frames"]
+    assert list(steps[0])[1:] == load_run(Path("runs/seg")).classes
+    segments = said.json["segments"]
+    assert segments
+    cues = re.findall(r"-->", Path("out/timeline.srt").read_text())
+    results = json.loads(Path("out/results.json").read_text())["results"]["new"]
+    assert len(segments) == len(cues) == len(results)
+    report = run_here("report", "--store", "v.zarr", "--runs", "runs", "--out", "r.html")
+    assert report.status == 0, report.err
+    assert "Strips of time" in Path("r.html").read_text()
