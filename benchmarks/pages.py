@@ -180,7 +180,9 @@ CHAPTERS = {
         "fixed",
         "memory",
     ),
-    "Stage two": ("epoch", "training", "joined", "retrain", "first_epoch", "losses", "timeline"),
+    "Stage two": (
+        *("epoch", "training", "joined", "retrain", "first_epoch", "losses", "timeline", "steps"),
+    ),
     "On a GPU": ("gpu",),
     "The store": ("store", "rows", "exchange", "loaders", "similar", "report"),
     "Damage": ("fuzz",),

@@ -104,6 +104,7 @@ def measured(url: Path, annotations: Path, arguments: argparse.Namespace) -> dic
         "steps": sum(map(len, clips.videos)),
         "weights": str(clips.spec.get("weights", ""))[:12],
         "goals": GOALS,
+        "heads": {},
     }
     for head in arguments.heads.split(","):
         found = []
@@ -118,7 +119,9 @@ def measured(url: Path, annotations: Path, arguments: argparse.Namespace) -> dic
             found.append(
                 own | {"seconds": time.perf_counter() - started, "epoch": metrics["best_epoch"]}
             )
-        report[head] = {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+        report["heads"][head] = {
+            name: float(np.mean([each[name] for each in found])) for name in found[0]
+        }
     return report
 
 
@@ -132,16 +135,17 @@ def _print(report: Any) -> None:
 
 def shown(figures: dict[str, Any]) -> str:
     """The figures of each head beside the goals."""
-    heads = [name for name in figures if isinstance(figures[name], dict) and name != "goals"]
+    heads: dict[str, dict[str, float]] = figures["heads"]
     lines = [
         f"{figures['videos']} stitched videos, {figures['steps']:,} steps; test videos of other groups",
         "",
         f"| | goal | {' | '.join(heads)} |",
         f"| --- | ---: |{' ---: |' * len(heads)}",
     ]
-    for name in figures[heads[0]]:
+    for name in next(iter(heads.values())):
         goal = f"≥ {figures['goals'][name]:.2f}" if name in figures["goals"] else ""
-        cells = " | ".join(f"{figures[head][name]:.3f}" for head in heads)
+        whole = name in ("seconds", "epoch")
+        cells = " | ".join(f"{own[name]:{'.0f' if whole else '.3f'}}" for own in heads.values())
         lines.append(f"| {name.replace('_', ' ')} | {goal} | {cells} |")
     return "\n".join(lines)
 

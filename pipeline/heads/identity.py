@@ -259,8 +259,7 @@ def _taken(clips: Clips, at: Any, rows: Any, classes: tuple[str, ...]) -> Clips:
     """The clips at these positions under these row numbers, which must ascend."""
     table = clips.table.iloc[at].set_axis(pd.Index(rows, name=clips.table.index.name), axis=0)
     if isinstance(clips, StepClips):
-        changes = {"rows": rows, "digests": clips.digests[at], "table": table}
-        return replace(clips, **clips.taken(at, **changes))
+        return clips.taken(at, rows, table, classes)
     return replace(
         clips,
         features=None if clips.features is None else clips.features[at],

@@ -19,7 +19,7 @@ from pipeline.plain import json_digest
 
 PARTS = ("test", "validation", "test_set", "test_views", "baseline")
 """The parts of `metrics.json` that are summed up."""
-NO_MEASURES = ("clips", "groups", "views", "chance")
+NO_MEASURES = ("clips", "groups", "views", "chance", "steps", "videos")
 
 COLUMNS = ("training", "seeds", "top-1", "top-5", "macro-F1", "loss", "validation top-1", "test")
 """The header of a table whose lines are `Repeats.line`."""

@@ -334,6 +334,13 @@ def test_a_saved_run_gives_the_probabilities_that_were_written(
 def test_an_interrupted_training_resumes_to_the_same_head_and_knows_other_annotations(
     clips: Any, made: tuple[str, Path], tmp_path: Path
 ) -> None:
+    # Begun before the last file was annotated, with a label that no other has.
+    lines = made[1].read_text().splitlines()
+    (tmp_path / "first.csv").write_text("\n".join(x for x in lines if "long/11" not in x) + "\n")
+    (tmp_path / "all.csv").write_text("\n".join([*lines, "long/11.mp4,39.5,40,bow"]) + "\n")
+    more = annotated_videos(made[0], str(tmp_path / "all.csv"))
+    assert len(more.classes) == len(clips.classes) + 1
+    clips = annotated_videos(made[0], str(tmp_path / "first.csv"))
     config = dataclasses.replace(CONFIG, epochs=4)
     whole = train(clips, config, tmp_path / "whole")
 
@@ -343,12 +350,12 @@ def test_an_interrupted_training_resumes_to_the_same_head_and_knows_other_annota
 
     stopped = train(clips, config, tmp_path / "run", on_epoch=press)
     assert stopped["stopped"]
-    text = made[1].read_text().replace(",run", ",walk", 1)
-    (tmp_path / "other.csv").write_text(text)
+    text = "\n".join(lines).replace(",run", ",wave", 1)
+    (tmp_path / "other.csv").write_text(text + "\n")
     other = annotated_videos(made[0], str(tmp_path / "other.csv"))
     with pytest.raises(ConfigError, match=r"1 clips? (with another label|relabelled)|label"):
         train(other, config, tmp_path / "run", resume=True)
-    again = train(clips, config, tmp_path / "run", resume=True)
+    again = train(more, config, tmp_path / "run", resume=True)
     assert again["digest"] == whole["digest"]
     assert again["test"] == whole["test"]
 
@@ -460,6 +467,12 @@ def test_average_precision_is_that_worked_by_hand() -> None:
     p = np.array([[0.9], [0.8], [0.7], [0.1]], np.float32)
     targets = np.array([[True], [False], [True], [False]])
     assert measures.step_map(p, targets) == pytest.approx((1 + 2 / 3) / 2)
+    # Three are said, two of them right: precision 2/3, recall 1.
+    assert measures.several(p, targets)["macro_f1"] == pytest.approx(0.8)
+    six = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.1]], np.float32)
+    assert (
+        measures.several(six, np.array([[True, False, False, False, False, True]]))["top5"] == 0.5
+    )
 
 
 def test_segments_begin_and_end_halfway_between_steps(clips: Any) -> None:

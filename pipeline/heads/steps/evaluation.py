@@ -19,7 +19,7 @@ from pipeline.heads.steps.measures import (
     detection,
     overlap_with_truth,
     segmentation,
-    step_map,
+    several,
 )
 from pipeline.heads.steps.segments import (
     PREDICTION,
@@ -76,8 +76,7 @@ def step_figures(
     p = np.concatenate([np.zeros((0, len(clips.classes)), np.float32), *probabilities])
     targets = np.concatenate([p[:0] > 0, *(video.targets for video in videos)])
     if clips.multi_label:
-        top = {"top1": accuracy, "top5": float("nan"), "macro_f1": float("nan"), "loss": loss}
-        return {**top, "step_map": step_map(p, targets), **found, **sizes}
+        return {"top1": accuracy, **several(p, targets), "loss": loss, **found, **sizes}
     names = np.array([*clips.classes, ""], dtype=object)
     said, true = [], []
     for video, own in zip(videos, probabilities, strict=True):

@@ -210,6 +210,23 @@ def step_map(probabilities: Float32, targets: Mask) -> float:
     return float(np.mean(each)) if each else float("nan")
 
 
+def several(probabilities: Float32, targets: Mask) -> dict[str, float]:
+    """Figures of steps to which several labels may apply: `top5`, `macro_f1` and `step_map`.
+
+    `top5` is the share of applying labels that are among the five likeliest of their step, `macro_f1` the
+    mean over labels that occur of F1 at a probability of a half. probabilities, targets: (n, classes)
+    """
+    best = np.argsort(np.argsort(-probabilities, axis=1, kind="stable"), axis=1) < 5
+    said, occurs = probabilities >= 0.5, targets.any(axis=0)
+    right = (said & targets).sum(axis=0)
+    scores = 2 * right / np.maximum(said.sum(axis=0) + targets.sum(axis=0), 1)
+    return {
+        "top5": float(best[targets].mean()) if targets.any() else float("nan"),
+        "macro_f1": float(scores[occurs].mean()) if occurs.any() else float("nan"),
+        "step_map": step_map(probabilities, targets),
+    }
+
+
 def overlap_with_truth(predicted: Rows, true: Rows, classes: int) -> Float64:
     """(classes,) intersection over union of the steps that have each class; NaN where neither has it."""
     shares = np.full(classes, np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -109,15 +109,24 @@ class StepClips(Clips):
             )
         return np.asarray(read.features)
 
-    def taken(self, at: Rows, **changes: Any) -> dict[str, Any]:
-        """The fields of the videos at these positions, with these changes, for `replace`."""
-        return changes | {
-            "labels": self.labels[at],
-            "videos": tuple(self.videos[i] for i in at),
-            "held": {
-                new: self.held[old] for new, old in enumerate(at.tolist()) if old in self.held
-            },
-        }
+    def taken(
+        self, at: Rows, rows: Rows, table: pd.DataFrame, classes: tuple[str, ...]
+    ) -> StepClips:
+        """The videos at these positions under these row numbers and classes; see `Identity.align`."""
+        videos = [self.videos[i] for i in at]
+        return replace(
+            self,
+            labels=self.labels[at],
+            rows=rows,
+            digests=self.digests[at],
+            table=table,
+            classes=classes,
+            videos=tuple(
+                replace(each, targets=targets_of(each.times, each.spans, classes))
+                for each in videos
+            ),
+            held={new: self.held[old] for new, old in enumerate(at) if old in self.held},
+        )
 
 
 def load_videos(
