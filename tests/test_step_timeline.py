@@ -85,7 +85,6 @@ def test_background_is_no_segment() -> None:
         ("run", 1, 3),
         ("run", 4, 5),
     ]
-    # One second is too short to be asked for: it joins the longer neighbour.
     longer = labelled(timeline(p, ("background", "run")), multi_label=False, least_s=1.5)
     assert [(part.start_s, part.end_s) for part in longer] == [(1, 3)]
 

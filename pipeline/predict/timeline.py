@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads.measures import predicted_classes
-from pipeline.heads.steps.annotations import BACKGROUND
 from pipeline.heads.steps.segments import labelled_runs
 from pipeline.plain import write_rows
 
@@ -119,10 +118,8 @@ def labelled(timeline: Timeline, *, multi_label: bool, least_s: float = 0.0) -> 
     """The segments of a head that labels every step, by their starts; `BACKGROUND` is left out.
 
     multi_label: every label has segments of its own, where its probability is a half or more; they may
-    overlap. least_s: shorter ones are left out there, else merged into their longer neighbour.
+    overlap. least_s: shorter ones are left out. A border is halfway between two steps.
     """
-    if not multi_label:
-        return [each for each in segments(timeline, least_s=least_s) if each.label != BACKGROUND]
     inner = (timeline.times[1:] + timeline.times[:-1]) / 2
     edges = np.concatenate([[0.0], inner, [timeline.duration_s]])
     found = [
@@ -135,7 +132,7 @@ def labelled(timeline: Timeline, *, multi_label: bool, least_s: float = 0.0) -> 
             ),
         )
         for label, first, last in labelled_runs(
-            timeline.probabilities, timeline.classes, multi_label=True
+            timeline.probabilities, timeline.classes, multi_label=multi_label
         )
     ]
     long = [each for each in found if each.end_s - each.start_s >= least_s]

@@ -35,7 +35,7 @@ def step_head(clips: Clips, settings: TrainConfig, statistics: Statistics) -> An
 def trained_form(head: Any) -> Any:
     """The same layers, ending in the probabilities of every stage: (batch, stages, steps, classes)."""
     names = {layer.name for layer in head.layers}
-    stages = []
+    stages: list[Any] = []
     while STAGE.format(len(stages) + 1) in names:
         stages.append(head.get_layer(STAGE.format(len(stages) + 1)).output)
     stages.append(head.get_layer(LAST).output)

@@ -162,13 +162,12 @@ def _video_line(clips: StepClips, position: int, part: str, p: Float32) -> dict[
 
 def _steps_table(clips: StepClips, video: Video, part: str, p: Float32) -> pd.DataFrame:
     names = np.array([*clips.classes, ""], dtype=object)
+    true, said = names[video.targets.argmax(axis=1)], names[measures.predicted_classes(p)]
     if clips.multi_label:
         true, said = (
-            ["|".join(names[:-1][row]) for row in which] for which in (video.targets, p >= 0.5)
+            np.array(["|".join(names[:-1][row]) for row in which], dtype=object)
+            for which in (video.targets, p >= 0.5)
         )
-    else:
-        true = names[video.targets.argmax(axis=1)]
-        said = names[measures.predicted_classes(p)]
     columns: dict[str, Any] = {
         "video_id": video.file,
         "part": part,

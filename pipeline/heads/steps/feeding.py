@@ -120,4 +120,4 @@ def step_weights(clips: StepClips, positions: Rows, *, balanced: bool) -> Float3
     if not balanced:
         return np.ones(len(counts), np.float32)
     present = np.count_nonzero(counts)
-    return (counts.sum() / (present * np.maximum(counts, 1))).astype(np.float32)
+    return np.asarray(counts.sum() / (present * np.maximum(counts, 1)), dtype=np.float32)

@@ -107,7 +107,10 @@ def f1(hits: Sequence[tuple[int, int, int]]) -> float:
 
 
 def segmentation(
-    predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]], *, background: str = ""
+    predicted: Sequence[Sequence[str] | Array],
+    true: Sequence[Sequence[str] | Array],
+    *,
+    background: str = "",
 ) -> dict[str, float]:
     """`frame_accuracy`, `edit` and `f1@10`, `f1@25`, `f1@50` of videos whose steps have one label each.
 

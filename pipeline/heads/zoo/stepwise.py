@@ -53,8 +53,14 @@ class SegmenterConfig(_Stepwise):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MstcnConfig(_Stepwise):
-    """Filters, how many stages and layers in each (dilations 1, 2, 4, …), kernel length, dropout."""
+    """Filters, how many stages and layers in each (dilations 1, 2, 4, …), kernel length, dropout.
 
+    normalise: whether the first stage's projection of the features is normalised at every step, with
+        dropout `input_dropout` after it: as published it is neither
+    """
+
+    normalise: bool = True
+    input_dropout: float = 0.4
     units: int = 64
     stages: int = 4
     depth: int = 10
@@ -65,6 +71,10 @@ class MstcnConfig(_Stepwise):
         """Stages of dilated residual layers; each after the first reads the probabilities before it."""
         for stage in range(self.stages):
             y = seeded.dense(x, self.units, activation=None)
+            if self.normalise and not stage:
+                y = layers.LayerNormalization()(y)
+            if self.input_dropout and not stage:
+                y = seeded.dropout(y, self.input_dropout)
             for level in range(self.depth):
                 y = self._residual(layers.ZeroPadding()(y, mask), 2**level, seeded)
             last = stage + 1 == self.stages
@@ -94,6 +104,7 @@ HEADS = (
         one_line="labels every step: multi-stage temporal convolutions over whole videos",
         source="Y. Abu Farha and J. Gall, MS-TCN (2019)",
         config=MstcnConfig,
+        presets={"published": {"normalise": False, "input_dropout": 0.0}},
         lr=5e-4,
     ),
 )
