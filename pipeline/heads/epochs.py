@@ -20,7 +20,12 @@ from pipeline.heads.batches import filled_up, fills_up
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.inference import predict_probabilities
-from pipeline.heads.measures import Probabilities, cross_entropy, predicted_classes
+from pipeline.heads.measures import (
+    Probabilities,
+    class_weights,
+    cross_entropy,
+    predicted_classes,
+)
 from pipeline.heads.source import Array, Float32, Mask, Rows
 from pipeline.heads.splits import Split
 from pipeline.heads.statistics import Statistics
@@ -134,18 +139,6 @@ class Fit:
     member: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passes:
-    """What an epoch is made of.
-
-    train: over the training clips → (mean loss and top1, how many were seen)
-    validate: over the validation clips → (loss, top-1)
-    """
-
-    train: Callable[[Fit, Rows, int, Callbacks], tuple[dict[str, float], int]]
-    validate: Callable[[Fit, Rows], tuple[float, float]]
-
-
 def fit_head(
     fit: Fit,
     progress: Progress,
@@ -156,17 +149,15 @@ def fit_head(
     """Train a head and leave its best weights in the model.
 
     Resumes from `progress`, whose state must be in the model. Without validation clips all epochs are
-    run and the last weights are kept. `after_epoch(model, progress)` may save both. `passes`: other than
-    over clips that have one label each.
+    run and the last weights are kept. `after_epoch(model, progress)` may save both.
 
-    A KeyboardInterrupt, too, leaves with the best weights in the model, so that the caller can still
-    save them.
+    A KeyboardInterrupt, too, leaves with the best weights in the model, for the caller to save.
     """
     settings, split = fit.settings, fit.split
     train, validation = fit.clips.positions(split.train), fit.clips.positions(split.validation)
     epochs = fit.last_epoch or settings.epochs
     judging = bool(len(validation)) and settings.stopping == "validation"
-    passes = passes or Passes(train=_train_epoch, validate=_validate)
+    passes = passes or Passes()
     try:
         while progress.epoch < epochs and not (judging and _patience_over(progress, settings)):
             epoch, started = progress.epoch, time.perf_counter()
@@ -271,13 +262,6 @@ def _training_batches(fit: Fit, train: Rows, epoch: int) -> Iterator[TrainingBat
         yield features, mask, at, targets
 
 
-def class_weights(labels: Rows, classes: int) -> Float32:
-    """(classes,) weights n / (classes present · n of class), mean 1 over the clips."""
-    counts = np.bincount(labels, minlength=classes)
-    present = np.count_nonzero(counts)
-    return (len(labels) / (present * np.maximum(counts, 1))).astype(np.float32)
-
-
 def _validate(fit: Fit, positions: Rows) -> tuple[float, float]:
     """(loss, top-1) on the clips at `positions`; NaN without clips."""
     if not len(positions):
@@ -310,3 +294,15 @@ def _scheduled(settings: TrainConfig, progress: Progress) -> float:
             progress.lr = max(progress.lr / 2, lr / 100)
         return progress.lr or lr
     return lr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """What an epoch is made of; by default, passes over clips that have one label each.
+
+    train: over the training clips → (mean loss and top1, how many were seen)
+    validate: over the validation clips → (loss, top-1)
+    """
+
+    train: Callable[[Fit, Rows, int, Callbacks], tuple[dict[str, float], int]] = _train_epoch
+    validate: Callable[[Fit, Rows], tuple[float, float]] = _validate

@@ -64,12 +64,7 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     which this head cannot be converted, or whose export predicts something else.
     """
     path = Path(path)
-    if run.per_step:
-        raise ConfigError(
-            f"{run.folder.name} labels every step of videos of any length, and exports are of heads with "
-            "one length: use `predict --timeline`, or its model.keras"
-        )
-    _require(format, path)
+    _require(run, format, path)
     beside = path / SIDECAR if format == "saved_model" else path.with_suffix(".json")
     description, options = _description(run), OPTIONS.get(format, {})
     model = for_inference(run.model)
@@ -114,7 +109,12 @@ def export_run(run: Run, path: Path | str, *, format: str = "saved_model") -> di
     }
 
 
-def _require(format: str, path: Path) -> None:
+def _require(run: Run, format: str, path: Path) -> None:
+    if run.per_step:
+        raise ConfigError(
+            f"{run.folder.name} labels every step of videos of any length, and exports are of heads with "
+            "one length: use `predict --timeline`, or its model.keras"
+        )
     if format not in FORMATS:
         raise ConfigError(f"format {format!r} is not known: use {', '.join(FORMATS)}")
     absent = [name for name in NEEDS[format] if importlib.util.find_spec(name) is None]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.heads import linear
-from pipeline.heads.epochs import Fit, class_weights
+from pipeline.heads.epochs import Fit
 from pipeline.heads.inference import predict_batch
 from pipeline.heads.lean import keras
 from pipeline.heads.linear import LANDMARKS, Basis, Problem
-from pipeline.heads.measures import cross_entropy
+from pipeline.heads.measures import class_weights, cross_entropy
 from pipeline.heads.seeds import derived_seed
 from pipeline.heads.source import Array, Float32, Float64, Mask, Rows
 from pipeline.heads.statistics import Statistics

@@ -13,12 +13,18 @@ from pipeline.heads import fitting
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.clips import Clips
 from pipeline.heads.config import TrainConfig
-from pipeline.heads.epochs import Callbacks, EpochReport, Fit, Progress, class_weights
+from pipeline.heads.epochs import Callbacks, EpochReport, Fit, Progress
 from pipeline.heads.fitting import INNER_FOLDS, Fitted
 from pipeline.heads.inference import predict_probabilities
 from pipeline.heads.joined_source import JoinedSource
 from pipeline.heads.leakage import require_apart
-from pipeline.heads.measures import Labels, Probabilities, cross_entropy, predicted_classes
+from pipeline.heads.measures import (
+    Labels,
+    Probabilities,
+    class_weights,
+    cross_entropy,
+    predicted_classes,
+)
 from pipeline.heads.shuffling import ShuffledSource
 from pipeline.heads.source import Float64
 from pipeline.heads.splits import Split

@@ -145,3 +145,10 @@ def interval_record(values: Array, groups: Array) -> dict[str, Any]:
 def majority_baseline(training: Labels, labels: Labels) -> float:
     """The accuracy of always predicting the commonest training class."""
     return float((labels == np.bincount(training).argmax()).mean()) if len(labels) else 0.0
+
+
+def class_weights(labels: Rows, classes: int) -> Float32:
+    """(classes,) weights n / (classes present · n of class), mean 1 over the clips."""
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return (len(labels) / (present * np.maximum(counts, 1))).astype(np.float32)

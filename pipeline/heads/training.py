@@ -8,7 +8,7 @@ split is fitted (`fitting`, its epochs in `epochs`), or every fold (`folds`); th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one head and write the run to `out`; returns what `metrics.json` holds.
 
-    source: or the `Clips` that `load_clips` returned, so that many trainings share one load; for a head
-        that labels every step, what `steps.videos.load_videos` returned
+    source: or the `Clips` that `load_clips` or, for a head of steps, `load_videos` returned
     on_epoch: called after every epoch with an `EpochReport`
     stop: set, or Ctrl-C, ends the training within a batch and keeps the best model so far
     resume: resume such a run
@@ -89,11 +88,8 @@ def train(
         write_json(work.path / "config.json", record)
     tested = rows_of_test_set(plan.clips.table, plan.clips.holdouts, config.test_set)
     run_folder.write_clips(work.path, plan.clips, plan.splits, tested)
-    train_plan = train_folds if plan.settings.split in FOLDED else _train_split
-    if isinstance(plan.clips, StepClips):
-        train_plan = train_videos
     try:
-        metrics = train_plan(plan, work.path, Callbacks(on_epoch=on_epoch, stop=stop), started)
+        metrics = _way(plan)(plan, work.path, Callbacks(on_epoch=on_epoch, stop=stop), started)
     except ConfigError:
         # Anything else (a full disk, Ctrl-C) leaves a run that can be resumed.
         work.give_up()
@@ -108,6 +104,13 @@ def _identity_of(folder: Path) -> Identity | None:
         return Identity.load(folder)
     except ConfigError:
         return None
+
+
+def _way(plan: Plan) -> Callable[[Plan, Path, Callbacks, float], dict[str, Any]]:
+    """What carries this plan out."""
+    if isinstance(plan.clips, StepClips):
+        return train_videos
+    return train_folds if plan.settings.split in FOLDED else _train_split
 
 
 def _train_split(plan: Plan, folder: Path, callbacks: Callbacks, started: float) -> dict[str, Any]:

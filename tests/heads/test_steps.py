@@ -30,7 +30,6 @@ from pipeline.heads.training import train
 from pipeline.heads.zoo import build_head
 from tests.heads.videos import LABELS, RATE, STEPS, long_store, timeline_of
 
-DRAWS = False
 SMALL = {
     "segmenter": {"units": 12, "project": 12, "depth": 1},
     "mstcn": {"units": 12, "depth": 4, "stages": 2},

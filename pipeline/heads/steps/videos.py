@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,9 @@ from pipeline.heads.steps.annotations import (
     BACKGROUND,
     Annotation,
     Annotations,
-    fingerprint,
     targets_of,
 )
-
-_TOUCH_S = 1e-6
+from pipeline.heads.steps.tables import left_out_of, lines_of, stretches_of
 
 
 class FileSteps(Protocol):
@@ -164,16 +162,9 @@ def load_videos(
     steps = {file: read(file) for file in usable}
     classes = _classes(steps, annotations, multi_label)
     videos = tuple(
-        Video(
-            file=file,
-            times=each.times,
-            targets=targets_of(each.times, annotations.by_file[file], classes),
-            spans=annotations.by_file[file],
-            stretches=each.stretches,
-        )
-        for file, each in steps.items()
+        each.video(file, annotations.by_file[file], classes) for file, each in steps.items()
     )
-    lines = _lines(table, files, annotations, usable)
+    lines = lines_of(table, files, annotations, usable)
     return StepClips(
         source=source,
         features=None,
@@ -187,7 +178,7 @@ def load_videos(
         spec=dict(source.spec),
         steps=int(source.steps),
         shape=tuple(int(n) for n in source.shape),
-        left_out=_left_out(table, ready, unannotated, held_out & set(annotations.by_file)),
+        left_out=left_out_of(table, ready, unannotated, held_out & set(annotations.by_file)),
         videos=videos,
         multi_label=multi_label,
         unannotated=unannotated,
@@ -200,6 +191,15 @@ class _Steps:
     times: Array
     stretches: tuple[tuple[int, int], ...]
     digest: int
+
+    def video(self, file: str, spans: tuple[Annotation, ...], classes: tuple[str, ...]) -> Video:
+        return Video(
+            file=file,
+            times=self.times,
+            targets=targets_of(self.times, spans, classes),
+            spans=spans,
+            stretches=self.stretches,
+        )
 
 
 class _Reader:
@@ -229,28 +229,9 @@ class _Reader:
         digests = np.asarray(self._source.digests(self._rows[file]), dtype=np.uint32)
         return _Steps(
             times=np.asarray(read.times),
-            stretches=_stretches(np.asarray(read.rows), self._table),
+            stretches=stretches_of(np.asarray(read.rows), self._table),
             digest=zlib.crc32(digests.tobytes()),
         )
-
-
-def _stretches(rows: Rows, table: pd.DataFrame) -> tuple[tuple[int, int], ...]:
-    """The steps of a file cut where a row does not follow the one before."""
-    changes = np.flatnonzero(np.diff(rows)) + 1
-    cuts = [int(i) for i in changes if not _follows(table, int(rows[i - 1]), int(rows[i]))]
-    return tuple(zip([0, *cuts], [*cuts, len(rows)], strict=True))
-
-
-def _follows(table: pd.DataFrame, before: int, after: int) -> bool:
-    """Whether a row begins where another of its file ends, or earlier."""
-    if not {"end_s", "start_s", "end_frame", "start_frame"} <= set(table.columns):
-        return True
-    first, then = table.loc[before], table.loc[after]
-    if first["end_frame"] >= 0 and then["start_frame"] >= 0:
-        return bool(then["start_frame"] <= first["end_frame"])
-    if pd.notna(first["end_s"]) and pd.notna(then["start_s"]):
-        return bool(then["start_s"] <= first["end_s"] + _TOUCH_S)
-    return True
 
 
 def _classes(
@@ -274,57 +255,3 @@ def _classes(
             f"{least} at least, {BACKGROUND} counted"
         )
     return tuple(labels)
-
-
-def _lines(
-    table: pd.DataFrame, files: Array, annotations: Annotations, usable: Sequence[str]
-) -> pd.DataFrame:
-    """A line per file, indexed by its first row; files that share a group, by any row, are one group."""
-    mine = table.assign(file=files)[np.isin(files, usable) & (table["status"] == READY).to_numpy()]
-    groups = _joined_groups(mine)
-    lines = []
-    for file in usable:
-        rows = mine[mine["file"] == file]
-        splits = sorted(set(rows["split"].astype(str).str.strip()) - {""})
-        hashes = rows["sha256"].astype(str) if "sha256" in rows else pd.Series([""])
-        lines.append(
-            {
-                "row": int(rows.index.min()),
-                "video_id": file,
-                "label": fingerprint(annotations.by_file[file]),
-                "split": ",".join(splits),
-                "group": groups[file],
-                "status": READY,
-                "sha256": hashes.iloc[0],
-            }
-        )
-    return pd.DataFrame(lines).sort_values("row").set_index("row")
-
-
-def _joined_groups(rows: pd.DataFrame) -> dict[str, str]:
-    """The group of each file: the first of all that are tied to one of its rows; "" without any."""
-    above: dict[str, str] = {}
-
-    def top(name: str) -> str:
-        while above.setdefault(name, name) != name:
-            name = above[name]
-        return name
-
-    for file, group in zip(rows["file"], rows["group"].astype(str), strict=True):
-        if group:
-            first, second = sorted([top(f"file:{file}"), top(f"group:{group}")])
-            above[first] = second  # groups sort behind files, so a group is the name
-    names = {file: top(f"file:{file}") for file in dict.fromkeys(rows["file"])}
-    return {
-        file: name.removeprefix("group:") if name.startswith("group:") else ""
-        for file, name in names.items()
-    }
-
-
-def _left_out(
-    table: pd.DataFrame, ready: Mask, unannotated: Sequence[str], kept: set[Any]
-) -> dict[str, int]:
-    status = table["status"].to_numpy()
-    counts = {"pending": int((status == 0).sum()), "failed": int((status == 2).sum())}
-    counts |= {"unannotated": len(unannotated), "kept_out_files": len(kept)}
-    return {name: count for name, count in counts.items() if count}

@@ -105,6 +105,7 @@ HEADS = (
         source="Y. Abu Farha and J. Gall, MS-TCN (2019)",
         config=MstcnConfig,
         presets={"published": {"normalise": False, "input_dropout": 0.0}},
-        lr=5e-4,
+        recipes={"published": {"lr": 5e-4}},
+        lr=2e-3,
     ),
 )
