@@ -51,7 +51,7 @@ def load_annotated(settings: TrainSettings, config: TrainConfig) -> Loaded:
     assert isinstance(source, store.Store)
     first_stage = dict(source.attributes.get("first_stage", {}))
     first_stage["clip_seconds"] = clip_seconds(source.table())
-    for note in video_notes(clips, [split_videos(clips, config)]):
+    for note in video_notes(clips, split_videos(clips, config)):
         notice(note)
     return Loaded(clips=clips, first_stage=first_stage)
 

@@ -248,7 +248,7 @@ def require_streams(clips: Clips, config: TrainConfig) -> None:
 def make_splits(clips: Clips, config: TrainConfig) -> tuple[Split, ...]:
     """The splits that a training of these clips with these settings has; raises `ConfigError`."""
     if isinstance(clips, StepClips):
-        return (split_videos(clips, config),)
+        return split_videos(clips, config)
     how = resolve_way(clips.table, config.split)
     if config.repeats > 1 and how != "kfold":
         raise ConfigError(

@@ -29,6 +29,7 @@ from pipeline.heads.plots import draw_plots
 from pipeline.heads.shuffling import with_steps_shuffled
 from pipeline.heads.source import SequenceSource
 from pipeline.heads.splits import FOLDED, rows_of_test_set
+from pipeline.heads.steps.folds import train_video_folds
 from pipeline.heads.steps.planning import require_fit
 from pipeline.heads.steps.run import train_videos
 from pipeline.heads.steps.videos import StepClips
@@ -108,9 +109,10 @@ def _identity_of(folder: Path) -> Identity | None:
 
 def _way(plan: Plan) -> Callable[[Plan, Path, Callbacks, float], dict[str, Any]]:
     """What carries this plan out."""
+    folded = plan.settings.split in FOLDED
     if isinstance(plan.clips, StepClips):
-        return train_videos
-    return train_folds if plan.settings.split in FOLDED else _train_split
+        return train_video_folds if folded else train_videos
+    return train_folds if folded else _train_split
 
 
 def _train_split(plan: Plan, folder: Path, callbacks: Callbacks, started: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from pipeline.heads.steps.feeding import batched, padded_length, sequences, stre
 from pipeline.heads.steps.inference import predict_steps, predict_videos
 from pipeline.heads.steps.measures import Span
 from pipeline.heads.steps.segments import borders, predicted_spans
-from pipeline.heads.steps.splitting import fold_videos, split_videos
+from pipeline.heads.steps.splitting import split_videos
 from pipeline.heads.training import train
 from pipeline.heads.zoo import build_head
 from tests.heads.videos import LABELS, RATE, STEPS, long_store, timeline_of
@@ -178,13 +178,20 @@ def test_no_split_or_fold_tears_a_file_or_a_group_apart(tmp_path: Path) -> None:
     assert group[0] == group[3]
     assert len(set(group)) == 4
     for seed in range(8):
-        split = split_videos(clips, TrainConfig(head="segmenter", seed=seed))
+        (split,) = split_videos(clips, TrainConfig(head="segmenter", seed=seed))
         parts = [clips.positions(getattr(split, name)) for name in ("train", "validation", "test")]
         assert sorted(np.concatenate(parts)) == list(range(12))
         assert sum(len(set(group[part])) for part in parts) == 4
-        folds = fold_videos(clips, 3, seed)
-        assert len({(g, f) for g, f in zip(group, folds, strict=True)}) == 4
-        alone = split_videos(clips, TrainConfig(head="segmenter", split="stratified", seed=seed))
+        for how, count in (("kfold", 3), ("leave_one_group_out", 4)):
+            config = TrainConfig(head="segmenter", split=how, folds=3, seed=seed)
+            folds = split_videos(clips, config)
+            assert len(folds) == count
+            assert sorted(np.concatenate([fold.test for fold in folds])) == sorted(clips.rows)
+            for fold in folds:
+                parts = [clips.positions(p) for p in (fold.train, fold.validation, fold.test)]
+                assert sorted(np.concatenate(parts)) == list(range(12))
+                assert sum(len(set(group[part])) for part in parts) == 4
+        (alone,) = split_videos(clips, TrainConfig(head="segmenter", split="stratified", seed=seed))
         rows = np.concatenate([alone.train, alone.validation, alone.test])
         assert sorted(rows) == sorted(clips.rows)
 
@@ -199,7 +206,7 @@ def test_a_split_column_that_tears_a_file_apart_is_refused(tmp_path: Path) -> No
         writer.set(table.index.to_numpy(), split=parts)
         writer.flush()
     clips = annotated_videos(str(url), str(path))
-    split = split_videos(clips, TrainConfig(head="segmenter"))
+    (split,) = split_videos(clips, TrainConfig(head="segmenter"))
     assert split.how == "given"
     assert [clips.positions(part).tolist() for part in (split.train, split.validation, split.test)] == [
         [0, 1, 2, 3], [4], [5],
@@ -361,6 +368,32 @@ def test_an_interrupted_training_resumes_to_the_same_head_and_knows_other_annota
 
 
 @pytest.mark.long
+def test_folds_test_every_video_once_and_one_head_is_fitted_on_all(
+    clips: Any, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=3, split="kfold", folds=3)
+
+    def press(report: Any) -> None:
+        if (report.fold, report.epoch) == (1, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="fold 2 of 3"):
+        train(clips, config, tmp_path / "run", on_epoch=press)
+    metrics = train(clips, config, tmp_path / "run", resume=True)
+    whole = train(clips, config, tmp_path / "whole")
+    assert metrics["digest"] == whole["digest"]
+    assert metrics["test"] == whole["test"]
+    assert metrics["test"]["videos"] == 12
+    assert len(metrics["folds"]) == 3
+    steps = pd.read_csv(tmp_path / "run" / "steps.csv")
+    assert len(steps) == sum(map(len, clips.videos)) == metrics["test"]["steps"]
+    confusion = pd.read_csv(tmp_path / "run" / "confusion.csv", index_col=0)
+    assert confusion.to_numpy().sum() == len(steps)
+    p = predict_steps(load_run(tmp_path / "run").model, clips.features_of(0))
+    assert np.isfinite(p).all()
+
+
+@pytest.mark.long
 def test_seeds_are_values(clips: Any, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=1)
     digests = [
@@ -405,8 +438,8 @@ def test_heads_annotations_and_settings_that_do_not_go_together_are_one_sentence
         (clips, TrainConfig(head="mstcn", mixup=0.2), "mixup is 0.2, which the head mstcn"),
         (
             clips,
-            TrainConfig(head="mstcn", split="kfold"),
-            "split kfold is for heads that label clips",
+            TrainConfig(head="mstcn", test_set="x"),
+            "test_set is x, which the head mstcn",
         ),
         (clips, TrainConfig(head="mstcn", options={"multi_label": True}), "give --multi-label"),
     ):

@@ -191,6 +191,12 @@ def _write_classes(out: Path, clips: StepClips, at: Rows, probabilities: Sequenc
     write_table(table.assign(overlap=overlap), out / "classes.csv")
 
 
+def confusion_of(steps: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """True by predicted class, counts, of the lines of `steps.csv`."""
+    counts = pd.crosstab(steps["label"], steps["predicted"])
+    return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
+
+
 def _predicted(clips: StepClips, video: Video, p: Float32) -> list[Span]:
     return predicted_spans(video, p, clips.classes, multi_label=clips.multi_label)
 

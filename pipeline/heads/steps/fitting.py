@@ -49,6 +49,7 @@ def fit_videos(
     *,
     checkpoint: Checkpoint | None = None,
     callbacks: Callbacks | None = None,
+    last_epoch: int = 0,
 ) -> FittedSteps:
     """Train one head on one split by resolved settings, as `fitting.fit_split` does one of clips."""
     require_apart(clips, split)
@@ -64,6 +65,7 @@ def fit_videos(
         split=split,
         settings=settings,
         statistics=statistics,
+        last_epoch=last_epoch,
     )
     progress = Progress(lr=settings.lr)
     if checkpoint is not None and checkpoint.exists:

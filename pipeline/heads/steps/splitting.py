@@ -17,21 +17,16 @@ LEAST = 3
 """Files or groups for training, validation and test."""
 
 
-def split_videos(clips: StepClips, config: TrainConfig) -> Split:
-    """Train, validation and test files, balanced by their annotated segments.
+def split_videos(clips: StepClips, config: TrainConfig) -> tuple[Split, ...]:
+    """Train, validation and test files, balanced by their annotated segments; of each fold, where asked.
 
     `auto` is `given` if the store's split column names training and test files, else `grouped`;
     `stratified` takes every file for a group of its own. Equal annotations and seeds give equal splits.
 
-    Raises `ConfigError` for too few files or groups, a file whose rows are of several given parts, ways
-    that make folds, and a named test set.
+    Raises `ConfigError` for too few files or groups, and a file whose rows are of several given parts.
     """
-    if config.test_set or config.split in FOLDED:
-        asked = f"test_set {config.test_set}" if config.test_set else f"split {config.split}"
-        raise ConfigError(
-            f"{asked} is for heads that label clips: split annotated videos by given, grouped or "
-            "stratified"
-        )
+    if config.split in FOLDED:
+        return _folds(clips, config)
     files = clips.table
     how = _way(files, config.split)
     share = config.fractions[1] / (config.fractions[0] + config.fractions[1])
@@ -51,12 +46,31 @@ def split_videos(clips: StepClips, config: TrainConfig) -> Split:
                 f"the {how} split of {len(clips)} annotated videos leaves none for {name}: annotate "
                 "more, or choose another split"
             )
-    return split
+    return (split,)
 
 
-def fold_videos(clips: StepClips, folds: int, seed: int) -> Rows:
-    """The fold (from 0) that tests each file, (files,): whole files and groups, balanced by segments."""
-    return _cut(clips, np.arange(len(clips)), (1 / folds,) * folds, seed)
+def _folds(clips: StepClips, config: TrainConfig) -> tuple[Split, ...]:
+    """Every file tests once, apart from its whole group; a share of the others decides when to stop."""
+    every = np.arange(len(clips))
+    alone, names = pd.factorize(group_names(clips.table), sort=True)
+    tested, folds = alone.astype(np.int64), len(names)
+    if config.split == "kfold":
+        folds = config.folds
+        tested = _cut(clips, every, (1 / folds,) * folds, config.seed)
+    if len(names) < LEAST:
+        raise ConfigError(
+            f"{config.split} needs at least {LEAST} groups (train, validation, test), the annotated "
+            f"videos have {len(names)}: annotate more"
+        )
+    share = config.fractions[1] / (config.fractions[0] + config.fractions[1])
+    splits = []
+    for fold in range(folds):
+        rest = every[tested != fold]
+        held = _cut(clips, rest, (1 - share, share), config.seed + fold)
+        parts = (rest[held == 0], rest[held == 1], every[tested == fold])
+        rows = {name: clips.rows[at] for name, at in zip(PARTS, parts, strict=True)}
+        splits.append(Split(**rows, how=config.split, seed=config.seed, fold=fold, folds=folds))
+    return tuple(splits)
 
 
 def untrained(clips: StepClips, split: Split) -> list[str]:
