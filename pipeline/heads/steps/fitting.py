@@ -51,7 +51,7 @@ def fit_videos(
     callbacks: Callbacks | None = None,
     last_epoch: int = 0,
 ) -> FittedSteps:
-    """Train one head on one split by resolved settings, as `fitting.fit_split` does one of clips."""
+    """Train one head on one split by resolved settings, as `fitting.fit_single` does one of clips."""
     require_apart(clips, split)
     started = time.perf_counter()
     train = clips.positions(split.train)
