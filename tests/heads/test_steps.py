@@ -385,6 +385,9 @@ def test_folds_test_every_video_once_and_one_head_is_fitted_on_all(
     assert metrics["test"] == whole["test"]
     assert metrics["test"]["videos"] == 12
     assert len(metrics["folds"]) == 3
+    low, high = metrics["test"]["top1_interval"]
+    assert low < metrics["test"]["top1"] < high
+    assert metrics["test"]["groups"] == 12
     steps = pd.read_csv(tmp_path / "run" / "steps.csv")
     assert len(steps) == sum(map(len, clips.videos)) == metrics["test"]["steps"]
     confusion = pd.read_csv(tmp_path / "run" / "confusion.csv", index_col=0)

@@ -15,9 +15,11 @@ from pipeline.errors import ConfigError
 from pipeline.heads import run_folder
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.epochs import Callbacks
+from pipeline.heads.measures import interval_record
 from pipeline.heads.plan import Plan
 from pipeline.heads.plots import draw_plots
 from pipeline.heads.saved import head_digest
+from pipeline.heads.source import group_names
 from pipeline.heads.splits import Split
 from pipeline.heads.steps.evaluation import confusion_of, evaluate_steps
 from pipeline.heads.steps.fitting import FittedSteps, fit_videos
@@ -50,7 +52,7 @@ def train_video_folds(
     refitted = _refit(plan, clips, folds, callbacks)
     run_folder.save_model(refitted.head, out / "model.keras")
     run_folder.write_history(out / "history.csv", refitted.progress.history)
-    _gather(out, folders, clips)
+    steps = _gather(out, folders, clips)
     metrics = _mean_metrics(folds) | {
         "folds": [fold["test"] | {"best_epoch": fold["best_epoch"]} for fold in folds],
         "digest": head_digest(refitted.head, clips.classes),
@@ -59,6 +61,7 @@ def train_video_folds(
         "best_epoch": refitted.progress.best_epoch,
         "seconds": time.perf_counter() - started,
     }
+    metrics["test"] |= _interval(steps, clips)
     write_json(out / run_folder.DONE, metrics)
     names = ["curves.png", "model.png"] if clips.multi_label else None
     draw_plots(out, refitted.head, *([names] if names else []))
@@ -110,8 +113,9 @@ def _refit(
     return fitted
 
 
-def _gather(out: Path, folders: Sequence[Path], clips: StepClips) -> None:
-    """Write the folds' tables as one; of each only what it tests."""
+def _gather(out: Path, folders: Sequence[Path], clips: StepClips) -> pd.DataFrame:
+    """Write the folds' tables as one, of each only what it tests; returns all steps."""
+    steps = pd.DataFrame()
     for name in ("predictions.csv", STEPS, SEGMENTS):
         texts = dict.fromkeys(("video_id", "group", "part", "label", "predicted", "source"), str)
         tables = [
@@ -121,8 +125,18 @@ def _gather(out: Path, folders: Sequence[Path], clips: StepClips) -> None:
         table = pd.concat(tables, ignore_index=True)
         table = table[table["part"] == "test"]
         write_table(table, out / name)
-        if name == STEPS and not clips.multi_label:
-            write_table(confusion_of(table, clips.classes), out / "confusion.csv", index=True)
+        if name == STEPS:
+            steps = table
+    if not clips.multi_label:
+        write_table(confusion_of(steps, clips.classes), out / "confusion.csv", index=True)
+    return steps
+
+
+def _interval(steps: pd.DataFrame, clips: StepClips) -> dict[str, Any]:
+    """The interval of the share of right steps over all videos, whole groups resampled."""
+    groups = dict(zip(clips.table["video_id"], group_names(clips.table), strict=True))
+    of = steps["video_id"].map(groups).to_numpy(dtype=object)
+    return interval_record((steps["label"] == steps["predicted"]).to_numpy(), of)
 
 
 def _mean_metrics(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -136,7 +150,6 @@ def _mean_metrics(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
             values = [fold[part][name] for fold in folds if fold[part][name] is not None]
             total = int(np.sum(values)) if name in COUNTS else float(np.mean(values))
             figures[part][name] = total
-    figures["test"]["top1_interval"] = None
     figures["spread"] = {
         name: float(np.std([fold["test"][name] for fold in folds], ddof=1))
         for name in first["test"]
