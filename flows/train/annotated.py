@@ -10,13 +10,12 @@ from flows.train.shared import Loaded, clip_seconds
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.activitynet import read_activitynet
 from pipeline.features.catalog.manifest_text import read_csv
-from pipeline.heads.config import AUTO, TrainConfig
+from pipeline.heads.config import TrainConfig
 from pipeline.heads.spans import whole_files
 from pipeline.heads.steps.annotations import SHOWN, Annotations, annotations_of, require_single
 from pipeline.heads.steps.planning import video_notes
 from pipeline.heads.steps.splitting import split_videos
 from pipeline.heads.steps.videos import StepClips, load_videos
-from pipeline.heads.zoo import head_kind, require_labels
 
 
 def read_annotations(path: str, source: store.Store, *, multi_label: bool = False) -> Annotations:
@@ -39,13 +38,7 @@ def read_annotations(path: str, source: store.Store, *, multi_label: bool = Fals
 
 
 def load_annotated(settings: TrainSettings, config: TrainConfig) -> Loaded:
-    """The annotated videos of a training, and the first stage for a later `predict`.
-
-    config: of the training, which must be one of a head that labels every step.
-    """
-    # A head of clips is an error before anything is read.
-    if config.head != AUTO:
-        require_labels(head_kind(config.head), per_step=True)
+    """The annotated videos of a training, and the first stage for a later `predict`."""
     clips = annotated_videos(settings.store, settings.annotations, multi_label=settings.multi_label)
     source = clips.source
     assert isinstance(source, store.Store)

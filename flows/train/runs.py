@@ -20,6 +20,7 @@ from pipeline.heads.plan import require_same_run
 from pipeline.heads.repeats import Repeats, repeats_among
 from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.work_folder import claim_folder, is_finished
+from pipeline.heads.zoo import HEADS, require_labels
 
 OnRun = Callable[[shared.Made], None]
 
@@ -31,6 +32,9 @@ def run_trainings(settings: TrainSettings, on_run: OnRun | None = None) -> list[
     are kept if they are the runs that would be trained. Raises `ConfigError` as `train` does.
     """
     engine.require_backend()
+    if settings.head in HEADS:
+        # Before anything is read: the clips of long videos need no labels of their own.
+        require_labels(HEADS[settings.head], per_step=bool(settings.annotations))
     todo = seeded(settings)
     keeps = settings.seeds > 1 and settings.resume and not settings.overwrite
     done = {each.name for each in todo if keeps and is_finished(_folder(each))}

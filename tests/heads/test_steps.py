@@ -121,10 +121,10 @@ def test_overlapping_annotations_are_refused_with_both_lines_unless_several_may_
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("long/01.mp4,5,5,run", r"a.csv, line 3: the segment from 5 to 5 is empty"),
-        ("long/01.mp4,5,4,run", r"a.csv, line 3: the segment from 5 to 4 is empty"),
+        ("long/01.mp4,5,5,run", r"a.csv, line 3: the part from 5 to 5 is empty"),
+        ("long/01.mp4,5,4,run", r"a.csv, line 3: the part from 5 to 4 is empty"),
         ("long/01.mp4,soon,4,run", r"a.csv, line 3: the time 'soon' is no number"),
-        ("long/01.mp4,-1,4,run", r"a.csv, line 3: a segment's bound is -1.0"),
+        ("long/01.mp4,-1,4,run", r"a.csv, line 3: a part.s bound is -1.0"),
         ("long/01.mp4,3,4,", r"a.csv, line 3: the span from 3 to 4 has no label"),
     ],
 )
