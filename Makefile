@@ -28,7 +28,7 @@ run = $(BIN)/python -m flows $(1) $(flags)
 ##@ use it
 features: $(VENV)/.ready ## clips → store; resumes    VIDEOS= STORE= WEIGHTS= FRAMES=40 SAMPLING=uniform FIT=crop
 	$(call run,features)
-train: $(VENV)/.ready ## store → RUNS/NAME/         STORE= HEAD=lstm (or auto) UNITS= EPOCHS= SEED= SEEDS=3 NAME= RUNS=runs
+train: $(VENV)/.ready ## store → RUNS/NAME/         STORE= HEAD=lstm (or auto) UNITS= EPOCHS= SEED= SEEDS=3 NAME= RUNS=runs ANNOTATIONS=
 	$(call run,train)
 sweep: $(VENV)/.ready ## many heads from a store     STORE= HEADS="lstm gru" GRID="units=128,512 seed=0,1"
 	$(call run,sweep)
