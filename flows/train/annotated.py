@@ -61,7 +61,8 @@ def annotated_videos(stores: str, path: str, *, multi_label: bool = False) -> St
     if annotations.unknown:
         some = annotations.unknown[:SHOWN]
         notice(
-            f"{len(annotations.unknown)} annotated videos are not in the store: {', '.join(some)}"
+            f"not in the store, of the annotated videos: {len(annotations.unknown)} ({', '.join(some)}"
             + ", …" * (len(annotations.unknown) > SHOWN)
+            + ")"
         )
     return load_videos(source, annotations, multi_label=multi_label)
