@@ -77,8 +77,8 @@ def video_notes(clips: StepClips, splits: Sequence[Split]) -> list[str]:
     if clips.unannotated:
         shown = ", ".join(clips.unannotated[:3]) + ", …" * (len(clips.unannotated) > 3)
         notes.append(
-            f"without annotations, and so without a part: {len(clips.unannotated)} of the videos ({shown}); "
-            "a line with a path alone says that nothing happens in one"
+            f"without annotations, and so not used: {len(clips.unannotated)} of the videos ({shown}); a "
+            "line with a path alone says that nothing happens in one"
         )
     for split in splits:
         notes += untrained(clips, split)
