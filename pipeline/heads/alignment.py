@@ -109,6 +109,10 @@ def align(first: StepTimes, other: StepTimes) -> Aligned:
         wanted = first.seconds[clip, real].astype(np.float64)
         there = other.seconds[clip, other.real[clip]].astype(np.float64)
         distance = np.abs(wanted[:, None] - there[None])
-        places[clip, real] = distance.argmin(axis=1)
-        gap_s[clip] = distance.min(axis=1).max()
+        nearest = distance.min(axis=1)
+        # Times are rounded to float32: two steps as near are so within what that may have changed.
+        latest = np.float32(max(wanted.max(), there.max()))
+        as_near = distance <= nearest[:, None] + 2 * np.spacing(latest)
+        places[clip, real] = as_near.argmax(axis=1)
+        gap_s[clip] = nearest.max()
     return Aligned(places=places, how=how, gap_s=gap_s)

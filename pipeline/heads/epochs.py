@@ -157,7 +157,7 @@ def fit_head(
     train, validation = fit.clips.positions(split.train), fit.clips.positions(split.validation)
     epochs = fit.last_epoch or settings.epochs
     judging = bool(len(validation)) and settings.stopping == "validation"
-    passes = passes or Passes()
+    passes = passes or Passes(train=_train_epoch, validate=_validate)
     try:
         while progress.epoch < epochs and not (judging and _patience_over(progress, settings)):
             epoch, started = progress.epoch, time.perf_counter()
@@ -298,11 +298,11 @@ def _scheduled(settings: TrainConfig, progress: Progress) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """What an epoch is made of; by default, passes over clips that have one label each.
+    """What an epoch is made of, where it is not passes over clips that have one label each.
 
     train: over the training clips → (mean loss and top1, how many were seen)
     validate: over the validation clips → (loss, top-1)
     """
 
-    train: Callable[[Fit, Rows, int, Callbacks], tuple[dict[str, float], int]] = _train_epoch
-    validate: Callable[[Fit, Rows], tuple[float, float]] = _validate
+    train: Callable[[Fit, Rows, int, Callbacks], tuple[dict[str, float], int]]
+    validate: Callable[[Fit, Rows], tuple[float, float]]

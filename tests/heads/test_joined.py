@@ -272,6 +272,17 @@ def test_how_steps_are_aligned(first: StepTimes, other: StepTimes, how: int) -> 
     assert align(first, other).how.tolist() == [how]
 
 
+def test_of_two_steps_as_near_the_earlier_is_taken_however_times_are_rounded() -> None:
+    frames = np.array([[4, 18]], np.int32)
+    for middle in range(11, 100_000, 7_919):
+        first = np.array([[middle]], np.int32)
+        pairs = [
+            StepTimes(frame=frame, seconds=(frame / 25).astype(np.float32))
+            for frame in (first, frames + (middle - 11))
+        ]
+        assert align(*pairs).places.tolist() == [[0]], middle
+
+
 def test_an_import_without_times_is_not_aligned_by_the_numbers_in_their_place() -> None:
     one, other = pair()
     other.spec = {"backbone": "imported", "source": "i3d", "sampling": {"steps": 4}}
