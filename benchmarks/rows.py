@@ -148,8 +148,9 @@ def _table(folder: Path) -> None:
 
 
 def _plan(folder: Path) -> None:
+    from flows.extract.listing import find_clips
     from flows.extract.request import checked, stage_of
-    from flows.extract.setup import dry_run, find_clips
+    from flows.extract.setup import dry_run
     from flows.settings.features import FeaturesSettings
 
     settings = FeaturesSettings(

@@ -16,28 +16,31 @@ from flows.settings.features import FeaturesSettings as Settings
 from flows.stopping import stopped_status
 
 if TYPE_CHECKING:
-    from flows.extract.summary import Summary
+    from flows.extract.summary import Summaries, Summary
 
 EXAMPLES = """
 pixels-once features --videos clips/ --store clips.zarr --weights imagenet
 pixels-once features --videos clips/ --store clips.zarr --dry-run
+pixels-once features --videos clips/ --backbone inception_v3,model.onnx --store "features/{backbone}.zarr"
 pixels-once features --videos clips/ --store clips.zarr --retry timed_out
 """
 
 
 def run(settings: Settings, *, json: bool) -> int:
+    from flows.extract.each_store import each_store
     from flows.extract.request import checked, without_signature
 
     # What cannot be is refused before a run's page shows it.
     settings = checked(replace(settings, videos=without_signature(settings.videos)))
-    require_model(settings)
-    notice(f"store: {settings.store}")
-    has_work = "://" not in settings.store and not os.path.lexists(settings.store)
+    requests = each_store(settings)
+    for each in requests.values():
+        require_model(each)
+        notice(f"store: {each.store}")
+    stores = [each.store for each in requests.values()]
+    has_work = any("://" not in url and not os.path.lexists(url) for url in stores)
     if not has_work and find_server() is None:
         # To start a server takes longer than to see that there is nothing to do.
-        from flows.extract.setup import run_idle
-
-        if (idle := run_idle(settings)) is not None:
+        if (idle := _idle(requests)) is not None:
             print_summary(idle, json=json)
             return 0
         has_work = True
@@ -46,6 +49,19 @@ def run(settings: Settings, *, json: bool) -> int:
         begins = has_work and not settings.dry_run
         beside = partial(_start_ahead, settings, ahead) if begins else None
         return _run(settings, beside or importing("flows.extract.flow"), json=json)
+
+
+def _idle(requests: dict[str, Settings]) -> Summary | Summaries | None:
+    """The summary of a run that has nothing to do in any of its stores; None if there may be work."""
+    from flows.extract.setup import run_idle
+    from flows.extract.summary import Summaries
+
+    idle = {}
+    for name, each in requests.items():
+        if (summary := run_idle(each)) is None:
+            return None
+        idle[name] = summary
+    return Summaries(stores=idle) if len(idle) > 1 else summary
 
 
 def require_model(settings: Settings) -> None:
@@ -83,11 +99,18 @@ def _run(settings: Settings, beside: Callable[[str], object], *, json: bool) -> 
     return status
 
 
-def print_summary(summary: Summary, *, json: bool = False) -> None:
+def print_summary(summary: Summary | Summaries, *, json: bool = False) -> None:
     """The run in numbers: a headline, where the time went, what failed, the next step."""
     if json:
         print_json(summary.to_dict())
         return
+    from flows.extract.summary import each_of
+
+    for each in each_of(summary):
+        _print_store(each)
+
+
+def _print_store(summary: Summary) -> None:
     from flows.extract.summary import advice, stage_rows
 
     if summary.stage_seconds and summary.planned:

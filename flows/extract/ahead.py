@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 import store
+from flows.extract.each_store import each_store
 from flows.extract.request import stage_of
 from flows.imports import collection_paused
 from flows.settings.features import FeaturesSettings
@@ -23,32 +24,36 @@ def start(settings: FeaturesSettings, api_url: str, until: contextlib.ExitStack)
     """
     with collection_paused():
         if not (settings.scheduler or settings.cluster):
-            stage = _stage(settings)
+            stages = _stages(settings)
             from flows.extract.cluster import workers_ahead
 
             def load_cnn(cluster: Any) -> None:
                 import distributed
 
-                if stage is not None:
+                if stages:
                     with distributed.Client(cluster, set_as_default=False) as client:
-                        client.run(load_in_worker, stage)
+                        client.run(load_in_worker, stages)
 
             until.enter_context(workers_ahead(settings, api_url, then=load_cnn))
         for module in ("flows.extract.flow", "flows.extract.passes"):
             importlib.import_module(module)
 
 
-def load_in_worker(stage: Stage) -> None:
-    """Begin to load a first stage in this worker process."""
+def load_in_worker(stages: tuple[Stage, ...]) -> None:
+    """Begin to load first stages in this worker process."""
     from flows.extract.batches import load_ahead
 
-    load_ahead(stage)
+    load_ahead(stages)
 
 
-def _stage(settings: FeaturesSettings) -> Stage | None:
-    """The run's first stage; None where the flow has to find out why there is none."""
+def _stages(settings: FeaturesSettings) -> tuple[Stage, ...]:
+    """The run's first stages; () where the flow has to find out what they are, or which are needed."""
     try:
-        existing = store.open(settings.store) if store.exists(settings.store) else None
-        return stage_of(settings, existing, download=False)[1]
+        requests = each_store(settings).values()
+        opened = [store.open(each.store) if store.exists(each.store) else None for each in requests]
+        if len(opened) > 1 and any(each is not None for each in opened):
+            return ()  # of stores that are there, some may lack nothing
+        each = zip(requests, opened, strict=True)
+        return tuple(stage_of(its, existing, download=False)[1] for its, existing in each)
     except (PixelsError, OSError):
-        return None
+        return ()

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,85 +17,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import MissingContextError
 
 import store
+from flows.extract.shared_clips import SharedClips
+from flows.extract.values import Batch, BatchResult, Clip
 from pipeline.features.catalog.remote import is_remote
-from pipeline.features.decoding.values import FACTS, ClipSource
+from pipeline.features.decoding.values import FACTS
 from pipeline.features.files import sha256_if_readable
+from pipeline.features.joined_stage import JoinedStage
 from pipeline.features.stage import FirstStage, Stage
-from pipeline.spans import WHOLE, Span
+
+__all__ = ["Batch", "BatchResult", "Clip", "extract_batch", "topic"]
 
 _LOGGED_FAILURES = 20
-_NAMED = 60  # characters of a clip's id in a batch's name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """A clip to extract: its row in the store, its id, where to read it, and how large the file is.
-
-    span: the part of the file that it is. sha256: of the file, where the run has taken it already.
-    """
-
-    row: int
-    id: str
-    path: str
-    size_bytes: int
-    span: Span = WHOLE
-    sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """The clips of one chunk to extract, and the digests of the rows that stay.
-
-    run: names the run to its workers · token: of the lease, None where the run holds none.
-    """
-
-    number: int
-    url: str
-    first_row: int
-    rows: int
-    clips: tuple[Clip, ...]
-    kept: dict[int, int]
-    run: str
-    token: str | None
-    stage: Stage
-    attempt: int = 0
-
-    @property
-    def name(self) -> str:
-        """What the Prefect UI and the log show, e.g. `batch 12 · fight/a.mp4 and 63 more`."""
-        first, others = self.clips[0].id, len(self.clips) - 1
-        if len(first) > _NAMED:
-            first = f"...{first[-_NAMED:]}"  # the font of the UI's run graph knows no ellipsis
-        more = f" and {others} more" if others else ""
-        again = f" · attempt {self.attempt + 1}" if self.attempt else ""
-        return f"batch {self.number} · {first}{more}{again}"
-
-
-@dataclass(slots=True, kw_only=True)
-class BatchResult:
-    """The values that the flow commits: one entry per extracted clip, in the order of `rows`.
-
-    mask, frame_index, timestamp: (clips, steps); digests of every row of the chunk from `first_row`;
-    damaged: rows that were to be kept and whose digest did not match; worker_seconds: what the
-    worker's process had spent by stage before and after this batch.
-    """
-
-    number: int
-    first_row: int
-    rows: np.ndarray
-    status: list[str]
-    reason: list[str]
-    detail: list[str]
-    mask: np.ndarray
-    frame_index: np.ndarray
-    timestamp: np.ndarray
-    columns: dict[str, list[Any]]
-    digests: np.ndarray | None
-    damaged: list[int]
-    worker: str
-    worker_seconds: tuple[dict[str, float], dict[str, float]]
-    write_s: float
-    software: dict[str, str] = field(default_factory=dict)
 
 
 def topic(run: str) -> str:
@@ -116,16 +48,38 @@ def extract_batch(batch: Batch) -> BatchResult:
     Raises `store.LeaseLost` if another run has taken the store over, `store.StoreUnwritable` if the
     chunk cannot be written. What is wrong with a clip is in its entry of the result.
     """
-    stage = first_stage(batch.stage)
-    before = stage.extractor.seconds()
+    parts = batch.parts
+    loaded = first_stages(batch.stages or (batch.stage,))
+    before = [loaded.extractor.seconds(part.store) for part in parts]
+    kept = [_kept_rows(part) for part in parts]
+    shared = SharedClips.of(parts)
     report = _reporter(batch)
-    chunk, damaged = _kept_rows(batch)
-    results = stage.extractor.extract(
-        [ClipSource(c.path, max(c.size_bytes, 0), c.span, c.sha256) for c in batch.clips],
-        on_clip=lambda result: report(batch.clips[result.index].row, result),
+    results = loaded.extractor.extract_streams(
+        shared.sources,
+        wanted=shared.stores,
+        on_clip=lambda its: report(*shared.first[_index_of(its)], its),
         stop=stop_event(batch.run),
-        into=[chunk[clip.row - batch.first_row] for clip in batch.clips],
+        into=shared.rooms([chunk for chunk, _ in kept]),
     )
+    made = []
+    for number, part in enumerate(parts):
+        its = [results[at][part.store] for at in shared.places[number]]
+        chunk, damaged = kept[number]
+        made.append(
+            replace(
+                _written(part, its, chunk),
+                damaged=damaged,
+                worker_seconds=(before[number], loaded.extractor.seconds(part.store)),
+                software=_software(loaded.backbones[part.store]),
+                counted=shared.counted(number),
+            )
+        )
+        _log(part, its)
+    return replace(made[0], beside=tuple(made[1:]))
+
+
+def _written(batch: Batch, results: list[Any], chunk: np.ndarray) -> BatchResult:
+    """Write one store's chunk; returns what the flow commits of it."""
     extracted = time.perf_counter()
     hashes = [_hash_of(*pair) for pair in zip(batch.clips, results, strict=True)]
     digests = None
@@ -136,9 +90,9 @@ def extract_batch(batch: Batch) -> BatchResult:
             pictures = {clip.row: result.previews for clip, result in pairs}
             store.write_previews(batch.url, pictures, token=batch.token)
         digests = store.write_batch(batch.url, batch.number, chunk, token=batch.token)
-    _log(batch, results)
     return BatchResult(
         number=batch.number,
+        store=batch.store,
         first_row=batch.first_row,
         rows=np.array([clip.row for clip in batch.clips]),
         status=[result.status for result in results],
@@ -150,12 +104,20 @@ def extract_batch(batch: Batch) -> BatchResult:
         columns={name: [getattr(result, name) for result in results] for name in FACTS}
         | {"sha256": hashes},
         digests=digests,
-        damaged=damaged,
+        damaged=[],
         worker=_worker_name(),
-        worker_seconds=(before, stage.extractor.seconds()),
+        worker_seconds=({}, {}),
         write_s=time.perf_counter() - extracted,
-        software=dict(stage.backbone.software) | {"engine": stage.backbone.engine},
     )
+
+
+def _index_of(results: dict[int, Any]) -> int:
+    """The place of a clip in its call."""
+    return int(next(iter(results.values())).index)
+
+
+def _software(backbone: Any) -> dict[str, str]:
+    return dict(backbone.software) | {"engine": backbone.engine}
 
 
 def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
@@ -183,8 +145,9 @@ def _log(batch: Batch, results: list[Any]) -> None:
     counts = Counter(result.status for result in results)
     outcome = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     logger.info("%s: %s (on %s)", batch.name, outcome, _worker_name())
-    for result in [r for r in results if r.status == "failed"][:_LOGGED_FAILURES]:
-        clip = batch.clips[result.index]
+    pairs = zip(batch.clips, results, strict=True)
+    failed = [(clip, result) for clip, result in pairs if result.status == "failed"]
+    for clip, result in failed[:_LOGGED_FAILURES]:
         logger.warning("%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail)
 
 
@@ -200,10 +163,11 @@ def _reporter(batch: Batch) -> Any:
     """A function that reports a finished clip to the flow, so that its bar moves per clip."""
     worker = _worker()
 
-    def report(row: int, result: Any) -> None:
+    def report(number: int, row: int, results: dict[int, Any]) -> None:
+        result = results[number]
         if worker is not None and result.status != "stopped":
             frames = int(result.mask.sum())
-            event = {"row": row, "status": result.status, "frames": frames}
+            event = {"store": number, "row": row, "status": result.status, "frames": frames}
             worker.log_event(topic(batch.run), event)
 
     return report
@@ -224,27 +188,37 @@ def _worker_name() -> str:
 
 
 _lock = threading.Lock()
-_loaded: dict[str, FirstStage] = {}
+_loaded: dict[str, FirstStage | JoinedStage] = {}
 _stops: dict[str, threading.Event] = {}
 
 
-def first_stage(stage: Stage) -> FirstStage:
-    """The process's first stage of this kind: loaded at the first batch, kept for the others."""
+def first_stages(stages: tuple[Stage, ...]) -> FirstStage | JoinedStage:
+    """The process's first stages of these kinds: loaded at the first batch, kept for the others."""
     with _lock:
         # Why its precision was chosen makes it no other: the one that was loaded ahead may not know.
-        key = repr(replace(stage, precision=""))
+        key = "".join(repr(replace(stage, precision="")) for stage in stages)
         if key not in _loaded:
             threads = int(os.environ.get("PIXELS_ONCE_THREADS", "0"))
-            _loaded[key] = FirstStage.load(stage, threads=threads)
+            alone = len(stages) == 1
+            _loaded[key] = (
+                FirstStage.load(stages[0], threads=threads)
+                if alone
+                else JoinedStage.load(stages, threads=threads)
+            )
         return _loaded[key]
 
 
-def load_ahead(stage: Stage) -> None:
-    """Begin to load a first stage; a batch that asks for it waits, or meets its error."""
+def first_stage(stage: Stage) -> FirstStage | JoinedStage:
+    """The process's first stage of this kind."""
+    return first_stages((stage,))
+
+
+def load_ahead(stages: tuple[Stage, ...]) -> None:
+    """Begin to load first stages; a batch that asks for them waits, or meets their error."""
 
     def load() -> None:
         with contextlib.suppress(Exception):
-            first_stage(stage)
+            first_stages(stages)
 
     threading.Thread(target=load, name="load-ahead", daemon=True).start()
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.extract.batches import BatchResult
 from flows.extract.summary import Summary
+from flows.extract.values import BatchResult
 from store import FAILED, READY, Writer
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect_dask import DaskTaskRunner
 
 import store
-from flows.extract.batches import Batch, Clip, extract_batch
+from flows.extract.batches import extract_batch
 from flows.extract.cluster import gpu_share
 from flows.extract.hashes import FileHashes
+from flows.extract.values import Batch, Clip
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
 from pipeline.features.stage import Stage
@@ -37,6 +39,14 @@ class _Given:
     workers: frozenset[str] | None  # None: any worker may have it
 
 
+_Key = tuple[int, int]
+
+
+def _key(batch: Batch) -> _Key:
+    """Tells a batch from all others of the run."""
+    return batch.store, batch.number
+
+
 def batches_of(
     rows: Sequence[int],
     writer: Writer,
@@ -50,31 +60,59 @@ def batches_of(
 
     hashes: takes those of files that have rows in several batches; without, each batch does.
     """
-    status, digest, size = (writer.column(name) for name in ("status", "digest", "size_bytes"))
-    ids = writer.column("video_id")
-    bounds = [writer.column(name) for name in BOUNDS]
-    wanted = np.asarray(sorted(rows))
-    numbers = wanted // writer.attributes["batch"]
-    if hashes is not None:
-        hashes.begin(_in_several(wanted, numbers, paths))
-    for number in np.unique(numbers):
-        members = writer.rows_of(int(number))
-        make = wanted[(wanted >= members.start) & (wanted < members.stop)]
-        chosen = set(make.tolist())
+    cut = BatchCutter(writer, stage, paths, run, hashes=hashes)
+    yield from (cut.batch(number, members) for number, members in cut.chunks(rows).items())
+
+
+class BatchCutter:
+    """Cuts the batches of one store from the rows that are to be made. Arguments as for `batches_of`."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        stage: Stage,
+        paths: Callable[[int], str],
+        run: str,
+        *,
+        hashes: FileHashes | None = None,
+    ) -> None:
+        self._writer, self._stage, self._paths = writer, stage, paths
+        self._run, self._hashes = run, hashes
+        self._columns = {
+            name: writer.column(name)
+            for name in ("status", "digest", "size_bytes", "video_id", *BOUNDS)
+        }
+
+    def chunks(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+        """The batches that hold some of these rows, by number, with those rows; in order."""
+        wanted = np.sort(np.asarray(rows, dtype=np.int64))
+        numbers = wanted // self._writer.attributes["batch"]
+        if self._hashes is not None:
+            self._hashes.begin(_in_several(wanted, numbers, self._paths))
+        each, begins = np.unique(numbers, return_index=True)
+        parts = np.split(wanted, begins[1:]) if len(each) else []
+        return dict(zip(each.tolist(), parts, strict=True))
+
+    def batch(self, number: int, rows: NDArray[np.int64]) -> Batch:
+        """The batch of this number, in which these rows are made, as the store is now."""
+        column, hashes, members = self._columns, self._hashes, self._writer.rows_of(number)
+        make = rows.tolist()
+        chosen = set(make)
         clips = tuple(
             Clip(
                 row=row,
-                id=str(ids[row]),
-                path=(path := paths(row)),
-                size_bytes=int(size[row]),
-                span=Span.of(*(column[row].item() for column in bounds)),
+                id=str(column["video_id"][row]),
+                path=(path := self._paths(row)),
+                size_bytes=int(column["size_bytes"][row]),
+                span=Span.of(*(column[name][row].item() for name in BOUNDS)),
                 sha256="" if hashes is None else hashes.known(path),
             )
-            for row in make.tolist()
+            for row in make
         )
-        yield Batch(
-            number=int(number),
-            url=writer.url,
+        status, digest = column["status"], column["digest"]
+        return Batch(
+            number=number,
+            url=self._writer.url,
             first_row=members.start,
             rows=len(members),
             clips=clips,
@@ -84,9 +122,9 @@ def batches_of(
                 for row in members
                 if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0
             },
-            run=run,
-            token=writer.token,
-            stage=stage,
+            run=self._run,
+            token=self._writer.token,
+            stage=self._stage,
         )
 
 
@@ -106,25 +144,33 @@ def _in_several(
 class Dispatch:
     """Gives batches out, and takes back those that have ended or are lost.
 
-    gpu: "auto", "require" or "never", as in the settings. `held`: batches that wait for room. Used by
-    the flow's thread alone.
+    writers: of the run's stores. gpu: "auto", "require" or "never", as in the settings. `held`: batches
+    that wait for room. Used by the flow's thread alone.
     """
 
     def __init__(
-        self, writer: Writer, runner: DaskTaskRunner, workforce: Workforce, *, gpu: str
+        self, writers: Sequence[Writer], runner: DaskTaskRunner, workforce: Workforce, *, gpu: str
     ) -> None:
-        self._writer, self._runner, self._workforce = writer, runner, workforce
+        self._writers, self._runner, self._workforce = writers, runner, workforce
         self._resources = gpu_share(runner.client, gpu)
-        self._given: dict[int, _Given] = {}
+        self._given: dict[_Key, _Given] = {}
         self.held: deque[Batch] = deque()
         self._taken: _Given
         self._ended: queue.Queue[tuple[Batch, Any]] = queue.Queue()
         self._given_at = time.monotonic()
 
-    @property
-    def numbers(self) -> list[int]:
-        """The batches that may be written to now."""
-        return list(self._given)
+    def __len__(self) -> int:
+        """How many batches are given out."""
+        return len(self._given)
+
+    def numbers(self, store: int) -> list[int]:
+        """The batches of one of the stores that may be written to now."""
+        return [
+            part.number
+            for given in self._given.values()
+            for part in given.batch.parts
+            if part.store == store
+        ]
 
     @property
     def has_room(self) -> bool:
@@ -145,15 +191,16 @@ class Dispatch:
         import dask
 
         # Recorded before a worker can write.
-        self._given[batch.number] = _Given(batch=batch, future=None, workers=None)
-        self._writer.in_flight(self._given)
+        self._given[_key(batch)] = _Given(batch=batch, future=None, workers=None)
+        for number in {part.store for part in batch.parts}:
+            self._writers[number].in_flight(self.numbers(number))
         wishes: dict[str, Any] = {"resources": self._resources} if self._resources else {}
         only = self._workforce.only
         if only is not None:  # some do not answer: a batch must not wait for them
             wishes |= {"workers": only}
         with dask.annotate(**wishes):
             future = self._runner.submit(extract_batch, {"batch": batch})
-        self._given[batch.number] = _Given(
+        self._given[_key(batch)] = _Given(
             batch=batch, future=future, workers=None if only is None else frozenset(only)
         )
         self._given_at = time.monotonic()
@@ -165,10 +212,10 @@ class Dispatch:
             batch, future = self._ended.get(timeout=wait_s)
         except queue.Empty:
             return None
-        given = self._given.get(batch.number)
+        given = self._given.get(_key(batch))
         if given is None or given.batch is not batch:  # it was taken back before
             return None
-        self._taken = self._given.pop(batch.number)
+        self._taken = self._given.pop(_key(batch))
         return batch, future
 
     def put_back(self) -> None:
@@ -177,26 +224,31 @@ class Dispatch:
         Dask runs it again if another worker may; else it is lost, once its workers have left.
         """
         taken = self._taken
-        self._given[taken.batch.number] = taken
+        self._given[_key(taken.batch)] = taken
         self._ended.put((taken.batch, taken.future))
 
     def take_back_lost(self) -> list[Batch]:
         """The batches that were given to certain workers of which none is left."""
         gone = [
-            number
-            for number, given in self._given.items()
+            key
+            for key, given in self._given.items()
             if given.workers is not None and not self._workforce.has_any(given.workers)
         ]
         return self._take_back(gone)
 
     def take_back_all(self) -> list[Batch]:
         """Every batch that is given out; a worker that has one may write it all the same."""
-        return self._take_back(self.numbers)
+        return self._take_back(list(self._given))
 
-    def _take_back(self, numbers: list[int]) -> list[Batch]:
-        given = [self._given.pop(number) for number in numbers]
+    def suspect(self, batch: Batch) -> None:
+        """Record that a late worker may still write this batch, and those beside it."""
+        for part in batch.parts:
+            self._writers[part.store].suspect(part.number)
+
+    def _take_back(self, keys: list[_Key]) -> list[Batch]:
+        given = [self._given.pop(key) for key in keys]
         for item in given:
-            self._writer.suspect(item.batch.number)
+            self.suspect(item.batch)
         futures = [item.future.wrapped_future for item in given if item.future is not None]
         if futures:
             within(_CANCEL_S, lambda: self._runner.client.cancel(futures))

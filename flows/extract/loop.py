@@ -9,17 +9,18 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_dask import DaskTaskRunner
 
 import store
-from flows.extract.batches import Batch, BatchResult, request_stop, send_logs, topic
+from flows.extract.batches import request_stop, send_logs, topic
 from flows.extract.commit import Committer, Totals
 from flows.extract.dispatch import Dispatch, worker_died
 from flows.extract.progress import Progress
+from flows.extract.values import Batch, BatchResult
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
 from flows.server.lifetime import RunCancelled
@@ -44,13 +45,13 @@ class BatchLost(RuntimeError):
 
 @dataclass(kw_only=True)
 class BatchLoop:
-    """Runs batches on a Dask cluster and commits their results to a store's writer.
+    """Runs batches on a Dask cluster and commits their results to the writer of each store.
 
     run_id: names the run to its workers · gpu: as in the settings · cancelled: set once the run is
     cancelled through Prefect.
     """
 
-    writer: Writer
+    writers: Sequence[Writer]
     runner: DaskTaskRunner
     workforce: Workforce
     progress: Progress
@@ -59,16 +60,17 @@ class BatchLoop:
     cancelled: threading.Event
 
     def __post_init__(self) -> None:
-        self._dispatch = Dispatch(self.writer, self.runner, self.workforce, gpu=self.gpu)
-        self._committer = Committer(self.writer)
+        self._dispatch = Dispatch(self.writers, self.runner, self.workforce, gpu=self.gpu)
+        self._committers = [Committer(writer) for writer in self.writers]
         self._given_again = False
         self._signals_seen: list[int] = []
         self._heard_at = time.monotonic()
         self._asked_to_stop_at = 0.0
 
-    def run(self, batches: Iterator[Batch]) -> Totals:
-        """Run all batches; returns when each is committed, or when the user has asked to stop.
+    def run(self, batches: Iterator[Batch]) -> list[Totals]:
+        """Run all batches, and add up the results of each store.
 
+        Returns when each is committed, or when the user has asked to stop.
         Raises `RunCancelled` after a cancellation through Prefect, and what ended the run early
         (`store.StoreError`, `BatchLost`, `NoWorkers`); what had arrived is committed all the same,
         and rows not made stay pending.
@@ -84,7 +86,7 @@ class BatchLoop:
                         exhausted = batch is None
                         if batch is not None:
                             self._dispatch.submit(batch)
-                    if not self._dispatch.numbers and (exhausted or self._signals_seen):
+                    if not len(self._dispatch) and (exhausted or self._signals_seen):
                         break
                     self._take_in()
                     exhausted = exhausted and not self._dispatch.held
@@ -92,15 +94,21 @@ class BatchLoop:
                         self._abandon()
             self._leave(self._dispatch.held)
         finally:
-            self._committer.flush(self._dispatch.numbers)
+            self._flush()
             self.runner.client.unsubscribe_topic(topic(self.run_id))
             # A worker that has gone, or a scheduler, takes its last lines along: not a failure.
             client = self.runner.client
             within(_LOGS_S, lambda: client.run(send_logs, on_error="ignore"))
-        totals = self._committer.close()
+        totals = [committer.close() for committer in self._committers]
         if self._signals_seen:
-            totals.stopped_by = signal.Signals(self._signals_seen[0]).name
+            for each in totals:
+                each.stopped_by = signal.Signals(self._signals_seen[0]).name
         return totals
+
+    def _flush(self) -> None:
+        """Commit what has arrived, to each store."""
+        for number, committer in enumerate(self._committers):
+            committer.flush(self._dispatch.numbers(number))
 
     def _is_stuck(self) -> bool:
         """Whether the batches in hand will not end although the run was asked to stop."""
@@ -118,7 +126,8 @@ class BatchLoop:
         self._leave(left)
 
     def _leave(self, batches: Iterable[Batch]) -> None:
-        self._committer.totals.stopped += sum(len(batch.clips) for batch in batches)
+        for part in (part for batch in batches for part in batch.parts):
+            self._committers[part.store].totals.stopped += len(part.clips)
 
     def _take_in(self) -> None:
         """Wait for one batch (or a moment), commit if it is time to, and show the progress."""
@@ -136,8 +145,8 @@ class BatchLoop:
         for lost in self._dispatch.take_back_lost():
             self._resubmit(lost, "the workers that it was given to have left")
         self._require_movement()
-        if time.monotonic() - self._committer.committed_at >= COMMIT_EVERY_S:
-            self._committer.flush(self._dispatch.numbers)
+        if time.monotonic() - self._committers[0].committed_at >= COMMIT_EVERY_S:
+            self._flush()
 
     def _fetch(self, batch: Batch, future: Any) -> None:
         """Fetch a batch's result. Its worker may leave before it has arrived: then Dask runs the batch
@@ -151,8 +160,9 @@ class BatchLoop:
                 return
             self._on_error(batch, error)
         else:
-            self._committer.accept(result)
-            self._count(result)
+            for part in result.parts:
+                self._committers[part.store].accept(part)
+                self._count(part)
         self._heard_at = time.monotonic()
         self._given_again = False
 
@@ -161,7 +171,7 @@ class BatchLoop:
             raise error
         if self.runner.client.status != "running":
             raise BatchLost(self._scheduler_gone()) from error
-        self.writer.suspect(batch.number)
+        self._dispatch.suspect(batch)
         self._resubmit(batch, "its worker died", error)
 
     def _resubmit(self, batch: Batch, why: str, error: Exception | None = None) -> None:
@@ -184,7 +194,7 @@ class BatchLoop:
             return
         if self._given_again:
             raise BatchLost(
-                f"{len(self._dispatch.numbers)} batches were given out twice, and the workers of "
+                f"{len(self._dispatch)} batches were given out twice, and the workers of "
                 f"{self.runner.client.scheduler.address} have been idle for {unmoved_s:.0f} s: look at "
                 "the scheduler's log, start it and its workers anew, and run again; the run goes on "
                 "where it stood"
@@ -205,14 +215,18 @@ class BatchLoop:
 
     def _count(self, result: BatchResult) -> None:
         """Count a batch's clips whose events have not arrived: late ones, or lost with a worker."""
-        for row, status, mask in zip(result.rows.tolist(), result.status, result.mask, strict=True):
-            if status != "stopped":
-                self.progress.clip(row=row, status=status, frames=int(mask.sum()))
+        counted = [True] * len(result.rows) if result.counted is None else result.counted.tolist()
+        each = zip(result.rows.tolist(), result.status, result.mask, counted, strict=True)
+        for row, status, mask, is_counted in each:
+            if status != "stopped" and is_counted:
+                frames = int(mask.sum())
+                self.progress.clip(row=row, status=status, frames=frames, store=result.store)
 
     def _on_clip(self, event: tuple[float, Any]) -> None:
         self._heard_at = time.monotonic()
         told = event[1]  # Dask adds the worker's address
-        self.progress.clip(row=told["row"], status=told["status"], frames=told["frames"])
+        names = ("row", "status", "frames", "store")
+        self.progress.clip(**{name: told[name] for name in names})
 
     def _on_signal(self, number: int) -> None:
         """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings.features import FeaturesSettings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsNotFound
 from pipeline.features.backbones import is_code, is_model, model_family, resolve_weights
 from pipeline.features.backbones.family import BackboneKind, Weights
 from pipeline.features.backbones.model_config import ModelConfig
@@ -76,7 +76,15 @@ def _stored(settings: FeaturesSettings, stored: Spec, remembered: Mapping[str, A
         weights = Weights(kind="code", hash=trial.hash)
         return Model(kind=kind, weights=weights, setting=trial.hash)
     path = settings.weights or remembered_weights(stored, remembered)
-    weights = resolve_weights(path, stored.backbone)
+    try:
+        weights = resolve_weights(path, stored.backbone)
+    except WeightsNotFound as error:
+        if settings.weights:
+            raise
+        raise WeightsNotFound(
+            f"{settings.store} was made with the model file {path!r} ({stored.weights[:19]}…), which is "
+            "not there: set WEIGHTS to the path that it has now"
+        ) from error
     return Model(kind=kind, weights=weights, setting=str(weights.path))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,11 @@ from prefect_dask import DaskTaskRunner
 from flows.extract.artifacts import ProgressArtifact, publish_link
 from flows.extract.cluster import dask_cluster
 from flows.extract.commit import Totals
-from flows.extract.dispatch import batches_of
+from flows.extract.dispatch import BatchCutter
+from flows.extract.joint import JointBatches
 from flows.extract.loop import BatchLoop
 from flows.extract.progress import Progress
-from flows.extract.setup import Prepared
+from flows.extract.setup import Target
 from flows.extract.summary import Summary, stage_rows
 from flows.extract.worker_checks import Check, readable_sample
 from flows.extract.workforce import Workforce
@@ -32,13 +33,17 @@ from store import PENDING, Writer
 _PASSES = 3  # a chunk that a late writer has damaged is extracted again, but not without end
 
 
-def extract(
-    prepared: Prepared, writer: Writer, stage: Stage, settings: FeaturesSettings, page: RunPage
-) -> Summary:
-    """Extract the rows, and check what a dead worker may have disturbed. Raises as `BatchLoop.run`."""
-    began, url = time.monotonic(), prepared.summary.store
-    paths, server = [prepared.path_of(int(row)) for row in prepared.rows], PREFECT_API_URL.value()
-    artifact = ProgressArtifact(page, url)
+def extract(targets: Sequence[Target], settings: FeaturesSettings, page: RunPage) -> list[Summary]:
+    """Extract the rows of each store, and check what a dead worker may have disturbed.
+
+    settings: of the whole run. Raises as `BatchLoop.run`.
+    """
+    began, server = time.monotonic(), PREFECT_API_URL.value()
+    writers = [target.writer for target in targets]
+    stages = tuple(target.asked.stage for target in targets)
+    most = max((target.prepared for target in targets), key=lambda its: len(its.rows))
+    paths = [most.path_of(int(row)) for row in most.rows]
+    artifact = ProgressArtifact(page, settings.store)
     curve: list[tuple[float, int]] = [(0.0, 0)]
 
     def on_change(fraction: float, text: str) -> None:
@@ -46,23 +51,28 @@ def extract(
         curve.append((round(time.monotonic() - began, 2), progress.frames))
 
     with (
-        Progress(len(prepared.rows), on_change=on_change) as progress,
+        Progress(len(most.rows), on_change=on_change) as progress,
         dask_cluster(settings) as arguments,
         DaskTaskRunner(**arguments) as runner,
         Workforce(
             runner.client,
-            Check(store_url=writer.url, clips=readable_sample(paths), api_url=server or ""),
+            Check(
+                store_url=writers[0].url,
+                clips=readable_sample(paths),
+                api_url=server or "",
+                further_urls=tuple(writer.url for writer in writers[1:]),
+            ),
             wait_s=settings.worker_wait,
             say=progress.note,
         ) as workforce,
         watched_for_cancelling() as cancelled,
     ):
-        dashboard = publish_link(page, url, runner.client)
+        dashboard = publish_link(page, settings.store, runner.client)
         run = secrets.token_hex(8)
 
-        def run_rows(rows: np.ndarray) -> Totals:
+        def run_rows(rows: Sequence[np.ndarray]) -> list[Totals]:
             loop = BatchLoop(
-                writer=writer,
+                writers=writers,
                 runner=runner,
                 workforce=workforce,
                 progress=progress,
@@ -70,25 +80,57 @@ def extract(
                 gpu=settings.gpu,
                 cancelled=cancelled,
             )
-            batches = batches_of(
-                rows.tolist(), writer, stage, prepared.path_of, run, hashes=prepared.hashes
-            )
-            return loop.run(batches)
+            return loop.run(iter(_batches(targets, stages, rows, run, progress)))
 
-        totals = _in_passes(prepared.rows, writer, run_rows, progress.note)
+        rows = [target.prepared.rows for target in targets]
+        totals = _in_passes(rows, writers, run_rows, progress.note)
         on_change(min(1.0, progress.done / max(1, progress.total)), progress.text)
+    shared: dict[str, Any] = {"throughput": curve, "dashboard": dashboard}
+    return [
+        _summary(target, its, shared, alone=len(targets) == 1)
+        for target, its in zip(targets, totals, strict=True)
+    ]
+
+
+def _batches(
+    targets: Sequence[Target],
+    stages: tuple[Stage, ...],
+    rows: Sequence[np.ndarray],
+    run: str,
+    progress: Progress,
+) -> JointBatches:
+    """The batches of a pass. The first pass says how many clips are read."""
+    cutters = [
+        BatchCutter(
+            target.writer,
+            target.asked.stage,
+            target.prepared.path_of,
+            run,
+            hashes=target.prepared.hashes,
+        )
+        for target in targets
+    ]
+    ids = [target.writer.column("video_id") for target in targets]
+    batches = JointBatches(cutters, stages, rows, ids)
+    if not progress.done:
+        progress.total = batches.clips
+    return batches
+
+
+def _summary(target: Target, totals: Totals, shared: dict[str, Any], *, alone: bool) -> Summary:
+    """What came of one store. alone: whether the workers computed nothing for another."""
+    asked, writer = target.asked, target.writer
     seconds = {**totals.stage_seconds, "write": totals.write_s, "commit": totals.commit_s}
-    _keep_rates(writer, stage, settings, totals, seconds)
+    if alone:  # else the rate is that of all backbones together
+        _keep_rates(writer, asked.stage, asked.settings, totals, seconds)
     known: dict[str, Any] = {
         "outcome": "interrupted" if totals.stopped_by else "done",
         "left": int((writer.column("status") == PENDING).sum()),
         "warnings": dict(totals.warnings),
         "stage_seconds": {name: round(value, 3) for name, value, _ in stage_rows(seconds)},
         "engine": totals.software.get("engine", ""),
-        "throughput": curve,
-        "dashboard": dashboard,
     }
-    return replace(prepared.summary, **totals.facts() | known)
+    return replace(target.prepared.summary, **totals.facts() | known | shared)
 
 
 def _keep_rates(
@@ -122,24 +164,34 @@ def _keep_rate(stage: Stage, totals: Totals, frames_per_second: float) -> None:
 
 
 def _in_passes(
-    rows: np.ndarray,
-    writer: Writer,
-    run_rows: Callable[[np.ndarray], Totals],
+    rows: Sequence[np.ndarray],
+    writers: Sequence[Writer],
+    run_rows: Callable[[Sequence[np.ndarray]], list[Totals]],
     note: Callable[[str], None],
-) -> Totals:
-    """Run these rows, then those of chunks that do not match their digests; returns all results."""
-    totals = Totals()
+) -> list[Totals]:
+    """Run these rows of each store, then those of chunks that do not match their digests.
+
+    Returns all results, by store.
+    """
+    totals = [Totals() for _ in writers]
     for _ in range(_PASSES):
-        damaged: list[int] = []
-        if len(rows):
+        damaged: list[list[int]] = [[] for _ in writers]
+        if any(map(len, rows)):
             results = run_rows(rows)
-            damaged = results.damaged
-            totals.add(results)
+            damaged = [its.damaged for its in results]
+            for total, its in zip(totals, results, strict=True):
+                total.add(its)
         # Asked to stop, too: what a late writer has disturbed must not stay ready.
-        rows = np.union1d(writer.check_batches(writer.suspects), np.array(damaged, dtype=np.int64))
-        rows = writer.unmake(rows)
-        writer.flush()
-        if totals.stopped_by or not len(rows):
+        rows = [_unmade(*pair) for pair in zip(writers, damaged, strict=True)]
+        if totals[0].stopped_by or not any(map(len, rows)):
             break
-        note(f"{len(rows)} rows do not match their digest and are made again")
+        note(f"{sum(map(len, rows))} rows do not match their digest and are made again")
     return totals
+
+
+def _unmade(writer: Writer, damaged: list[int]) -> np.ndarray:
+    """The rows of a store that are to be made again: these, and those that a late writer disturbed."""
+    found = writer.check_batches(writer.suspects)
+    rows = writer.unmake(np.union1d(found, np.array(damaged, dtype=np.int64)))
+    writer.flush()
+    return rows

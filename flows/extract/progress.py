@@ -34,7 +34,7 @@ class Progress:
         self.done = self.failed = self.frames = 0
         self._console = console or Console(stderr=True, highlight=False)
         self._on_change = on_change
-        self._rows: set[int] = set()
+        self._rows: dict[int, set[int]] = {}
         self._lock = threading.Lock()
         self._started = self._reported = self._printed = time.monotonic()
         self._first: float | None = None
@@ -59,12 +59,16 @@ class Progress:
         self._show()
         self._bar.stop()
 
-    def clip(self, *, row: int, status: str, frames: int) -> None:
-        """Count one finished clip. A row reported twice (its batch was resubmitted) counts once."""
+    def clip(self, *, row: int, status: str, frames: int, store: int = 0) -> None:
+        """Count one finished clip. A row reported twice (its batch was resubmitted) counts once.
+
+        store: whose row it is, where a run fills several.
+        """
         with self._lock:
-            if row in self._rows:
+            rows = self._rows.setdefault(store, set())
+            if row in rows:
                 return
-            self._rows.add(row)
+            rows.add(row)
             self._first = self._first or time.monotonic()
             self.done += 1
             self.failed += status == "failed"

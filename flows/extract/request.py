@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flows.extract.each_store import each_store
 from flows.extract.own_model import Model, is_own_model, model_of
 from flows.extract.plan import check_retry
 from flows.settings.features import FeaturesSettings, parse_sampling
@@ -26,12 +27,16 @@ _whole: dict[str, str] = {}  # a URL without its query → the URL
 
 
 def checked(settings: FeaturesSettings) -> FeaturesSettings:
-    """A run's settings with its store's name. Raises `ConfigError` for what cannot be, or be reached."""
+    """A run's settings with its store's name, in which `{backbone}` stays for several backbones.
+
+    Raises `ConfigError` for what cannot be, or be reached.
+    """
     check_settings(settings)
     settings = with_store(settings)
     require_addresses(settings)
     check_retry(parts(settings.retry))
-    return settings
+    requests = each_store(settings)
+    return settings if len(requests) > 1 else next(iter(requests.values()))
 
 
 def clips_of(settings: FeaturesSettings) -> str:

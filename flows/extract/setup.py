@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,22 @@ import numpy as np
 import pandas as pd
 
 import store
+from flows.extract.creation import Asked
 from flows.extract.hashes import FileHashes
-from flows.extract.long import Listed, split_long, splits_long
+from flows.extract.listing import find_clips
+from flows.extract.long import Listed, splits_long
 from flows.extract.plan import Plan, follow_catalog, make_plan
 from flows.extract.request import (
-    DEMO_CLIPS,
     clips_of,
     parts,
     require_batch,
-    sampling_of,
     stage_of,
-    with_signature,
 )
 from flows.extract.summary import Summary
 from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from pipeline.features.backbones import channels_of
 from pipeline.features.backbones.family import Weights
-from pipeline.features.catalog import discover, narrow
 from pipeline.features.files import answered
 from pipeline.features.stage import Stage
 from pipeline.spec import Spec
@@ -53,30 +51,6 @@ class Prepared:
     path_of: Callable[[int], str]
     summary: Summary
     hashes: FileHashes
-
-
-def find_clips(
-    settings: FeaturesSettings, existing: Any | None, table: pd.DataFrame | None = None
-) -> Listed:
-    """List the clips, and narrow them to the classes and numbers that are wanted.
-
-    existing: the store, or its writer, if it is there; its table is read only where files are split.
-    """
-    if not settings.videos and not Path(DEMO_CLIPS).is_dir():
-        from pipeline.features.demo import write_demo_clips
-
-        write_demo_clips(Path(DEMO_CLIPS))
-    catalog = discover(with_signature(clips_of(settings)), ucf_splits=settings.ucf_splits or None)
-    wanted = narrow(
-        catalog, classes=parts(settings.classes), limit=settings.limit, per_class=settings.per_class
-    )
-    if not splits_long(settings, existing):
-        return catalog, wanted
-    made_so = existing is not None and existing.attributes.get("long") == "split"
-    sampling = sampling_of(settings)
-    table = table if made_so else None
-    retry = parts(settings.retry)
-    return split_long((catalog, wanted), table, sampling, timeout_s=settings.timeout, retry=retry)
 
 
 def dry_run(
@@ -121,6 +95,44 @@ def plan_run(
     return plan
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One store of a run, held for writing, and what is left to do in it."""
+
+    asked: Asked
+    writer: Writer
+    prepared: Prepared
+
+    @property
+    def has_work(self) -> bool:
+        """Whether rows are to be made, or batches of a run that died to be checked."""
+        return bool(len(self.prepared.rows) or self.writer.suspects)
+
+
+def prepare_all(
+    asked: Sequence[Asked], writers: Sequence[Writer], listed: Sequence[Listed]
+) -> list[Target]:
+    """`prepare` every store of a run, so that stores that get new clips get them in one order."""
+    hashes = FileHashes()
+    targets: dict[int, Target] = {}
+    # The one that has most says in which order.
+    order = sorted(range(len(writers)), key=lambda number: -len(writers[number]))
+    for number in order:
+        one, writer = asked[number], writers[number]
+        prepared = prepare(
+            one.settings,
+            listed[number],
+            writer,
+            one.spec,
+            one.stage,
+            one.weights,
+            hashes=hashes,
+            like=writers[order[0]] if number != order[0] else None,
+        )
+        targets[number] = Target(asked=one, writer=writer, prepared=prepared)
+    return [targets[number] for number in range(len(writers))]
+
+
 def prepare(
     settings: FeaturesSettings,
     listed: Listed,
@@ -128,8 +140,15 @@ def prepare(
     spec: Spec,
     stage: Stage,
     weights: Weights,
+    *,
+    hashes: FileHashes | None = None,
+    like: Writer | None = None,
 ) -> Prepared:
-    """Update the store's table to the catalog; the store remembers the weights and the clips' folder."""
+    """Update the store's table to the catalog; the store remembers the weights and the clips' folder.
+
+    hashes: of the run, where it has taken some already. like: a store in whose order of rows new clips
+    are added, so that the batches of both hold the same clips.
+    """
     catalog, wanted = listed
     clips = clips_of(settings)
     clips = clips if "://" in clips else str(Path(clips).absolute())
@@ -138,8 +157,10 @@ def prepare(
         writer.set_attributes(channels=channels)
     if stage.previews:
         writer.keep_previews()
-    hashes = FileHashes()
+    hashes = hashes or FileHashes()
     plan = plan_run(settings, listed, writer.table, hashes)
+    if like is not None:
+        plan = replace(plan, new=in_order_of(plan.new, catalog, like.column("video_id")))
     split = splits_long(settings, writer)
     rows, path_of = _follow(catalog, plan, writer)
     if split:  # now that the rows are there, from which the next run knows how long the files are
@@ -177,6 +198,17 @@ def finished(summary: Summary, writer: Writer, started: float) -> Summary:
 def count_rows(table: pd.DataFrame) -> dict[str, int]:
     """How many rows of a store's table have each status, by name."""
     return {name: int((table["state"] == name).sum()) for name in store.STATUS_NAMES}
+
+
+def in_order_of(positions: np.ndarray, catalog: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
+    """Positions in a catalog in the order in which their ids stand here; others stay behind them.
+
+    >>> catalog = pd.DataFrame({"video_id": ["a", "b", "c"]})
+    >>> in_order_of(np.array([0, 1, 2]), catalog, np.array(["c", "a"]))
+    array([2, 0, 1])
+    """
+    row = pd.Index(ids).get_indexer(pd.Index(catalog["video_id"].to_numpy()[positions]))
+    return positions[np.argsort(np.where(row < 0, len(ids), row), kind="stable")]
 
 
 def _follow(

@@ -129,6 +129,46 @@ class Summary:
         return f"{self.store}: {made} of {self.planned} clips{warned}{left}{rate}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summaries:
+    """The outcome of a `features` run that filled several stores. stores: of each, by `{backbone}`."""
+
+    stores: dict[str, Summary]
+
+    @property
+    def outcome(self) -> str:
+        """The outcome of the store that has most to say."""
+        outcomes = [summary.outcome for summary in self.stores.values()]
+        return next((name for name in _OUTCOMES if name in outcomes), outcomes[0])
+
+    @property
+    def stopped_by(self) -> str:
+        """The signal that ended the run, "" for none."""
+        return next((s.stopped_by for s in self.stores.values() if s.stopped_by), "")
+
+    @property
+    def left(self) -> int:
+        """Rows that are left for the next run, of all stores."""
+        return sum(summary.left for summary in self.stores.values())
+
+    def headline(self) -> str:
+        """The outcome of each store in a line."""
+        return "\n".join(summary.headline() for summary in self.stores.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        stores = {name: summary.to_dict() for name, summary in self.stores.items()}
+        return {"outcome": self.outcome, "stores": stores}
+
+
+_OUTCOMES = ("interrupted", "done", "skipped", "dry run", "nothing to do")
+
+
+def each_of(summary: Summary | Summaries) -> tuple[Summary, ...]:
+    """The summary of each store."""
+    return (summary,) if isinstance(summary, Summary) else tuple(summary.stores.values())
+
+
 def stage_rows(seconds: dict[str, float]) -> list[tuple[str, float, float]]:
     """(stage, seconds, share) for the stage report, largest first."""
     total = sum(seconds.values())
@@ -160,13 +200,15 @@ def _minutes(seconds: float) -> str:
 class RunFailed(PixelsError, RuntimeError):
     """A run whose `summary` is not acceptable. exit_status: 3, too many failed; 4, the environment."""
 
-    def __init__(self, message: str, summary: Summary, exit_status: int) -> None:
+    def __init__(self, message: str, summary: Summary | Summaries, exit_status: int) -> None:
         super().__init__(message)
         self.summary, self.exit_status = summary, exit_status
 
 
-def require_reached(summary: Summary) -> None:
+def require_reached(summary: Summary, run: Summary | Summaries) -> None:
     """Raise `RunFailed` if every planned clip was `unreachable`, or no clip's state is known.
+
+    summary: of one store. run: of the whole run, which the error carries.
 
     The environment is at fault then, not the clips. A single clip that stays out of reach beside ready
     ones is its own fault, and costs only itself.
@@ -175,7 +217,7 @@ def require_reached(summary: Summary) -> None:
         raise RunFailed(
             f"none of the {summary.clips} clips says whether it has changed: check the network, the "
             "mount and the credentials, and run again; the rows are as they were",
-            summary,
+            run,
             exit_status=4,
         )
     unreachable = summary.reasons.get("unreachable", 0)
@@ -185,17 +227,17 @@ def require_reached(summary: Summary) -> None:
             f"none of the {summary.planned} clips could be reached (the first: "
             f"{summary.failures[0]['detail'][:200]}): check the network, the mount and the "
             "credentials, and run again",
-            summary,
+            run,
             exit_status=4,
         )
 
 
-def require_few_failed(summary: Summary, max_failed: float) -> None:
-    """Raise `RunFailed` if more than this share of the planned clips failed."""
+def require_few_failed(summary: Summary, max_failed: float, run: Summary | Summaries) -> None:
+    """Raise `RunFailed` if more than this share of the planned clips failed; as `require_reached`."""
     if summary.planned and summary.failed / summary.planned > max_failed:
         raise RunFailed(
             f"{summary.failed} of {summary.planned} clips failed, over --max-failed "
             f"{max_failed}: see the failure table",
-            summary,
+            run,
             exit_status=3,
         )

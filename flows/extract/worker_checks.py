@@ -38,13 +38,15 @@ def readable_sample(clips: Sequence[str]) -> list[str]:
 class Check:
     """What a worker is asked: `problem` returns a sentence, empty if there is none.
 
-    clips: some that the flow itself can read; a worker that can read none of them lacks the mount.
+    further_urls: of the run's other stores. clips: some that the flow itself can read; a worker that can
+    read none of them lacks the mount.
     """
 
     store_url: str
     clips: Sequence[str]
     api_url: str
     versions: dict[str, str] = field(default_factory=lambda: _versions())
+    further_urls: tuple[str, ...] = ()
 
     def problem(self) -> str:
         """The first problem of this process, with its remedy; or empty."""
@@ -54,8 +56,9 @@ class Check:
                 return (
                     f"it runs {name} {here} and this run {wanted}: install the same version there"
                 )
-        if not store.exists(self.store_url):
-            return f"it does not see the store {self.store_url}: mount it there, or use a URL"
+        for url in (self.store_url, *self.further_urls):
+            if not store.exists(url):
+                return f"it does not see the store {url}: mount it there, or use a URL"
         if self.clips and not any(_reached(self.clips)):
             return (
                 f"it does not see the clip {without_secrets(self.clips[0])}: mount the clips there "

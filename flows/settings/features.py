@@ -25,14 +25,15 @@ class FeaturesSettings:
     )
     store: str = setting(
         "",
-        "where the features go: a folder or an fsspec URL (default: features.zarr, or "
-        "demo.zarr for the demo clips)",
+        "where the features go: a folder or an fsspec URL, in which {backbone} stands for the backbone's "
+        "name (default: features.zarr, or demo.zarr for the demo clips)",
         metavar="PATH",
     )
     weights: str = setting(
         "",
         "the backbone's weights: imagenet, a path to a no-top .h5 file, random or random:SEED "
-        "(default: those of the store, else imagenet)",
+        "(default: those of the store, else imagenet); of several backbones those of each that has "
+        "some, a file only where one has",
         metavar="WEIGHTS",
     )
     frames: int = setting(40, "steps in every sequence", least=1, most=100_000)
@@ -70,13 +71,14 @@ class FeaturesSettings:
     backbone: str = setting(
         "",
         "one of those that `pixels-once backbones` lists, e.g. inception_v3 or motion; a model file "
-        "(.onnx, .keras); or code as package.module:function (default: the store's own, else "
-        "inception_v3)",
+        "(.onnx, .keras); or code as package.module:function; several with commas fill a store each from "
+        "one reading of every clip (default: the store's own, else inception_v3)",
         metavar="NAME",
     )
     backbone_config: str = setting(
         "",
-        "TOML file of what a model does not say of itself (default: model.toml beside model.onnx)",
+        "TOML file of what a model does not say of itself (default: model.toml beside model.onnx); of "
+        "several backbones, that of the one model of your own",
         metavar="FILE",
     )
     precision: str = setting(

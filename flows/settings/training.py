@@ -296,6 +296,11 @@ def features_settings(settings: RefreshSettings) -> FeaturesSettings:
     values = from_table(FeaturesSettings, settings.features, "[refresh.features]")
     if values.get("dry_run"):
         raise ConfigError("[refresh.features] has dry_run: run `features --dry-run` by itself")
+    if "," in values.get("backbone", ""):
+        raise ConfigError(
+            f"[refresh.features] has backbone {values['backbone']!r}, and a refresh trains on one store: "
+            "name one, and run `features` by itself for several"
+        )
     own = {name: getattr(settings, name) for name in SHARED}
     return FeaturesSettings(**({"if_busy": "skip"} | values | own))
 

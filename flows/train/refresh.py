@@ -12,6 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.states import Cancelled, Completed
 
 from flows.extract.flow import features
+from flows.extract.summary import Summary
 from flows.names import key
 from flows.server.run_page import RunPage
 from flows.server.settling import is_scheduled, run_page
@@ -67,6 +68,7 @@ def _refresh(settings: RefreshSettings, page: RunPage) -> RefreshResult:
     heads = [name.strip() for name in settings.heads.split(",") if name.strip()]
     trainings = [train_settings(settings, name) for name in heads]
     summary = features(features_settings(settings))
+    assert isinstance(summary, Summary)  # of one backbone
     begun = RefreshResult(
         outcome=summary.outcome,
         store=settings.store,

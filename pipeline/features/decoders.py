@@ -115,17 +115,26 @@ class DecoderPool:
             thread.start()
 
     def submit(
-        self, path: str, size_bytes: int = -1, part: Part | None = None
+        self,
+        path: str,
+        size_bytes: int = -1,
+        part: Part | None = None,
+        plans: tuple[int, ...] = (),
     ) -> Future[ClipFrames]:
         """A future of the clip's frames; `release` them when done, or decoding stops.
 
         Clips are begun in the order they were submitted; parts of one file one after the other, in the
         process that has it open. size_bytes: of the file, for its time
-        limit; −1 where unknown. The future raises `UnreadableClip` with a reason, `CancelledError`
+        limit; −1 where unknown. plans: the numbers of those that take frames, if not all. The future
+        raises `UnreadableClip` with a reason, `CancelledError`
         where the pool was closed first, or `DecoderUnavailable`.
         """
         future: Future[ClipFrames] = Future()
-        self._put(_Job(lambda child, slot: child.read(path, size_bytes, slot, part), future, part))
+
+        def read(child: ChildProcess, slot: int) -> ClipFrames:
+            return child.read(path, size_bytes, slot, part, plans)
+
+        self._put(_Job(read, future, part))
         return future
 
     def rows(

@@ -28,12 +28,16 @@ _UNKNOWN_BYTES = 64 << 20
 _FETCHES = 8
 
 
+_Asked = tuple[Part | None, tuple[int, ...]]
+"""Which part of a file, and by which plans, if not by all."""
+
+
 @dataclass(slots=True, eq=False)
 class _Copy:
     """A remote file that is copied for `uses` clips of it. `waiting`: those that wait for the copy."""
 
     uses: int
-    waiting: list[tuple[Future[ClipFrames], Part | None]] = field(default_factory=list)
+    waiting: list[tuple[Future[ClipFrames], _Asked]] = field(default_factory=list)
     settled: bool = False
     error: BaseException | None = None
     name: str = ""
@@ -70,14 +74,18 @@ class FetchingDecoders:
         self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
 
     def submit(
-        self, path: str, size_bytes: int = -1, part: Part | None = None
+        self,
+        path: str,
+        size_bytes: int = -1,
+        part: Part | None = None,
+        plans: tuple[int, ...] = (),
     ) -> Future[ClipFrames]:
         """A future of the clip's frames; `UnreadableClip` `missing` or `unreachable` as well.
 
         A remote file is copied once for all of its parts.
         """
         if not remote.is_remote(path):
-            return self._submit(remote.local_path(path), size_bytes, part)
+            return self._submit(remote.local_path(path), size_bytes, (part, plans))
         future: Future[ClipFrames] = Future()
         with self._room:
             copy = self._copies.get(part.of) if part else None
@@ -89,13 +97,15 @@ class FetchingDecoders:
                     weakref.finalize(part.of, self._give_up, copy)
                 self._threads.submit(self._fetch, path, size_bytes, copy)
             if not copy.settled:
-                copy.waiting.append((future, part))
+                copy.waiting.append((future, (part, plans)))
                 return future
-        self._read(copy, future, part)
+        self._read(copy, future, (part, plans))
         return future
 
-    def _submit(self, path: str, size_bytes: int, part: Part | None) -> Future[ClipFrames]:
-        return self._decoders.submit(path, size_bytes, *([part] if part else []))
+    def _submit(self, path: str, size_bytes: int, asked: _Asked) -> Future[ClipFrames]:
+        part, plans = asked
+        more = [part, plans] if plans else [part] if part else []
+        return self._decoders.submit(path, size_bytes, *more)
 
     def close(self) -> None:
         """Cancel what is being fetched and remove the scratch folder."""
@@ -150,10 +160,10 @@ class FetchingDecoders:
         with self._room:
             copy.settled, copy.error = True, error
             waiting, copy.waiting = copy.waiting, []
-        for future, part in waiting:
-            self._read(copy, future, part)
+        for future, asked in waiting:
+            self._read(copy, future, asked)
 
-    def _read(self, copy: _Copy, future: Future[ClipFrames], part: Part | None) -> None:
+    def _read(self, copy: _Copy, future: Future[ClipFrames], asked: _Asked) -> None:
         """Have a clip of a copied file decoded; the last one takes the copy away."""
         name = copy.name
         if not name or future.cancelled():
@@ -164,7 +174,7 @@ class FetchingDecoders:
             copy.used()
             return
         try:
-            inner = self._submit(name, os.path.getsize(name), part)
+            inner = self._submit(name, os.path.getsize(name), asked)
         except BaseException as error:
             copy.used()
             if future.set_running_or_notify_cancel():

@@ -1,10 +1,8 @@
-"""The first stages of joined streams: several backbones on one decoding of each clip."""
+"""The first stages of several streams: several backbones on one decoding of each clip."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,13 +11,13 @@ from pipeline.errors import SpecMismatch, WeightsNotFound
 from pipeline.features import backbones
 from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.family import Backbone, LoadOptions
-from pipeline.features.decoders import DecoderPool
+from pipeline.features.decoders import AHEAD_BYTES, DecoderPool
 from pipeline.features.decoding.process import Limits
-from pipeline.features.decoding.values import ClipSource, FramePlan
-from pipeline.features.extraction import Extractor
+from pipeline.features.decoding.values import ClipSource
+from pipeline.features.extraction import StreamsExtractor
 from pipeline.features.fetching import FetchingDecoders
+from pipeline.features.pending import Plans
 from pipeline.features.sequences import ClipResult
-from pipeline.features.sharing import SharedDecoders
 from pipeline.features.stage import Stage, runnable, stored_stage
 from pipeline.spec import Spec
 
@@ -28,68 +26,50 @@ from pipeline.spec import Spec
 class JoinedStage:
     """Loaded first stages of several specs. A context manager, as `FirstStage`."""
 
+    backbones: tuple[Backbone, ...]
     pool: DecoderPool
     fetching: FetchingDecoders
-    shared: SharedDecoders
-    extractors: tuple[Extractor, ...]
+    extractor: StreamsExtractor
 
     @classmethod
     def load(cls, stages: Sequence[Stage], *, threads: int = 0) -> Self:
         """Load every backbone, and start the decoders meanwhile. Raises as `FirstStage.load`."""
         specs = [Spec.from_dict(stage.spec) for stage in stages]
         threads = threads or engine.cores()
-        plans = [FramePlan.of(spec) for spec in specs]
+        plans = Plans.of_specs(specs).distinct
         pool = DecoderPool(
             plans[0],
             processes=stages[0].decoders or threads,
             limits=Limits(base_s=stages[0].timeout_s),
+            ahead_bytes=AHEAD_BYTES * len(plans),
+            previews=stages[0].previews,
             ahead=True,
             further=plans[1:],
         )
         try:
-            loaded = [
+            loaded = tuple(
                 _backbone(spec, stage, threads) for spec, stage in zip(specs, stages, strict=True)
-            ]
+            )
         except BaseException:
             pool.close()
             raise
         fetching = FetchingDecoders(pool)
-        shared = SharedDecoders(fetching, len(specs))
-        extractors = tuple(
-            Extractor(spec, backbone, part)
-            for spec, backbone, part in zip(specs, loaded, shared.parts, strict=True)
-        )
-        return cls(pool, fetching, shared, extractors)
+        extractor = StreamsExtractor(list(zip(specs, loaded, strict=True)), fetching)
+        return cls(loaded, pool, fetching, extractor)
 
     def extract(self, clips: Sequence[ClipSource]) -> list[tuple[ClipResult, ...]]:
         """Of every clip the result of each stream, from one decoding of it.
 
-        Each is what the stream's own first stage makes of the clip, to the bit. After an error the stage
-        cannot be used further.
+        Each is what the stream's own first stage makes of the clip, to the bit.
         """
-        stop = threading.Event()
-
-        def one(number: int) -> list[ClipResult]:
-            try:
-                return self.extractors[number].extract(clips, stop=stop)
-            except BaseException:
-                stop.set()
-                self.shared.close_part(number)
-                raise
-
-        with ThreadPoolExecutor(len(self.extractors)) as threads:
-            running = [threads.submit(one, number) for number in range(len(self.extractors))]
-            try:
-                results = [each.result() for each in running]
-            except BaseException:
-                stop.set()
-                raise
-        return list(zip(*results, strict=True))
+        return [
+            tuple(its[number] for number in range(len(its)))
+            for its in self.extractor.extract_streams(clips)
+        ]
 
     def close(self) -> None:
         """End the threads and the child processes."""
-        for extractor in self.extractors:
-            extractor.close()
+        self.extractor.close()
         self.fetching.close()
         self.pool.close()
 

@@ -118,6 +118,11 @@ class FirstStage:
         extractor = Extractor(spec, backbone, fetching)
         return cls(backbone, pool, fetching, extractor)
 
+    @property
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The one backbone, as a `JoinedStage` has several."""
+        return (self.backbone,)
+
     def close(self) -> None:
         """End the threads and the child processes."""
         self.extractor.close()

@@ -425,6 +425,7 @@ def test_the_table_of_models_is_what_keras_builds(each: str) -> None:
     assert model.output_shape == (None, row.channels)
     frames = noise(1, 64)
     body = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    assert body.count_params() == row.parameters == describe(each).parameters
     preprocess = getattr(keras.applications, row.module).preprocess_input
     expected = body(preprocess(frames.astype(np.float32)), training=False)
     np.testing.assert_allclose(

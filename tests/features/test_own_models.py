@@ -22,8 +22,13 @@ from pipeline.features.backbones.model_family import facts_of_file
 from pipeline.features.backbones.model_measuring import _run, spec_of
 from pipeline.features.backbones.model_settling import settle
 from pipeline.features.backbones.model_trial import Trial, try_model
+from pipeline.features.decoders import DecoderPool
+from pipeline.features.decoding.reading import read_clip
+from pipeline.features.decoding.values import ClipSource, FramePlan
+from pipeline.features.extraction import Extractor
 from pipeline.spec import Spec
 from tests.features import own_models
+from tests.features.clips import write_numbered_clip
 from tests.features.own_models import MATRIX, SIZE, node, save, shape_of, toml
 
 pytestmark = pytest.mark.slow
@@ -346,3 +351,28 @@ _grey = backbones.Family(
     load=lambda spec, weights, options: corners(),
 )
 FAMILY_OF_A_PACKAGE = _grey
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_a_clip_model_sees_exactly_the_frames_of_its_windows_at_both_ends(
+    tmp_path: Path, gap: int
+) -> None:
+    frames, window = 50, 16
+    model = own_models.numbers(tmp_path / "model.onnx", window=window)
+    backbone = loaded(model, (window,), scale=1 / 255, gap=gap)
+    clip = write_numbered_clip(tmp_path / "a.mp4", frames)
+    with (
+        DecoderPool(FramePlan.of(backbone.spec), processes=1) as pool,
+        Extractor(backbone.spec, backbone, pool) as extractor,
+    ):
+        (result,) = extractor.extract([ClipSource(str(clip))])
+    assert result.features is not None
+    reach = (window - 1) * gap
+    for frame, seen in zip(result.frame_index[result.mask], result.features, strict=False):
+        start = min(max(int(frame) - (window - 1) // 2 * gap, 0), frames - 1 - reach)
+        assert seen.tolist() == list(range(start, start + reach + 1, gap))
+    assert result.features[0, 0] == 0
+    assert result.features[result.mask][-1, -1] == frames - 1
+    # Each frame that a step sees is decoded, and handed over, once.
+    read = read_clip(str(clip), FramePlan.of(backbone.spec))
+    assert len(read.frames) == len(np.unique(result.features[result.mask]))

@@ -220,6 +220,29 @@ def test_a_late_span_of_a_long_file_is_sought(
     assert passes["decoded"] <= 20
 
 
+@pytest.mark.parametrize("name", ["b-frames.mp4", "variable.mkv"])
+def test_plans_that_take_the_same_frames_share_one_pass(
+    clips: dict[str, Path], name: str, way: str, passes: Counter[str]
+) -> None:
+    spans = [Span(start_frame=i, end_frame=i + 40) for i in (90, 20, 60, 0)]
+    further = [replace(plan(), size=48, fit="crop"), replace(plan(), size=32, view="mirror")]
+    assert len({each.taking for each in (plan(), *further)}) == 1
+    order = sorted(range(len(spans)), key=lambda i: spans[i].order)
+    with PartReader(str(clips[name]), plan(), spans, further=further) as reader:
+        read = {i: reader.read_each(i, [None] * 3) for i in order}
+    if name == "b-frames.mp4":
+        assert passes["opened"] == 1
+        assert passes["decoded"] <= FRAMES
+    for number, its in enumerate((plan(), *further)):
+        with PartReader(str(clips[name]), its, spans) as alone:
+            for i in order:
+                wanted, got = alone.read(i), read[i][number]
+                np.testing.assert_array_equal(got.frames, wanted.frames)
+                np.testing.assert_array_equal(got.frame_index, wanted.frame_index)
+                assert got.facts == pytest.approx(wanted.facts, nan_ok=True)
+                assert got.reason == wanted.reason
+
+
 def test_what_does_not_fit_into_memory_is_decoded_again(
     clips: dict[str, Path], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +252,7 @@ def test_what_does_not_fit_into_memory_is_decoded_again(
         for i, span in enumerate(spans):
             right = picked(list(range(FRAMES))[span.start_frame or 0 : span.end_frame])
             assert numbers(reader.read(i)) == right
-            assert len(reader._pictures) <= STEPS
+            assert len(reader._fitted[0].indices) <= STEPS
 
 
 @pytest.mark.parametrize(

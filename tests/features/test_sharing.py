@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,19 @@ import pytest
 
 from flows.extract.request import stage_of
 from flows.settings.features import FeaturesSettings
-from pipeline.errors import UnreadableClip
+from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import seeking
 from pipeline.features.decoding.reading import read_clip, read_streams
-from pipeline.features.decoding.values import ClipFrames, ClipSource, FramePlan, Part
+from pipeline.features.decoding.values import (
+    ClipFrames,
+    ClipSource,
+    FileParts,
+    FramePlan,
+    Part,
+)
 from pipeline.features.joined_stage import JoinedStage
-from pipeline.features.sharing import SharedDecoders
 from pipeline.features.stage import FirstStage, Stage
+from pipeline.spans import Span
 from pipeline.spec import Sampling
 from tests.features.clips import write_numbered_clip
 
@@ -82,68 +86,25 @@ def test_a_wrong_guess_of_the_length_costs_all_plans_one_more_pass(
     assert len(opened) == 1
 
 
-class CountedDecoders:
-    """Decodes here, in a thread of its own; notes what it was asked for and what was released."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.released: list[tuple[str, int]] = []
-
-    def submit(
-        self, path: str, size_bytes: int = -1, part: Part | None = None
-    ) -> Future[ClipFrames]:
-        self.asked.append(path)
-        future: Future[ClipFrames] = Future()
-
-        def part(number: int) -> ClipFrames:
-            return ClipFrames(
-                frames=np.full((1, 2, 2, 3), number, np.uint8),
-                frame_index=np.zeros(1, np.int32),
-                timestamp=np.zeros(1, np.float32),
-                release=lambda: self.released.append((path, number)),
-                further=(part(1),) if number == 0 else (),
-            )
-
-        def decode() -> None:
-            if "bad" in path:
-                future.set_exception(UnreadableClip("unreadable"))
-            else:
-                future.set_result(part(0))
-
-        threading.Thread(target=decode).start()
-        return future
-
-
-def test_parts_get_their_own_frames_of_one_decoding_whoever_asks_first() -> None:
-    decoders = CountedDecoders()
-    first, second = SharedDecoders(decoders, 2).parts
-    ahead = [first.submit(path) for path in ("a", "bad", "c")]
-    assert [future.result(5).frames[0, 0, 0, 0] for future in (ahead[0], ahead[2])] == [0, 0]
-    late = [second.submit(path) for path in ("a", "bad", "c")]
-    assert late[2].result(5).frames[0, 0, 0, 0] == 1
-    for future in (ahead[1], late[1]):
-        with pytest.raises(UnreadableClip):
-            future.result(5)
-    assert decoders.asked == ["a", "bad", "c"]
-    with pytest.raises(RuntimeError, match="give all parts the same clips in one order"):
-        [first.submit("d"), second.submit("e")]
-
-
-def test_a_part_that_ends_releases_what_the_others_still_ask_for() -> None:
-    decoders = CountedDecoders()
-    shared = SharedDecoders(decoders, 2)
-    first, second = shared.parts
-    first.submit("a").result(5)
-    shared.close_part(1)
-    first.submit("c").result(5)
-    assert ("a", 1) in decoders.released
-    for _ in range(1000):
-        if ("c", 1) in decoders.released:
-            break
-        threading.Event().wait(0.005)
-    assert ("c", 1) in decoders.released
-    cancelled = second.submit("a")
-    assert cancelled.done() or cancelled.cancel()
+@pytest.mark.parametrize("part", [None, Part(FileParts((Span(0.2, 1.2), Span(1.0, 3.0))), 1)])
+def test_a_decoder_process_reads_by_the_plans_that_are_asked_for(
+    tmp_path: Path, part: Part | None
+) -> None:
+    clip = str(write_numbered_clip(tmp_path / "a.mp4", 90))
+    plans = PLANS[:3]
+    alone = []
+    for plan in plans:
+        with DecoderPool(plan, processes=1, previews=True) as pool:
+            alone.append(pool.submit(clip, -1, part).result(60))
+    with DecoderPool(plans[0], processes=1, further=plans[1:], previews=True) as pool:
+        for wanted in ((), (1,), (0, 2), (2,)):
+            of = None if part is None else Part(FileParts(part.of.spans), part.number)
+            first = pool.submit(clip, -1, of, wanted).result(60)
+            read = (first, *first.further)
+            for number, frames in zip(wanted or range(3), read, strict=True):
+                require_same(frames, alone[number])
+                assert frames.previews == alone[number].previews
+                frames.release()
 
 
 def stages() -> list[Stage]:

@@ -84,7 +84,7 @@ def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})
     with store.Writer.acquire(url, owner="test") as writer, Progress(4) as progress:
         loop = BatchLoop(
-            writer=writer,
+            writers=[writer],
             runner=SimpleNamespace(client=client),
             workforce=None,
             progress=progress,
@@ -92,7 +92,9 @@ def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_
             gpu="never",
             cancelled=threading.Event(),
         )
-        early, late = ((0.0, {"row": row, "status": "ready", "frames": 2}) for row in (0, 2))
+        early, late = (
+            (0.0, {"store": 0, "row": row, "status": "ready", "frames": 2}) for row in (0, 2)
+        )
         loop._on_clip(early)
         loop._fetch(None, future)
         loop._on_clip(late)

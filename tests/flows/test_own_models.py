@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import store
 from flows.extract.request import stage_of
 from flows.settings.features import FeaturesSettings
-from pipeline.errors import ConfigError, SpecMismatch
+from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.stage import Stage
 from pipeline.features.windows import Windows
 from tests.features import own_models
@@ -137,6 +138,26 @@ def test_a_model_that_has_moved_is_asked_for_by_its_name(
         )
         assert wrong.status == 1
         assert "set WEIGHTS to the file that it was made with" in wrong.err
+    finally:
+        Path("moved.onnx").rename("model.onnx")
+
+
+def test_a_store_whose_model_has_moved_asks_for_it_by_its_name(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    existing = store.open("s.zarr")
+    asked = FeaturesSettings(videos="clips", frames=STEPS, store="s.zarr")
+    Path("model.onnx").rename("moved.onnx")
+    try:
+        with pytest.raises(
+            WeightsNotFound, match=r"s\.zarr was made with the model file .*model\.onnx"
+        ):
+            stage_of(asked, existing)
+        for moved in ({"weights": "moved.onnx"}, {"backbone": "moved.onnx"}):
+            spec, stage, _ = stage_of(replace(asked, **moved), existing)
+            assert spec.fingerprint == existing.fingerprint
+            assert stage.weights == str(work / "moved.onnx")
     finally:
         Path("moved.onnx").rename("model.onnx")
 

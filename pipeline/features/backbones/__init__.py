@@ -58,6 +58,10 @@ def family_of(name: str) -> Family:
     if is_code(name):
         return model_family.CODE
     known = [*backbone_names(), *factories.entry_points()]
+    if remedy := model_family.other_file(name):
+        raise ConfigError(
+            f"backbone is {name!r}, and a model file ends in .onnx or .keras: {remedy}"
+        )
     raise ConfigError(
         f"backbone {name!r} is not known: {did_you_mean(name, known)}; or name a model file (.onnx, "
         ".keras) or package.module:function"

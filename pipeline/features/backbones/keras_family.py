@@ -106,6 +106,7 @@ FAMILY = Family(
             shape=(model.channels,),
             dtype="float16",
             has_precisions=True,
+            parameters=model.parameters,
             one_line=f"keras.applications.{model.function} without its top, average-pooled",
         )
         for model in KERAS_MODELS.values()

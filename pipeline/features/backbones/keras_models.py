@@ -4,8 +4,8 @@ A run that has nothing to do must not pay for Keras, so its models are a table h
 file that it would cache is looked for, fetched and checked by the same name, address and checksum.
 
 `keras_models.csv` was taken from Keras 3.15 by calling every model function and noting its default
-input size, its pooled width, and the weights file it asks for; a test compares it with the Keras
-that is installed.
+input size, its pooled width, and the weights file it asks for; `keras_parameters.csv` by building each
+without its top and weights (`count_params`). A test compares both with the Keras that is installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class KerasModel:
     `scaling` is what its `preprocess_input` does: "tf" to −1..1, "caffe" to BGR minus the mean,
     "torch" by mean and deviation, "none" where the model does it itself. `file` is the address of
     the no-top weights below Keras' site, `checksum` their published MD5 or SHA-256 ("" where Keras
-    publishes none), `cached_as` the name in Keras' cache where that is another.
+    publishes none), `cached_as` the name in Keras' cache where that is another. `parameters`: how many
+    numbers it has without its top.
     """
 
     name: str
@@ -45,14 +46,20 @@ class KerasModel:
     file: str
     checksum: str
     cached_as: str
+    parameters: int
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
 
 
 def _read() -> dict[str, KerasModel]:
-    text = files(__package__).joinpath("keras_models.csv").read_text(encoding="utf-8")
-    rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+    counts = {row["name"]: int(row["parameters"]) for row in _rows("keras_parameters.csv")}
+    rows = _rows("keras_models.csv")
     for row in rows:
         row |= {name: int(row[name]) for name in ("size", "channels")}
-    return {row["name"]: KerasModel(**row) for row in rows}
+    return {row["name"]: KerasModel(**row, parameters=counts[row["name"]]) for row in rows}
 
 
 KERAS_MODELS = _read()

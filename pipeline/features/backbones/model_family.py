@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 from collections.abc import Callable
@@ -46,6 +47,36 @@ def find_weights(kind: BackboneKind, setting: str, download: bool) -> Weights:
     hashes = "".join(sha256(str(file)) for file in (path, *facts.files))
     digest = hashlib.sha256(hashes.encode()).hexdigest()
     return Weights(kind="file", hash=f"sha256:{digest}", path=path)
+
+
+_WRITE = {
+    ("pt", "pth", "ckpt", "safetensors", "bin", "torchscript"): (
+        "load it in PyTorch and write it with torch.onnx.export"
+    ),
+    ("h5", "hdf5", "weights"): (
+        "load it in Keras and write it with model.save('model.keras'), or, if it has weights of a "
+        "built-in backbone, give that one's name and this file as --weights"
+    ),
+    ("pb", "tflite", "savedmodel", "json"): (
+        "write it as ONNX, with tf2onnx or model.export(…, format='onnx')"
+    ),
+    ("xml", "engine", "trt", "mlmodel"): "name the ONNX file that it was made of",
+}
+
+
+def other_file(name: str) -> str:
+    """What to do with a name that is that of a file, but of no kind that is read; "" for any other."""
+    path = Path(name)
+    ending = path.suffix[1:]
+    if not ending and not path.is_dir():
+        return ""
+    near = difflib.get_close_matches(ending.lower(), (ONNX, KERAS), n=1)
+    if near:
+        return f"if it is one, rename it to {path.with_suffix('.' + near[0])}"
+    for endings, remedy in _WRITE.items():
+        if ending.lower() in endings or (path.is_dir() and "savedmodel" in endings):
+            return remedy
+    return "name such a file, or code as package.module:function"
 
 
 def find_code(kind: BackboneKind, setting: str, download: bool) -> Weights:

@@ -70,6 +70,7 @@ def main() -> None:
         for plan in plans:
             rooms.append(view(memory, offset, plan.frames_shape))
             offset += rooms[-1].size
+        rooms = [rooms[number] for number in request["plans"]]
         reply = _decode(opened, request, rooms, previews=settings["previews"])
         answer({**reply, "sha256": digest})
 
@@ -98,16 +99,23 @@ class Opened:
         return self._digest
 
     def read(self, request: dict[str, Any], rooms: list[Any]) -> list[Any]:
-        """What each plan takes of the request's clip. Raises as `read_streams` and `PartReader`."""
+        """What each plan asked for takes of the clip. Raises as `read_streams` and `PartReader`.
+
+        rooms: of those plans
+        """
         from pipeline.features.decoding.reading import read_streams
 
+        plans = [self._plans[number] for number in request["plans"]]
         if not request["spans"]:
-            return read_streams(request["path"], self._plans, rooms, on_progress=self._count)
+            return read_streams(request["path"], plans, rooms, on_progress=self._count)
         try:
-            readers = zip(self._part_readers(request), rooms, strict=True)
-            return [reader.read(request["number"], room) for reader, room in readers]
+            clips: dict[int, Any] = {}
+            for members, reader in self._part_readers(request, plans):
+                its = reader.read_each(request["number"], [rooms[i] for i in members])
+                clips |= dict(zip(members, its, strict=True))
+            return [clips[i] for i in range(len(plans))]
         finally:
-            if self._readers and not self._readers[0].left:
+            if self._readers and not self._readers[0][1].left:
                 self._close()
 
     def rows(self, request: dict[str, Any]) -> list[int]:
@@ -117,25 +125,32 @@ class Opened:
         row_s, first_s = request["rows"]
         return rows_of_file(request["path"], row_s, first_s, self._count)
 
-    def _part_readers(self, request: dict[str, Any]) -> list[Any]:
-        """A reader of the file's parts for each plan: parts are decoded once for each."""
+    def _part_readers(self, request: dict[str, Any], plans: list[Any]) -> list[Any]:
+        """(the plans' places, a reader of the file's parts) for plans that take the same frames.
+
+        Parts are decoded once for each.
+        """
         from pipeline.features.decoding.parts import PartReader
         from pipeline.spans import Span
 
         if not self._readers:
             spans = [Span(*bounds) for bounds in request["spans"]]
+            alike: dict[Any, list[int]] = {}
+            for place, plan in enumerate(plans):
+                alike.setdefault(plan.taking, []).append(place)
             with contextlib.ExitStack() as opened:
                 readers = []
-                for plan in self._plans:
-                    reader = PartReader(request["path"], plan, spans, self._count)
+                for members in alike.values():
+                    first, *further = (plans[place] for place in members)
+                    reader = PartReader(request["path"], first, spans, self._count, further=further)
                     opened.callback(reader.close)
-                    readers.append(reader)
+                    readers.append((members, reader))
                 opened.pop_all()
             self._readers = readers
         return self._readers
 
     def _close(self) -> None:
-        for reader in self._readers:
+        for _, reader in self._readers:
             reader.close()
         self._of, self._readers = None, []
 
@@ -153,7 +168,7 @@ def _decode(
         if request["rows"]:
             return {"rows": opened.rows(request)}
         clips = opened.read(request, rooms)
-        pictures = preview_pictures(clips[0].frames) if previews else ()
+        pictures = [preview_pictures(clip.frames) if previews else () for clip in clips]
     except UnreadableClip as error:
         return {"reason": error.reason, "detail": error.detail}
     except MemoryError:
@@ -164,14 +179,12 @@ def _decode(
         return {"reason": reason, "detail": str(error.err)}
     except Exception as error:
         return {"reason": "decoder_crashed", "detail": f"{type(error).__name__}: {error}"}
-    return {
-        "clips": [_reply(clip) for clip in clips],
-        "previews": [base64.b64encode(picture).decode() for picture in pictures],
-    }
+    return {"clips": [_reply(*pair) for pair in zip(clips, pictures, strict=True)]}
 
 
-def _reply(clip: Any) -> dict[str, Any]:
+def _reply(clip: Any, previews: tuple[bytes, ...]) -> dict[str, Any]:
     return {
+        "previews": [base64.b64encode(picture).decode() for picture in previews],
         "clip": {**clip.facts, "reason": clip.reason, "decode_s": clip.decode_s},
         "frames_shape": clip.frames.shape,
         "windows": None if clip.windows is None else clip.windows.tolist(),

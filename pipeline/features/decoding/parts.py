@@ -8,20 +8,20 @@ read once more by the times of its packets. Frames that others want are kept; by
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.fitted import Fitted
 from pipeline.features.decoding.lengths import packet_times, times_by_rate
 from pipeline.features.decoding.packets import list_packets, may_be_sought
-from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.reading import check_file
 from pipeline.features.decoding.seeking import LONG_FRAMES, NOT_EXACT, Sought
 from pipeline.features.decoding.through import OnProgress
@@ -38,7 +38,9 @@ MOST_KEPT_BYTES = 256 << 20
 class PartReader:
     """The parts `spans` of the file at `path`; a context manager. `left`: how many are still to be read.
 
-    on_progress: called for every packet that is listed and every frame that is decoded.
+    plan: which frames, and how they are fitted. further: plans that take the same frames, fitted in other
+    ways (`FramePlan.taking`). on_progress: called for every packet that is listed and every frame that is
+    decoded.
     Raises `UnreadableClip` where the file cannot be opened.
     """
 
@@ -48,22 +50,22 @@ class PartReader:
         plan: FramePlan,
         spans: Sequence[Span],
         on_progress: OnProgress = lambda: None,
+        *,
+        further: Sequence[FramePlan] = (),
     ) -> None:
         self._began = time.thread_time()
         self._path, self._plan, self._spans = os.path.abspath(path), plan, spans
         self._on_progress = on_progress
         check_file(self._path)
         self._unread = set(range(len(spans)))
-        self._pictures: dict[int, Picture] = {}
-        self._shape: tuple[int, ...] = () if plan.fit == "whole" else (plan.size, plan.size, 3)
-        self._room: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._fitted = [Fitted(each) for each in (plan, *further)]
         self._places: dict[int, int] = {}  # of the frames that are fitted into the room at once
         self._times: list[float] | NDArray[np.float64] = []
         self._ended = False
         self._sought: Sought | None = None
         self._frames: Iterator[Frame] = iter(())
         self._by_rate = False
-        self._video = Video(self._path, plan.max_pixels)
+        self._video = self._new_video()
         try:
             self._open()
         except BaseException:
@@ -76,13 +78,17 @@ class PartReader:
         out: `plan.frames_shape` uint8 to write the frames into, else fresh.
         Raises `UnreadableClip`: `empty_segment` where the file has no frame in it.
         """
+        return self.read_each(number, [out] * len(self._fitted))[0]
+
+    def read_each(self, number: int, rooms: Sequence[NDArray[np.uint8] | None]) -> list[ClipFrames]:
+        """The same by each plan. rooms: of each. The seconds of decoding are the first one's."""
         try:
-            return self._read(number, out)
+            return self._read(number, rooms)
         except NOT_EXACT:  # it is read from its first frame instead
             known = np.asarray(self._times)
             self._reopen()
             self._expect(known)
-        return self._read(number, out)
+        return self._read(number, rooms)
 
     @property
     def left(self) -> int:
@@ -119,11 +125,17 @@ class PartReader:
 
     def _reopen(self) -> None:
         self._video.close()
-        self._video = Video(self._path, self._plan.max_pixels)
+        self._video = self._new_video()
         self._sought, self._times, self._ended, self._by_rate = None, [], False, False
-        self._pictures.clear()
+        for fitted in self._fitted:
+            fitted.clear()
         self._places = {}
         self._frames = self._video.__iter__()
+
+    def _new_video(self) -> Video:
+        video = Video(self._path, self._plan.max_pixels)
+        video.is_shared = len(self._fitted) > 1
+        return video
 
     def _expect(self, times: NDArray[np.float64]) -> None:
         """Note the frames that each part that is left will want, if these are the times."""
@@ -141,9 +153,10 @@ class PartReader:
         fps = video.fps or 1 / video.frame_s
         return first, end, windows_of(plan, picks - first, end - first, fps=fps).behind(first)
 
-    def _read(self, number: int, out: NDArray[np.uint8] | None) -> ClipFrames:
+    def _read(self, number: int, rooms: Sequence[NDArray[np.uint8] | None]) -> list[ClipFrames]:
         began, self._began = self._began or time.thread_time(), 0.0
-        self._room = np.empty(self._plan.frames_shape, np.uint8) if out is None else out
+        for fitted, room in zip(self._fitted, rooms, strict=True):
+            fitted.begin(room)
         self._leave_room()  # of a part that failed
         if self._sought is not None:
             self._seek_on(self._sought, number)
@@ -156,14 +169,15 @@ class PartReader:
             self._read_by_packets(number)
             times = np.asarray(self._times)
             first, end, wanted = self._wanted(number, times)
-        absent = [index for index in wanted.frames.tolist() if index not in self._pictures]
+        kept = self._fitted[0]
+        absent = [index for index in wanted.frames.tolist() if index not in kept]
         for frame, video in self._again(absent):
             self._keep(frame, video, always=True)
-        wanted = wanted.within(list(self._pictures))
+        wanted = wanted.within(kept.indices)
         if not len(wanted.steps):
             self._done(number)
             raise self._nothing(number)
-        frames = self._put(wanted.frames.tolist())
+        frames = [fitted.put(wanted.frames.tolist()) for fitted in self._fitted]
         video = self._video
         span, clock = self._spans[number], (video.frame_s, video.tick_s)
         cut_s = cut_off_s(self._plan.sampling, times, span, frame_s=clock[0], tick_s=clock[1])
@@ -171,8 +185,8 @@ class PartReader:
         declared = video.declared if span.whole else 0
         facts = video.facts(declared=declared, decoded=end - first, cut_off_s=cut_s)
         self._done(number)
-        return ClipFrames(
-            frames=frames,
+        clip = ClipFrames(
+            frames=frames[0],
             frame_index=wanted.steps.astype(np.int32),
             timestamp=times[wanted.steps].astype(np.float32),
             windows=wanted.places if self._plan.window > 1 else None,
@@ -181,6 +195,7 @@ class PartReader:
             reason=reason,
             decode_s=time.thread_time() - began,
         )
+        return [clip, *(replace(clip, frames=each, decode_s=0.0) for each in frames[1:])]
 
     def _seek_on(self, sought: Sought, number: int) -> None:
         """Decode every frame that is wanted, by whichever part, up to this part's last."""
@@ -221,7 +236,7 @@ class PartReader:
                 yield Frame(index, float(self._times[index]), raw), self._video
         elif indices:
             wanted = set(indices)
-            with Video(self._path, self._plan.max_pixels) as second:
+            with self._new_video() as second:
                 for frame in second:
                     self._on_progress()
                     if frame.index in wanted:
@@ -231,28 +246,11 @@ class PartReader:
 
     def _keep(self, frame: Frame, video: Video, *, always: bool) -> None:
         """Fit a frame's picture and keep it. always: even where there is no room for more."""
-        kept_bytes = len(self._pictures) * math.prod(self._shape)
-        if frame.index in self._pictures or not (always or kept_bytes < MOST_KEPT_BYTES):
+        kept_bytes = sum(fitted.kept_bytes for fitted in self._fitted)
+        if frame.index in self._fitted[0] or not (always or kept_bytes < MOST_KEPT_BYTES):
             return
-        out, place = None, self._places.get(frame.index)
-        if place is not None and self._shape:
-            out = self._frames_in(place + 1)[-1]
-        self._pictures[frame.index] = video.fitted(frame, self._plan, out)
-        self._shape = self._pictures[frame.index].shape
-
-    def _put(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """The pictures one after the other in the room's memory, where most of them are already."""
-        frames = self._frames_in(len(indices))
-        for place, index in zip(frames, indices, strict=True):
-            picture = self._pictures[index]
-            if picture.ctypes.data != place.ctypes.data:
-                place[:] = picture
-        return frames
-
-    def _frames_in(self, count: int) -> NDArray[np.uint8]:
-        """The first of the room's memory as so many pictures."""
-        size = math.prod(self._shape)
-        return self._room.reshape(-1)[: count * size].reshape(count, *self._shape)
+        for fitted in self._fitted:
+            fitted.keep(frame, video, self._places.get(frame.index))
 
     def _done(self, number: int) -> None:
         """Drop the pictures that no other part is expected to want."""
@@ -260,13 +258,14 @@ class PartReader:
             self._unread.discard(number)
             self._due.subtract(self._expected[number].frames.tolist())
         self._leave_room()
-        for index in [index for index in self._pictures if self._due[index] <= 0]:
-            del self._pictures[index]
+        over = [index for index in self._fitted[0].indices if self._due[index] <= 0]
+        for fitted in self._fitted:
+            fitted.drop(over)
 
     def _leave_room(self) -> None:
         """Forget the pictures that lie in the room, which is the caller's from now on."""
-        for index in self._places:
-            self._pictures.pop(index, None)
+        for fitted in self._fitted:
+            fitted.drop(self._places)
         self._places = {}
 
     def _nothing(self, number: int) -> UnreadableClip:

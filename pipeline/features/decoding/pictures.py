@@ -68,6 +68,21 @@ def _graph(raw: Any, across: int, down: int) -> Any:
     return graph
 
 
+class LastFrames:
+    """The pictures of the last two frames, by what they were made for; a rule by time looks back."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, dict[Any, Picture]] = {}
+
+    def of(self, index: int) -> dict[Any, Picture]:
+        """Those of a frame; empty when it is first asked for."""
+        if index not in self._held:
+            if len(self._held) > 1:
+                del self._held[next(iter(self._held))]
+            self._held[index] = {}
+        return self._held[index]
+
+
 def spare(width: int, height: int, aspect: float) -> tuple[int, int]:
     """Pixels on either side of a picture, and above and below, that its centre square leaves out.
 

@@ -118,18 +118,30 @@ class ChildProcess:
             self.close()
             raise DecoderUnavailable(message) from None
 
-    def read(self, path: str, size_bytes: int, slot: int, part: Part | None = None) -> ClipFrames:
+    def read(
+        self,
+        path: str,
+        size_bytes: int,
+        slot: int,
+        part: Part | None = None,
+        plans: Sequence[int] = (),
+    ) -> ClipFrames:
         """The clip's frames, in the slot's memory. Raises `UnreadableClip`.
 
-        part: of a file that stays open from one of its parts to the next.
+        part: of a file that stays open from one of its parts to the next. plans: the numbers of those
+        that take frames, if not all.
         Check `usable` afterwards: a process that crashed or was killed reads no other clip.
         """
+        numbers = list(plans) or list(range(len(self._bytes)))
         request = {"path": path, "offset": self._slots.offset(slot), "rows": [], **_asked(part)}
-        return _clip_frames(self._answer(request, size_bytes), self._slots, slot, self._bytes)
+        reply = self._answer({**request, "plans": numbers}, size_bytes)
+        skips = [sum(self._bytes[:number]) for number in numbers]
+        return _clip_frames(reply, self._slots, slot, skips)
 
     def rows(self, path: str, size_bytes: int, row_s: float, first_s: float) -> list[int]:
         """The rows that a file makes: see `lengths.rows_of_file`. Raises `UnreadableClip`."""
-        request = {"path": path, "offset": 0, "rows": [row_s, first_s], **_asked(None)}
+        rows_of = {"rows": [row_s, first_s], "plans": []}
+        request = {"path": path, "offset": 0, **rows_of, **_asked(None)}
         rows: list[int] = self._answer(request, size_bytes)["rows"]
         return rows
 
@@ -252,13 +264,13 @@ def _ending(code: int) -> str:
 
 
 def _clip_frames(
-    reply: dict[str, Any], slots: FrameSlots, slot: int, sizes: Sequence[int]
+    reply: dict[str, Any], slots: FrameSlots, slot: int, skips: Sequence[int]
 ) -> ClipFrames:
     """The frames of the first plan, with those of further ones. All released, the slot is free again.
 
-    sizes: bytes of the slot that each plan has
+    skips: where in the slot the frames of each plan begin, in bytes
     """
-    lent, lock = set(range(len(sizes))), threading.Lock()
+    lent, lock = set(range(len(skips))), threading.Lock()
 
     def release(number: int) -> None:
         with lock:
@@ -270,16 +282,16 @@ def _clip_frames(
     def part(number: int, told: dict[str, Any]) -> ClipFrames:
         windows, gaps_s = told["windows"], told["gaps_s"]
         return ClipFrames(
-            frames=slots.frames(slot, tuple(told["frames_shape"]), skip=sum(sizes[:number])),
+            frames=slots.frames(slot, tuple(told["frames_shape"]), skip=skips[number]),
             frame_index=np.array(told["frame_index"], dtype=np.int32),
             timestamp=np.array(told["timestamp"], dtype=np.float32),
             windows=None if windows is None else np.array(windows, dtype=np.int32),
             gaps_s=None if gaps_s is None else np.array(gaps_s, dtype=np.float64),
             release=functools.partial(release, number),
             sha256=reply["sha256"],
+            previews=tuple(base64.b64decode(picture) for picture in told["previews"]),
             **told["clip"],
         )
 
     first, *further = (part(number, told) for number, told in enumerate(reply["clips"]))
-    previews = tuple(base64.b64decode(picture) for picture in reply["previews"])
-    return replace(first, previews=previews, further=tuple(further))
+    return replace(first, further=tuple(further))

@@ -76,11 +76,13 @@ def read_streams(
 
     with contextlib.ExitStack() as opened:
         video = opened.enter_context(Video(path, most))
+        video.is_shared = len(plans) > 1
         each, wanted = keepers(), None
         if video.expected() >= seeking.LONG_FRAMES:
             wanted = seeking.read_by_seeking(video, each)
             if wanted is None:  # listing its packets has used it up
                 video = opened.enter_context(Video(path, most))
+                video.is_shared = len(plans) > 1
                 each = keepers()
         if wanted is None:
             wanted = read_through(video, each, path)

@@ -61,6 +61,16 @@ class FramePlan:
         """(steps · window, size, size, 3): room for the frames of any clip."""
         return (self.sampling.steps * self.window, self.size, self.size, 3)
 
+    @property
+    def taking(self) -> tuple[object, ...]:
+        """What decides which frames are taken: plans in which it is the same differ in fitting alone."""
+        return (self.sampling, self.window, self.gap_s, self.gap, self.max_pixels)
+
+    @property
+    def fitting(self) -> tuple[object, ...]:
+        """What decides how a picture is fitted: plans in which it is the same take the same pictures."""
+        return (self.size, self.fit, self.interpolation, self.view, self.aspect)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The plan of the values that `dataclasses.asdict` gives."""
@@ -178,15 +188,18 @@ class Part(NamedTuple):
     number: int
 
 
-def parts_of(clips: Sequence[ClipSource]) -> tuple[list[int], dict[int, Part]]:
+def parts_of(
+    clips: Sequence[ClipSource], wanted: Sequence[tuple[int, ...]] | None = None
+) -> tuple[list[int], dict[int, Part]]:
     """The order in which clips are read, and the part that each is of a file, by position.
 
     Clips of one file come together, where the first of them stood, by their ends: so the least has to be
-    kept for others. A clip that is a file alone, with an unknown hash, is no part.
+    kept for others. A clip that is a file alone, with an unknown hash, is no part. wanted: what each is
+    read for; parts that are read for other things are other parts.
     """
-    positions: dict[str, list[int]] = {}
+    positions: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for i, clip in enumerate(clips):
-        positions.setdefault(clip.path, []).append(i)
+        positions.setdefault((clip.path, wanted[i] if wanted else ()), []).append(i)
     order: list[int] = []
     parts: dict[int, Part] = {}
     for same in positions.values():
@@ -203,10 +216,15 @@ class Decoders(Protocol):
     """Whatever reads clips: a pool of decoder processes, alone or behind a fetcher of remote clips."""
 
     def submit(
-        self, path: str, size_bytes: int = -1, part: Part | None = None
+        self,
+        path: str,
+        size_bytes: int = -1,
+        part: Part | None = None,
+        plans: tuple[int, ...] = (),
     ) -> Future[ClipFrames]:
         """Begin to read a clip; the future raises `UnreadableClip` where that fails.
 
         part: which part of the file it is, among those that are read together; None: all of it.
+        plans: those by which it is read, ascending, if not by all.
         """
         ...

@@ -54,7 +54,8 @@ class Video:
     as stored (the stream's until the first frame is read). pixel_aspect: how many times wider than
     high a pixel of the upright picture is. fps: the average rate that the container states, 0.0
     where it states none. frame_s: how long a frame lasts where no time says. declared: the frames
-    that the container claims to hold, 0 without a claim. tick_s: the unit of its times.
+    that the container claims to hold, 0 without a claim. tick_s: the unit of its times. is_shared:
+    whether several plans look at its frames: then each is converted, and fitted in one way, once.
     """
 
     def __init__(self, path: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -77,6 +78,8 @@ class Video:
         self._wrap = _WRAP_TICKS if name in _WRAPPING else 0
         self.clock = Clock(self.frame_s, self._wrap * self.tick_s)
         self._by_dts = name == _DECODE_TIMES_ONLY
+        self.is_shared = False
+        self._held = pictures.LastFrames()
         self._converter = pictures.Converter()
         self._matrix: pictures.Matrix | None = None
         self._first_s = 0.0
@@ -179,8 +182,21 @@ class Video:
     ) -> pictures.Picture:
         """A frame's picture fitted as the plan asks; see `fit_picture`."""
         aspect = self.pixel_aspect if plan.aspect == "display" else 1.0
-        picture = self.picture(frame, square_aspect=aspect if plan.fit == "crop" else 0.0)
-        return pictures.fit_picture(picture, plan, aspect, out)
+        square = aspect if plan.fit == "crop" else 0.0
+        if not self.is_shared:
+            picture = self.picture(frame, square_aspect=square)
+            return pictures.fit_picture(picture, plan, aspect, out)
+        held = self._held.of(frame.index)
+        if square not in held:
+            held[square] = self.picture(frame, square_aspect=square)
+        if (fitted := held.get(plan.fitting)) is None:
+            return held.setdefault(
+                plan.fitting, pictures.fit_picture(held[square], plan, aspect, out)
+            )
+        if out is None:
+            return fitted.copy()
+        out[:] = fitted
+        return out
 
     def note_matrix(self, raw: Any) -> None:
         """Take the display matrix of a decoded frame, if it has one; it holds until the next.
