@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 from flows.cli.terminal import headline, print_json, print_table
 from flows.server.lifetime import importing, prefect_server
-from flows.settings.training import RefreshSettings as Settings
-from flows.settings.training import resolved
+from flows.settings.refresh import RefreshSettings as Settings
+from flows.settings.refresh import resolved
 from flows.stopping import stopped_status
 
 NOT_PROMOTED = 5

@@ -10,8 +10,8 @@ from flows.extract.each_store import each_store
 from flows.extract.own_model import Model, is_own_model, model_of
 from flows.extract.plan import check_retry
 from flows.settings.features import FeaturesSettings, parse_sampling
+from flows.settings.refresh import RefreshSettings
 from flows.settings.resolve import check_settings
-from flows.settings.training import RefreshSettings
 from pipeline import engine
 from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import DEFAULT_BACKBONE, describe, resolve_weights

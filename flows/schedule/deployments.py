@@ -14,7 +14,7 @@ from flows.extract.request import require_addresses, with_store
 from flows.names import label, named
 from flows.notices import notice
 from flows.settings.features import FeaturesSettings
-from flows.settings.training import RefreshSettings, resolved
+from flows.settings.refresh import RefreshSettings, resolved
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.remote import is_remote
 

@@ -16,14 +16,9 @@ from flows.extract.summary import Summary
 from flows.names import key
 from flows.server.run_page import RunPage
 from flows.server.settling import is_scheduled, run_page
+from flows.settings.refresh import RefreshSettings, features_settings, resolved, train_settings
 from flows.settings.resolve import check_settings
-from flows.settings.training import (
-    RefreshSettings,
-    TrainSettings,
-    features_settings,
-    resolved,
-    train_settings,
-)
+from flows.settings.training import TrainSettings
 from flows.stopping import Stopping, stopping
 from flows.train import promotion, shared
 from flows.train.opening import require_one_store, store_name

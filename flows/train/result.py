@@ -10,7 +10,7 @@ from prefect.events import emit_event
 
 from flows.names import key
 from flows.server.run_page import RunPage, markdown_table, picture
-from flows.settings.training import RefreshSettings
+from flows.settings.refresh import RefreshSettings
 from flows.train.shared import Made
 from pipeline.heads.steps.measures import STEP_FIGURES
 

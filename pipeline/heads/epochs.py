@@ -149,9 +149,8 @@ def fit_head(
     """Train a head and leave its best weights in the model.
 
     Resumes from `progress`, whose state must be in the model. Without validation clips all epochs are
-    run and the last weights are kept. `after_epoch(model, progress)` may save both.
-
-    A KeyboardInterrupt, too, leaves with the best weights in the model, for the caller to save.
+    run and the last weights are kept. `after_epoch(model, progress)` may save both. A KeyboardInterrupt,
+    too, leaves with the best weights in the model, for the caller to save.
     """
     settings, split = fit.settings, fit.split
     train, validation = fit.clips.positions(split.train), fit.clips.positions(split.validation)

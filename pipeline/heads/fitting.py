@@ -76,15 +76,7 @@ def fit_single(
     except KeyboardInterrupt as interrupt:
         # The best model is worth more than the signal: the caller finishes, then looks at stopped.
         progress.stop(interrupt)
-    if not progress.best_weights and progress.stopped:
-        raise KeyboardInterrupt(
-            "stopped before the first epoch ended: there is nothing to keep", progress.stopped_by
-        )
-    if not progress.best_weights:
-        raise ConfigError(
-            f"the training of {settings.head} diverged, its loss is not a number: lower lr "
-            f"({settings.lr})"
-        )
+    require_weights(progress, settings)
     parts = {}
     for name, rows in (("test", split.test), ("validation", split.validation)):
         at = clips.positions(rows)
@@ -99,6 +91,19 @@ def fit_single(
         seconds=time.perf_counter() - started,
         inference_clips_per_second=inference_rate(fit),
     )
+
+
+def require_weights(progress: Progress, settings: TrainConfig) -> None:
+    """Raise `KeyboardInterrupt` or `ConfigError` if a training has ended without weights to keep."""
+    if not progress.best_weights and progress.stopped:
+        raise KeyboardInterrupt(
+            "stopped before the first epoch ended: there is nothing to keep", progress.stopped_by
+        )
+    if not progress.best_weights:
+        raise ConfigError(
+            f"the training of {settings.head} diverged, its loss is not a number: lower lr "
+            f"({settings.lr})"
+        )
 
 
 def _trained(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.settings.training import RefreshSettings
+from flows.settings.refresh import RefreshSettings
 from flows.train import promotion
 from flows.train.promotion import refreshed_set, with_test_set
 from flows.train.refresh import _judge

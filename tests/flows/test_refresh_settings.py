@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.settings.training import RefreshSettings
+from flows.settings.refresh import RefreshSettings
 from flows.train import promotion
 from tests.flows.refreshing import made
 from tests.flows.running import run_here
@@ -28,7 +28,7 @@ def test_a_setting_that_would_be_overridden_is_refused(
 ) -> None:
     import tomllib
 
-    from flows.settings.training import features_settings, resolved, train_settings
+    from flows.settings.refresh import features_settings, resolved, train_settings
     from pipeline.errors import ConfigError
 
     tree = {"videos": "v", "store": "a.zarr"} | tomllib.loads(text)["refresh"]
@@ -43,7 +43,7 @@ def _all_of(settings: RefreshSettings, resolved: Any, features: Any, train: Any)
 
 
 def test_videos_store_and_weights_may_stand_under_features() -> None:
-    from flows.settings.training import features_settings, resolved
+    from flows.settings.refresh import features_settings, resolved
 
     inner = {"videos": "v", "store": "s.zarr", "weights": "random:3"}
     found = resolved(RefreshSettings(features=inner | {"frames": 4}))

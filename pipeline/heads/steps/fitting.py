@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError
 from pipeline.heads.augmentation import drop_features
 from pipeline.heads.batches import fills_up
 from pipeline.heads.checkpoint import Checkpoint
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.epochs import Callbacks, Fit, Passes, Progress, fit_head
+from pipeline.heads.fitting import require_weights
 from pipeline.heads.leakage import require_apart
 from pipeline.heads.measures import cross_entropy, predicted_classes
 from pipeline.heads.source import Float32, Rows
@@ -80,15 +80,7 @@ def fit_videos(
     except KeyboardInterrupt as interrupt:
         # The best model is worth more than the signal: the caller finishes, then looks at stopped.
         progress.stop(interrupt)
-    if not progress.best_weights and progress.stopped:
-        raise KeyboardInterrupt(
-            "stopped before the first epoch ended: there is nothing to keep", progress.stopped_by
-        )
-    if not progress.best_weights:
-        raise ConfigError(
-            f"the training of {settings.head} diverged, its loss is not a number: lower lr "
-            f"({settings.lr})"
-        )
+    require_weights(progress, settings)
     parts, rate = {}, 0.0
     for name, rows in (("validation", split.validation), ("test", split.test)):
         at, began = clips.positions(rows), time.perf_counter()
