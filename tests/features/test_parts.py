@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoders import DecoderPool
-from pipeline.features.decoding import ClipFrames, FramePlan, parts, read_clip, video
+from pipeline.features.decoding import ClipFrames, FramePlan, packets, parts, read_clip, video
 from pipeline.features.decoding.parts import PartReader
 from pipeline.features.decoding.values import ClipSource, FileParts, Part, parts_of
 from pipeline.features.sampling import sample_span, sample_times
@@ -218,6 +219,33 @@ def test_a_late_span_of_a_long_file_is_sought(
     with PartReader(str(clips["b-frames.mp4"]), plan(), [Span(5.0, 5.2)]) as reader:
         assert numbers(reader.read(0)) == [125, 126, 127, 128, 129]
     assert passes["decoded"] <= 20
+
+
+def test_packets_are_listed_once_while_the_file_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "LONG_FRAMES", 1)
+    listed: list[str] = []
+    real = packets.list_packets
+
+    def counted(video: Any, on_progress: Any) -> Any:
+        listed.append(video.container.name)
+        return real(video, on_progress)
+
+    monkeypatch.setattr(packets, "list_packets", counted)
+    path = tmp_path / "a.mp4"
+
+    def read(frames: int) -> list[int]:
+        with PartReader(str(path), plan(), [Span(start_frame=2, end_frame=frames)]) as reader:
+            return numbers(reader.read(0))
+
+    write_numbered_clip(path, 20, rate=RATE, options=B_FRAMES)
+    assert read(5) == read(5) == [2, 3, 4]
+    assert len(listed) == 1
+    other = write_numbered_clip(tmp_path / "other.mp4", 12, rate=RATE, options={"g": "1"})
+    other.replace(path)
+    assert read(5) == [2, 3, 4]
+    assert len(listed) == 2
 
 
 @pytest.mark.parametrize("name", ["b-frames.mp4", "variable.mkv"])

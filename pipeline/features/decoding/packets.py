@@ -5,6 +5,7 @@ What may be sought exactly, and how that is known, is told in `seeking`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -120,6 +121,25 @@ def may_be_sought(video: Video) -> bool:
     context = video.stream.codec_context
     known = _CONTAINERS & set(video.container.format.name.split(","))
     return bool(known) and context.name in _CODECS and context.pix_fmt in _EIGHT_BIT
+
+
+_REMEMBERED = 2
+_remembered: dict[tuple[Any, ...], PacketTimes] = {}
+
+
+def packets_of(path: str, video: Video, on_progress: Callable[[], None]) -> PacketTimes | None:
+    """`list_packets` of the file at `path`, which a process that reads its parts asks for every batch.
+
+    Those of the last files are remembered, while size, time and inode say that they are the same.
+    """
+    told = os.stat(path)
+    key = (path, told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns)
+    packets = _remembered.pop(key, None) or list_packets(video, on_progress)
+    if packets is not None:
+        _remembered[key] = packets
+        while len(_remembered) > _REMEMBERED:
+            del _remembered[next(iter(_remembered))]
+    return packets
 
 
 def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes | None:
