@@ -175,7 +175,7 @@ def filled(settings: FeaturesSettings, url: str) -> dict[str, Any]:
 
 def decoded(settings: FeaturesSettings, several: JoinedStage | FirstStage) -> dict[str, int]:
     """Read every clip by the plans of all stores; the CNNs see nothing."""
-    catalog, _ = list_clips(settings)
+    catalog = list_clips(settings)
     paths = catalog["path"].tolist()
     frames = 0
     with ThreadPoolExecutor(several.pool.slots) as threads:
@@ -232,9 +232,9 @@ def _targets(settings: FeaturesSettings) -> Iterator[list[Target]]:
             Asked(settings=its, existing=existing, spec=spec, stage=stage, weights=weights)
         )
     with contextlib.ExitStack() as held:
-        listed = list_clips(requests[0])
-        writers = hold(asked, [len(listed[0])] * len(asked), held)
-        yield prepare_all(asked, writers, listings_for(requests, listed, writers))
+        catalog = list_clips(requests[0])
+        writers = hold(asked, [len(catalog)] * len(asked), held)
+        yield prepare_all(asked, writers, listings_for(requests, catalog, writers))
 
 
 def _loaded(settings: FeaturesSettings, url: str) -> JoinedStage | FirstStage:

@@ -26,9 +26,11 @@ def label(place: str) -> str:
 
     >>> label("s3://bucket/My Store.zarr")
     'my-store'
+    >>> label("/data/shards/*.zarr")
+    'shards'
     """
-    stem = place.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr")
-    return _slug(stem) or "store"
+    parts = place.rstrip("/").rsplit("/", 2)[-2:][::-1]
+    return next(filter(None, (_slug(part.removesuffix(".zarr")) for part in parts)), "store")
 
 
 def named(place: str) -> str:

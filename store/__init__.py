@@ -36,5 +36,6 @@ from store.packing import pack, read_datasheet, unpack
 from store.reader import Store
 from store.reader import Store as open
 from store.sequences import Sequences
+from store.shards import Shards, open_all, stores_of
 from store.verify import Report, repair, verify
 from store.writer import Writer, add_test_set

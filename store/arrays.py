@@ -30,7 +30,7 @@ from store.layout import (
     STEP_FILLS,
     Layout,
 )
-from store.place import Options, Place, Url
+from store.place import Options, Place, Url, is_pattern
 
 SMALL_CODECS: tuple[Any, ...] = (ZstdCodec(level=1), Crc32cCodec())
 """Small columns carry a checksum: they have no digest beside them that would show damage."""
@@ -63,6 +63,11 @@ def open_group(place: Place, *, read_only: bool = True) -> zarr.Group:
     Raises `StoreNotFound`, `StoreMismatch` (something else is there), `StoreTooNew`.
     """
     data = place.read("zarr.json")
+    if data is None and is_pattern(place.url):
+        raise StoreNotFound(
+            f"there is no feature store of the name {place.url}, which reads as a pattern for several, "
+            "and one is needed here: name one of them"
+        )
     if data is None:
         raise StoreNotFound(
             f"there is no feature store at {place.url}: check the path, "

@@ -54,6 +54,11 @@ def create(
     with translated(place.url):
         if exists(url, storage_options=storage_options):
             _check_same(place, layout, fingerprint)
+        elif "*" in place.url:
+            raise StoreMismatch(
+                f"{place.url} is a pattern that several stores may match, and a new store has one name: "
+                "leave out the *"
+            )
         elif place.local is not None:
             _create_folder(place, layout, attributes)
         else:

@@ -6,6 +6,7 @@ checks whether the location offers exclusive creation.
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 import uuid
@@ -47,6 +48,19 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def is_pattern(url: Url) -> bool:
+    """Whether it may name several stores: `shards/*.zarr`. A store's own name may look so, too."""
+    return any(letter in os.fspath(url) for letter in "*?[")
+
+
+def matches(pattern: str, storage_options: Options = None) -> list[str]:
+    """The addresses that a pattern names, sorted: local paths, or URLs of what fsspec lists."""
+    place = Place(pattern, storage_options)
+    if place.local is not None:
+        return sorted(glob.glob(place.url))
+    return sorted(place.unstripped(name) for name in place.listed())
+
+
 class Place:
     """One store's address, resolved.
 
@@ -73,6 +87,15 @@ class Place:
 
     def __repr__(self) -> str:
         return f"Place({self.url})"
+
+    def listed(self) -> list[str]:
+        """What this address names as a pattern, by the names that its file system has for them."""
+        self._fs.invalidate_cache()
+        return [str(name) for name in self._fs.glob(self._root)]
+
+    def unstripped(self, name: str) -> str:
+        """The URL of what this address's file system calls so."""
+        return str(self._fs.unstrip_protocol(name))
 
     def zarr(self, *, read_only: bool) -> ZarrStore:
         """The place as a Zarr store."""

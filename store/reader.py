@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import NEEDED, by_chunk, layout_of, open_arrays, open_group, row_numbers, span
-from store.chunks import decode
+from store.chunks import decode, read_previews
 from store.columns import frame, read_column, read_columns
 from store.errors import StoreDamaged, StoreWarning, translated
 from store.files import FileSequence, sequence_of
 from store.labelled import LabelledBatches
-from store.layout import COLUMNS, READY, STATUS_NAMES, STEP_COLUMNS
+from store.layout import COLUMNS, READY, STEP_COLUMNS
 from store.place import Options, Place
-from store.sequences import FeatureRows, Sequences, concatenate, windows
+from store.sequences import FeatureRows, Sequences, windows
+from store.snapshot import counts_of, require_ready, stream
 
 _THREADS = 4
 
@@ -92,8 +91,7 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """How many rows have each status, by its name."""
-        counts = np.bincount(self._status, minlength=len(STATUS_NAMES))
-        return {state: int(counts[i]) for i, state in enumerate(STATUS_NAMES)}
+        return counts_of(self._status)
 
     def load(self, rows: ArrayLike | None = None) -> Sequences:
         """Features and masks of these rows, in their order; of all ready rows where None.
@@ -123,7 +121,11 @@ class Store:
         if size < 1:
             raise ValueError(f"a batch of {size} rows cannot be: give 1 or more")
         order = windows(asked, self.batch, shuffle=shuffle, seed=seed, epoch=epoch, share=share)
-        return self._stream(order, size)
+        return stream(self._load, order, size)
+
+    def previews(self, rows: ArrayLike) -> list[list[bytes]]:
+        """The pictures of these rows, in their order: see `store.read_previews`."""
+        return read_previews(self.url, rows)
 
     def torch_dataset(
         self, rows: ArrayLike | None = None, size: int = 32, *, shuffle: bool = True, seed: int = 0
@@ -197,17 +199,7 @@ class Store:
     def _ready(self, rows: ArrayLike | None) -> NDArray[np.int64]:
         if rows is None:
             return np.flatnonzero(self._status == READY)
-        index = self._index(rows)
-        bad = index[self._status[index] != READY]
-        if len(bad):
-            named = ", ".join(
-                f"{r} ({STATUS_NAMES[self._status[r] % 4]})" for r in bad[:5].tolist()
-            )
-            raise ValueError(
-                f"{len(bad)} of {len(index)} rows are not ready: {named}{', …' * (len(bad) > 5)}: "
-                "choose rows whose status is ready"
-            )
-        return index
+        return require_ready(self._status, self._index(rows))
 
     def _load(self, index: NDArray[np.int64]) -> Sequences:
         with translated(self.url):
@@ -259,28 +251,6 @@ class Store:
             start, stop = span(array, chunk)
             out[at] = decode(array, start, stop)[index[at] - start]
         return out
-
-    def _stream(self, order: Iterator[NDArray[np.int64]], size: int) -> Iterator[Sequences]:
-        held: list[Sequences] = []
-        for window in self._read_ahead(order):
-            start = 0
-            while start < len(window):
-                held.append(window.take(slice(start, start + size - sum(map(len, held)))))
-                start += len(held[-1])
-                if sum(map(len, held)) == size:
-                    yield concatenate(held)
-                    held = []
-        if held:
-            yield concatenate(held)
-
-    def _read_ahead(self, order: Iterator[NDArray[np.int64]]) -> Iterator[Sequences]:
-        """The sequences of each of these rows; the next are read while the last are used."""
-        with ThreadPoolExecutor(1) as ahead:
-            reading = deque(ahead.submit(self._load, rows) for rows in islice(order, 1))
-            while reading:
-                window = reading.popleft().result()
-                reading.extend(ahead.submit(self._load, rows) for rows in islice(order, 1))
-                yield window
 
 
 def _reopened(

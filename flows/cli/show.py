@@ -25,7 +25,7 @@ def run(settings: Settings, *, json: bool) -> int:
     from flows.exchange.datasheet import facts_of
     from pipeline.spec import IMPORTED
 
-    source = store.open(settings.store)
+    source = store.open_all(settings.store)
     table = source.table()
     labels = table.loc[table["state"] == "ready", "label"].value_counts()
     reasons = table.loc[table["reason"] != "", "reason"].value_counts()
@@ -41,10 +41,13 @@ def run(settings: Settings, *, json: bool) -> int:
         "labels": labels.to_dict(),
         "reasons": reasons.to_dict(),
     }
+    stores = [one.url for one in source.stores] if isinstance(source, store.Shards) else []
+    if stores:
+        facts["stores"] = stores
     if json:
         print_json(facts)
         return 0
-    headline(settings.store)
+    headline(settings.store + (f" ({len(stores)} stores)" if stores else ""))
     spec = source.spec
     sampling = spec["sampling"]
     how = (

@@ -57,7 +57,7 @@ def run(settings: Settings, *, json: bool) -> int:
     from flows.report.vectors import clip_vectors
     from pipeline.heads.neighbours import nearest
 
-    source = store.open(settings.store)
+    source = store.open_all(settings.store)
     table = source.table()
     with progress_bar("reading features", "clips") as progress:
         known = clip_vectors(source, on_progress=progress)
@@ -73,7 +73,7 @@ def run(settings: Settings, *, json: bool) -> int:
                 "name a ready clip"
             )
         place = int(np.searchsorted(known.rows, row))
-        query, pictures = known.vectors[place], tuple(store.read_previews(source.url, [row])[0])
+        query, pictures = known.vectors[place], tuple(source.previews([row])[0])
         label = str(table.at[row, "label"])
     else:
         place, label = -1, ""
@@ -157,11 +157,10 @@ def _new_clip(settings: Settings, source: Any) -> tuple[np.ndarray, tuple[bytes,
 def _draw(
     settings: Settings, source: Any, found: list[dict[str, Any]], pictures: Any, label: str
 ) -> None:
-    import store
     from pipeline.report.contents import ClipCard, save_grid
 
     drawn = found[:MOST_DRAWN]
-    previews = store.read_previews(source.url, [clip["row"] for clip in drawn]) if drawn else []
+    previews = source.previews([clip["row"] for clip in drawn]) if drawn else []
     cards = [ClipCard(video_id=settings.video, label=label, note="asked for", pictures=pictures)]
     for clip, previewed in zip(drawn, previews, strict=True):
         names = {"video_id": clip["video_id"], "label": clip["label"]}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.terminal import headline, print_json, print_table, progress_bar
 from flows.notices import notice
 from flows.settings.resolve import LARGEST_SEED, setting
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     import store
@@ -40,6 +41,14 @@ def run(settings: Settings, *, json: bool) -> int:
 
     import store
 
+    urls = store.stores_of(settings.store)
+    if len(urls) > 1 or urls != [settings.store]:
+        if settings.sample:
+            raise ConfigError(
+                f"sample is {settings.sample} and {settings.store} is a pattern: the clips of one store "
+                "are extracted again at a time, name it"
+            )
+        return _run_shards(settings, urls, json=json)
     with progress_bar("verify", "rows") as progress:
         report = store.verify(settings.store, on_progress=progress)
     again = None
@@ -69,6 +78,53 @@ def run(settings: Settings, *, json: bool) -> int:
         return 0
     # Problems of the store as a whole are repaired by no run.
     return 0 if settings.repair and not report.problems else 1
+
+
+def _run_shards(settings: Settings, urls: list[str], *, json: bool) -> int:
+    """The same over every store that a pattern names."""
+    import store
+
+    found, repaired = {}, 0
+    for url in urls:
+        with progress_bar(f"verify {url.rsplit('/', 1)[-1]}", "rows") as progress:
+            found[url] = report = store.verify(url, on_progress=progress)
+        if settings.repair and not report.ok:
+            repaired += store.repair(url, report, owner="verify", lease=settings.lease)
+    reports = found.values()
+    checked, sound = sum(r.checked for r in reports), sum(r.sound for r in reports)
+    damaged = [
+        {"store": url, **line} for url, r in found.items() for line in r.damaged.to_dict("records")
+    ]
+    problems = [problem for r in reports for problem in r.problems]
+    columns = [{"store": url, "column": name} for url, r in found.items() for name in r.columns]
+    if json:
+        print_json(
+            store=settings.store,
+            stores=urls,
+            checked=checked,
+            sound=sound,
+            damaged=damaged,
+            columns=columns,
+            problems=problems,
+            repaired=repaired,
+        )
+    else:
+        if damaged:
+            lines = [(d["store"], d["row"], d["video_id"], d["what"]) for d in damaged]
+            print_table("damaged rows", ("store", "row", "clip", "what"), lines)
+        for each in columns:
+            print(f"the column {each['column']} of {each['store']} is damaged")
+        for problem in problems:
+            print(problem)
+        headline(f"{settings.store}: {sound} of {checked} rows of {len(urls)} stores are sound")
+        if repaired:
+            print(f"{repaired} rows are pending now; run `pixels-once features` for their stores")
+        elif damaged or columns:
+            print(
+                "next: run this again with --repair, then `pixels-once features` for those stores"
+            )
+    is_mended = settings.repair and not problems
+    return 0 if all(r.ok for r in reports) or is_mended else 1
 
 
 def _facts(

@@ -9,7 +9,7 @@ import store
 from pipeline.spec import Spec
 
 
-def facts_of(source: store.Store) -> dict[str, Any]:
+def facts_of(source: store.Store | store.Shards) -> dict[str, Any]:
     """A store in numbers, as JSON values: its rows, what its ready ones are, its spec."""
     table = source.table()
     ready = table[table["state"] == "ready"]

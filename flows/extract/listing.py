@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flows.extract.long import Listed, split_long, splits_long
-from flows.extract.request import DEMO_CLIPS, clips_of, parts, sampling_of, with_signature
+from flows.extract.request import DEMO_CLIPS, clips_of, parts, sampling_of, share_of, with_signature
 from flows.settings.features import FeaturesSettings
 from pipeline.features.catalog import discover, narrow
 from store import Writer
@@ -25,45 +25,50 @@ def find_clips(
     return _listing_for(settings, list_clips(settings), existing, table)
 
 
-def list_clips(settings: FeaturesSettings) -> Listed:
-    """The clips, and which of them are wanted; files are whole."""
+def list_clips(settings: FeaturesSettings) -> pd.DataFrame:
+    """The catalog of all clips; files are whole."""
     if not settings.videos and not Path(DEMO_CLIPS).is_dir():
         from pipeline.features.demo import write_demo_clips
 
         write_demo_clips(Path(DEMO_CLIPS))
-    catalog = discover(with_signature(clips_of(settings)), ucf_splits=settings.ucf_splits or None)
-    wanted = narrow(
-        catalog, classes=parts(settings.classes), limit=settings.limit, per_class=settings.per_class
-    )
-    return catalog, wanted
+    return discover(with_signature(clips_of(settings)), ucf_splits=settings.ucf_splits or None)
 
 
 def listings_for(
-    settings: Sequence[FeaturesSettings], listed: Listed, stores: Sequence[Any | None]
+    settings: Sequence[FeaturesSettings], catalog: pd.DataFrame, stores: Sequence[Any | None]
 ) -> list[Listed]:
     """The clips as each store of a run wants them.
 
-    listed: as `list_clips` gives them. stores: open, or their writers; None for one that is not there.
+    catalog: as `list_clips` gives it. stores: open, or their writers; None for one that is not there.
     """
     fresh: Listed | None = None
     found = []
     for its, existing in zip(settings, stores, strict=True):
         if existing is None:
-            fresh = fresh or _listing_for(its, listed, None, None)
+            fresh = fresh or _listing_for(its, catalog, None, None)
             found.append(fresh)
         else:
             table = existing.table if isinstance(existing, Writer) else existing.table()
-            found.append(_listing_for(its, listed, existing, table))
+            found.append(_listing_for(its, catalog, existing, table))
     return found
 
 
 def _listing_for(
-    settings: FeaturesSettings, listed: Listed, existing: Any | None, table: pd.DataFrame | None
+    settings: FeaturesSettings,
+    catalog: pd.DataFrame,
+    existing: Any | None,
+    table: pd.DataFrame | None,
 ) -> Listed:
+    if (share := share_of(settings, existing)) is not None:
+        # Clips of other shards are not this store's: neither new to it nor gone.
+        catalog = catalog[share.members(catalog)].reset_index(drop=True)
+    wanted = narrow(
+        catalog, classes=parts(settings.classes), limit=settings.limit, per_class=settings.per_class
+    )
     if not splits_long(settings, existing):
-        return listed
+        return catalog, wanted
     made_so = existing is not None and existing.attributes.get("long") == "split"
     sampling = sampling_of(settings)
     table = table if made_so else None
     retry = parts(settings.retry)
-    return split_long(listed, table, sampling, timeout_s=settings.timeout, retry=retry)
+    return split_long((catalog, wanted), table, sampling, timeout_s=settings.timeout, retry=retry)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import store
 from flows.extract.each_store import each_store
 from flows.extract.own_model import Model, is_own_model, model_of
 from flows.extract.plan import check_retry
@@ -17,9 +18,11 @@ from pipeline.errors import ConfigError, SpecMismatch, WeightsNotFound
 from pipeline.features.backbones import DEFAULT_BACKBONE, describe, resolve_weights
 from pipeline.features.backbones.family import BackboneKind, Weights
 from pipeline.features.catalog.remote import refuse_credentials, without_query, without_secrets
+from pipeline.features.catalog.shares import Share
 from pipeline.features.stage import Stage, remembered_weights
 from pipeline.spec import NUMBERS, Fit, Sampling, Spec
 
+_SHARE = "{shard}"
 DEMO_CLIPS = "demo-clips"
 """The folder of the built-in clips, where no clips are named."""
 
@@ -45,7 +48,17 @@ def clips_of(settings: FeaturesSettings) -> str:
 
 
 def with_store(settings: FeaturesSettings) -> FeaturesSettings:
-    """The settings with the default store's name filled in."""
+    """The settings with the default store's name filled in, and the share of the clips in a name.
+
+    Raises `ConfigError` for a share that is none, and for a name that wants one where none is given.
+    """
+    share = Share.parse(settings.shard) if settings.shard else None
+    if _SHARE in settings.store and not store.exists(settings.store):
+        if share is None:
+            raise ConfigError(
+                f"store is {settings.store!r}, and no shard is given: add one, e.g. --shard 1/16"
+            )
+        return replace(settings, store=settings.store.replace(_SHARE, share.name))
     if settings.store:
         return settings
     return replace(settings, store="features.zarr" if settings.videos else "demo.zarr")
@@ -57,6 +70,10 @@ def require_addresses(settings: FeaturesSettings | RefreshSettings) -> None:
     `memory://` lives in one process and the workers are others; a URL with a password or a query (a
     signature, often) in it would end up in logs and in Prefect's database, with a run's parameters.
     """
+    if "*" in settings.store and not store.exists(settings.store):
+        raise ConfigError(
+            f"store is {settings.store!r}, a pattern for several, and a run writes to one: name it"
+        )
     for url in (settings.store, settings.videos):
         refuse_credentials(url)
         if without_query(url) != url:
@@ -152,6 +169,25 @@ def require_batch(existing: Any, settings: FeaturesSettings) -> None:
             f"{settings.store} was made with batch {existing.batch}, not {settings.batch}: "
             "leave --batch out, or use another STORE"
         )
+
+
+def share_of(settings: FeaturesSettings, existing: Any | None) -> Share | None:
+    """The share of the clips that a run is about: the one asked for, else the store's own; None: all.
+
+    existing: the store, or its writer, if it is there. Raises `ConfigError` for another share than the
+    store's, or a share of the clips for a store of all of them.
+    """
+    asked = Share.parse(settings.shard) if settings.shard else None
+    kept = str(existing.attributes.get("shard", "")) if existing is not None else ""
+    if asked is None:
+        return Share.parse(kept) if kept else None
+    if existing is not None and str(asked) != kept and (kept or len(existing)):
+        holds = f"the shard {kept}" if kept else "clips of all shards"
+        raise ConfigError(
+            f"shard is {asked} and {settings.store} holds {holds}: give each shard a store of its own, "
+            "e.g. --store 'shards/{shard}.zarr'"
+        )
+    return asked
 
 
 def sampling_of(settings: FeaturesSettings) -> Sampling:

@@ -24,6 +24,7 @@ from flows.extract.request import (
     clips_of,
     parts,
     require_batch,
+    share_of,
     stage_of,
 )
 from flows.extract.summary import Summary
@@ -152,6 +153,8 @@ def prepare(
     catalog, wanted = listed
     clips = clips_of(settings)
     clips = clips if "://" in clips else str(Path(clips).absolute())
+    if (share := share_of(settings, writer)) is not None:  # checked again: now the store is ours
+        writer.set_attributes(shard=str(share))
     writer.set_attributes(first_stage={"weights": stage.weights}, clips=clips)
     if channels := channels_of(spec.backbone):
         writer.set_attributes(channels=channels)

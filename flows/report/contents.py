@@ -56,7 +56,7 @@ def gather(
     wall: random clips to show · hover: points of the map that show their clip · near: the cosine
     similarity from which two clips are look-alikes · seed: of what is drawn at random.
     """
-    source = store.open(url)
+    source = store.open_all(url)
     table = source.table()
     random = np.random.default_rng(seed)
     cards = _Cards(source, table, clip_vectors(source, on_progress=on_progress), random)
@@ -102,7 +102,7 @@ class _Cards:
         self.known = {*self.rows.index, *whole_files(table)}
 
     def pictures(self, rows: Sequence[int] | np.ndarray) -> list[list[bytes]]:
-        return store.read_previews(self._source.url, rows) if len(rows) else []
+        return self._source.previews(rows) if len(rows) else []
 
     def of(
         self, rows: Sequence[int] | np.ndarray, notes: Sequence[str] | None = None

@@ -26,7 +26,8 @@ class FeaturesSettings:
     store: str = setting(
         "",
         "where the features go: a folder or an fsspec URL, in which {backbone} stands for the backbone's "
-        "name (default: features.zarr, or demo.zarr for the demo clips)",
+        "name and {shard} for the --shard, 03-of-16 (default: features.zarr, or demo.zarr for the demo "
+        "clips)",
         metavar="PATH",
     )
     weights: str = setting(
@@ -131,6 +132,12 @@ class FeaturesSettings:
     )
     timeout: float = setting(
         60.0, "seconds that a clip may take to decode, plus a share for its size", metavar="S"
+    )
+    shard: str = setting(
+        "",
+        "a share of the clips, by a hash of their ids, for a store of its own: 3/16 (default: that "
+        "of the store, else all clips)",
+        metavar="K/N",
     )
     classes: str = setting("", "only these classes, separated by commas", metavar="A,B")
     limit: int = setting(0, "at most this many clips (0: all)")

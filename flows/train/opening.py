@@ -1,4 +1,7 @@
-"""The stores of a training, opened: `,` between views of the same clips, `+` between their streams."""
+"""The stores of a training, opened: `,` between views of the same clips, `+` between their streams.
+
+Each may be many, a pattern: `shards/*.zarr`.
+"""
 
 from __future__ import annotations
 
@@ -56,10 +59,10 @@ def open_source(text: str, *, skeleton: str = "auto", frozen: bool = False) -> S
     skeleton: as a training has it; "yes" if at least one stream holds poses. Raises `store.StoreError`,
     and as `JoinedSource` and `read_as`.
     """
-    return source_of([store.open(url, frozen=frozen) for url in split_streams(text)], skeleton)
+    return source_of([store.open_all(url, frozen=frozen) for url in split_streams(text)], skeleton)
 
 
-def source_of(stores: list[store.Store], skeleton: str) -> SequenceSource:
+def source_of(stores: list[store.Store | store.Shards], skeleton: str) -> SequenceSource:
     """One store as heads read it, or several joined."""
     if len(stores) == 1:
         return read_as(stores[0], skeleton)
@@ -104,6 +107,8 @@ def _cut(pieces: list[str]) -> list[str]:
 
 def _is_store(url: str) -> bool:
     try:
-        return bool(url.strip()) and store.exists(url.strip())
+        return bool(url.strip()) and all(map(store.exists, store.stores_of(url.strip())))
+    except store.StoreNotFound:  # a pattern that nothing matches
+        return False
     except (ValueError, ImportError):  # what fsspec raises for a scheme that it does not know
         return False

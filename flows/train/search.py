@@ -63,7 +63,7 @@ def search(settings: SearchSettings) -> Searched:
     name = search_name(settings)
     folder = Path(settings.runs) / f"{name}.search"
     with run_page() as page, shared.store_warnings():
-        shape = store.open(settings.store.split(",")[0].strip()).shape
+        shape = store.open_all(settings.store.split(",")[0].strip()).shape
         heads = [
             (head, shared.common_options(settings, head) | own)
             for head, own in sweep_heads(settings.heads, shape)

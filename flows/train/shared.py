@@ -88,7 +88,7 @@ def load_stores(stores: str, *, skeleton: str = "auto") -> Loaded:
     for stores without usable clips, and `SpecMismatch` if they do not belong together.
     """
     opened = [
-        [store.open(url, frozen=True) for url in split_streams(view)]
+        [store.open_all(url, frozen=True) for url in split_streams(view)]
         for view in split_views(stores)
     ]
     for each in (each for view in opened for each in view):

@@ -200,7 +200,7 @@ def run_config(
         "head": dict(plan.identity.head),
         "train": plan.settings.to_dict(),
         "asked": plan.asked.to_dict(),
-        "store": {"url": str(getattr(clips.source, "url", "")), "fingerprint": clips.fingerprint},
+        "store": _store_record(clips),
         "fingerprint": clips.fingerprint,
         "spec": dict(clips.spec),
         "classes": list(clips.classes),
@@ -224,6 +224,15 @@ def run_config(
         if len(splits) > 1
         else [],
     }
+
+
+def _store_record(clips: Clips) -> dict[str, Any]:
+    """Where the clips came from; of shards, each store and its fingerprint."""
+    source: Any = clips.source
+    record: dict[str, Any] = {"url": str(getattr(source, "url", ""))}
+    if shards := getattr(source, "stores", ()):
+        record["shards"] = [{"url": one.url, "fingerprint": one.fingerprint} for one in shards]
+    return record | {"fingerprint": clips.fingerprint}
 
 
 def _skeleton(clips: Clips, config: TrainConfig) -> str:

@@ -140,9 +140,9 @@ def targets_of(asked: FeaturesSettings) -> Iterator[list[Target]]:
         for spec, stage, weights in [stage_of(its, one)]
     ]
     with contextlib.ExitStack() as held:
-        listed = list_clips(requests[0])
-        writers = hold(each, [len(listed[0])] * len(each), held)
-        yield prepare_all(each, writers, listings_for(requests, listed, writers))
+        catalog = list_clips(requests[0])
+        writers = hold(each, [len(catalog)] * len(each), held)
+        yield prepare_all(each, writers, listings_for(requests, catalog, writers))
 
 
 def made_of(targets: list[Target]) -> Counter[str]:
