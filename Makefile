@@ -26,7 +26,7 @@ flags = $(foreach v,$(given),--$(call lower,$(v))=$(call quote,$($(v)))) $(ARGS)
 run = $(BIN)/python -m flows $(1) $(flags)
 
 ##@ use it
-features: $(VENV)/.ready ## clips → store; resumes    VIDEOS= STORE= WEIGHTS= FRAMES=40 SAMPLING=uniform FIT=crop BACKBONE=one, or a,b with STORE="features/{backbone}.zarr"
+features: $(VENV)/.ready ## clips → store; resumes    VIDEOS= STORE= WEIGHTS= FRAMES=40 SAMPLING=uniform FIT=crop SHARD=3/16 BACKBONE=one, or a,b with STORE="features/{backbone}.zarr"
 	$(call run,features)
 train: $(VENV)/.ready ## store → RUNS/NAME/         STORE= HEAD=lstm (or auto) UNITS= EPOCHS= SEED= SEEDS=3 NAME= RUNS=runs ANNOTATIONS=
 	$(call run,train)
