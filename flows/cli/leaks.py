@@ -25,7 +25,9 @@ class Settings:
     runs: train, compare and report show it beside every run that was tested on the same clips.
     """
 
-    store: str = setting("features.zarr", "the store", metavar="PATH")
+    store: str = setting(
+        "features.zarr", "the store, or a quoted pattern: 'shards/*.zarr'", metavar="PATH"
+    )
     run: str = setting(
         "", "a run: check on its own folds, of the store that it was trained from", metavar="DIR"
     )

@@ -16,7 +16,9 @@ EXAMPLES = "pixels-once report --store clips.zarr --runs runs --out report.html"
 class Settings:
     """Writes one HTML page of a store and its runs: clips, map, near-duplicates, leaderboard."""
 
-    store: str = setting("features.zarr", "the store", metavar="PATH")
+    store: str = setting(
+        "features.zarr", "the store, or a quoted pattern: 'shards/*.zarr'", metavar="PATH"
+    )
     runs: str = setting(
         "runs", "folder of all runs; those of other stores are left out", metavar="DIR"
     )

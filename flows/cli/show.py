@@ -17,7 +17,9 @@ EXAMPLES = "pixels-once show --store clips.zarr"
 class Settings:
     """Shows what is in a store: spec, rows by status, labels, reasons, size."""
 
-    store: str = setting("features.zarr", "the store", metavar="PATH")
+    store: str = setting(
+        "features.zarr", "the store, or a quoted pattern: 'shards/*.zarr'", metavar="PATH"
+    )
 
 
 def run(settings: Settings, *, json: bool) -> int:

@@ -30,7 +30,9 @@ pixels-once similar --store clips.zarr
 class Settings:
     """Finds the clips nearest to one by features; without one, how often nearest clips share a label."""
 
-    store: str = setting("features.zarr", "the store", metavar="PATH")
+    store: str = setting(
+        "features.zarr", "the store, or a quoted pattern: 'shards/*.zarr'", metavar="PATH"
+    )
     video: str = setting(
         "",
         "a clip's file, its id in the store, or its row number (required)",

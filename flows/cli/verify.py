@@ -24,7 +24,9 @@ pixels-once verify --store clips.zarr --sample 20
 class Settings:
     """Reads every row back and reports damage; --repair sets damaged rows to pending."""
 
-    store: str = setting("features.zarr", "the store", metavar="PATH")
+    store: str = setting(
+        "features.zarr", "the store, or a quoted pattern: 'shards/*.zarr'", metavar="PATH"
+    )
     repair: bool = setting(False, "set damaged rows to pending; the next run extracts them again")
     lease: bool = setting(True, "hold the store's lease while repairing")
     sample: int = setting(0, "also extract this many random ready clips again and compare")

@@ -24,7 +24,8 @@ class TrainingSettings:
         "features.zarr",
         "the store to train from; several with commas are views of the same clips: training draws "
         "among them, testing reads the first, as predict does; several with + are streams of the same "
-        "clips, joined step by step",
+        "clips, joined step by step; a quoted pattern ('shards/*.zarr') is several stores of different "
+        "clips, as one",
         metavar="PATH",
     )
     units: str = setting(
