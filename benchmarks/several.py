@@ -34,7 +34,7 @@ from flows.extract.batches import extract_batch, first_stages
 from flows.extract.cluster import BATCHES_PER_WORKER
 from flows.extract.commit import Committer
 from flows.extract.creation import Asked, hold
-from flows.extract.dispatch import BatchCutter
+from flows.extract.cutting import BatchCutter
 from flows.extract.each_store import each_store
 from flows.extract.joint import JointBatches
 from flows.extract.listing import list_clips, listings_for
@@ -163,7 +163,7 @@ def filled(settings: FeaturesSettings, url: str) -> dict[str, Any]:
         committers = [Committer(target.writer) for target in targets]
         began = time.perf_counter()  # the stores are made, and the clips listed
         with ThreadPoolExecutor(BATCHES_PER_WORKER) as threads:
-            for result in threads.map(extract_batch.fn, batches):
+            for result in threads.map(extract_batch, batches):
                 for part in result.parts:
                     committers[part.store].accept(part)
         for committer in committers:

@@ -117,7 +117,7 @@ def _run(
     """CPU milliseconds per clip by part, and frames/s, of one run over all batches."""
     import store
     from flows.extract.batches import extract_batch, topic
-    from flows.extract.dispatch import batches_of
+    from flows.extract.cutting import batches_of
 
     spec = Spec(weights=resolve_weights("random", "inception_v3").hash, size=size)
     stage = Stage(spec=spec.to_dict(), weights="random", previews=True, timeout_s=60 + batches)
@@ -147,10 +147,10 @@ def _run(
             )
         )
         # Two batches first: imports, page faults, and threads that start.
-        client.gather([client.submit(extract_batch.fn, batch, pure=False) for batch in made[:2]])
+        client.gather([client.submit(extract_batch, batch, pure=False) for batch in made[:2]])
         client.run(_reset)
         began = time.perf_counter()
-        waiting = [client.submit(extract_batch.fn, batch, pure=False) for batch in made[2:]]
+        waiting = [client.submit(extract_batch, batch, pure=False) for batch in made[2:]]
         results = client.gather(waiting)
         wall = time.perf_counter() - began
         (spent,) = client.run(_spent).values()

@@ -1,4 +1,4 @@
-"""One batch of clips as a Prefect task: it runs on a Dask worker and writes one whole chunk."""
+"""One batch of clips: what a Dask worker does with it, until its chunk is written whole."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import contextlib
 import os
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import MissingContextError
 
 import store
 from flows.extract.shared_clips import SharedClips
@@ -25,9 +21,7 @@ from pipeline.features.files import sha256_if_readable
 from pipeline.features.joined_stage import JoinedStage
 from pipeline.features.stage import FirstStage, Stage
 
-__all__ = ["Batch", "BatchResult", "Clip", "extract_batch", "topic"]
-
-_LOGGED_FAILURES = 20
+_REPORT_EVERY_S = 0.1
 
 
 def topic(run: str) -> str:
@@ -35,13 +29,6 @@ def topic(run: str) -> str:
     return f"pixels-once-{run}"
 
 
-@task(
-    name="batch",
-    task_run_name="{batch.name}",
-    retries=0,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
 def extract_batch(batch: Batch) -> BatchResult:
     """Extract the batch's clips and write its chunk whole; kept rows are checked and written back.
 
@@ -53,11 +40,11 @@ def extract_batch(batch: Batch) -> BatchResult:
     before = [loaded.extractor.seconds(part.store) for part in parts]
     kept = [_kept_rows(part) for part in parts]
     shared = SharedClips.of(parts)
-    report = _reporter(batch)
+    report = Reporter(batch.run)
     results = loaded.extractor.extract_streams(
         shared.sources,
         wanted=shared.stores,
-        on_clip=lambda its: report(*shared.first[_index_of(its)], its),
+        on_clip=lambda its: _report(report, *shared.first[_index_of(its)], its),
         stop=stop_event(batch.run),
         into=shared.rooms([chunk for chunk, _ in kept]),
     )
@@ -74,7 +61,7 @@ def extract_batch(batch: Batch) -> BatchResult:
                 counted=shared.counted(number),
             )
         )
-        _log(part, its)
+    report.flush()
     return replace(made[0], beside=tuple(made[1:]))
 
 
@@ -105,10 +92,15 @@ def _written(batch: Batch, results: list[Any], chunk: np.ndarray) -> BatchResult
         | {"sha256": hashes},
         digests=digests,
         damaged=[],
-        worker=_worker_name(),
+        worker=worker_name(),
         worker_seconds=({}, {}),
         write_s=time.perf_counter() - extracted,
     )
+
+
+def _report(report: Reporter, number: int, row: int, results: dict[int, Any]) -> None:
+    """Report a clip by the first store that wants it, whose row it is."""
+    report(number, row, results[number])
 
 
 def _index_of(results: dict[int, Any]) -> int:
@@ -137,20 +129,6 @@ def _kept_rows(batch: Batch) -> tuple[np.ndarray, list[int]]:
     return fresh, (at[~sound] + batch.first_row).tolist()
 
 
-def _log(batch: Batch, results: list[Any]) -> None:
-    try:
-        logger = get_run_logger()
-    except MissingContextError:  # not in a run: a test calls the task's function directly
-        return
-    counts = Counter(result.status for result in results)
-    outcome = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    logger.info("%s: %s (on %s)", batch.name, outcome, _worker_name())
-    pairs = zip(batch.clips, results, strict=True)
-    failed = [(clip, result) for clip, result in pairs if result.status == "failed"]
-    for clip, result in failed[:_LOGGED_FAILURES]:
-        logger.warning("%s failed (row %d): %s %s", clip.id, clip.row, result.reason, result.detail)
-
-
 def _hash_of(clip: Clip, result: Any) -> str:
     """The SHA-256 of a clip's bytes, by what read them."""
     if result.sha256 or result.status != "failed" or is_remote(clip.path):
@@ -159,21 +137,48 @@ def _hash_of(clip: Clip, result: Any) -> str:
     return clip.sha256 or sha256_if_readable(clip.path)
 
 
-def _reporter(batch: Batch) -> Any:
-    """A function that reports a finished clip to the flow, so that its bar moves per clip."""
-    worker = _worker()
+class Reporter:
+    """Reports finished clips to the flow, so that its bar moves per clip; fast ones several at once.
 
-    def report(number: int, row: int, results: dict[int, Any]) -> None:
-        result = results[number]
-        if worker is not None and result.status != "stopped":
-            frames = int(result.mask.sum())
-            event = {"store": number, "row": row, "status": result.status, "frames": frames}
-            worker.log_event(topic(batch.run), event)
+    Called with the number of a store, a clip's row in it and its result, in any thread.
+    """
 
-    return report
+    def __init__(self, run: str) -> None:
+        self._worker, self._topic = this_worker(), topic(run)
+        self._lock = threading.Lock()
+        self._clips: list[tuple[int, int, str, int]] = []
+        self._later: threading.Timer | None = None
+        self._sent_at = 0.0
+
+    def __call__(self, number: int, row: int, result: Any) -> None:
+        if self._worker is None or result.status == "stopped":
+            return
+        with self._lock:
+            self._clips.append((number, row, result.status, int(result.mask.sum())))
+            wait_s = self._sent_at + _REPORT_EVERY_S - time.monotonic()
+            if wait_s <= 0:
+                self._send()
+            elif self._later is None:
+                self._later = threading.Timer(wait_s, self.flush)
+                self._later.daemon = True
+                self._later.start()
+
+    def flush(self) -> None:
+        """Send what has not been sent."""
+        with self._lock:
+            self._send()
+
+    def _send(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._clips:
+            assert self._worker is not None
+            self._worker.log_event(self._topic, {"clips": self._clips})
+        self._clips, self._sent_at = [], time.monotonic()
 
 
-def _worker() -> Any | None:
+def this_worker() -> Any | None:
     """The Dask worker that this is in; None where a test calls the task's function directly."""
     from distributed import get_worker
 
@@ -182,8 +187,8 @@ def _worker() -> Any | None:
     return None
 
 
-def _worker_name() -> str:
-    worker = _worker()
+def worker_name() -> str:
+    worker = this_worker()
     return f"process {os.getpid()}" if worker is None else str(worker.address)
 
 

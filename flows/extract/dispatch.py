@@ -1,148 +1,64 @@
-"""The batches of a run: cut from its rows, given to workers, taken back when they end or are lost.
+"""The tasks of a run: its batches, given to workers, and taken back when they end or are lost.
 
 Dask keeps a task that is restricted to workers that have left for ever, whatever other workers there
-are. So each batch is kept with the workers that it was given to, and taken back when none is left.
+are; and one whose worker died it may begin anew elsewhere, with batches that are done. So each task is
+kept with the workers that it was given to and the one that began it, and withdrawn when those have left.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
 from prefect_dask import DaskTaskRunner
 
-import store
-from flows.extract.batches import extract_batch
 from flows.extract.cluster import gpu_share
-from flows.extract.hashes import FileHashes
-from flows.extract.values import Batch, Clip
+from flows.extract.tasks import context_of_run, packed, run_as_task, withdraw
+from flows.extract.values import Batch, Key, name_of
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
-from pipeline.features.stage import Stage
-from pipeline.spans import BOUNDS, Span
-from store import READY, Writer
+from store import Writer
 
-_PREFETCH = 1  # batches that wait at a worker, so that it never waits for the flow
+_PREFETCH = 1  # tasks that wait at a worker, so that it never waits for the flow
 _CANCEL_S = 10.0
+_IGNORED = {"on_error": "ignore"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Given:
-    batch: Batch
-    future: Any
-    workers: frozenset[str] | None  # None: any worker may have it
+# Of every pass of a run: Dask knows a task by it, and so do workers that are told to let it be.
+_numbers = itertools.count()
 
 
-_Key = tuple[int, int]
+@dataclass(slots=True, kw_only=True)
+class Task:
+    """Batches that were given out together; `left` are those without a result yet, by key.
 
-
-def _key(batch: Batch) -> _Key:
-    """Tells a batch from all others of the run."""
-    return batch.store, batch.number
-
-
-def batches_of(
-    rows: Sequence[int],
-    writer: Writer,
-    stage: Stage,
-    paths: Callable[[int], str],
-    run: str,
-    *,
-    hashes: FileHashes | None = None,
-) -> Iterator[Batch]:
-    """Yield the batches that hold these rows, in order, with the digests of the rows that stay.
-
-    hashes: takes those of files that have rows in several batches; without, each batch does.
+    workers: that may have it, None for any. begun: those that have begun it, one unless Dask has given
+    it to another.
     """
-    cut = BatchCutter(writer, stage, paths, run, hashes=hashes)
-    yield from (cut.batch(number, members) for number, members in cut.chunks(rows).items())
 
+    number: int
+    batches: Sequence[Batch]
+    workers: frozenset[str] | None
+    left: dict[Key, Batch]
+    future: Any = None
+    begun: list[str] = field(default_factory=list)
 
-class BatchCutter:
-    """Cuts the batches of one store from the rows that are to be made. Arguments as for `batches_of`."""
-
-    def __init__(
-        self,
-        writer: Writer,
-        stage: Stage,
-        paths: Callable[[int], str],
-        run: str,
-        *,
-        hashes: FileHashes | None = None,
-    ) -> None:
-        self._writer, self._stage, self._paths = writer, stage, paths
-        self._run, self._hashes = run, hashes
-        self._columns = {
-            name: writer.column(name)
-            for name in ("status", "digest", "size_bytes", "video_id", *BOUNDS)
-        }
-
-    def chunks(self, rows: Sequence[int] | NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-        """The batches that hold some of these rows, by number, with those rows; in order."""
-        wanted = np.sort(np.asarray(rows, dtype=np.int64))
-        numbers = wanted // self._writer.attributes["batch"]
-        if self._hashes is not None:
-            self._hashes.begin(_in_several(wanted, numbers, self._paths))
-        each, begins = np.unique(numbers, return_index=True)
-        parts = np.split(wanted, begins[1:]) if len(each) else []
-        return dict(zip(each.tolist(), parts, strict=True))
-
-    def batch(self, number: int, rows: NDArray[np.int64]) -> Batch:
-        """The batch of this number, in which these rows are made, as the store is now."""
-        column, hashes, members = self._columns, self._hashes, self._writer.rows_of(number)
-        make = rows.tolist()
-        chosen = set(make)
-        clips = tuple(
-            Clip(
-                row=row,
-                id=str(column["video_id"][row]),
-                path=(path := self._paths(row)),
-                size_bytes=int(column["size_bytes"][row]),
-                span=Span.of(*(column[name][row].item() for name in BOUNDS)),
-                sha256="" if hashes is None else hashes.known(path),
-            )
-            for row in make
-        )
-        status, digest = column["status"], column["digest"]
-        return Batch(
-            number=number,
-            url=self._writer.url,
-            first_row=members.start,
-            rows=len(members),
-            clips=clips,
-            # A gone row keeps its features too: it is ready again when its bytes come back.
-            kept={
-                row: int(digest[row])
-                for row in members
-                if row not in chosen and status[row] in (READY, store.GONE) and digest[row] != 0
-            },
-            run=self._run,
-            token=self._writer.token,
-            stage=self._stage,
-        )
-
-
-def _in_several(
-    rows: np.ndarray, batches: np.ndarray, path_of: Callable[[int], str]
-) -> Iterator[str]:
-    """The files that have rows in more than one batch, in the order in which they are needed."""
-    first: dict[str, int] = {}
-    found: set[str] = set()
-    for row, batch in zip(rows.tolist(), batches.tolist(), strict=True):
-        path = path_of(row)
-        if first.setdefault(path, batch) != batch and path not in found:
-            found.add(path)
-            yield path
+    @property
+    def name(self) -> str:
+        """What messages call it: its batches without a result, or all."""
+        return name_of(list(self.left.values()) or self.batches)
 
 
 class Dispatch:
-    """Gives batches out, and takes back those that have ended or are lost.
+    """Gives tasks out, and takes back the batches of those that have ended or are lost.
 
     writers: of the run's stores. gpu: "auto", "require" or "never", as in the settings. `held`: batches
     that wait for room. Used by the flow's thread alone.
@@ -153,106 +69,132 @@ class Dispatch:
     ) -> None:
         self._writers, self._runner, self._workforce = writers, runner, workforce
         self._resources = gpu_share(runner.client, gpu)
-        self._given: dict[_Key, _Given] = {}
+        self._given: dict[int, Task] = {}
         self.held: deque[Batch] = deque()
-        self._taken: _Given
-        self._ended: queue.Queue[tuple[Batch, Any]] = queue.Queue()
+        self._ended: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._given_at = time.monotonic()
-
-    def __len__(self) -> int:
-        """How many batches are given out."""
-        return len(self._given)
 
     def numbers(self, store: int) -> list[int]:
         """The batches of one of the stores that may be written to now."""
         return [
             part.number
-            for given in self._given.values()
-            for part in given.batch.parts
+            for task in self._given.values()
+            for batch in task.left.values()
+            for part in batch.parts
             if part.store == store
         ]
 
+    def __len__(self) -> int:
+        """Tasks that are given out."""
+        return len(self._given)
+
     @property
     def has_room(self) -> bool:
-        """Whether the workers can be given another batch; never while no worker takes part."""
+        """Whether the workers can be given another task; never while no worker takes part."""
         workforce = self._workforce
         room = workforce.threads + _PREFETCH * workforce.count
         return len(self._given) < room
 
     @property
     def unmoved_for_s(self) -> float:
-        """For how long workers have been there and idle, although batches are given out to them."""
+        """For how long workers have been there and idle, although tasks are given out to them."""
         if not self._given:
             return 0.0
         return min(self._workforce.idle_for_s, time.monotonic() - self._given_at)
 
-    def submit(self, batch: Batch) -> None:
-        """Give a batch to the workers that take part; one of them at least does."""
-        import dask
+    @cached_property
+    def _context(self) -> bytes:
+        return context_of_run()
 
-        # Recorded before a worker can write.
-        self._given[_key(batch)] = _Given(batch=batch, future=None, workers=None)
-        for number in {part.store for part in batch.parts}:
-            self._writers[number].in_flight(self.numbers(number))
-        wishes: dict[str, Any] = {"resources": self._resources} if self._resources else {}
+    def submit(self, batches: Sequence[Batch]) -> None:
+        """Give a task to the workers that take part; one of them at least does."""
         only = self._workforce.only
-        if only is not None:  # some do not answer: a batch must not wait for them
-            wishes |= {"workers": only}
-        with dask.annotate(**wishes):
-            future = self._runner.submit(extract_batch, {"batch": batch})
-        self._given[_key(batch)] = _Given(
-            batch=batch, future=future, workers=None if only is None else frozenset(only)
+        task = Task(
+            number=next(_numbers),
+            batches=batches,
+            workers=None if only is None else frozenset(only),
+            left={batch.key: batch for batch in batches},
+        )
+        # Recorded before a worker can write.
+        self._given[task.number] = task
+        for number in {part.store for batch in batches for part in batch.parts}:
+            self._writers[number].in_flight(self.numbers(number))
+        task.future = self._runner.client.submit(
+            run_as_task,
+            self._context,
+            uuid4(),
+            task.name,
+            task.number,
+            packed(batches),
+            key=f"batch-{batches[0].run}-{task.number}",
+            pure=False,
+            resources=self._resources or None,
+            workers=only,  # where some do not answer: a task must not wait for them
         )
         self._given_at = time.monotonic()
-        future.wrapped_future.add_done_callback(lambda done: self._ended.put((batch, future)))
+        task.future.add_done_callback(lambda done: self._ended.put(task))
 
-    def next_ended(self, wait_s: float) -> tuple[Batch, Any] | None:
-        """A batch that has ended, with its future; None where none does in time."""
+    def next_ended(self, wait_s: float) -> Task | None:
+        """A task that has ended and still counts as given out; None where none ends in time."""
         try:
-            batch, future = self._ended.get(timeout=wait_s)
+            task = self._ended.get(timeout=wait_s)
         except queue.Empty:
             return None
-        given = self._given.get(_key(batch))
-        if given is None or given.batch is not batch:  # it was taken back before
-            return None
-        self._taken = self._given.pop(_key(batch))
-        return batch, future
+        return self._given.get(task.number)
 
-    def put_back(self) -> None:
-        """The batch that `next_ended` gave has no result: its worker left before it was fetched.
+    def close(self, task: Task) -> None:
+        """A task has ended: it counts as given out no longer."""
+        del self._given[task.number]
+
+    def put_back(self, task: Task) -> None:
+        """A task that `next_ended` gave has no result: its worker left before it was fetched.
 
         Dask runs it again if another worker may; else it is lost, once its workers have left.
         """
-        taken = self._taken
-        self._given[_key(taken.batch)] = taken
-        self._ended.put((taken.batch, taken.future))
+        self._ended.put(task)
 
-    def take_back_lost(self) -> list[Batch]:
-        """The batches that were given to certain workers of which none is left."""
-        gone = [
-            key
-            for key, given in self._given.items()
-            if given.workers is not None and not self._workforce.has_any(given.workers)
-        ]
-        return self._take_back(gone)
+    def given(self, number: int) -> Task | None:
+        """The task of this number; None where it has ended or was taken back."""
+        return self._given.get(number)
 
-    def take_back_all(self) -> list[Batch]:
-        """Every batch that is given out; a worker that has one may write it all the same."""
-        return self._take_back(list(self._given))
+    def take_back_lost(self) -> list[Task]:
+        """The tasks whose worker has left, or that were given to certain workers of which none is left.
 
-    def suspect(self, batch: Batch) -> None:
-        """Record that a late worker may still write this batch, and those beside it."""
-        for part in batch.parts:
-            self._writers[part.store].suspect(part.number)
+        Dask may have begun one again elsewhere, with its first batch, which may be done: no matter.
+        """
+        crew = self._workforce
+        return self._take_back(
+            task
+            for task in self._given.values()
+            if len(task.begun) > 1
+            or any(crew.has_left(name) for name in task.begun)
+            or (task.workers is not None and not crew.has_any(task.workers))
+        )
 
-    def _take_back(self, keys: list[_Key]) -> list[Batch]:
-        given = [self._given.pop(key) for key in keys]
-        for item in given:
-            self.suspect(item.batch)
-        futures = [item.future.wrapped_future for item in given if item.future is not None]
+    def take_back_all(self) -> list[Task]:
+        """Every task that is given out; a worker that has one may write its batches all the same."""
+        return self._take_back(self._given.values())
+
+    def suspect(self, task: Task) -> None:
+        """Have the chunks checked that a worker which was cut off may still write."""
+        # Begun anew, a task writes those that are done as well.
+        for batch in task.left.values() if len(task.begun) < 2 else task.batches:
+            for part in batch.parts:
+                self._writers[part.store].suspect(part.number)
+
+    def _take_back(self, tasks: Iterable[Task]) -> list[Task]:
+        taken = [self._given.pop(task.number) for task in list(tasks)]
+        futures = [task.future for task in taken if task.future is not None]
+        for task in taken:
+            self.suspect(task)
         if futures:
-            within(_CANCEL_S, lambda: self._runner.client.cancel(futures))
-        return [item.batch for item in given]
+            client, numbers = self._runner.client, [task.number for task in taken]
+            run = taken[0].batches[0].run
+            threading.Thread(  # a worker that does not answer is not waited for
+                target=client.run, args=(withdraw, run, numbers), kwargs=_IGNORED, daemon=True
+            ).start()
+            within(_CANCEL_S, lambda: client.cancel(futures))
+        return taken
 
 
 def worker_died(error: BaseException) -> bool:

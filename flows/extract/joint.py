@@ -1,8 +1,8 @@
-"""Which batches of several stores one task makes, so that a clip is read once for all that lack it.
+"""Which batches of several stores are made together, so that a clip is read once for all that lack it.
 
 Stores that were made together have the same clips in the same batches. Where they do not (a store is
 ahead, its clips were added in another order, its batches have another size), the batches that have most
-clips in common go together; a clip that lies in two tasks all the same is read in each of them.
+clips in common go together; a clip that lies in two groups all the same is read in each of them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from flows.extract.dispatch import BatchCutter
-from flows.extract.values import Batch
+from flows.extract.cutting import BatchCutter
+from flows.extract.values import Batch, Key
 from pipeline.features.stage import Stage
-
-Chunk = tuple[int, int]
-"""The number of a store, and that of a batch in it."""
 
 
 def joint_groups(
     chunks: Sequence[NDArray[np.int64]], clips: Sequence[NDArray[np.int64]]
-) -> list[list[Chunk]]:
-    """The batches of each task; every batch is in one.
+) -> list[list[Key]]:
+    """The batches of each group; every batch is in one.
 
     chunks: for each store the batch of every row that is to be made, ascending. clips: the number of
     each row's clip, the same in all stores.
@@ -65,7 +62,7 @@ def joint_groups(
 
 
 class JointBatches:
-    """The batches of a run's stores, as its tasks make them. `clips`: how many are read, in all tasks.
+    """The batches of a run's stores, grouped. `clips`: how many are read, in all groups.
 
     cutters, stages: of the stores. rows: those of each that are to be made. ids: of all rows of each.
     """
@@ -89,9 +86,13 @@ class JointBatches:
         clips = np.split(codes, np.cumsum([len(of_store) for of_store in names])[:-1])
         chunks = [_numbers(of_store) for of_store in self._rows]
         self._groups = joint_groups(chunks, clips)
-        task_of = {chunk: task for task, group in enumerate(self._groups) for chunk in group}
-        tasks = [task_of[s, n] for s, of_store in enumerate(chunks) for n in of_store.tolist()]
-        self.clips = len(np.unique(np.array(tasks, np.int64) * (len(codes) + 1) + codes))
+        group_of = {key: at for at, group in enumerate(self._groups) for key in group}
+        groups = [group_of[s, n] for s, of_store in enumerate(chunks) for n in of_store.tolist()]
+        self.clips = len(np.unique(np.array(groups, np.int64) * (len(codes) + 1) + codes))
+
+    def __len__(self) -> int:
+        """How many groups there are."""
+        return len(self._groups)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches, each as the stores are when it is asked for."""

@@ -1,16 +1,19 @@
-"""The loop of a run: submits batches, takes in their results, resubmits what died.
+"""The loop of a run: gives its batches out as tasks, takes in their results, resubmits what died.
 
-A batch is submitted only when its rows are pending in the store, so whatever dies leaves rows that
+A batch is given out only when its rows are pending in the store, so whatever dies leaves rows that
 the next run makes.
 """
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from prefect_dask import DaskTaskRunner
@@ -18,8 +21,9 @@ from prefect_dask import DaskTaskRunner
 import store
 from flows.extract.batches import request_stop, send_logs, topic
 from flows.extract.commit import Committer, Totals
-from flows.extract.dispatch import Dispatch, worker_died
+from flows.extract.dispatch import Dispatch, Task, worker_died
 from flows.extract.progress import Progress
+from flows.extract.tasks import batches_per_task, unpacked
 from flows.extract.values import Batch, BatchResult
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce
@@ -63,37 +67,33 @@ class BatchLoop:
         self._dispatch = Dispatch(self.writers, self.runner, self.workforce, gpu=self.gpu)
         self._committers = [Committer(writer) for writer in self.writers]
         self._given_again = False
+        self._taken = 0  # of the run's batches
         self._signals_seen: list[int] = []
         self._heard_at = time.monotonic()
         self._asked_to_stop_at = 0.0
+        # Dask's thread puts them there, the flow's takes them out.
+        self._reports: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
-    def run(self, batches: Iterator[Batch]) -> list[Totals]:
-        """Run all batches, and add up the results of each store.
+    def run(self, batches: Iterator[Batch], total: int) -> list[Totals]:
+        """Run all `total` batches until each is committed or a signal came; the totals of each store.
 
-        Returns when each is committed, or when the user has asked to stop.
         Raises `RunCancelled` after a cancellation through Prefect, and what ended the run early
         (`store.StoreError`, `BatchLost`, `NoWorkers`); what had arrived is committed all the same,
         and rows not made stay pending.
         """
-        self.runner.client.subscribe_topic(topic(self.run_id), self._on_clip)
+        self.runner.client.subscribe_topic(topic(self.run_id), self._on_event)
         try:
             with on_signals(self._on_signal, *signals_of_a_run()):
-                exhausted = False
                 while True:
-                    while not exhausted and not self._signals_seen and self._dispatch.has_room:
-                        held = self._dispatch.held
-                        batch = held.popleft() if held else next(batches, None)
-                        exhausted = batch is None
-                        if batch is not None:
-                            self._dispatch.submit(batch)
-                    if not len(self._dispatch) and (exhausted or self._signals_seen):
+                    is_exhausted = self._give_out(batches, total)
+                    if not len(self._dispatch) and (is_exhausted or self._signals_seen):
                         break
                     self._take_in()
-                    exhausted = exhausted and not self._dispatch.held
                     if self._signals_seen and self._is_stuck():
                         self._abandon()
             self._leave(self._dispatch.held)
         finally:
+            self._take_reports()
             self._flush()
             self.runner.client.unsubscribe_topic(topic(self.run_id))
             # A worker that has gone, or a scheduler, takes its last lines along: not a failure.
@@ -110,6 +110,24 @@ class BatchLoop:
         for number, committer in enumerate(self._committers):
             committer.flush(self._dispatch.numbers(number))
 
+    def _give_out(self, batches: Iterator[Batch], total: int) -> bool:
+        """Give tasks to the workers as long as they have room; returns whether no batch is left."""
+        held = self._dispatch.held
+        while not self._signals_seen and self._dispatch.has_room:
+            left = total - self._taken + len(held)
+            size = batches_per_task(total, left, self.workforce.threads)
+            if held:
+                # What has lost its worker goes alone: it may be what kills them.
+                size = 1 if held[0].attempt else size
+                given = [held.popleft() for _ in range(min(size, len(held)))]
+            else:
+                given = list(islice(batches, size))
+                self._taken += len(given)
+            if not given:
+                return True
+            self._dispatch.submit(given)
+        return False
+
     def _is_stuck(self) -> bool:
         """Whether the batches in hand will not end although the run was asked to stop."""
         silent_s = time.monotonic() - max(self._heard_at, self._asked_to_stop_at)
@@ -118,7 +136,7 @@ class BatchLoop:
 
     def _abandon(self) -> None:
         """Leave what is in flight to the next run, which checks the chunk of a late writer."""
-        left = self._dispatch.take_back_all()
+        left = [batch for task in self._dispatch.take_back_all() for batch in task.left.values()]
         if left:
             self.progress.note(
                 f"{len(left)} batches do not end, their clips are left to the next run"
@@ -135,57 +153,92 @@ class BatchLoop:
             self._stop_workers()
             raise RunCancelled("the run was cancelled through Prefect")
         ended = self._dispatch.next_ended(wait_s=0.25)
+        self._take_reports()
         self.progress.tick()
         if not self._signals_seen:
             self.workforce.keep_up()
         if self.runner.client.status != "running":
             raise BatchLost(self._scheduler_gone())
         if ended is not None:
-            self._fetch(*ended)
+            self._fetch(ended)
         for lost in self._dispatch.take_back_lost():
             self._resubmit(lost, "the workers that it was given to have left")
         self._require_movement()
         if time.monotonic() - self._committers[0].committed_at >= COMMIT_EVERY_S:
             self._flush()
 
-    def _fetch(self, batch: Batch, future: Any) -> None:
-        """Fetch a batch's result. Its worker may leave before it has arrived: then Dask runs the batch
-        again, or `take_back_lost` returns it, if none of its workers is left.
-        """
-        try:
-            result = future.result(timeout=_RESULT_S)
-        except Exception as error:  # whatever a worker or Dask raised: sorted out just below
-            if isinstance(error, TimeoutError) and future._final_state is None:  # none was fetched
-                self._dispatch.put_back()
-                return
-            self._on_error(batch, error)
-        else:
-            for part in result.parts:
-                self._committers[part.store].accept(part)
-                self._count(part)
+    def _take_reports(self) -> None:
+        """Take in what workers have reported of their tasks: that they began one, a batch's result."""
+        with suppress(queue.Empty):
+            while True:
+                report = self._reports.get_nowait()
+                task = self._dispatch.given(report["task"])
+                if task is not None and report["result"]:
+                    self._accept(task, unpacked(report["result"]))
+                elif task is not None:
+                    task.begun.append(report["worker"])
+
+    def _accept(self, task: Task, result: BatchResult) -> None:
+        if task.left.pop(result.key, None) is None:
+            return  # Dask gave the task to a second worker
+        for part in result.parts:
+            self._committers[part.store].accept(part)
+            self._count(part)
         self._heard_at = time.monotonic()
         self._given_again = False
 
-    def _on_error(self, batch: Batch, error: Exception) -> None:
+    def _fetch(self, task: Task) -> None:
+        """Fetch the end of a task that has ended, unless each of its batches has reported its result.
+
+        Its worker may leave before it has arrived: then Dask runs the task again, or `take_back_lost`
+        returns it.
+        """
+        if not task.left:
+            self._dispatch.close(task)
+            return
+        try:
+            state = task.future.result(timeout=_RESULT_S)
+        except TimeoutError:
+            self._dispatch.put_back(task)
+            return
+        except Exception as error:  # whatever a worker or Dask raised: sorted out just below
+            self._dispatch.close(task)
+            self._on_error(task, error)
+        else:
+            self._dispatch.close(task)
+            for result in state.result(_sync=True):
+                self._accept(task, unpacked(result))
+            if task.left:
+                self._resubmit(task, "its worker was asked to stop")
+        self._heard_at = time.monotonic()
+        self._given_again = False
+
+    def _on_error(self, task: Task, error: Exception) -> None:
         if isinstance(error, store.StoreError) or not worker_died(error):
             raise error
         if self.runner.client.status != "running":
             raise BatchLost(self._scheduler_gone()) from error
-        self._dispatch.suspect(batch)
-        self._resubmit(batch, "its worker died", error)
+        self._dispatch.suspect(task)
+        self._resubmit(task, "its worker died", error)
 
-    def _resubmit(self, batch: Batch, why: str, error: Exception | None = None) -> None:
-        if batch.attempt + 1 >= _ATTEMPTS:
+    def _resubmit(self, task: Task, why: str, error: Exception | None = None) -> None:
+        """Have the batches given out again that a lost task has not finished."""
+        if not task.left:
+            return
+        in_work, *others = task.left.values()
+        if self._signals_seen:
+            self.progress.note(f"{task.name}: {why}, its clips are left to the next run")
+            self._leave(task.left.values())
+            return
+        if in_work.attempt + 1 >= _ATTEMPTS:
             raise BatchLost(
-                f"{batch.name} lost its worker {_ATTEMPTS} times ({error or why}): look at the "
+                f"{in_work.name} lost its worker {_ATTEMPTS} times ({error or why}): look at the "
                 "machine's memory and the worker's log; its clips stay pending for the next run"
             ) from error
-        if self._signals_seen:
-            self.progress.note(f"{batch.name}: {why}, its clips are left to the next run")
-            self._leave([batch])
-            return
-        self.progress.note(f"{batch.name}: {why}, the batch is submitted again")
-        self._dispatch.held.append(replace(batch, attempt=batch.attempt + 1))
+        what = f"the {len(task.left)} batches are" if others else "the batch is"
+        self.progress.note(f"{task.name}: {why}, {what} submitted again")
+        self._dispatch.held.append(replace(in_work, attempt=in_work.attempt + 1))
+        self._dispatch.held.extend(others)
 
     def _require_movement(self) -> None:
         """Whatever the cause, batches that idle workers do not start are not waited for without end."""
@@ -194,7 +247,7 @@ class BatchLoop:
             return
         if self._given_again:
             raise BatchLost(
-                f"{len(self._dispatch)} batches were given out twice, and the workers of "
+                f"{len(self._dispatch)} tasks were given out twice, and the workers of "
                 f"{self.runner.client.scheduler.address} have been idle for {unmoved_s:.0f} s: look at "
                 "the scheduler's log, start it and its workers anew, and run again; the run goes on "
                 "where it stood"
@@ -202,10 +255,10 @@ class BatchLoop:
         self._given_again = True
         back = self._dispatch.take_back_all()
         self.progress.note(
-            f"{len(back)} batches have not begun for {unmoved_s:.0f} s although workers are idle: they "
+            f"{len(back)} tasks have not begun for {unmoved_s:.0f} s although workers are idle: they "
             "are given out again"
         )
-        self._dispatch.held.extend(replace(batch) for batch in back)
+        self._dispatch.held.extend(batch for task in back for batch in task.left.values())
 
     def _scheduler_gone(self) -> str:
         return (
@@ -222,11 +275,14 @@ class BatchLoop:
                 frames = int(mask.sum())
                 self.progress.clip(row=row, status=status, frames=frames, store=result.store)
 
-    def _on_clip(self, event: tuple[float, Any]) -> None:
+    def _on_event(self, event: tuple[float, Any]) -> None:
+        """What a worker has reported; in Dask's thread."""
         self._heard_at = time.monotonic()
-        told = event[1]  # Dask adds the worker's address
-        names = ("row", "status", "frames", "store")
-        self.progress.clip(**{name: told[name] for name in names})
+        report = event[1]
+        for number, row, status, frames in report.get("clips", ()):
+            self.progress.clip(row=row, status=status, frames=frames, store=number)
+        if "task" in report:
+            self._reports.put(report)
 
     def _on_signal(self, number: int) -> None:
         """Ctrl-C or SIGTERM once: no new clips, finish those in hand. Twice: at once."""

@@ -15,10 +15,10 @@ from prefect_dask import DaskTaskRunner
 from flows.extract.artifacts import ProgressArtifact, publish_link
 from flows.extract.cluster import dask_cluster
 from flows.extract.commit import Totals
-from flows.extract.dispatch import BatchCutter
+from flows.extract.cutting import BatchCutter
 from flows.extract.joint import JointBatches
 from flows.extract.loop import BatchLoop
-from flows.extract.progress import Progress
+from flows.extract.progress import Curve, Progress
 from flows.extract.setup import Target
 from flows.extract.summary import Summary, stage_rows
 from flows.extract.worker_checks import Check, readable_sample
@@ -44,11 +44,11 @@ def extract(targets: Sequence[Target], settings: FeaturesSettings, page: RunPage
     most = max((target.prepared for target in targets), key=lambda its: len(its.rows))
     paths = [most.path_of(int(row)) for row in most.rows]
     artifact = ProgressArtifact(page, settings.store)
-    curve: list[tuple[float, int]] = [(0.0, 0)]
+    curve = Curve()
 
     def on_change(fraction: float, text: str) -> None:
-        artifact.update(fraction, text)
-        curve.append((round(time.monotonic() - began, 2), progress.frames))
+        artifact.update(fraction, f"{progress.done:,} of {progress.total:,} clips · {text}")
+        curve.add(time.monotonic() - began, progress.frames)
 
     with (
         Progress(len(most.rows), on_change=on_change) as progress,
@@ -80,12 +80,14 @@ def extract(targets: Sequence[Target], settings: FeaturesSettings, page: RunPage
                 gpu=settings.gpu,
                 cancelled=cancelled,
             )
-            return loop.run(iter(_batches(targets, stages, rows, run, progress)))
+            batches = _batches(targets, stages, rows, run, progress)
+            return loop.run(iter(batches), len(batches))
 
         rows = [target.prepared.rows for target in targets]
         totals = _in_passes(rows, writers, run_rows, progress.note)
         on_change(min(1.0, progress.done / max(1, progress.total)), progress.text)
-    shared: dict[str, Any] = {"throughput": curve, "dashboard": dashboard}
+        curve.add(time.monotonic() - began, progress.frames, last=True)
+    shared: dict[str, Any] = {"throughput": curve.points, "dashboard": dashboard}
     return [
         _summary(target, its, shared, alone=len(targets) == 1)
         for target, its in zip(targets, totals, strict=True)

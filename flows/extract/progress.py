@@ -14,6 +14,23 @@ from rich.progress import Progress as RichProgress
 from flows.notices import notice
 
 PLAIN_LINE_EVERY_S = 10.0
+_POINTS = 512
+
+
+class Curve:
+    """(seconds, frames so far) over a run of any length: at most 512 points, evenly spread."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, int]] = [(0.0, 0)]
+        self._every_s = 0.0
+
+    def add(self, seconds: float, frames: int, *, last: bool = False) -> None:
+        """Add a point, unless the one before it is too near; `last` is always kept."""
+        if last or seconds - self.points[-1][0] >= self._every_s:
+            self.points.append((round(seconds, 2), frames))
+        if len(self.points) > _POINTS:
+            self.points = self.points[::2]
+            self._every_s = 2 * seconds / _POINTS
 
 
 class Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,9 @@ from pipeline.features.stage import Stage
 from pipeline.spans import WHOLE, Span
 
 _NAMED = 60  # characters of a clip's id in a batch's name
+
+Key = tuple[int, int]
+"""The number of a store of the run, and that of a batch in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class Batch:
     """The clips of one chunk to extract, and the digests of the rows that stay.
 
     run: names the run to its workers · token: of the lease, None where the run holds none · beside:
-    batches of other stores of the run that have clips in common with it: all are made by one task, from
+    batches of other stores of the run that have clips in common with it: all are made together, from
     one reading of each clip · store: the number of its store among `stages`, the first stages of the
     run's stores, where there are several.
     """
@@ -54,18 +58,32 @@ class Batch:
 
     @property
     def parts(self) -> tuple[Batch, ...]:
-        """All batches that its task makes."""
+        """It, and the batches that are made with it."""
         return (self, *self.beside)
 
     @property
+    def key(self) -> Key:
+        """Tells it from all others of the run."""
+        return self.store, self.number
+
+    @property
     def name(self) -> str:
-        """What the Prefect UI and the log show, e.g. `batch 12 · fight/a.mp4 and 63 more`."""
-        first, others = self.clips[0].id, len(self.clips) - 1
-        if len(first) > _NAMED:
-            first = f"...{first[-_NAMED:]}"  # the font of the UI's run graph knows no ellipsis
-        more = f" and {others} more" if others else ""
-        again = f" · attempt {self.attempt + 1}" if self.attempt else ""
-        return f"batch {self.number} · {first}{more}{again}"
+        """What the log shows, e.g. `batch 12 · fight/a.mp4 and 63 more`."""
+        return name_of([self])
+
+
+def name_of(batches: Sequence[Batch]) -> str:
+    """What the Prefect UI shows of a task: `batches 12 to 27 · a.mp4 and 1,023 more`."""
+    first, others = batches[0].clips[0].id, sum(len(batch.clips) for batch in batches) - 1
+    if len(first) > _NAMED:
+        first = f"...{first[-_NAMED:]}"  # the font of the UI's run graph knows no ellipsis
+    more = f" and {others:,} more" if others else ""
+    attempt = batches[0].attempt
+    again = f" · attempt {attempt + 1}" if attempt else ""
+    which = f"batch {batches[0].number}"
+    if len(batches) > 1:
+        which = f"batches {batches[0].number} to {batches[-1].number}"
+    return f"{which} · {first}{more}{again}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +118,11 @@ class BatchResult:
     beside: tuple[BatchResult, ...] = ()
 
     @property
+    def key(self) -> Key:
+        """That of its batch."""
+        return self.store, self.number
+
+    @property
     def parts(self) -> tuple[BatchResult, ...]:
-        """The results of all batches of the task."""
+        """The results of all batches that were made together."""
         return (self, *self.beside)

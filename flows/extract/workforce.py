@@ -54,6 +54,7 @@ class Workforce:
     ) -> None:
         self._client, self._check, self._wait_s, self._say = client, check, wait_s, say
         self._workers: dict[str, dict[str, Any]] = {}
+        self._seen: set[str] = set()
         self._beats: dict[str, tuple[float, float]] = {}  # last_seen, and when we saw it move
         self._looked_at = self._somebody_at = self._not_idle_at = time.monotonic()
         self._is_open = False
@@ -109,6 +110,10 @@ class Workforce:
     def has_any(self, workers: Iterable[str]) -> bool:
         """Whether the scheduler still knows one of these workers; True while it does not answer."""
         return self._scheduler_silent() or any(name in self._workers for name in workers)
+
+    def has_left(self, worker: str) -> bool:
+        """Whether the scheduler has dropped a worker that it knew; False while it does not answer."""
+        return worker in self._seen and not self.has_any([worker])
 
     def keep_up(self) -> None:
         """Report workers that fall silent, admit those that answer now; call it often.
@@ -251,6 +256,7 @@ class Workforce:
                 if self._beats.get(name, (-1.0, 0.0))[0] != seen:
                     self._beats[name] = (seen, now)
             self._workers = workers
+            self._seen.update(workers)
             alive = [name for name in self._taking_part() if self._is_alive(name)]
             if any(not self._is_paused(name) for name in alive):
                 self._somebody_at = now

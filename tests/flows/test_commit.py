@@ -18,6 +18,7 @@ from flows.extract import cluster
 from flows.extract.artifacts import markdown
 from flows.extract.batches import BatchResult
 from flows.extract.commit import Committer, Totals
+from flows.extract.dispatch import Task
 from flows.extract.loop import BatchLoop
 from flows.extract.progress import Progress
 from flows.extract.summary import Summary, shown
@@ -80,7 +81,6 @@ def test_ready_failed_and_stopped_clips_of_a_batch_are_told_apart(url: str) -> N
 
 def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_or_never(url: str):
     made = result([0, 1, 2, 3], ["ready", "failed", "ready", "stopped"])
-    future = SimpleNamespace(result=lambda timeout: made)
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})
     with store.Writer.acquire(url, owner="test") as writer, Progress(4) as progress:
         loop = BatchLoop(
@@ -92,12 +92,10 @@ def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_
             gpu="never",
             cancelled=threading.Event(),
         )
-        early, late = (
-            (0.0, {"store": 0, "row": row, "status": "ready", "frames": 2}) for row in (0, 2)
-        )
-        loop._on_clip(early)
-        loop._fetch(None, future)
-        loop._on_clip(late)
+        early, late = ((0.0, {"clips": [(0, row, "ready", 2)]}) for row in (0, 2))
+        loop._on_event(early)
+        loop._accept(Task(number=0, batches=[], workers=None, left={(0, 0): Any}), made)
+        loop._on_event(late)
         assert (progress.done, progress.failed, progress.frames) == (3, 1, 4)
 
 

@@ -18,7 +18,7 @@ from flows.cli.features import print_summary
 from flows.extract import batches
 from flows.extract.commit import Committer
 from flows.extract.creation import Asked, hold
-from flows.extract.dispatch import BatchCutter
+from flows.extract.cutting import BatchCutter
 from flows.extract.each_store import each_store
 from flows.extract.joint import JointBatches, joint_groups
 from flows.extract.listing import list_clips, listings_for
@@ -164,7 +164,7 @@ def made_of(targets: list[Target]) -> Counter[str]:
     try:
         made = JointBatches(cutters, stages, [t.prepared.rows for t in targets], ids)
         for batch in made:
-            for part in batches.extract_batch.fn(batch).parts:
+            for part in batches.extract_batch(batch).parts:
                 committers[part.store].accept(part)
         assert made.clips == sum(decoded.values())
         for committer in committers:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.extract.batches import extract_batch
+from flows.extract.tasks import extract_batches
 from flows.settings.training import SweepSettings
 from flows.train.sweep import train_trial, trials
 from pipeline.errors import ConfigError, SpecMismatch
@@ -34,7 +34,7 @@ def names(**settings: Any) -> list[str]:
 
 
 def test_what_workers_run_can_be_sent_to_them() -> None:
-    for task in (extract_batch, train_trial):
+    for task in (extract_batches, train_trial):
         assert cloudpickle.loads(cloudpickle.dumps(task)).name == task.name
 
 
