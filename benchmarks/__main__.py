@@ -23,6 +23,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "motion": ("a step of motion beside InceptionV3's", ["--seconds", "3"]),
     "endtoend": ("stage one end to end", ["--clips", "12"]),
     "worker": ("a worker's own cost per clip", []),
+    "scheduling": ("the flow's own cost per clip, with tasks that return at once", []),
     "feed": ("the frames a CNN is fed, by picture size", []),
     "decoding": ("reading a clip beside OpenCV", []),
     "seeking": ("a long clip by seeking", ["--minutes", "20", "--pairs", "1"]),

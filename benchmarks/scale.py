@@ -17,6 +17,8 @@ from typing import Any
 from benchmarks import alternating
 
 RESULTS = alternating.RESULTS / "scale.json"
+SCHEDULING = alternating.RESULTS / "scheduling.json"  # of benchmarks.scheduling
+THREADS = 16  # batches in work at once, for the number of tasks
 CLIPS = (10_000, 1_000_000, 100_000_000)
 GPUS = (1, 8, 64)
 STEPS, CHANNELS, BATCH, COMMIT_ROWS, COLUMNS = 40, 2048, 64, 4096, 22
@@ -135,34 +137,48 @@ def _task_s() -> float:
 def shown(costs: dict[str, Any]) -> str:
     """The table in docs/scale.md."""
     lines = [
-        "| clips | batches (Prefect tasks) | objects | features | small columns | store requests |"
+        "| clips | batches | Prefect tasks | objects | features | small columns | store requests |"
         " scheduling | decoding, cores to keep one GPU busy | 1 GPU | 8 GPUs | 64 GPUs |",
-        "|" + " --- |" * 11,
+        "|" + " --- |" * 12,
     ]
     gpu_clips_per_s = ASSUMED_GPU_FRAMES_PER_S / STEPS
     cores = gpu_clips_per_s * costs["decode_cpu_s"]
     for clips in CLIPS:
         batches = -(-clips // BATCH)
         groups = -(-clips // COMMIT_ROWS)
+        tasks = _tasks(batches)
+        scheduling_s = tasks * costs["task_s"] + clips * costs["flow_ms_per_clip"] / 1000
         # Per batch: the array's metadata, the lease's listing and object, the chunk. Per 4096 rows
         # and column: one object, written as often as its rows arrive in another commit (twice).
         requests = batches * 4 + groups * COLUMNS * 2
         cells = [
             f"{clips:,}",
             f"{batches:,}",
+            f"{tasks:,}",
             f"{batches + groups * COLUMNS:,}",
             _bytes(clips * costs["row_bytes"]),
             _bytes(clips * costs["small_bytes_per_row"]),
             f"{requests:,}",
-            _hours(batches * costs["task_s"] / 3600),
+            _hours(scheduling_s / 3600),
             f"{cores:.1f}",
         ]
         for gpus in GPUS:
             # One flow hands out the batches: its own work is the floor, whatever the GPUs do.
             work = clips / (gpu_clips_per_s * gpus)
-            cells.append(_hours(max(work, batches * costs["task_s"]) / 3600))
+            cells.append(_hours(max(work, scheduling_s) / 3600))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _tasks(batches: int) -> int:
+    """How many tasks a run of so many batches gives out."""
+    from flows.extract.tasks import batches_per_task
+
+    left, tasks = batches, 0
+    while left > 0:
+        left -= batches_per_task(batches, left, THREADS)
+        tasks += 1
+    return tasks
 
 
 def _bytes(count: float) -> str:
@@ -185,6 +201,8 @@ def main() -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
     costs = json.loads(RESULTS.read_text(encoding="utf-8"))
+    scheduling = json.loads(SCHEDULING.read_text(encoding="utf-8"))
+    costs["flow_ms_per_clip"] = round(scheduling["flow_ms_per_clip"], 4)
     print(json.dumps(costs))
     print(shown(costs))
 

@@ -73,6 +73,7 @@ def test_a_workers_cost_is_one_json_object_in_the_last_line() -> None:
 
 
 SMALL = {
+    "scheduling": "--clips 256",
     "decoding": "--pairs 1",
     "endtoend": "--clips 2 --rounds 1",
     "engine": "--seconds 0.2 --rounds 1",

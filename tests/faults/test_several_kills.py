@@ -114,6 +114,30 @@ def test_a_killed_worker_costs_the_run_nothing(
     assert_no_shared_memory(shared)
 
 
+SEVERAL_A_TASK = """
+import sys
+from flows.extract import loop
+loop.batches_per_task = lambda total, left, threads: 3
+from flows.cli.main import main
+sys.exit(main({words!r}))
+"""
+
+
+def test_a_worker_killed_in_tasks_of_several_batches_costs_the_run_nothing(
+    clips: Path, whole: Whole, folder: Path
+) -> None:
+    code = SEVERAL_A_TASK.format(words=words(clips, ",".join(MODELS)))
+    process = running.start_code(code, cwd=folder)
+    wait_for(MOMENTS[1], folder / "colours.zarr", process)
+    for worker in workers(process.pid):
+        worker.kill()
+    ended = running.finish(process)
+    assert ended.status == 0, ended.err
+    assert "submitted again" in ended.err
+    for name in NAMES:
+        assert_equal(folder / f"{name}.zarr", whole[name])
+
+
 def test_kills_in_a_row_at_three_moments_lose_nothing(
     clips: Path, whole: Whole, folder: Path
 ) -> None:
