@@ -176,6 +176,7 @@ CHAPTERS = {
         "seeking",
         "isolation",
         "worker",
+        "scheduling",
         "startup",
         "fixed",
         "memory",
