@@ -192,6 +192,30 @@ def test_each_shard_takes_its_clips_and_no_other(
     assert (nameless.status, "no shard is given" in nameless.err) == (1, True)
 
 
+@pytest.mark.long
+def test_several_backbones_fill_stores_of_one_shard(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = ("--store", "{backbone}/{shard}.zarr", "--shard", "2/2")
+    done = run_here(
+        *("features", "--videos", str(clips), "--backbone", "frames,motion", *named),
+        *("--frames", "4", "--batch", "2", "--json"),
+    )
+    assert done.status == 0, done.err
+    assert [Path(each["store"]).parts for each in done.json["stores"].values()] == [
+        ("frames", "2-of-2.zarr"),
+        ("motion", "2-of-2.zarr"),
+    ]
+    stores = [store.open(f"{backbone}/2-of-2.zarr") for backbone in ("frames", "motion")]
+    ids = [each.table()["video_id"].tolist() for each in stores]
+    share = Share(2, 2).members(pd.DataFrame({"video_id": ids[0], "file": ""}))
+    assert share.all()
+    assert ids[0] == ids[1]
+    assert 0 < len(ids[0]) < 12
+    assert all(each.attributes["shard"] == "2/2" for each in stores)
+
+
 @pytest.fixture
 def whole(clips: Path, tmp_path: Path) -> Path:
     """One store of all clips."""

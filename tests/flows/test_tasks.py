@@ -24,6 +24,8 @@ from tests.store.stores import clips as clips_of
 from tests.store.stores import create
 from tests.waiting import wait_until
 
+RUN = "a run that is stopped"  # for as long as this process lives
+
 
 @pytest.mark.parametrize("threads", [1, 2, 16, 128])
 @pytest.mark.parametrize("total", [1, 7, 64, 157, 1563, 15_625])
@@ -71,11 +73,11 @@ def test_a_task_that_was_withdrawn_begins_no_batch(tmp_path: Path) -> None:
     with store.Writer.acquire(url, owner="test") as writer:
         rows = writer.append(clips_of(10)).tolist()
         stage = Stage(spec={}, weights="")
-        batches = list(batches_of(rows, writer, stage, lambda row: f"{row}.mp4", "run"))
+        batches = list(batches_of(rows, writer, stage, lambda row: f"{row}.mp4", RUN))
     assert len(batches) > 1
-    tasks.withdraw("run", [3])
+    tasks.withdraw(RUN, [3])
     assert tasks.extract_batches.fn("name", 3, tasks.packed(batches)) == []
-    request_stop("run")
+    request_stop(RUN)
     assert tasks.extract_batches.fn("name", 4, tasks.packed(batches)) == []
     assert name_of(batches).startswith(f"batches 0 to {len(batches) - 1} · ")
     assert name_of(batches).endswith(" and 9 more")
