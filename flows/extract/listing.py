@@ -59,12 +59,14 @@ def _listing_for(
     existing: Any | None,
     table: pd.DataFrame | None,
 ) -> Listed:
-    if (share := share_of(settings, existing)) is not None:
-        # Clips of other shards are not this store's: neither new to it nor gone.
-        catalog = catalog[share.members(catalog)].reset_index(drop=True)
+    # Before the share is taken: what all shards hold is what one store without shards would.
     wanted = narrow(
         catalog, classes=parts(settings.classes), limit=settings.limit, per_class=settings.per_class
     )
+    if (share := share_of(settings, existing)) is not None:
+        # Clips of other shards are not this store's: neither new to it nor gone.
+        mine = share.members(catalog)
+        catalog, wanted = catalog[mine].reset_index(drop=True), wanted[mine]
     if not splits_long(settings, existing):
         return catalog, wanted
     made_so = existing is not None and existing.attributes.get("long") == "split"

@@ -135,8 +135,8 @@ class FeaturesSettings:
     )
     shard: str = setting(
         "",
-        "a share of the clips, by a hash of their ids, for a store of its own: 3/16 (default: that "
-        "of the store, else all clips)",
+        "a share of the clips that the other settings ask for, by a hash of their ids, for a store of "
+        "its own: 3/16 (default: that of the store, else all clips)",
         metavar="K/N",
     )
     classes: str = setting("", "only these classes, separated by commas", metavar="A,B")

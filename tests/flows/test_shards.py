@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import store
+from flows.extract.listing import find_clips
+from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.shares import Share
 from pipeline.heads.saved import load_run
@@ -55,6 +57,22 @@ def copied(one: store.Store, rows: np.ndarray, path: Path) -> None:
         writer.put_steps(every, loaded.mask, frames, times)
         writer.mark(every, store.READY)
         writer.flush()
+
+
+@pytest.mark.parametrize("asked", [{"per_class": 2}, {"limit": 7}, {"classes": "b"}])
+def test_a_number_of_clips_is_that_of_all_shards_together(tmp_path, asked) -> None:
+    for name in (f"{label}/{number}.mp4" for label in "abc" for number in range(9)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    def wanted(shard: str) -> set[str]:
+        settings = FeaturesSettings(videos=str(tmp_path), shard=shard, store="s.zarr", **asked)
+        catalog, mask = find_clips(settings, None)
+        return set(catalog["video_id"][mask])
+
+    each = [wanted(f"{number}/3") for number in (1, 2, 3)]
+    assert sum(map(len, each)) == len(set.union(*each))
+    assert set.union(*each) == wanted("")
 
 
 def weights(folder: Path) -> list[bytes]:
