@@ -44,7 +44,9 @@ def each_store(settings: FeaturesSettings) -> dict[str, FeaturesSettings]:
             f'in it, e.g. STORE="features/{PLACE}.zarr"'
         )
     words = [word_of(name) for name in names]
-    for word in words:
+    for name, word in zip(names, words, strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"backbone {name or DEFAULT_BACKBONE} is named twice: name it once")
         if words.count(word) > 1:
             same = " and ".join(n for n, w in zip(names, words, strict=True) if w == word)
             raise ConfigError(

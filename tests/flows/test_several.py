@@ -263,7 +263,7 @@ def test_every_source_frame_is_decoded_once_and_fitted_once_in_each_way(
     [
         ({"store": "s.zarr"}, r"3 backbones fill a store each.*write \{backbone\} in it, e\.g\."),
         ({"store": ""}, r"write \{backbone\} in it"),
-        ({"backbone": "frames,frames"}, "frames and frames would both fill features/frames.zarr"),
+        ({"backbone": "frames,frames"}, "backbone frames is named twice: name it once"),
         (
             {"backbone": "a/m.onnx,b/m.keras"},
             "a/m.onnx and b/m.keras would both fill features/m.zarr: give the model file another name",
