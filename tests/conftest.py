@@ -4,17 +4,21 @@ where a module looks at none."""
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.flows.running import shared_server
+from tests.sharing import THOROUGH
 
 _for_the_run = contextlib.ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server in the process that starts the others (pytest-xdist), before them."""
+    if "not long" not in config.option.markexpr:
+        os.environ[THOROUGH] = "1"
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         _for_the_run.enter_context(shared_server())
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+THOROUGH = "TESTS_THOROUGH"
+"""Environment variable: set where the tests that take long are run too."""
+
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder that the first process to ask makes, while the others wait. Not to be changed."""
@@ -24,6 +27,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             done.touch()
     return folder
+
+
+def examples(thorough: int) -> int:
+    """How many examples a property test draws: so many with the tests that take long, else a quarter."""
+    return thorough if os.environ.get(THOROUGH) else thorough // 4
 
 
 def others_long(cases: Iterable[Any], *quick: Any) -> list[Any]:

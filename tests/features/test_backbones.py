@@ -411,7 +411,7 @@ def test_describe_needs_no_keras_and_suggests_the_nearest_name() -> None:
     "each",
     [
         "mobilenet",
-        "mobilenet_v3_small",
+        pytest.param("mobilenet_v3_small", marks=pytest.mark.long),
         pytest.param("densenet121", marks=pytest.mark.long),
         "vgg16",
     ],

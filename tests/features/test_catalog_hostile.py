@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, PixelsError
 from pipeline.features.catalog import CATALOG_COLUMNS, discover
+from tests.sharing import examples
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -65,7 +66,7 @@ def is_sound_or_refused(videos: str) -> bool:
 
 
 @given(data=MANIFESTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_manifest_is_a_catalog_or_one_sentence(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "clips.csv"
@@ -100,7 +101,7 @@ def grow(root: Path, tree: list[tuple[int, str, str, int]]) -> None:
 
 
 @given(tree=TREES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_any_folder_is_a_catalog_or_one_sentence(tree: list[tuple[int, str, str, int]]) -> None:
     root = Path(tempfile.mkdtemp())

@@ -37,6 +37,7 @@ def test_planning_questions_import_no_backend() -> None:
     assert run(code) == "[]"
 
 
+@pytest.mark.long
 def test_prepare_is_quiet_and_can_be_called_twice_and_late() -> None:
     code = (
         "from pipeline import engine; engine.prepare(threads=1);"

@@ -5,6 +5,7 @@ Skipped where the shared clips and weights are not beside the repository.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import ClipResult, ClipSource, Extractor
 from pipeline.spec import Precision, Spec
+from tests.sharing import THOROUGH
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "weights" / "inception_v3_notop.weights.h5"
@@ -29,6 +31,8 @@ CLIPS = [
     next(iter(sorted((SHARED / "clips" / folder).glob("*"))), SHARED)
     for folder in ("fight/Fight", "fight/NoFight", "tennis/TennisServe")
 ]
+REFERRED = CLIPS if os.environ.get(THOROUGH) else CLIPS[:1]
+"""The clips that are held against the reference, which takes ten times as long as what it is for."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,7 +78,7 @@ def references() -> list[Reference]:
         include_top=False, weights=str(WEIGHTS), pooling="avg", input_shape=(299, 299, 3)
     )
     made = []
-    for path in CLIPS:
+    for path in REFERRED:
         frames, times = all_frames(path)
         count = len(frames)
         indices = (
@@ -101,7 +105,13 @@ class Stage(NamedTuple):
     extractor: Extractor
 
 
-@pytest.fixture(scope="module", params=engine.precisions())
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(each, marks=[pytest.mark.long] if each != "float32" else [])
+        for each in engine.precisions()
+    ],
+)
 def stage(request: pytest.FixtureRequest, weights: Weights, cache: Path) -> Iterator[Stage]:
     precision: Precision = request.param
     spec = Spec(weights=weights.hash, precision=precision)
@@ -124,7 +134,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def test_stored_features_equal_a_plain_reference(stage: Stage, references: list[Reference]) -> None:
-    results = stage.extractor.extract(sources(CLIPS))
+    results = stage.extractor.extract(sources(REFERRED))
     every = []
     for result, reference in zip(results, references, strict=True):
         count = len(reference.indices)
@@ -142,8 +152,6 @@ def test_stored_features_equal_a_plain_reference(stage: Stage, references: list[
 
 
 def test_order_company_and_caller_change_no_bit(stage: Stage) -> None:
-    if stage.spec.precision != engine.auto_precision():
-        pytest.skip("shown at the default precision")
     together = stage.extractor.extract(sources(CLIPS))
     with ThreadPoolExecutor(2) as callers:
         alone = list(callers.map(stage.extractor.extract, [sources([p]) for p in CLIPS[::-1]]))

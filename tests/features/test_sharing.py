@@ -116,7 +116,7 @@ def stages() -> list[Stage]:
     return [stage_of(FeaturesSettings(videos="clips", **each), None)[1] for each in asked]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_stream_of_one_decoding_equals_its_own_first_stage_to_the_bit(tmp_path: Path) -> None:
     clips = [
         ClipSource(str(write_numbered_clip(tmp_path / f"{frames}.mp4", frames)))

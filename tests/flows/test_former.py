@@ -93,6 +93,7 @@ def test_its_runs_predict_what_they_predicted(former: Path, name: str) -> None:
     np.testing.assert_allclose(run.predict(loaded.features, loaded.mask), probabilities, atol=1e-5)
 
 
+@pytest.mark.long
 def test_its_runs_answer_the_commands(former: Path, prefect_api: str, tmp_path: Path) -> None:
     run, clips = str(former / "runs/pixels"), str(former / "clips/Walk")
     predicted = running.run_here("predict", "--run", run, "--video", clips, "--json")

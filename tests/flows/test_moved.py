@@ -31,6 +31,7 @@ def copy_of(url: str, tmp_path: Path) -> str:
     return str(shutil.copytree(url, tmp_path / "clips.zarr"))
 
 
+@pytest.mark.long
 def test_a_run_names_the_clips_whose_features_are_others_now(url, tmp_path):
     from pipeline.heads.config import TrainConfig
     from pipeline.heads.saved import load_run

@@ -188,7 +188,7 @@ def test_a_folder_is_predicted_as_json_and_csv(here: Path) -> None:
     assert [line["label"] for line in lines] == [one["top"][0]["label"] for one in found]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_timeline_finds_the_stretches_of_a_long_video(here: Path, tmp_path: Path) -> None:
     stretches = [("Red", 12.0), ("Blue", 7.0), ("Red", 16.0), ("Blue", 10.0)]
     video = write_video(tmp_path / "long.mp4", stretches)

@@ -114,6 +114,7 @@ def test_a_report_that_has_no_place_is_one_sentence(made: Path, tmp_path: Path) 
         )
 
 
+@pytest.mark.long
 def test_an_id_a_row_and_the_clips_own_file_find_the_same(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

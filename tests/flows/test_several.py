@@ -182,6 +182,7 @@ def by_id(source: store.Store) -> dict[str, np.ndarray]:
     return dict(zip(names.tolist(), loaded.features, strict=True))
 
 
+@pytest.mark.long
 def test_each_clip_is_decoded_once_whatever_batches_and_order_the_stores_have(here: Path) -> None:
     paths = [str(path.absolute()) for path in Path("clips").rglob("*.mp4")]
     with targets_of(settings()) as targets:

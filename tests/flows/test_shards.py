@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,25 @@ FRAMES = ("--backbone", "frames", "--frames", "4", "--batch", "2")
 TRAIN = ("--head", "gru", "--units", "8,4", "--epochs", "3", "--overwrite")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One store of 48 clips, and the same clips in three shards; the current folder."""
-    monkeypatch.chdir(tmp_path)
-    one = store.open(rising_or_falling(tmp_path / "one.zarr"))
-    (tmp_path / "shards").mkdir()
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: a store of 48 clips, and the same clips in three shards. Not to be changed."""
+    folder = tmp_path_factory.mktemp("stores")
+    one = store.open(rising_or_falling(folder / "one.zarr"))
+    (folder / "shards").mkdir()
     for number in (1, 2, 3):
         share = Share(number, 3)
         rows = np.flatnonzero(share.members(one.table()))
         assert 0 < len(rows) < 48
-        copied(one, rows, tmp_path / "shards" / f"{share.name}.zarr")
+        copied(one, rows, folder / "shards" / f"{share.name}.zarr")
+    return folder
+
+
+@pytest.fixture
+def folder(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copies of `stores`; the current folder."""
+    shutil.copytree(stores, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -91,6 +100,7 @@ def same_runs(one: Path, all_of_them: Path) -> None:
         assert curves[0][column].tolist() == curves[1][column].tolist()
 
 
+@pytest.mark.long
 def test_a_head_trained_over_shards_is_the_head_of_one_store(folder: Path) -> None:
     for name, stores in (("one", "one.zarr"), ("all", "shards/*.zarr")):
         done = run_here("train", "--store", stores, *TRAIN, "--name", name)

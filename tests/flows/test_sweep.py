@@ -164,7 +164,7 @@ def test_an_export_says_the_same_as_the_head(swept: tuple[Path, Finished]) -> No
     assert np.isfinite(said.json["largest_difference"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_views_train_together_and_the_run_remembers_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

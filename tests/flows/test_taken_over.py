@@ -83,9 +83,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
             state,
             *case,
             id=f"{state}: {case[0]}",
-            marks=[pytest.mark.long]
-            if state == "unfinished" and case[2] == EXACT and case[0] != "nothing"
-            else [],
+            marks=[pytest.mark.long] if state == "unfinished" and case[2] == EXACT else [],
         )
         for case in CASES
         for state in ("finished", "unfinished")

@@ -36,7 +36,7 @@ def runs(tmp_path_factory):
         "gru": TrainConfig(head="gru", options={"units": 8}, epochs=3),
         "lstm": TrainConfig(head="lstm", options=small, epochs=2, precision="bfloat16", seed=0),
         "elsewhere": TrainConfig(
-            head="gru", options={"preset": "standard"}, epochs=2, seed=5, baselines=False
+            head="mlp", options={"units": 8, "second_units": 8}, epochs=2, seed=5, baselines=False
         ),
     }.items():
         train(clips, config, folder / name)

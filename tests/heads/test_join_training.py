@@ -288,6 +288,7 @@ def test_an_early_join_projects_every_stream_and_normalises_it_by_its_training_c
     assert outputs.shape == (CLIPS, 4)
 
 
+@pytest.mark.long
 def test_a_solved_head_counts_streams_alike_that_are_joined_early(tmp_path: Path) -> None:
     """A wide stream of noise beside a narrow one that tells all: by columns alone it would drown it."""
     narrow, _, _ = streams(noise=0.8)
@@ -321,6 +322,7 @@ def test_an_export_of_a_late_join_holds_all_its_heads(runs: Path, trained: Path)
         )
 
 
+@pytest.mark.long
 def test_few_clips_are_weighed_alike(tmp_path: Path) -> None:
     few = [
         TimedSource(

@@ -17,6 +17,7 @@ from pipeline.heads.joined_source import JoinedSource, StreamSource
 from pipeline.heads.joining import NOT_JOINED
 from tests.heads.sources import rising_or_falling
 from tests.heads.streams import FPS, TimedSource, clip_name, stream
+from tests.sharing import examples
 
 CLIPS = 6
 NAMES = ("a", "bb", "ccc")
@@ -81,7 +82,7 @@ def expected(streams: list[TimedSource]) -> dict[int, np.ndarray]:
     return joined
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(catalogs())
 def test_every_joined_step_is_of_one_clip_and_the_nearest_time(streams: list[TimedSource]) -> None:
     wanted = expected(streams)

@@ -63,7 +63,9 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, options):
         np.testing.assert_allclose(mine, keras_own, atol=2e-6)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [pytest.param(*PAIRS[0], marks=pytest.mark.long), PAIRS[1]]
+)
 def test_a_compiled_loop_over_steps_equals_keras_for_batches_of_any_size(ours, theirs):
     options = {"steps": 20, "return_sequences": True}  # as many as no single turn of a loop has
     weights = some_weights(one_layer(theirs, **options))

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import store
-from tests.store.conftest import EVERYWHERE
 from tests.store.stores import (
     FINGERPRINT,
     LAYOUT,
@@ -58,7 +57,6 @@ def number_of(ids: pd.Series) -> np.ndarray:
     return ids.str.extract(r"clip-(\d+) ", expand=False).to_numpy(dtype=int)
 
 
-@pytest.mark.parametrize("url", EVERYWHERE, indirect=True)
 def test_shards_read_as_one_store_in_order_of_id(folder: str) -> None:
     opened = store.open_all(f"{folder}/*.zarr")
     assert isinstance(opened, store.Shards)
