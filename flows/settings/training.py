@@ -133,6 +133,11 @@ class TrainingSettings:
         "of the training clips, or auto: fixed with fewer than 50 validation clips, else validation",
         choices=STOPPINGS,
     )
+    refit: bool = setting(
+        DEFAULTS.refit,
+        "then train once more, on the training and validation clips together, for the number of epochs "
+        "that was found: the figures on validation stay those of the first training",
+    )
     precision: str = setting(DEFAULTS.precision, "precision of the training", choices=PRECISIONS)
     skeleton: str = setting(
         DEFAULTS.skeleton,

@@ -275,6 +275,8 @@ def print_epoch(report: EpochReport, unit: str = "clips") -> None:
     fold = f"fold {report.fold + 1}/{report.folds} · " if report.folds > 1 else ""
     if report.fold == report.folds > 1:
         fold = "all clips · "  # the last fit, which has no validation
+    if report.refit:
+        fold += "with validation clips · "
     if report.streams > 1:
         fold += f"stream {report.stream}/{report.streams} · "
     validation = (

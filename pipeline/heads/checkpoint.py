@@ -37,13 +37,19 @@ class Checkpoint:
         self.identity = identity
         self._next = 0.0
         self._held: tuple[dict[str, Any], dict[str, Any]] | None = None
-        self._member: Checkpoint | None = None
+        self._part: Checkpoint | None = None
 
     def member(self, number: int) -> Checkpoint:
         """The state of this head of an ensemble, in a folder of its own; `save` saves it too."""
-        folder, identity = self.folder / f"member-{number:02d}", f"{self.identity} member {number}"
-        self._member = Checkpoint(folder, identity)
-        return self._member
+        return self._kept_too(f"member-{number:02d}", f"member {number}")
+
+    def refit(self) -> Checkpoint:
+        """The state of the training on training and validation clips; `save` saves it too."""
+        return self._kept_too("refit", "refit")
+
+    def _kept_too(self, folder: str, name: str) -> Checkpoint:
+        self._part = Checkpoint(self.folder / folder, f"{self.identity} {name}")
+        return self._part
 
     @property
     def exists(self) -> bool:
@@ -65,8 +71,8 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write the state of the last whole epoch, unless it is written already."""
-        if self._member is not None:
-            self._member.save()
+        if self._part is not None:
+            self._part.save()
         if self._held is None:
             return
         started = time.monotonic()

@@ -24,7 +24,7 @@ FEW_TRAINED = 1000
 """With fewer training clips a head without options is trained by its preset for few (docs/heads.md)."""
 LATER = (
     *("test_set", "warmup", "weight_decay", "weight_averaging", "stopping", "join"),
-    *("repeats", "train_groups", "shuffle_steps", "step_masking", "mixup", "ensemble"),
+    *("repeats", "train_groups", "shuffle_steps", "step_masking", "mixup", "ensemble", "refit"),
 )
 """Settings that runs of older versions did not have."""
 SHARES = (
@@ -49,6 +49,9 @@ class TrainConfig:
     stopping: what decides the number of epochs: `validation` (the best by its loss), `fixed` (all
         `epochs`), `inner` (the best by the mean loss of inner folds of the training clips); `auto` is
         `validation`, or `fixed` with fewer than `FEW` validation clips
+    refit: whether a head that is trained by gradients is trained once more, on the training and the
+        validation clips together, for the number of epochs that was found; one that is solved for
+        always is
     train_batch: clips per training step
     test_set: a test set of the store (`pipeline.heads.holdout`) to test on; without it the test is cut
         by `split` too
@@ -96,6 +99,7 @@ class TrainConfig:
     step_masking: float = 0.0
     mixup: float = 0.0
     ensemble: int = 1
+    refit: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (

@@ -37,6 +37,7 @@ class EpochReport:
 
     stream: which of `streams` that are joined late the epoch is of
     member: which head of an ensemble, from 0, of `members`
+    refit: whether it is of the training on training and validation clips together
     """
 
     epoch: int
@@ -55,6 +56,7 @@ class EpochReport:
     streams: int = 1
     member: int = 0
     members: int = 1
+    refit: bool = False
 
 
 OnEpoch = Callable[[EpochReport], None]
@@ -128,6 +130,7 @@ class Fit:
     statistics: of the training clips
     last_epoch: where the training ends (0: after `settings.epochs`)
     member: which head of an ensemble of `settings.ensemble`
+    refit: whether `split.train` is the training and validation clips together
     """
 
     model: Any
@@ -137,6 +140,7 @@ class Fit:
     statistics: Statistics
     last_epoch: int = 0
     member: int = 0
+    refit: bool = False
 
 
 def fit_head(
@@ -189,6 +193,7 @@ def fit_head(
                 folds=split.folds,
                 member=fit.member,
                 members=settings.ensemble,
+                refit=fit.refit,
             )
             progress.history.append(report)
             # Before `on_epoch`, where Ctrl-C may arrive.

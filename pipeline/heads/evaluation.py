@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.heads import measures
 from pipeline.heads.advice import advice
 from pipeline.heads.clips import Clips
-from pipeline.heads.fitting import Fitted
+from pipeline.heads.fitting import Fitted, refits
 from pipeline.heads.holdout import kept_out
 from pipeline.heads.inference import predict_views
 from pipeline.heads.late import fit_split
@@ -89,6 +89,7 @@ def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
         "parameters": int(fitted.fit.model.count_params()),
         "classes": len(clips.classes),
         "train_clips": len(split.train),
+        **_refit_clips(fitted),
         "epochs": max(report.epoch for report in progress.history),
         "best_epoch": progress.best_epoch,
         "stopped": progress.stopped,
@@ -104,6 +105,14 @@ def run_metrics(fitted: Fitted, leaks: pd.DataFrame) -> dict[str, Any]:
         **advice(fitted),
         **_further_figures(fitted),
     }
+
+
+def _refit_clips(fitted: Fitted) -> dict[str, int]:
+    """`refit_clips`: how many clips a head that was trained once more saw; empty for others."""
+    split = fitted.fit.split
+    if fitted.progress.stopped or not refits(fitted.fit.settings, split):
+        return {}
+    return {"refit_clips": len(split.train) + len(split.validation)}
 
 
 def _further_figures(fitted: Fitted) -> dict[str, Any]:

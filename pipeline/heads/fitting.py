@@ -77,13 +77,14 @@ def fit_single(
         # The best model is worth more than the signal: the caller finishes, then looks at stopped.
         progress.stop(interrupt)
     require_weights(progress, settings)
-    parts = {}
-    for name, rows in (("test", split.test), ("validation", split.validation)):
-        at = clips.positions(rows)
-        known = progress.validation if name == "validation" else None
-        if known is None:
-            known = predict_probabilities(fit.model, clips, at, settings.train_batch)
-        parts[name] = at, known
+    validation, test = clips.positions(split.validation), clips.positions(split.test)
+    judged = progress.validation
+    if judged is None:
+        judged = predict_probabilities(fit.model, clips, validation, settings.train_batch)
+    if refits(settings, split) and not progress.stopped:
+        fit = _refit(fit, progress, callbacks, checkpoint)
+    predicted = predict_probabilities(fit.model, clips, test, settings.train_batch)
+    parts = {"test": (test, predicted), "validation": (validation, judged)}
     return Fitted(
         fit=fit,
         progress=progress,
@@ -117,7 +118,48 @@ def _trained(
     if settings.stopping == "inner" and not fit.last_epoch:
         progress.choice = progress.choice or _inner_epochs(fit, callbacks)
         fit = replace(fit, last_epoch=int(progress.choice["epochs"]))
-    if settings.ensemble > 1:
+    return _by_gradients(fit, progress, callbacks, checkpoint)
+
+
+def refits(settings: TrainConfig, split: Split) -> bool:
+    """Whether a head trained by gradients is trained once more, with the validation clips."""
+    return settings.refit and bool(len(split.validation)) and way_to_fit(settings) != "solved"
+
+
+def _refit(
+    fit: Fit, progress: Progress, callbacks: Callbacks, checkpoint: Checkpoint | None
+) -> Fit:
+    """The fit of fresh weights to training and validation clips together, for the best epoch's number.
+
+    Nothing is left to be chosen by validation then, and a head of few clips is the better for each.
+    Stopped, or diverged, it leaves the head that was validated, and `progress` says that it was stopped.
+    """
+    split = fit.split
+    both = np.sort(np.concatenate([split.train, split.validation]))
+    wider = replace(split, train=both, validation=both[:0])
+    again = replace(
+        _prepared(fit.clips, wider, fit.settings, progress.best_epoch), split=wider, refit=True
+    )
+    kept = None if checkpoint is None else checkpoint.refit()
+    state = Progress(lr=fit.settings.lr)
+    if kept is not None and kept.exists:
+        state = kept.load(again.model)
+    try:
+        again = _by_gradients(again, state, callbacks, kept)
+    except KeyboardInterrupt as interrupt:
+        state.stop(interrupt)
+    if state.stopped:
+        progress.stopped, progress.stopped_by = True, state.stopped_by
+        return fit
+    if not state.best_weights:
+        return fit
+    return replace(again, split=split)
+
+
+def _by_gradients(
+    fit: Fit, progress: Progress, callbacks: Callbacks, checkpoint: Checkpoint | None
+) -> Fit:
+    if fit.settings.ensemble > 1:
         return fit_members(fit, progress, callbacks, checkpoint)
     fit_head(fit, progress, callbacks, None if checkpoint is None else checkpoint.after_epoch)
     return fit

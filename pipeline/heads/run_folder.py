@@ -74,7 +74,7 @@ def save_model(model: Any, path: Path) -> None:
 
 def write_history(path: Path, history: Sequence[EpochReport]) -> None:
     """One line per epoch; with the stream that it is of where several are joined late."""
-    names = [field.name for field in dataclasses.fields(EpochReport)]
+    names = [field.name for field in dataclasses.fields(EpochReport) if field.name != "refit"]
     if all(report.streams == 1 for report in history):
         names = [name for name in names if name not in ("stream", "streams")]
     write_rows(path, [names, *([getattr(each, name) for name in names] for each in history)])

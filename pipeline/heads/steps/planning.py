@@ -15,7 +15,7 @@ from pipeline.heads.zoo import head_kind, require_labels
 
 OF_CLIPS = (
     *("test_set", "repeats", "train_groups", "shuffle_steps", "step_jitter", "step_masking"),
-    *("mixup", "ensemble", "join"),
+    *("mixup", "ensemble", "join", "refit"),
 )
 """Settings of a training that have a meaning for heads of clips only."""
 MOST_VIDEOS = 8
