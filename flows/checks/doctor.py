@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.checks import codecs
+from flows.extract.worker_checks import workers_of
 from pipeline import engine
 from pipeline.engine import version
 from pipeline.errors import ConfigError, PixelsError
@@ -232,7 +233,7 @@ def _dask(scheduler: str) -> Iterator[Line]:
         return
     try:
         with distributed.Client(scheduler, timeout=_SCHEDULER_TIMEOUT) as client:
-            workers = client.scheduler_info(n_workers=-1)["workers"]
+            workers = workers_of(client)
     except (OSError, ValueError, TimeoutError) as error:
         remedy = "start one (dask scheduler), or leave --scheduler out for a local cluster"
         yield Line("dask", f"no scheduler answers at {scheduler} ({type(error).__name__})", remedy)

@@ -17,6 +17,7 @@ import dask
 import distributed
 from distributed.gc import disable_gc_diagnosis
 
+from flows.extract.worker_checks import workers_of
 from flows.settings.features import FeaturesSettings
 from flows.stopping import on_signals
 from pipeline import engine
@@ -180,7 +181,7 @@ def gpu_share(client: distributed.Client, wanted: str) -> dict[str, float]:
 
     Raises `ConfigError` where a GPU is required and no worker declares one: Dask would wait for ever.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     declared = any(worker.get("resources", {}).get("GPU", 0) > 0 for worker in workers)
     if wanted == "require" and not declared:
         raise ConfigError(

@@ -115,6 +115,15 @@ def reaches(clip: str) -> bool:
         return False
 
 
+def workers_of(client: distributed.Client) -> dict[str, dict[str, Any]]:
+    """Address → what the scheduler says of that worker now. Raises `OSError` where it does not answer.
+
+    Not by `Client.scheduler_info`: it may return what the client's own look at the scheduler, every two
+    seconds, has found, and that lists no worker: on a busy machine all of them seem to have left.
+    """
+    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+
+
 def ask(client: distributed.Client, function: Callable[[], Any], worker: str) -> Future[Any]:
     """A future of {worker: answer or exception}; asking does not wait, whatever the worker does."""
     question = client.run(function, workers=[worker], on_error="return", asynchronous=True)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import distributed
 
-from flows.extract.worker_checks import Check, WorkerCheck, answer, ask, within
+from flows.extract.worker_checks import Check, WorkerCheck, answer, ask, within, workers_of
 from pipeline.errors import ConfigError, PixelsError
 
 LOOK_EVERY_S = 1.0
@@ -247,7 +247,7 @@ class Workforce:
         """Keep the scheduler's view of its workers up to date, in a thread: it may not answer."""
         while not self._over.wait(LOOK_EVERY_S if self._workers else 0.1):
             try:
-                workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
+                workers = workers_of(self._client)
             except Exception:  # the scheduler is away; how long follows from `_looked_at`
                 continue
             now = self._looked_at = time.monotonic()

@@ -13,6 +13,7 @@ import distributed
 import pytest
 
 from flows.extract.cluster import require_scheduler
+from flows.extract.worker_checks import workers_of
 from pipeline.errors import ServiceUnavailable
 from tests.flows.running import environment, run
 from tests.flows.sameness import contents
@@ -76,7 +77,7 @@ class Dask:
     def joined(self, number: int) -> bool:
         """Whether so many workers have told the scheduler of themselves."""
         with distributed.Client(self.address, timeout=60, set_as_default=False) as client:
-            return len(client.scheduler_info(n_workers=-1)["workers"]) >= number
+            return len(workers_of(client)) >= number
 
     def end(self) -> None:
         for process in self.processes:

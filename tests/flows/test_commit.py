@@ -81,7 +81,8 @@ def test_ready_failed_and_stopped_clips_of_a_batch_are_told_apart(url: str) -> N
 
 def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_or_never(url: str):
     made = result([0, 1, 2, 3], ["ready", "failed", "ready", "stopped"])
-    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})
+    scheduler = SimpleNamespace(identity=lambda n_workers: {"workers": {}})
+    client = SimpleNamespace(scheduler=scheduler, sync=lambda call, **options: call(**options))
     with store.Writer.acquire(url, owner="test") as writer, Progress(4) as progress:
         loop = BatchLoop(
             writers=[writer],

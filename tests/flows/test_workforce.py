@@ -12,6 +12,7 @@ import distributed
 import pytest
 
 from flows.extract import workforce
+from flows.extract.worker_checks import workers_of
 from flows.extract.workforce import NoWorkers, Workforce
 
 ANSWERS: dict[str, str] = {}
@@ -59,7 +60,7 @@ def until(what: Callable[[], object], keep_up: Callable[[], object] = lambda: No
 def test_a_worker_that_turns_out_unfit_is_named_once_and_given_nothing(
     client: distributed.Client,
 ) -> None:
-    fit, unfit = client.scheduler_info(n_workers=-1)["workers"]
+    fit, unfit = workers_of(client)
     ANSWERS[fit] = ""
     said: list[str] = []
     with Workforce(client, Asked(), wait_s=3, say=said.append) as crew:  # type: ignore[arg-type]
@@ -77,10 +78,21 @@ def test_a_worker_that_turns_out_unfit_is_named_once_and_given_nothing(
     assert not any("memory" in line for line in said)
 
 
+def test_no_worker_seems_to_leave_while_the_client_looks_at_the_scheduler_too(
+    client: distributed.Client,
+) -> None:
+    async def look_without_end() -> None:  # else every 2 s: as often as in a run of days
+        while client.status == "running":
+            await client._update_scheduler_info()
+
+    client.loop.add_callback(look_without_end)
+    assert {len(workers_of(client)) for _ in range(500)} == {2}
+
+
 def test_work_that_no_worker_begins_is_told_from_work_that_takes_long(
     client: distributed.Client,
 ) -> None:
-    ANSWERS.update(dict.fromkeys(client.scheduler_info(n_workers=-1)["workers"], ""))
+    ANSWERS.update(dict.fromkeys(workers_of(client), ""))
     with Workforce(client, Asked(), wait_s=60, say=print) as crew:  # type: ignore[arg-type]
         nowhere = client.submit(int, workers=["tcp://127.0.0.1:9"], pure=False)
         until(lambda: crew.idle_for_s > 1)
