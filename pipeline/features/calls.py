@@ -12,7 +12,8 @@ from concurrent.futures import CancelledError, Future
 from pipeline.errors import UnreadableClip
 from pipeline.features.backbones.family import Backbone
 from pipeline.features.decoding.values import ClipFrames, Decoders, parts_of
-from pipeline.features.filling import CnnThreads, Job
+from pipeline.features.filling import CnnThreads
+from pipeline.features.jobs import Job
 from pipeline.features.pending import PendingClip, Plans, Results
 from pipeline.spec import Spec
 
@@ -33,7 +34,10 @@ class Running:
         self.clip_bytes = sum(math.prod(plan.frames_shape) for plan in self.plans.distinct)
         clips = [cnn.batch * (cnn.concurrency + 1) / spec.sampling.steps for spec, cnn in streams]
         least = round((max(clips) + 2) * self.clip_bytes)
-        self.ahead_limit = max(ahead_bytes * len(self.plans.distinct), least)
+        # Frames that a CNN reads where they lie keep their memory until it has.
+        lying = [cnn.batch * cnn.concurrency / spec.sampling.steps for spec, cnn in streams]
+        ahead = ahead_bytes * len(self.plans.distinct) + round(max(lying) * self.clip_bytes)
+        self.ahead_limit = max(ahead, least)
         self.ahead_bytes = 0
         self.decode_s = 0.0
         self.pool = pool
@@ -56,7 +60,11 @@ class Running:
 
     def _more_expected(self, stream: int) -> bool:
         # Read without the lock: a stale answer costs one look more, `changed` follows every change.
-        return any(call.expected[stream] for call in self.calls)
+        if not any(call.expected[stream] for call in self.calls):
+            return False
+        # While none is read and there is room for none, a batch must do with the frames that are there.
+        is_room = self.ahead_bytes + self.clip_bytes <= self.ahead_limit
+        return is_room or any(call.reading for call in self.calls)
 
 
 class Call:
