@@ -7,6 +7,7 @@ read by the CNN where it lies; only of others a copy is made.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Piece:
         """Where the frame of a step begins in the memory that the job lies in."""
         assert self.job.place is not None
         assert self.job.frames is not None
-        return self.job.place.offset + step * self.job.frames[0].nbytes
+        frame_bytes: int = math.prod(self.job.frames.shape[1:])
+        return self.job.place.offset + step * frame_bytes
 
 
 def frames_in_place(pieces: list[Piece]) -> NDArray[np.uint8] | None:
