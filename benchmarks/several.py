@@ -178,7 +178,7 @@ def decoded(settings: FeaturesSettings, several: JoinedStage | FirstStage) -> di
     catalog = list_clips(settings)
     paths = catalog["path"].tolist()
     frames = 0
-    with ThreadPoolExecutor(several.pool.slots) as threads:
+    with ThreadPoolExecutor(2 * several.pool.processes) as threads:
         waiting = threads.map(
             lambda path: several.pool.submit(path, os.path.getsize(path)).result(), paths
         )

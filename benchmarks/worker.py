@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import queue
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +29,8 @@ import pandas as pd
 
 from benchmarks.alternating import save
 from pipeline.features.backbones import resolve_weights
+from pipeline.features.decoders import AHEAD_BYTES, IN_PLACE_BYTES
+from pipeline.features.decoding.slots import FrameSlots
 from pipeline.features.decoding.values import ClipFrames, FramePlan
 from pipeline.features.previews import preview_pictures
 from pipeline.features.stage import Stage
@@ -40,7 +42,6 @@ FILE_BYTES = 250_000
 """As large as a clip of a few seconds at 240p."""
 
 PARTS = ("copies", "hashing", "events", "writes", "preview_writes")
-SLOTS = 24
 
 
 def main() -> None:
@@ -173,26 +174,23 @@ def _run(
 class MemoryDecoders:
     """Decoders that have every clip's frames in memory already, its hash and its previews too.
 
-    As many slots as a run lends.
+    As many slots as a run has, lent as a run's are.
     """
 
     def __init__(self, plan: FramePlan) -> None:
         # Noise: a preview of it costs what one of a picture does, or more.
         rng = np.random.default_rng(0)
-        smooth = rng.integers(0, 256, (SLOTS, 8, 8, 3), np.uint8)
+        smooth = rng.integers(0, 256, (8, 8, 3), np.uint8)
         side = -(-plan.size // 8)
-        pictures = smooth.repeat(side, 1).repeat(side, 2)[:, : plan.size, : plan.size]
-        shape = (SLOTS, *plan.frames_shape)
-        self._slots = np.ascontiguousarray(np.broadcast_to(pictures[:, None], shape))
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for slot in range(SLOTS):
-            self._free.put(slot)
-        self._index = np.arange(plan.frames_shape[0], dtype=np.int32)
+        self._picture = smooth.repeat(side, 0).repeat(side, 1)[: plan.size, : plan.size]
+        shape = plan.frames_shape
+        slots = (AHEAD_BYTES + IN_PLACE_BYTES) // math.prod(shape)
+        self._slots = FrameSlots([shape], slots=slots, processes=0)
+        self._filled: set[int] = set()
+        self._index = np.arange(shape[0], dtype=np.int32)
         # What children do beside decoding: they are asked for it where they can be.
-        self._done: dict[str, Any] = {}
-        if "previews" in ClipFrames.__dataclass_fields__:
-            pictures = preview_pictures(self._slots[0])
-            self._done = {"sha256": "0" * 64, "previews": pictures}
+        pictures = preview_pictures(np.broadcast_to(self._picture, shape))
+        self._done: dict[str, Any] = {"sha256": "0" * 64, "previews": pictures}
         # Futures are resolved by threads of the pool, as they are where children decode.
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="decoder")
 
@@ -200,9 +198,15 @@ class MemoryDecoders:
         return self._threads.submit(self._read)
 
     def _read(self) -> ClipFrames:
-        slot = self._free.get()
+        slot = self._slots.lend()
+        assert slot is not None
+        frames = self._slots.frames(slot)
+        if slot not in self._filled:  # a run touches no more of them than it needs
+            frames[:] = self._picture
+            self._filled.add(slot)
         return ClipFrames(
-            frames=self._slots[slot],
+            frames=frames,
+            place=self._slots.place(slot),
             frame_index=self._index,
             timestamp=self._index.astype(np.float32),
             fps=25.0,
@@ -212,7 +216,7 @@ class MemoryDecoders:
             frames_decoded=len(self._index),
             decoder="memory",
             **self._done,
-            release=lambda: self._free.put(slot),
+            release=lambda: self._slots.take_back(slot),
         )
 
     def close(self) -> None:

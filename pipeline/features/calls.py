@@ -12,7 +12,8 @@ from concurrent.futures import CancelledError, Future
 from pipeline.errors import UnreadableClip
 from pipeline.features.backbones.family import Backbone
 from pipeline.features.decoding.values import ClipFrames, Decoders, parts_of
-from pipeline.features.filling import CnnThreads, Job
+from pipeline.features.filling import CnnThreads
+from pipeline.features.jobs import Job
 from pipeline.features.pending import PendingClip, Plans, Results
 from pipeline.spec import Spec
 
@@ -31,9 +32,8 @@ class Running:
         self.specs = [spec for spec, _ in streams]
         self.plans = Plans.of_specs(self.specs)
         self.clip_bytes = sum(math.prod(plan.frames_shape) for plan in self.plans.distinct)
-        clips = [cnn.batch * (cnn.concurrency + 1) / spec.sampling.steps for spec, cnn in streams]
-        least = round((max(clips) + 2) * self.clip_bytes)
-        self.ahead_limit = max(ahead_bytes * len(self.plans.distinct), least)
+        ahead_clips = ahead_bytes * len(self.plans.distinct) / self.clip_bytes
+        self.ahead_limit = round(self.clip_bytes * most_ahead(streams, ahead_clips))
         self.ahead_bytes = 0
         self.decode_s = 0.0
         self.pool = pool
@@ -56,7 +56,26 @@ class Running:
 
     def _more_expected(self, stream: int) -> bool:
         # Read without the lock: a stale answer costs one look more, `changed` follows every change.
-        return any(call.expected[stream] for call in self.calls)
+        if not any(call.expected[stream] for call in self.calls):
+            return False
+        # While none is read and there is room for none, a batch must do with the frames that are there.
+        is_room = self.ahead_bytes + self.clip_bytes <= self.ahead_limit
+        return is_room or any(call.reading for call in self.calls)
+
+
+def most_ahead(streams: Sequence[tuple[Spec, Backbone]], clips: float) -> float:
+    """Clips that may be decoded, or being decoded, and hold their memory. Pure.
+
+    clips: of those that have not reached the CNNs.
+    """
+    # Frames that a CNN reads where they lie keep their memory until it has.
+    read = max(cnn.batch * cnn.concurrency / spec.sampling.steps for spec, cnn in streams)
+    batch = max(cnn.batch / spec.sampling.steps for spec, cnn in streams)
+    least = read + batch + 2
+    # The memory ends where a batch does: else that of its end and beginning would be copied together.
+    whole = max(cnn.batch // math.gcd(cnn.batch, spec.sampling.steps) for spec, cnn in streams)
+    together = (clips + read) // whole * whole
+    return together if together >= least else max(clips + read, least)
 
 
 class Call:

@@ -24,6 +24,9 @@ from pipeline.features.decoding.slots import FrameSlots
 from pipeline.features.decoding.values import ClipFrames, FileParts, FramePlan, Part
 
 AHEAD_BYTES = 256 << 20
+IN_PLACE_BYTES = 1 << 30
+"""More room, for frames that a card's CNN reads where they lie. It takes no memory where it is not used:
+an extractor has as much decoded as its CNN's batches need."""
 _START_TRIES = 3
 
 
@@ -95,7 +98,7 @@ class DecoderPool:
         plans = (plan, *further)
         total = sum(math.prod(each.frames_shape) for each in plans)
         self._slots = FrameSlots(
-            (total,) if further else plan.frames_shape,
+            [each.frames_shape for each in plans],
             slots=max(self.processes + 1, ahead_bytes // total),
             processes=self.processes,
         )
@@ -180,7 +183,7 @@ class DecoderPool:
         self.close()
 
     def __repr__(self) -> str:
-        return f"DecoderPool(processes={self.processes}, slots={self.slots} × {self._slots.shape})"
+        return f"DecoderPool(processes={self.processes}, slots={self.slots} × {self._slots.shapes})"
 
     def _serve(self, number: int) -> None:
         """One thread per child: a free slot first, then the next clip.

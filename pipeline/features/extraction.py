@@ -31,9 +31,9 @@ class StreamsExtractor:
 
     streams: the spec and the backbone of each. pool: reads by the plans of `Plans.of_specs`, in that
     order. `extract_streams` may run in several threads at once. `ahead_bytes`, for each plan, bounds the
-    frames that are decoded or being decoded and have not reached the CNNs; it is raised to what keeps
-    every CNN thread fed. A context manager: leaving it ends the CNNs' threads. The pool stays the
-    caller's.
+    frames that are decoded or being decoded and have not reached the CNNs (those that a CNN reads where
+    they lie come on top); it is raised to what keeps every CNN thread fed. A context manager: leaving it
+    ends the CNNs' threads. The pool stays the caller's.
     """
 
     def __init__(

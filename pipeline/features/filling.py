@@ -8,78 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.backbones.family import Backbone
-from pipeline.features.decoding.values import ClipFrames
+from pipeline.features.jobs import Job, Jobs, Piece, frames_in_place
 
 # A partial batch does not wait longer than this for a decoder that is slow or hangs.
 _PATIENCE_S = 2.0
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One clip's frames in the queue of the CNN.
-
-    `frames` (n, size, size, 3) uint8, n ≥ 1, are read until `on_read` has been called; of steps of
-    several frames, `windows` (n, window) says where those of each are, and `gaps_s` (n,) how far apart.
-    What the CNN makes of them is written into `features` (n, *shape), cast to its dtype, and whole once
-    `on_done` has been called with None. It may be called more than once with the engine's error. Both
-    are called from the CNN's threads.
-    """
-
-    frames: NDArray[np.uint8] | None
-    features: NDArray[Any]
-    on_read: Callable[[], None]
-    on_done: Callable[[BaseException | None], None]
-    windows: NDArray[np.int32] | None = None
-    gaps_s: NDArray[np.float64] | None = None
-    taken: int = 0
-    read: int = 0
-    done: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        clip: ClipFrames,
-        features: NDArray[Any],
-        *,
-        on_read: Callable[[], None],
-        on_done: Callable[[BaseException | None], None],
-    ) -> Self:
-        """The job of a clip that was read."""
-        return cls(clip.frames, features, on_read, on_done, clip.windows, clip.gaps_s)
-
-    @property
-    def count(self) -> int:
-        """How many steps it has."""
-        return len(self.features)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Steps `start` to `stop` of one job, as part of one CNN batch."""
-
-    job: Job
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def frames(self) -> NDArray[np.uint8]:
-        """(n, …) of these steps: where they lie, or copied into windows."""
-        assert self.job.frames is not None
-        if self.job.windows is None:
-            return self.job.frames[self.start : self.stop]
-        return self.job.frames[self.job.windows[self.start : self.stop]]
 
 
 class CnnThreads:
@@ -95,8 +34,7 @@ class CnnThreads:
         self.idle_s = 0.0
         self._backbone = backbone
         self._more_expected = more_expected
-        self._waiting: deque[Job] = deque()
-        self._frames = 0
+        self._waiting = Jobs()
         self._closed = False
         self._idle = 0
         self._news = threading.Condition()
@@ -110,17 +48,14 @@ class CnnThreads:
     def put(self, job: Job) -> None:
         """Queue a job's frames behind those that wait."""
         with self._news:
-            self._waiting.append(job)
-            self._frames += job.count
+            self._waiting.put(job)
             self._wake()
 
     def drop(self, job: Job) -> bool:
         """Take a job out if none of its frames has reached the CNN; whether it was."""
         with self._news:
-            if job.taken or job not in self._waiting:
+            if not self._waiting.drop(job):
                 return False
-            self._waiting.remove(job)
-            self._frames -= job.count
             job.frames = None
         job.on_read()
         return True
@@ -148,9 +83,8 @@ class CnnThreads:
         size = self._backbone.size
         buffer = np.empty((self._backbone.batch, size, size, 3), np.uint8)
         while pieces := self._take():
-            # Frames of one clip are a batch where they lie; those of several are copied into one.
-            whole = len(pieces) == 1
-            frames = pieces[0].frames if whole else self._gather(pieces, buffer)
+            there = frames_in_place(pieces)
+            frames = self._gather(pieces, buffer) if there is None else there
             started = time.perf_counter()
             features, error = None, None
             try:
@@ -159,8 +93,9 @@ class CnnThreads:
             except Exception as caught:
                 features, error = None, caught
             seconds = time.perf_counter() - started
-            if whole:
-                self._frames_read(pieces[0])
+            if there is not None:
+                for piece in pieces:
+                    self._frames_read(piece)
             if features is not None:
                 _hand_out(pieces, features)
             with self._news:
@@ -171,7 +106,7 @@ class CnnThreads:
             for job in over:
                 job.on_done(error)
 
-    def _features(self, frames: NDArray[np.uint8], pieces: list[_Piece]) -> NDArray[Any]:
+    def _features(self, frames: NDArray[np.uint8], pieces: list[Piece]) -> NDArray[Any]:
         gaps_s = [p.job.gaps_s[p.start : p.stop] for p in pieces if p.job.gaps_s is not None]
         if not gaps_s:
             return self._backbone(frames)
@@ -186,7 +121,7 @@ class CnnThreads:
                 f"{declared} {stored.dtype}: mend its `BackboneKind`, or what it returns"
             )
 
-    def _gather(self, pieces: list[_Piece], buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _gather(self, pieces: list[Piece], buffer: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Copy the pieces' frames into a batch, one after the other."""
         if pieces[0].job.windows is not None:
             frames = np.concatenate([piece.frames for piece in pieces])
@@ -200,7 +135,7 @@ class CnnThreads:
             self._frames_read(piece)
         return buffer[:count]
 
-    def _frames_read(self, piece: _Piece) -> None:
+    def _frames_read(self, piece: Piece) -> None:
         job = piece.job
         with self._news:
             job.read += len(piece)
@@ -210,7 +145,7 @@ class CnnThreads:
         if read:
             job.on_read()
 
-    def _take(self) -> list[_Piece]:
+    def _take(self) -> list[Piece]:
         """The next batch, waiting for it; empty when the threads are to end."""
         with self._news:
             began = time.perf_counter()
@@ -218,9 +153,11 @@ class CnnThreads:
                 now = time.perf_counter()
                 expected = self._more_expected()
                 if self._due(expected, now - began):
-                    return self._cut()
+                    if self._backbone.whole_clips:
+                        return self._waiting.cut_clip()
+                    return self._waiting.cut(self._backbone.batch)
                 # A thread without frames to expect is idle, which does not count as waiting.
-                if not expected and not self._frames:
+                if not expected and not self._waiting.frames:
                     self._idle += 1
                     self._news.wait()
                     self._idle -= 1
@@ -231,28 +168,12 @@ class CnnThreads:
             return []
 
     def _due(self, expected: bool, waited_s: float) -> bool:
-        if self._backbone.whole_clips or self._frames >= self._backbone.batch:
-            return self._frames > 0
-        return self._frames > 0 and (not expected or waited_s >= _PATIENCE_S)
-
-    def _cut(self) -> list[_Piece]:
-        pieces: list[_Piece] = []
-        room = self._backbone.batch
-        while self._waiting and room:
-            job = self._waiting[0]
-            start, stop = job.taken, min(job.count, job.taken + room)
-            if stop == job.count:
-                self._waiting.popleft()
-            pieces.append(_Piece(job, start, stop))
-            job.taken = stop
-            room -= stop - start
-            self._frames -= stop - start
-            if self._backbone.whole_clips:
-                break
-        return pieces
+        if self._backbone.whole_clips or self._waiting.frames >= self._backbone.batch:
+            return self._waiting.frames > 0
+        return self._waiting.frames > 0 and (not expected or waited_s >= _PATIENCE_S)
 
 
-def _hand_out(pieces: list[_Piece], features: NDArray[Any]) -> None:
+def _hand_out(pieces: list[Piece], features: NDArray[Any]) -> None:
     """Copy a batch's features to its jobs."""
     at = 0
     # A finite float32 may be none in the features' dtype: the clip's result says so.

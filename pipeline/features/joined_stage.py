@@ -11,7 +11,7 @@ from pipeline.errors import SpecMismatch, WeightsNotFound
 from pipeline.features import backbones
 from pipeline.features.backbones import resolve_weights
 from pipeline.features.backbones.family import Backbone, LoadOptions
-from pipeline.features.decoders import AHEAD_BYTES, DecoderPool
+from pipeline.features.decoders import AHEAD_BYTES, IN_PLACE_BYTES, DecoderPool
 from pipeline.features.decoding.process import Limits
 from pipeline.features.decoding.values import ClipSource
 from pipeline.features.extraction import StreamsExtractor
@@ -41,7 +41,7 @@ class JoinedStage:
             plans[0],
             processes=stages[0].decoders or threads,
             limits=Limits(base_s=stages[0].timeout_s),
-            ahead_bytes=AHEAD_BYTES * len(plans),
+            ahead_bytes=(AHEAD_BYTES + IN_PLACE_BYTES) * len(plans),
             previews=stages[0].previews,
             ahead=True,
             further=plans[1:],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding.values import ClipFrames, ClipSource, FramePlan, Part
-from pipeline.features.filling import Job
+from pipeline.features.jobs import Job
 from pipeline.features.sequences import ClipResult, empty_result, ready_result
 from pipeline.spec import Spec
 
@@ -90,7 +90,7 @@ class PendingClip:
             frames.release()
         self.lent = ()
         self.frames = {
-            stream: replace(frames, frames=_NO_FRAMES, further=())
+            stream: replace(frames, frames=_NO_FRAMES, place=None, further=())
             for stream, frames in self.frames.items()
         }
 

@@ -11,7 +11,7 @@ from pipeline.errors import SpecMismatch, WeightsNotFound
 from pipeline.features import backbones
 from pipeline.features.backbones import model_family, resolve_weights
 from pipeline.features.backbones.family import Backbone, LoadOptions
-from pipeline.features.decoders import DecoderPool
+from pipeline.features.decoders import AHEAD_BYTES, IN_PLACE_BYTES, DecoderPool
 from pipeline.features.decoding.process import Limits
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.extraction import Extractor
@@ -106,6 +106,7 @@ class FirstStage:
             FramePlan.of(spec),
             processes=stage.decoders or threads,
             limits=Limits(base_s=stage.timeout_s),
+            ahead_bytes=AHEAD_BYTES + IN_PLACE_BYTES,
             previews=stage.previews,
             ahead=True,
         )

@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.errors import UnreadableClip
+from pipeline.features.decoding.slots import FrameSlots
 from pipeline.features.decoding.values import ClipFrames
 from pipeline.spec import Sampling, Spec
 
@@ -95,6 +96,32 @@ class ThreadDecoders:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+class SlotDecoders(ThreadDecoders):
+    """Decodes into slots of shared memory, as a pool does; one that is given back is spoiled at once."""
+
+    def __init__(self, slots: int = 12, threads: int = 2) -> None:
+        super().__init__(threads)
+        self.slots = FrameSlots([(STEPS, SIZE, SIZE, 3)], slots=slots, processes=1)
+
+    def _read(self, path: str) -> ClipFrames:
+        slot = self.slots.lend()
+        assert slot is not None
+        try:
+            clip = super()._read(path)
+        except BaseException:
+            self.slots.take_back(slot)
+            raise
+
+        def release() -> None:
+            self.slots.frames(slot)[:] = 255
+            self.slots.take_back(slot)
+            self._back()
+
+        frames = self.slots.frames(slot, clip.frames.shape)
+        frames[:] = clip.frames
+        return replace(clip, frames=frames, place=self.slots.place(slot), release=release)
 
 
 def feature_of(frames: np.ndarray) -> np.ndarray:

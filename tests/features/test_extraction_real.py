@@ -25,7 +25,7 @@ from pipeline.features.extraction import ClipResult, ClipSource, Extractor
 from pipeline.spec import Precision, Spec
 from tests.sharing import THOROUGH
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(os.environ.get("PIXELS_ONCE_SHARED") or Path(__file__).parents[3] / "shared")
 WEIGHTS = SHARED / "weights" / "inception_v3_notop.weights.h5"
 CLIPS = [
     next(iter(sorted((SHARED / "clips" / folder).glob("*"))), SHARED)

@@ -104,6 +104,8 @@ def display_matrix(raw: Any) -> Matrix | None:
     """(a, b, c, d) of a frame's display matrix, by which x' = a·x + c·y and y' = b·x + d·y."""
     # Not by `raw.side_data`: a frame that was asked for it holds itself, until a garbage collection.
     sides = SideDataContainer(raw)  # type: ignore[call-arg]  # the stub knows no arguments
+    if not len(sides):  # most have none: asking an empty container costs 20 times as much
+        return None
     data = sides.get(Type.DISPLAYMATRIX)
     if data is None:
         return None

@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import functools
 import json
-import math
 import os
 import select
 import signal
@@ -74,7 +73,7 @@ class ChildProcess:
         previews: bool,
     ) -> None:
         self._slots, self._number, self._limits = slots, number, limits
-        self._bytes = [math.prod(plan.frames_shape) for plan in plans]
+        self._every = tuple(range(len(plans)))
         self._log_fd = anonymous_file("pixels-once-decoder-log")
         # Appending, so that the child may cut its log short between clips.
         fcntl.fcntl(self._log_fd, fcntl.F_SETFL, os.O_APPEND)
@@ -132,16 +131,15 @@ class ChildProcess:
         that take frames, if not all.
         Check `usable` afterwards: a process that crashed or was killed reads no other clip.
         """
-        numbers = list(plans) or list(range(len(self._bytes)))
-        request = {"path": path, "offset": self._slots.offset(slot), "rows": [], **_asked(part)}
-        reply = self._answer({**request, "plans": numbers}, size_bytes)
-        skips = [sum(self._bytes[:number]) for number in numbers]
-        return _clip_frames(reply, self._slots, slot, skips)
+        numbers = plans or self._every
+        offsets = [self._slots.offset(slot, number) for number in numbers]
+        request = {"path": path, "plans": numbers, "offsets": offsets, "rows": [], **_asked(part)}
+        return _clip_frames(self._answer(request, size_bytes), self._slots, slot, numbers)
 
     def rows(self, path: str, size_bytes: int, row_s: float, first_s: float) -> list[int]:
         """The rows that a file makes: see `lengths.rows_of_file`. Raises `UnreadableClip`."""
-        rows_of = {"rows": [row_s, first_s], "plans": []}
-        request = {"path": path, "offset": 0, **rows_of, **_asked(None)}
+        rows_of = {"rows": [row_s, first_s], "plans": [], "offsets": []}
+        request = {"path": path, **rows_of, **_asked(None)}
         rows: list[int] = self._answer(request, size_bytes)["rows"]
         return rows
 
@@ -264,13 +262,13 @@ def _ending(code: int) -> str:
 
 
 def _clip_frames(
-    reply: dict[str, Any], slots: FrameSlots, slot: int, skips: Sequence[int]
+    reply: dict[str, Any], slots: FrameSlots, slot: int, plans: Sequence[int]
 ) -> ClipFrames:
     """The frames of the first plan, with those of further ones. All released, the slot is free again.
 
-    skips: where in the slot the frames of each plan begin, in bytes
+    plans: the numbers of those that took frames
     """
-    lent, lock = set(range(len(skips))), threading.Lock()
+    lent, lock = set(plans), threading.Lock()
 
     def release(number: int) -> None:
         with lock:
@@ -282,7 +280,8 @@ def _clip_frames(
     def part(number: int, told: dict[str, Any]) -> ClipFrames:
         windows, gaps_s = told["windows"], told["gaps_s"]
         return ClipFrames(
-            frames=slots.frames(slot, tuple(told["frames_shape"]), skip=skips[number]),
+            frames=slots.frames(slot, tuple(told["frames_shape"]), plan=number),
+            place=slots.place(slot, number),
             frame_index=np.array(told["frame_index"], dtype=np.int32),
             timestamp=np.array(told["timestamp"], dtype=np.float32),
             windows=None if windows is None else np.array(windows, dtype=np.int32),
@@ -293,5 +292,5 @@ def _clip_frames(
             **told["clip"],
         )
 
-    first, *further = (part(number, told) for number, told in enumerate(reply["clips"]))
+    first, *further = (part(*each) for each in zip(plans, reply["clips"], strict=True))
     return replace(first, further=tuple(further))

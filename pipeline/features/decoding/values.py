@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
+from pipeline.features.decoding.slots import Place
 from pipeline.spans import WHOLE, Span
 from pipeline.spec import Aspect, Fit, Sampling, Spec, View
 
@@ -131,6 +132,8 @@ class ClipFrames(DecoderFacts):
     sha256: of the file's bytes as they were before it was read; "" where it was not taken.
     previews: JPEG files of three frames, oldest first, where the decoder was asked for them.
     further: what further plans take of the same decoding; each is released by itself.
+    place: where the frames lie, in the order of `frames`, in memory that is lent to other clips too; None
+        where they lie alone.
     """
 
     frames: NDArray[np.uint8]
@@ -144,6 +147,7 @@ class ClipFrames(DecoderFacts):
     previews: tuple[bytes, ...] = ()
     release: Callable[[], None] = lambda: None
     further: tuple[ClipFrames, ...] = ()
+    place: Place | None = None
 
     def __len__(self) -> int:
         """How many steps it has."""
