@@ -10,7 +10,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -142,18 +142,24 @@ _GROUP_BYTES = 1 << 26
 
 
 def _write_parquet(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
-    parquet = parquet_module()
-    # Bounds of the numbers of an embedding serve nobody, and take a third of the time.
-    how = {"compression": "none", "use_dictionary": False, "write_statistics": list(_TEXTS)}
+    parquet_module()  # where it is not installed, that is said
+    from flows.exchange.parquet_pages import PageWriter
+
     count = 0
-    with _shard(folder, clips) as (file, rest), ExitStack() as stack:
-        writer: Any = None
+    with _shard(folder, clips) as (file, rest):
+        writer: PageWriter | None = None
         for group in _groups(rest):
-            table = _table(group)
             if writer is None:
-                writer = stack.enter_context(parquet.ParquetWriter(file, table.schema, **how))
-            writer.write_table(table, row_group_size=_GROUP)
+                writer = PageWriter(file, _arrow_schema(group[0].features), _TEXTS)
+            writer.write(
+                [(name, [getattr(clip, name) for clip in group]) for name in _TEXTS],
+                [clip.features.reshape(len(clip.features), -1) for clip in group],
+                [clip.times for clip in group],
+                [clip.frames for clip in group],
+            )
             count += len(group)
+        if writer is not None:
+            writer.close()
     return [str(i) for i in range(count)]
 
 
@@ -171,21 +177,14 @@ def _groups(clips: Named) -> Iterator[list[Clip]]:
         yield group
 
 
-def _table(clips: list[Clip]) -> Any:
+def _arrow_schema(features: NDArray[Any]) -> Any:
     import pyarrow
 
-    flat = np.concatenate([clip.features.reshape(-1) for clip in clips])
-    width = int(np.prod(clips[0].features.shape[1:]))
-    steps = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat), width)
-    ends = np.cumsum([0, *(len(clip.features) for clip in clips)]).astype(np.int32)
-    columns: dict[str, Any] = {
-        name: pyarrow.array([getattr(clip, name) for clip in clips], pyarrow.string())
-        for name in _TEXTS
-    }
-    columns["embedding"] = pyarrow.ListArray.from_arrays(ends, steps)
-    for name, kind in (("times", pyarrow.float32()), ("frames", pyarrow.int32())):
-        columns[name] = pyarrow.array([getattr(c, name) for c in clips], pyarrow.list_(kind))
-    return pyarrow.table(columns)
+    number = pyarrow.from_numpy_dtype(features.dtype)
+    steps = pyarrow.list_(number, int(np.prod(features.shape[1:])))
+    kinds = {name: pyarrow.string() for name in _TEXTS}
+    kinds |= {"embedding": pyarrow.list_(steps), "times": pyarrow.list_(pyarrow.float32())}
+    return pyarrow.schema({**kinds, "frames": pyarrow.list_(pyarrow.int32())})
 
 
 def _write_tar(folder: Path, clips: Named, *, transpose: bool) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from contextlib import suppress
@@ -11,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from numpy.typing import NDArray
-
-from flows.exchange.arrays import Foreign, array_of, open_npy, open_npz, readable
+from flows.exchange.arrays import Foreign, open_npy, open_npz, readable
 from flows.exchange.entries import PICKLES, UNSAID, Entry, array_files, entries_in, refuse_pickle
 from flows.exchange.manifest import MANIFEST, Told, about_export, entries_of_manifest, told_of
 from flows.exchange.parquet import ParquetRows
@@ -58,17 +55,11 @@ class Source:
                     file, entry.key, raw=raw, transpose=self.transpose, checked=seen
                 )
             elif ending == ".parquet":
-                values = self._cached(path, ParquetRows).read(int(entry.key))
-                found = array_of(self._shaped(values), transpose=self.transpose)
+                rows, shape = self._cached(path, ParquetRows), self.about.get("shape", ())
+                found = rows.open(int(entry.key), shape, transpose=self.transpose)
             else:
                 found = open_npy(path, transpose=self.transpose)
         return found
-
-    def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
-        """T × D of an export of ours as (T, *shape): Parquet knows lists of numbers only."""
-        shape = self.about.get("shape", ())
-        fits = len(shape) > 1 and math.prod(shape) == math.prod(values.shape[1:])
-        return values.reshape(-1, *shape) if fits else values
 
     def told(self, entry: Entry) -> Told:
         """The clip's line in the manifest, nothing without one."""
