@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import io
 import itertools
 import json
 import os
 import tarfile
-import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.exchange.npz import MOST_BYTES, archive_around, npy_head
 from flows.exchange.parquet import parquet_module
 
 _TEXTS = ("id", "label", "split", "group")
@@ -88,37 +87,34 @@ def _write_arrays(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
         values = np.ascontiguousarray(clip.features.T if transpose else clip.features)
         with _making(folder / name) as file:
             if name.endswith(".npz"):
-                _write_npz(file, features=values, times=clip.times, frames=clip.frames)
+                _write_npz(file, clip, values)
             else:
                 write_npy(file, values)
         keys.append("")
     return keys
 
 
-def _write_npz(file: BinaryIO, **arrays: NDArray[Any]) -> None:
+def _write_npz(file: BinaryIO, clip: Clip, values: NDArray[Any]) -> None:
     """What `numpy.savez` writes, without its copies."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                write_npy(member, values)
+    arrays = {"features": values, "times": clip.times, "frames": clip.frames}
+    if sum(each.nbytes for each in arrays.values()) > MOST_BYTES:
+        np.savez(file, allow_pickle=False, **arrays)
+        return
+    head, data = npy_head(values.shape, values.dtype), values.reshape(-1).view(np.uint8).data
+    crc = zlib.crc32(data, zlib.crc32(head))
+    size = len(head) + values.nbytes
+    before, behind = archive_around(head, crc, size, clip.times, clip.frames)
+    file.write(before)
+    file.write(data)
+    file.write(behind)
 
 
 def write_npy(file: IO[bytes], values: NDArray[Any]) -> int:
     """What `numpy.save` writes of a C-contiguous array, without its copies; returns the bytes."""
-    head = _header(values.shape, values.dtype)
+    head = npy_head(values.shape, values.dtype)
     file.write(head)
     file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return len(head) + values.nbytes
-
-
-@functools.lru_cache(maxsize=1024)
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    buffer = io.BytesIO()
-    described = np.lib.format.dtype_to_descr(dtype)
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": described, "fortran_order": False, "shape": shape}
-    )
-    return buffer.getvalue()
 
 
 def _write_hdf5(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
@@ -192,7 +188,7 @@ def _write_tar(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
     with _shard(folder, clips) as (file, rest):
         for _, clip in rest:
             text = json.dumps(clip.line(), ensure_ascii=False).encode()
-            head = len(_header(clip.features.shape, clip.features.dtype))
+            head = len(npy_head(clip.features.shape, clip.features.dtype))
             size = head + clip.features.nbytes
             file.write(_member(f"{clip.row:09d}.npy", size))
             keys.append(f"{file.tell()}:{size}")
@@ -238,8 +234,11 @@ def _making(path: Path) -> Iterator[BinaryIO]:
 
 
 def _opened(path: Path) -> BinaryIO:
-    path.unlink(missing_ok=True)  # of a run that was killed, or a link that leads elsewhere
-    return path.open("x+b")
+    try:
+        return path.open("x+b")
+    except FileExistsError:  # of a run that was killed, or a link that leads elsewhere
+        path.unlink()
+        return path.open("x+b")
 
 
 _PER_CLIP: dict[str, Any] = {"write": _write_arrays, "per_clip": True, "transposes": True}

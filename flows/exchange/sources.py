@@ -31,7 +31,7 @@ class Source:
     def read(self, entry: Entry) -> Foreign:
         """The clip's array, not read yet. Raises `UnreadableClip` with the reason."""
         path, name = self.root / entry.file, entry.file
-        ending = path.suffix.lower()
+        ending = _ending(name)
         if ending in PICKLES:
             raise UnreadableClip("pickled", f"{name} is a pickle")
         with readable():
@@ -71,7 +71,7 @@ class Source:
 
     def announce(self, entry: Entry) -> None:
         """Have the system read the clip's bytes, if it lies in them alone, while others are used."""
-        ending = Path(entry.file).suffix.lower()
+        ending = _ending(entry.file)
         span = (0, _MOST_AHEAD)
         if ending == ".tar" and not entry.key.startswith(UNSAID):
             offset, _, size = entry.key.partition(":")
@@ -79,7 +79,7 @@ class Source:
         elif ending not in (".npy", ".npz"):
             return
         with suppress(OSError, ValueError):  # it is told where the clip is read
-            descriptor = os.open(self.root / entry.file, os.O_RDONLY | os.O_NONBLOCK)
+            descriptor = os.open(f"{self.root}/{entry.file}", os.O_RDONLY | os.O_NONBLOCK)
             try:
                 os.posix_fadvise(descriptor, *span, os.POSIX_FADV_WILLNEED)
             finally:
@@ -87,7 +87,7 @@ class Source:
 
     def in_order(self, entry: Entry) -> bool:
         """Whether the clip's file is read by one thread at a time, from its first row to its last."""
-        return Path(entry.file).suffix.lower() in (".h5", ".hdf5", ".parquet")
+        return _ending(entry.file) in (".h5", ".hdf5", ".parquet")
 
     def close(self) -> None:
         """Close the files that were kept open."""
@@ -104,6 +104,10 @@ class Source:
                     self._open.pop(next(iter(self._open))).close()
             self._open[name] = opener(path)
         return self._open[name]
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 _MOST_OPEN = 16
