@@ -96,6 +96,8 @@ def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     if len(members) > _MOST_MEMBERS:
         raise UnreadableClip("unreadable", f"the archive has {len(members)} members")
     named = {member.filename.removesuffix(".npy"): member for member in members}
+    if len(named) < len(members):
+        raise UnreadableClip("unreadable", "the archive has two arrays of one name")
 
     def opened(member: zipfile.ZipInfo) -> Foreign:
         @contextmanager

@@ -46,12 +46,15 @@ class Clip:
     is_whole: bool
 
     def line(self) -> dict[str, Any]:
-        """The clip in the manifest. `digest` is the CRC-32C of its features' bytes, (n, *shape)."""
-        digest = self.stored  # of all steps of the row, so of these where none is padding
-        if not self.is_whole:
-            data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
-            digest = google_crc32c.value(data)
-        return {**self.facts(), "digest": digest}
+        """The clip in the manifest, but for its file."""
+        return {**self.facts(), "digest": self.digest()}
+
+    def digest(self) -> int:
+        """The CRC-32C of its features' bytes, (n, *shape)."""
+        if self.is_whole:
+            return self.stored  # of all steps of the row, of which none is padding
+        data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
+        return int(google_crc32c.value(data))
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the clip beside its features."""

@@ -54,6 +54,8 @@ def open_dataset(
     dataset = file[key]
     if not _is_inside(dataset):
         raise UnreadableClip("unreadable", "its data are in another file")
+    if dataset.size and not dataset.id.get_storage_size():  # a claim that costs its file nothing
+        raise UnreadableClip("unreadable", "its values were never written")
     if key not in checked:
         require_bounded_chunks(dataset)
         checked.add(key)
