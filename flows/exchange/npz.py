@@ -87,7 +87,8 @@ def find_features(descriptor: int) -> Found | None:
     count = _steps_in(behind)
     if count is None or len(tail) != behind or len(head) > size:
         return None
-    arrays, at = [], 0
+    arrays: list[NDArray[Any]] = []
+    at = 0
     for name, kind in zip(_NAMES[1:], (np.float32, np.int32), strict=True):
         at += _LOCAL.size + len(name) + len(npy_head((count,), np.dtype(kind)))
         arrays.append(np.frombuffer(tail, kind, count, at))
