@@ -11,6 +11,7 @@ import io
 import math
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.exchange.npz import find_features
 from pipeline.errors import UnreadableClip
 
 MOST_BYTES = 1 << 28
@@ -85,12 +87,17 @@ def raw_array(
 
 def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     """A `.npz` file: its array `features`, or the only one of two axes or more."""
+    found = _as_exported(path, transpose=transpose)
+    if found is not None:
+        return found
     with readable():
         archive = zipfile.ZipFile(path)  # closed with the last reader of an array in it
         members = archive.infolist()
     if len(members) > _MOST_MEMBERS:
         raise UnreadableClip("unreadable", f"the archive has {len(members)} members")
     named = {member.filename.removesuffix(".npy"): member for member in members}
+    if len(named) < len(members):
+        raise UnreadableClip("unreadable", "the archive has two arrays of one name")
 
     def opened(member: zipfile.ZipInfo) -> Foreign:
         @contextmanager
@@ -119,6 +126,32 @@ def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
                 with np.errstate(invalid="ignore"):  # what does not fit is left out later
                     extras[ours] = extra.read(0, extra.shape[0]).astype(kind)
     return replace(features, **extras)
+
+
+def _as_exported(path: Path, *, transpose: bool) -> Foreign | None:
+    """An archive as exports write it; its checksum is compared where all of it is read."""
+    with readable(), path.open("rb", buffering=0) as file:
+        found = find_features(file.fileno())
+    if found is None:
+        return None
+    features = open_npy(path, offset=found.offset, size=found.size, transpose=transpose)
+    fill = features.fill
+    if features.shape[:1] != found.times.shape or fill is None:  # it is transposed
+        return None
+
+    def checked(first: int, stop: int, out: NDArray[Any]) -> None:
+        fill(first, stop, out)
+        whole = (first, stop) == (0, features.shape[0])
+        data = out.reshape(-1).view(np.uint8).data
+        if whole and zlib.crc32(data, found.head_crc) != found.crc:
+            raise UnreadableClip("unreadable", "its bytes do not match the archive's checksum")
+
+    def read(first: int, stop: int) -> NDArray[Any]:
+        out = np.empty((stop - first, *features.shape[1:]), features.dtype)
+        checked(first, stop, out)
+        return out
+
+    return replace(features, read=read, fill=checked, times=found.times, frames=found.frames)
 
 
 def array_of(value: Any, *, transpose: bool = False) -> Foreign:

@@ -213,7 +213,7 @@ class _Export:
             for clip in self._clips(unit, nothing, counts)
         ]
         return [
-            {**line, "key": note.key, "digest": note.digest}
+            {**line, "digest": note.digest, "key": note.key}
             for line, note, same in zip(lines, notes, self._notes.holds(lines), strict=True)
             if note and same and (self._folder / note.file).is_file()
         ]
@@ -227,8 +227,9 @@ class _Export:
             for start in range(0, len(rows), at_once):
                 part = self._source.load(rows[start : start + at_once])
                 for clip in self._clips(part.rows, part.features, part.mask.sum(axis=1)):
-                    lines.append({**clip.line(), "file": self._file(clip.row)})
-                    yield lines[-1]["file"], clip
+                    file = self._file(clip.row)
+                    lines.append({**clip.facts(), "file": file, "digest": clip.digest()})
+                    yield file, clip
 
         clips: Iterator[tuple[str, Clip]] = named()
         first = next(clips, None)

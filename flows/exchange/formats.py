@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import io
 import itertools
 import json
 import os
 import tarfile
-import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -19,6 +17,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.exchange.npz import MOST_BYTES, archive_around, npy_head
 from flows.exchange.parquet import parquet_module
 
 _TEXTS = ("id", "label", "split", "group")
@@ -47,12 +46,15 @@ class Clip:
     is_whole: bool
 
     def line(self) -> dict[str, Any]:
-        """The clip in the manifest. `digest` is the CRC-32C of its features' bytes, (n, *shape)."""
-        digest = self.stored  # of all steps of the row, so of these where none is padding
-        if not self.is_whole:
-            data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
-            digest = google_crc32c.value(data)
-        return {**self.facts(), "digest": digest}
+        """The clip in the manifest, but for its file."""
+        return {**self.facts(), "digest": self.digest()}
+
+    def digest(self) -> int:
+        """The CRC-32C of its features' bytes, (n, *shape)."""
+        if self.is_whole:
+            return self.stored  # of all steps of the row, of which none is padding
+        data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
+        return int(google_crc32c.value(data))
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says of the clip beside its features."""
@@ -88,37 +90,34 @@ def _write_arrays(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
         values = np.ascontiguousarray(clip.features.T if transpose else clip.features)
         with _making(folder / name) as file:
             if name.endswith(".npz"):
-                _write_npz(file, features=values, times=clip.times, frames=clip.frames)
+                _write_npz(file, clip, values)
             else:
                 write_npy(file, values)
         keys.append("")
     return keys
 
 
-def _write_npz(file: BinaryIO, **arrays: NDArray[Any]) -> None:
+def _write_npz(file: BinaryIO, clip: Clip, values: NDArray[Any]) -> None:
     """What `numpy.savez` writes, without its copies."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, values in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                write_npy(member, values)
+    arrays = {"features": values, "times": clip.times, "frames": clip.frames}
+    if sum(each.nbytes for each in arrays.values()) > MOST_BYTES:
+        np.savez(file, allow_pickle=False, **arrays)
+        return
+    head, data = npy_head(values.shape, values.dtype), values.reshape(-1).view(np.uint8).data
+    crc = zlib.crc32(data, zlib.crc32(head))
+    size = len(head) + values.nbytes
+    before, behind = archive_around(head, crc, size, clip.times, clip.frames)
+    file.write(before)
+    file.write(data)
+    file.write(behind)
 
 
 def write_npy(file: IO[bytes], values: NDArray[Any]) -> int:
     """What `numpy.save` writes of a C-contiguous array, without its copies; returns the bytes."""
-    head = _header(values.shape, values.dtype)
+    head = npy_head(values.shape, values.dtype)
     file.write(head)
     file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return len(head) + values.nbytes
-
-
-@functools.lru_cache(maxsize=1024)
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    buffer = io.BytesIO()
-    described = np.lib.format.dtype_to_descr(dtype)
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": described, "fortran_order": False, "shape": shape}
-    )
-    return buffer.getvalue()
 
 
 def _write_hdf5(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
@@ -142,18 +141,24 @@ _GROUP_BYTES = 1 << 26
 
 
 def _write_parquet(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
-    parquet = parquet_module()
-    # Bounds of the numbers of an embedding serve nobody, and take a third of the time.
-    how = {"compression": "none", "use_dictionary": False, "write_statistics": list(_TEXTS)}
+    parquet_module()  # where it is not installed, that is said
+    from flows.exchange.parquet_pages import PageWriter
+
     count = 0
-    with _shard(folder, clips) as (file, rest), ExitStack() as stack:
-        writer: Any = None
+    with _shard(folder, clips) as (file, rest):
+        writer: PageWriter | None = None
         for group in _groups(rest):
-            table = _table(group)
             if writer is None:
-                writer = stack.enter_context(parquet.ParquetWriter(file, table.schema, **how))
-            writer.write_table(table, row_group_size=_GROUP)
+                writer = PageWriter(file, _arrow_schema(group[0].features), _TEXTS)
+            writer.write(
+                [(name, [getattr(clip, name) for clip in group]) for name in _TEXTS],
+                [clip.features.reshape(len(clip.features), -1) for clip in group],
+                [clip.times for clip in group],
+                [clip.frames for clip in group],
+            )
             count += len(group)
+        if writer is not None:
+            writer.close()
     return [str(i) for i in range(count)]
 
 
@@ -171,21 +176,14 @@ def _groups(clips: Named) -> Iterator[list[Clip]]:
         yield group
 
 
-def _table(clips: list[Clip]) -> Any:
+def _arrow_schema(features: NDArray[Any]) -> Any:
     import pyarrow
 
-    flat = np.concatenate([clip.features.reshape(-1) for clip in clips])
-    width = int(np.prod(clips[0].features.shape[1:]))
-    steps = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(flat), width)
-    ends = np.cumsum([0, *(len(clip.features) for clip in clips)]).astype(np.int32)
-    columns: dict[str, Any] = {
-        name: pyarrow.array([getattr(clip, name) for clip in clips], pyarrow.string())
-        for name in _TEXTS
-    }
-    columns["embedding"] = pyarrow.ListArray.from_arrays(ends, steps)
-    for name, kind in (("times", pyarrow.float32()), ("frames", pyarrow.int32())):
-        columns[name] = pyarrow.array([getattr(c, name) for c in clips], pyarrow.list_(kind))
-    return pyarrow.table(columns)
+    number = pyarrow.from_numpy_dtype(features.dtype)
+    steps = pyarrow.list_(number, int(np.prod(features.shape[1:])))
+    kinds = {name: pyarrow.string() for name in _TEXTS}
+    kinds |= {"embedding": pyarrow.list_(steps), "times": pyarrow.list_(pyarrow.float32())}
+    return pyarrow.schema({**kinds, "frames": pyarrow.list_(pyarrow.int32())})
 
 
 def _write_tar(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
@@ -193,7 +191,7 @@ def _write_tar(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
     with _shard(folder, clips) as (file, rest):
         for _, clip in rest:
             text = json.dumps(clip.line(), ensure_ascii=False).encode()
-            head = len(_header(clip.features.shape, clip.features.dtype))
+            head = len(npy_head(clip.features.shape, clip.features.dtype))
             size = head + clip.features.nbytes
             file.write(_member(f"{clip.row:09d}.npy", size))
             keys.append(f"{file.tell()}:{size}")
@@ -239,8 +237,11 @@ def _making(path: Path) -> Iterator[BinaryIO]:
 
 
 def _opened(path: Path) -> BinaryIO:
-    path.unlink(missing_ok=True)  # of a run that was killed, or a link that leads elsewhere
-    return path.open("x+b")
+    try:
+        return path.open("x+b")
+    except FileExistsError:  # of a run that was killed, or a link that leads elsewhere
+        path.unlink()
+        return path.open("x+b")
 
 
 _PER_CLIP: dict[str, Any] = {"write": _write_arrays, "per_clip": True, "transposes": True}

@@ -54,6 +54,8 @@ def open_dataset(
     dataset = file[key]
     if not _is_inside(dataset):
         raise UnreadableClip("unreadable", "its data are in another file")
+    if dataset.size and not dataset.id.get_storage_size():  # a claim that costs its file nothing
+        raise UnreadableClip("unreadable", "its values were never written")
     if key not in checked:
         require_bounded_chunks(dataset)
         checked.add(key)
@@ -62,6 +64,8 @@ def open_dataset(
 
 def _is_linked_inside(file: h5py.File, key: str) -> bool:
     """Whether no part of the path to a data set is a link that could lead to another file."""
+    if "/" not in key:
+        return bool(file.id.links.get_info(key.encode()).type == h5l.TYPE_HARD)
     parts = key.strip("/").split("/")
     paths = ("/".join(parts[: i + 1]) for i in range(len(parts)))
     return all(file.id.links.get_info(path.encode()).type == h5l.TYPE_HARD for path in paths)
@@ -74,8 +78,8 @@ def _in_place(file: h5py.File, dataset: Any, raw: IO[bytes]) -> Foreign | None:
     """
     offset = dataset.get_offset()  # None for chunks, other files, and what was never written
     kind, shape = dataset.get_type(), dataset.shape
-    dtype = next((dtype for dtype, known in _PLAIN if kind == known), None)
-    if offset is None or dtype is None or not shape or file.userblock_size:
+    dtype = next((dtype for dtype, known in _PLAIN if kind.equal(known)), None)
+    if offset is None or dtype is None or not shape or file.id.get_create_plist().get_userblock():
         return None
     size = math.prod(shape) * dtype.itemsize
     if not size or dataset.get_storage_size() != size:

@@ -56,15 +56,28 @@ def told_of(values: Mapping[str, Any]) -> Told:
     names = ("frames", "times", "fps", "digest", "frames_declared")
     told: list[Any] = [values.get(name) for name in names]
     frames, times, fps, digest, declared = told
-    whole = type(frames) is list and all(_is_whole(v, 0, _INT32) for v in frames)
-    timed = type(times) is list and all(_is_number(v, _SECONDS) for v in times)
     return Told(
         digest=digest if _is_whole(digest, 0, (1 << 32) - 1) else None,
-        frames=np.array(frames, np.int32) if whole else None,
-        times=np.array(times, np.float32) if timed else None,
+        frames=_numbers(frames, {int}, 0, _INT32, np.int32),
+        times=_numbers(times, {int, float}, -_SECONDS, _SECONDS, np.float32),
         fps=float(fps) if _is_number(fps, _MOST_FPS) and fps > 0 else math.nan,
         frames_declared=declared if _is_whole(declared, -1, _INT32) else -1,
     )
+
+
+def _numbers(
+    values: Any, types: set[type], least: float, most: float, dtype: Any
+) -> NDArray[Any] | None:
+    """A list of numbers of these types, all between `least` and `most`; None for anything else."""
+    if type(values) is not list or not set(map(type, values)) <= types:
+        return None
+    try:
+        array = np.array(values, np.float64)
+    except OverflowError:
+        return None
+    if not ((least <= array) & (array <= most)).all():  # NaN is neither
+        return None
+    return array.astype(dtype)
 
 
 def _is_whole(value: Any, least: int, most: int) -> bool:

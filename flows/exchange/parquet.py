@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.exchange import arrays
+from flows.exchange.arrays import Foreign, array_of, raw_array
+from flows.exchange.parquet_pages import Place, find_pages
 from pipeline.errors import ConfigError, UnreadableClip
 
 
@@ -47,6 +50,11 @@ def _width(steps: Any) -> int:
     return int(widths[0]) if len(widths) else 1
 
 
+def _step(shape: Sequence[int], width: int) -> tuple[int, ...]:
+    """The shape of a step of so many numbers."""
+    return tuple(shape) if len(shape) > 1 and math.prod(shape) == width else (width,)
+
+
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "FIXED_LEN_BYTE_ARRAY": 4}  # 8 for all others
 
 
@@ -61,9 +69,26 @@ class ParquetRows:
         self._group = self._first = -1
         self._part: Any = ()
         self._rest: Iterator[Any] = iter(())
+        self._raw = path.open("rb", buffering=0)
+        self._pages: tuple[int, list[Place] | None] = (-1, None)
 
     def close(self) -> None:
         self._file.close()
+        self._raw.close()
+
+    def open(self, row: int, shape: Sequence[int], *, transpose: bool) -> Foreign:
+        """One row's embedding; its steps have `shape` if that fits, since Parquet has lists only."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group != self._pages[0]:
+            self._pages = (group, find_pages(self._file, group, self._raw))
+        pages = self._pages[1]
+        if pages is None or transpose:
+            values = self.read(row)
+            steps = (len(values), *_step(shape, values.shape[1]))
+            return array_of(values.reshape(steps), transpose=transpose)
+        page = pages[row - int(self._starts[group])]
+        steps = (page.steps, *_step(shape, page.width))
+        return raw_array(self._raw, page.offset, steps, page.dtype)
 
     def read(self, row: int) -> NDArray[Any]:
         """One row's embedding, (steps, width). Raises `UnreadableClip`."""

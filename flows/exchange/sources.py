@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from contextlib import suppress
@@ -11,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from numpy.typing import NDArray
-
-from flows.exchange.arrays import Foreign, array_of, open_npy, open_npz, readable
+from flows.exchange.arrays import Foreign, open_npy, open_npz, readable
 from flows.exchange.entries import PICKLES, UNSAID, Entry, array_files, entries_in, refuse_pickle
 from flows.exchange.manifest import MANIFEST, Told, about_export, entries_of_manifest, told_of
 from flows.exchange.parquet import ParquetRows
@@ -34,7 +31,7 @@ class Source:
     def read(self, entry: Entry) -> Foreign:
         """The clip's array, not read yet. Raises `UnreadableClip` with the reason."""
         path, name = self.root / entry.file, entry.file
-        ending = path.suffix.lower()
+        ending = _ending(name)
         if ending in PICKLES:
             raise UnreadableClip("pickled", f"{name} is a pickle")
         with readable():
@@ -58,17 +55,11 @@ class Source:
                     file, entry.key, raw=raw, transpose=self.transpose, checked=seen
                 )
             elif ending == ".parquet":
-                values = self._cached(path, ParquetRows).read(int(entry.key))
-                found = array_of(self._shaped(values), transpose=self.transpose)
+                rows, shape = self._cached(path, ParquetRows), self.about.get("shape", ())
+                found = rows.open(int(entry.key), shape, transpose=self.transpose)
             else:
                 found = open_npy(path, transpose=self.transpose)
         return found
-
-    def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
-        """T × D of an export of ours as (T, *shape): Parquet knows lists of numbers only."""
-        shape = self.about.get("shape", ())
-        fits = len(shape) > 1 and math.prod(shape) == math.prod(values.shape[1:])
-        return values.reshape(-1, *shape) if fits else values
 
     def told(self, entry: Entry) -> Told:
         """The clip's line in the manifest, nothing without one."""
@@ -80,7 +71,7 @@ class Source:
 
     def announce(self, entry: Entry) -> None:
         """Have the system read the clip's bytes, if it lies in them alone, while others are used."""
-        ending = Path(entry.file).suffix.lower()
+        ending = _ending(entry.file)
         span = (0, _MOST_AHEAD)
         if ending == ".tar" and not entry.key.startswith(UNSAID):
             offset, _, size = entry.key.partition(":")
@@ -88,7 +79,7 @@ class Source:
         elif ending not in (".npy", ".npz"):
             return
         with suppress(OSError, ValueError):  # it is told where the clip is read
-            descriptor = os.open(self.root / entry.file, os.O_RDONLY | os.O_NONBLOCK)
+            descriptor = os.open(f"{self.root}/{entry.file}", os.O_RDONLY | os.O_NONBLOCK)
             try:
                 os.posix_fadvise(descriptor, *span, os.POSIX_FADV_WILLNEED)
             finally:
@@ -96,7 +87,7 @@ class Source:
 
     def in_order(self, entry: Entry) -> bool:
         """Whether the clip's file is read by one thread at a time, from its first row to its last."""
-        return Path(entry.file).suffix.lower() in (".h5", ".hdf5", ".parquet")
+        return _ending(entry.file) in (".h5", ".hdf5", ".parquet")
 
     def close(self) -> None:
         """Close the files that were kept open."""
@@ -113,6 +104,10 @@ class Source:
                     self._open.pop(next(iter(self._open))).close()
             self._open[name] = opener(path)
         return self._open[name]
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 _MOST_OPEN = 16

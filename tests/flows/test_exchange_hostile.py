@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,31 @@ def test_data_of_other_hdf5_files_are_not_read(tmp_path: Path):
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     result = imported(tmp_path, tmp_path / "named.zarr")
     assert (result.ready, reasons(result)) == (1, dict.fromkeys(names[1:], "unreadable"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_with_two_arrays_of_one_name_is_a_reason(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for value in (1, 2):
+            with archive.open("features.npy", "w") as member:
+                np.save(member, np.full((3, 4), value, np.float32))
+    np.save(tmp_path / "sound.npy", np.ones((3, 4), np.float32))
+    result = imported(tmp_path, tmp_path / "clips.zarr", steps=4)
+    assert (result.ready, reasons(result)) == (1, {"x": "unreadable"})
+
+
+def test_an_hdf5_claim_without_values_is_no_million_rows(tmp_path: Path):
+    """A file of 2 KB can claim any shape: split, it was a store of zeros."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("sound", data=np.ones((3, 4), np.float32))
+        file.create_dataset("never", shape=(4_000_000, 4), dtype="f4")
+        file.create_dataset("chunks", shape=(4_000_000, 4), chunks=(1000, 4), dtype="f4")
+        file.create_dataset("none", shape=(0, 4), dtype="f4")
+    result = imported(tmp_path / "x.h5", tmp_path / "clips.zarr", steps=4, long="split")
+    assert result.ready == 1
+    assert reasons(result) == {
+        "never": "unreadable", "chunks": "unreadable", "none": "no_frames",
+    }  # fmt: skip
 
 
 def test_an_hdf5_file_that_was_cut_costs_its_own_rows(tmp_path: Path):
