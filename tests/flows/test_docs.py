@@ -69,6 +69,12 @@ def test_every_command_in_the_docs_exists_with_all_its_flags(page: str, line: st
     assert flags <= known | negated, f"{page}: {line}"
 
 
+def test_no_page_has_the_marks_of_a_merge() -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    for page in [*PAGES, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("**/*.toml")]:
+        assert not marks.search(page.read_text(encoding="utf-8")), page
+
+
 def test_every_command_has_examples_and_a_section_in_the_reference() -> None:
     page = pages.cli_page()
     for name in COMMANDS:
