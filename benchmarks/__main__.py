@@ -41,6 +41,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "joined": ("the wide LSTM on joined streams", []),
     "similar": ("the nearest of a million clips", ["--rounds", "3"]),
     "memory": ("memory over 1,000 clips", []),
+    "hours": ("a video of two hours as rows, and the memory of its run", []),
     "report": ("the report of 10,000 rows", []),
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),
 }

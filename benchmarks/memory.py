@@ -37,7 +37,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         videos = copies(Path(scratch), arguments.clips)
-        curve = watch(videos, Path(scratch))
+        curve = watch(videos, Path(scratch), ["--frames", "8"])
     print("clips    flow MiB   worker MiB   decoders MiB")
     for point in thinned(curve):
         print("{clips:5} {flow:11.0f} {worker:12.0f} {decoders:14.0f}".format(**point))
@@ -69,10 +69,13 @@ def copies(scratch: Path, count: int) -> Path:
     return scratch / "clips"
 
 
-def watch(videos: Path, scratch: Path) -> list[dict[str, float]]:
-    """Run `features` and return what was seen: clips done, MiB of flow, worker and decoders."""
+def watch(videos: Path, scratch: Path, further: list[str]) -> list[dict[str, float]]:
+    """Run `features` and return what was seen: clips done, MiB of flow, worker and decoders.
+
+    further: words of the command
+    """
     words = ["features", "--videos", str(videos), "--store", str(scratch / "s.zarr")]
-    words += ["--backbone", "frames", "--frames", "8", "--batch", "20"]
+    words += ["--backbone", "frames", "--batch", "20", *further]
     log = (scratch / "log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", *words],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ class Span:
 
 WHOLE = Span()
 
+_LATEST_S = 1e15  # an id holds every digit of its bounds
+
 
 def read_seconds(text: Any) -> float:
     """Seconds from a number or a text: `83.5`, `1:23.5`, `0:01:23.5`. Raises `ConfigError`.
@@ -131,16 +134,19 @@ def read_seconds(text: Any) -> float:
     >>> read_seconds("1:02.5")
     62.5
     """
+    seconds: float | None = None
     if isinstance(text, str) and (match := _CLOCK.fullmatch(text.strip())):
-        hours, minutes, seconds = match.groups()
-        if float(seconds) < 60 and (hours is None or int(minutes) < 60):
-            return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
-    elif not isinstance(text, bool):
-        try:
-            return float(text)
-        except (TypeError, ValueError):
-            pass
-    raise ConfigError(f"the time {text!r} is no number: write seconds (83.5) or 1:23.5")
+        hours, minutes, rest = match.groups()
+        if float(rest) < 60 and (hours is None or int(minutes) < 60):
+            seconds = float(hours or 0) * 3600 + float(minutes) * 60 + float(rest)
+    elif not isinstance(text, bool) and "_" not in str(text):  # Python reads 1_5 as 15
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            seconds = float(text)
+    if seconds is None:
+        raise ConfigError(f"the time {text!r} is no number: write seconds (83.5) or 1:23.5")
+    if _LATEST_S < seconds < math.inf:
+        raise ConfigError(f"the time {seconds:g} s is beyond any video: count seconds from 0")
+    return seconds
 
 
 def split_fragment(text: str) -> tuple[str, Span]:
@@ -161,6 +167,8 @@ def split_fragment(text: str) -> tuple[str, Span]:
 
 def _read_frame(value: Any) -> int:
     try:
+        if "_" in str(value):  # Python reads 1_5 as 15
+            raise ValueError
         number = int(value.strip()) if isinstance(value, str) else int(value)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"the frame {value!r} is no whole number: count frames from 0") from None

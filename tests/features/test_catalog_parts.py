@@ -52,6 +52,9 @@ def test_bounds_make_parts_of_a_file(tmp_path: Path) -> None:
         ("0,0", "is empty"),
         ("x,4", "no number"),
         ("1:75,200", "no number"),
+        ("1_0,20", "no number"),
+        ("0,1e300", "beyond any video"),
+        (f"0,{'9' * 400}:00:00", "beyond any video|0 or more"),
     ],
 )
 def test_bounds_that_hold_nothing_are_refused_with_their_line(
@@ -212,8 +215,25 @@ def test_activitynets_json_is_a_manifest(tmp_path: Path) -> None:
         ),
         ('{"database": {"a": {"annotations": [{"segment": [NaN, 1]}]}}}', "0 or more"),
         ('{"database": {"a": {"annotations": [{"segment": [0, 1], "label": 3}]}}}', "`label`"),
+        ('{"database": [["a", {}]]}', "no manifest"),
+        ('{"database": {"a": {}, "a": {"annotations": []}}}', "two members 'a'"),
+        ('{"database": {"a": {"path": ["x.mp4"]}}}', "database.a: a name, a path"),
+        ('{"database": {"\\ud800": {}}}', "no text that can be written"),
+        (
+            '{"database": {"a": {"annotations": [{"segment": [0, 1], "label": "\\ud800"}]}}}',
+            "`label`, a text",
+        ),
+        (
+            f'{{"database": {{"a": {{"annotations": [{{"segment": [0, 1{"0" * 400}]}}]}}}}}}',
+            "two numbers of seconds",
+        ),
     ],
 )
 def test_other_json_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         discover(manifest(tmp_path, text, "labels.json"))
+
+
+def test_a_subset_that_is_null_is_no_split(tmp_path: Path) -> None:
+    text = '{"database": {"a": {"subset": null, "annotations": []}}}'
+    assert told(discover(manifest(tmp_path, text, "labels.json")), "split") == [("",)]

@@ -26,8 +26,14 @@ def read_activitynet(manifest: str) -> pd.DataFrame:
     Raises `ConfigError` for what has another form.
     """
     try:
-        database = json.loads(text_of(manifest))["database"]
-        videos = dict(database)
+        told = json.loads(text_of(manifest), object_pairs_hook=_members)
+        videos = told["database"]
+        if not isinstance(videos, dict):
+            raise TypeError
+    except _Twice as twice:
+        raise ConfigError(
+            f"{manifest} has two members {twice.args[0]!r} in one object: keep one"
+        ) from None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(
             f"{manifest} is no manifest: a JSON manifest has an object `database` with a member for "
@@ -36,11 +42,14 @@ def read_activitynet(manifest: str) -> pd.DataFrame:
     there = _clips_beside(manifest)
     rows: list[dict[str, Any]] = []
     for name, video in videos.items():
-        where = f"database.{name}"
+        where = _shown(f"database.{name}")
         if not isinstance(video, dict) or not isinstance(video.get("annotations", []), list):
             raise ConfigError(f"{manifest}, {where}: give an object with a list `annotations`")
-        path = str(video.get("path") or video.get("file_name") or "")
-        subset = str(video.get("subset", ""))
+        path, subset = video.get("path") or video.get("file_name") or "", video.get("subset") or ""
+        if not (_is_text(name) and _is_text(path) and _is_text(subset)):
+            raise ConfigError(
+                f"{manifest}, {where}: a name, a path or a subset is no text that can be written"
+            )
         row = {"path": path or there.get(name) or there.get(f"v_{name}") or f"{name}.mp4"}
         row |= {"split": _SUBSETS.get(subset, subset), "label": "", "start": "", "end": ""}
         annotations = video.get("annotations", [])
@@ -59,13 +68,36 @@ def _annotated(annotation: Any, where: str) -> dict[str, str]:
         start, end = annotation["segment"]
         numbers = [float(start), float(end)]
         label = annotation.get("label", "")
-        if any(isinstance(value, bool) for value in (start, end)) or not isinstance(label, str):
+        if any(isinstance(value, bool) for value in (start, end)) or not _is_text(label):
             raise TypeError
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise ConfigError(
             f"{where}: an annotation has `segment`, a list of two numbers of seconds, and `label`, a text"
         ) from None
     return {"label": label, "start": repr(numbers[0]), "end": repr(numbers[1])}
+
+
+class _Twice(Exception):
+    """An object has two members of this name, of which Python would keep the last."""
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise _Twice(name)
+        members[name] = value
+    return members
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text; half of a pair of surrogates, which JSON can spell, is none."""
+    return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+def _shown(text: str) -> str:
+    """A text that a message can hold, whatever it is."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _clips_beside(manifest: str) -> dict[str, str]:

@@ -19,6 +19,9 @@ class Fitted:
     def __init__(self, plan: FramePlan) -> None:
         self.plan = plan
         self._pictures: dict[int, Picture] = {}
+        self._spare: list[
+            Picture
+        ] = []  # of pictures that are dropped: fresh memory costs page faults
         self._shape: tuple[int, ...] = () if plan.fit == "whole" else (plan.size, plan.size, 3)
         self._room: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -44,6 +47,8 @@ class Fitted:
         out = None
         if place is not None and self._shape:
             out = self._frames_in(place + 1)[-1]
+        elif self._spare and not video.is_shared:  # which holds on to its last pictures
+            out = self._spare.pop()
         self._pictures[frame.index] = video.fitted(frame, self.plan, out)
         self._shape = self._pictures[frame.index].shape
 
@@ -59,7 +64,9 @@ class Fitted:
     def drop(self, indices: Iterable[int]) -> None:
         """Forget these frames' pictures, where they are kept."""
         for index in indices:
-            self._pictures.pop(index, None)
+            picture = self._pictures.pop(index, None)
+            if picture is not None and picture.base is None:  # not a place in the room
+                self._spare.append(picture)
 
     def clear(self) -> None:
         """Forget all pictures."""

@@ -57,7 +57,9 @@ class Packets:
         """Whether the packet is intact: the lengths of its NAL units add up to its size."""
         if self.codec not in _NAL_TYPES:
             return bool(packet.size)
-        return self._kinds(packet) is not None
+        first = int.from_bytes(memoryview(packet)[: self.prefix], "big")
+        # Most packets are one unit; this is asked of every packet of a file.
+        return 0 < first == packet.size - self.prefix or self._kinds(packet) is not None
 
     def clean(self, packet: Any) -> bool:
         """Whether every picture from this one on, in order of presentation, decodes from here."""
@@ -111,9 +113,10 @@ class PacketTimes:
         seconds: NDArray[np.float64] = (self.times - self.times[0]) * base
         return seconds
 
-    def key_before(self, time: int) -> int:
-        """The time of the keyframe from which the frame of this time decodes."""
-        return int(self.keys[np.searchsorted(self.keys, time, side="right") - 1])
+    def begins(self) -> NDArray[np.int64]:
+        """(n,) for every frame the number of the keyframe from which it decodes."""
+        keys = np.searchsorted(self.times, self.keys)
+        return keys[np.searchsorted(self.keys, self.times, side="right") - 1]
 
 
 def may_be_sought(video: Video) -> bool:

@@ -8,6 +8,7 @@ read once more by the times of its packets. Frames that others want are kept; by
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -139,8 +140,10 @@ class PartReader:
 
     def _expect(self, times: NDArray[np.float64]) -> None:
         """Note the frames that each part that is left will want, if these are the times."""
-        self._expected = {i: self._wanted(i, times)[2] for i in sorted(self._unread)}
-        self._due = Counter(f for w in self._expected.values() for f in w.frames.tolist())
+        self._expected = {i: self._wanted(i, times) for i in sorted(self._unread)}
+        each = self._expected.items()
+        self._frames_of = {number: wanted.frames.tolist() for number, (*_, wanted) in each}
+        self._due = Counter(itertools.chain.from_iterable(self._frames_of.values()))
         self._order = np.array(sorted(self._due), dtype=np.int64)
         self._next = 0
 
@@ -163,9 +166,11 @@ class PartReader:
         else:
             self._read_on(number)
         times = np.asarray(self._times)
-        first, end, wanted = self._wanted(number, times)
-        right = np.isin(wanted.frames, self._expected[number].frames).all()
-        if self._by_rate and not right and len(self._unread) > 1:
+        first, end, wanted = self._expected[number]  # already, where every time is known
+        if self._sought is None:
+            first, end, wanted = self._wanted(number, times)
+        missed = set(wanted.frames.tolist()).difference(self._frames_of[number])
+        if self._by_rate and missed and len(self._unread) > 1:
             self._read_by_packets(number)
             times = np.asarray(self._times)
             first, end, wanted = self._wanted(number, times)
@@ -199,7 +204,7 @@ class PartReader:
 
     def _seek_on(self, sought: Sought, number: int) -> None:
         """Decode every frame that is wanted, by whichever part, up to this part's last."""
-        if not (mine := self._expected[number].frames.tolist()):
+        if not (mine := self._frames_of[number]):
             return
         self._places = {index: i for i, index in enumerate(mine) if self._due[index] == 1}
         own = set(mine)
@@ -213,7 +218,7 @@ class PartReader:
     def _read_on(self, number: int) -> None:
         """Read until a frame that lies behind the part, or the end of the file."""
         span, slack_s = self._spans[number], slack_of(self._video.tick_s)
-        mine = set(self._expected[number].frames.tolist())
+        mine = set(self._frames_of[number])
         times = self._times
         assert isinstance(times, list)
         while not self._ended:
@@ -256,7 +261,7 @@ class PartReader:
         """Drop the pictures that no other part is expected to want."""
         if number in self._unread:
             self._unread.discard(number)
-            self._due.subtract(self._expected[number].frames.tolist())
+            self._due.subtract(self._frames_of[number])
         self._leave_room()
         over = [index for index in self._fitted[0].indices if self._due[index] <= 0]
         for fitted in self._fitted:

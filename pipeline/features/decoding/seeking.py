@@ -38,6 +38,10 @@ LONG_FRAMES = 600
 LARGEST_SHARE = 0.5
 """Seek only where at most this share of the frames has to be decoded."""
 
+FEW_SKIPPED = 8
+"""To decode so many frames that nobody wants costs no more than to seek past them: a seek loses the
+frames that the decoder holds back."""
+
 
 def read_by_seeking(video: Video, each: Sequence[Kept]) -> list[Windows] | None:
     """Keep the frames of a long clip that each plan wants; as `through.read_through`.
@@ -86,16 +90,18 @@ class Sought:
 
     def __init__(self, video: Video, packets: PacketTimes, on_progress: OnProgress) -> None:
         self._video, self._packets, self._on_progress = video, packets, on_progress
+        self._begins = packets.begins()
         self._frames: Iterator[Any] = iter(())
-        self._reached: int | None = None  # the time of the last frame that came
+        self._reached: int | None = None  # the number of the last frame that came
 
     def frame(self, index: int) -> Any:
         """FFmpeg's frame of this number, good until the next is asked for. Raises `NOT_EXACT`."""
         video, packets = self._video, self._packets
         context = video.stream.codec_context
         target = int(packets.times[index])
-        key = packets.key_before(target)
-        if self._reached is None or not key <= self._reached < target:
+        begin = int(self._begins[index])
+        if self._reached is None or not begin - FEW_SKIPPED <= self._reached + 1 <= index:
+            key = int(packets.times[begin])
             video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
             self._frames = _frames_from(video, packets, key)
         for raw in self._frames:
@@ -104,7 +110,7 @@ class Sought:
                 break
         else:
             raise _NotExact
-        self._reached = target
+        self._reached = index
         if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
             raise _NotExact
         video.turn_size(raw)
@@ -125,10 +131,9 @@ def _near_the_start(sampling: Sampling, video: Video) -> bool:
 def _frames_to_decode(packets: PacketTimes, indices: NDArray[np.int64]) -> int:
     """How many frames seeking decodes for these, ascending."""
     total, reached = 0, -1
-    for index in indices.tolist():
-        key = packets.key_before(int(packets.times[index]))
-        begin = int(np.searchsorted(packets.times, key))
-        total += index - max(begin, reached + 1) + 1
+    begins = packets.begins()[indices]
+    for index, begin in zip(indices.tolist(), begins.tolist(), strict=True):
+        total += index - (begin if begin - FEW_SKIPPED > reached + 1 else reached + 1) + 1
         reached = index
     return total
 
