@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +35,7 @@ def tried() -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (encoder, ending) in SAMPLES.items():
             path = Path(folder) / f"{encoder}{ending}"
-            with hushed(every_line=True):  # encoders write to standard error
+            with hushed(every_line=True), _scheduling_kept():  # encoders write to standard error
                 is_written = _write(path, encoder)
             if not is_written:
                 yield f"{name}: not tried, no encoder here to make a sample", ""
@@ -53,6 +55,22 @@ def tried() -> Iterator[tuple[str, str]]:
                 yield found, remedy
             else:
                 yield f"{name}: decodes, by {read.decoder}", ""
+
+
+@contextlib.contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Leave this thread scheduled as before: run by root, SVT-AV1 gives it a real-time priority.
+
+    It would hand that on to every process that it starts, and all others on the machine would wait.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def _write(path: Path, encoder: str) -> bool:

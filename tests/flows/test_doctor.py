@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_every_codec_of_the_wheels_is_decoded_for_real(codec_lines: list[Line]) 
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="Linux's scheduling")
+def test_no_encoder_leaves_this_thread_at_a_priority_that_all_others_wait_for() -> None:
+    """SVT-AV1 does as root, which users of containers mostly are; elsewhere it may not."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    list(codecs.tried())
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before
+
+
 def test_whatever_is_red_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setattr(doctor, "_SCHEDULER_TIMEOUT", "1s")
