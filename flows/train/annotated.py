@@ -8,8 +8,6 @@ from flows.settings.training import TrainSettings
 from flows.train.opening import require_one_store
 from flows.train.shared import Loaded, clip_seconds
 from pipeline.errors import ConfigError
-from pipeline.features.catalog.activitynet import read_activitynet
-from pipeline.features.catalog.manifest_text import read_csv
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.spans import whole_files
 from pipeline.heads.steps.annotations import SHOWN, Annotations, annotations_of, require_single
@@ -24,6 +22,10 @@ def read_annotations(path: str, source: store.Store, *, multi_label: bool = Fals
     Raises `ConfigError` with the line for what cannot be, and, unless `multi_label`, for two of a file
     that overlap.
     """
+    # Late: a training without annotations loads nothing of the first stage.
+    from pipeline.features.catalog.activitynet import read_activitynet
+    from pipeline.features.catalog.manifest_text import read_csv
+
     table = read_activitynet(path) if path.lower().endswith(".json") else read_csv(path)
     frames = [name for name in ("start_frame", "end_frame") if name in table]
     if frames:

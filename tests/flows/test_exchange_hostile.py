@@ -128,13 +128,13 @@ def test_a_parquet_row_group_is_read_in_parts_beyond_the_limit(tmp_path: Path, m
 
 def test_a_claim_of_width_or_length_is_bounded(tmp_path: Path, monkeypatch):
     with h5py.File(tmp_path / "wide.h5", "w") as file:
-        file.create_dataset("x", shape=(4, 1 << 26), dtype="f4")
+        file.create_dataset("x", shape=(4, 1 << 26), dtype="f4", chunks=(1, 16))[0, 0] = 1
     with pytest.raises(ConfigError, match=r"a chunk of 64 rows .* --batch or --steps"):
         imported(tmp_path / "wide.h5", tmp_path / "clips.zarr")
     assert not (tmp_path / "clips.zarr").exists()
     with h5py.File(tmp_path / "long.h5", "w") as file:
         file.create_dataset("a", data=np.ones((3, 4), np.float32))
-        file.create_dataset("x", shape=(1 << 40, 4), dtype="f4", chunks=(16, 4))
+        file.create_dataset("x", shape=(1 << 40, 4), dtype="f4", chunks=(16, 4))[0, 0] = 1
     result = imported(tmp_path / "long.h5", tmp_path / "long.zarr", steps=4, long="split")
     assert (result.ready, reasons(result)) == (1, {"x": "too_long"})
     save(tmp_path / "in" / "a.npy", np.ones((3, 4), np.float32))

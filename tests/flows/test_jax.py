@@ -23,6 +23,7 @@ sys.meta_path.insert(0, Absent())
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1500)
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed here")
 def test_nothing_needs_tensorflow_where_jax_is_chosen(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "absent").mkdir()

@@ -107,7 +107,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def ctrl_c(report: Any) -> None:
+    def ctrl_c(report: Any, *_: str) -> None:
         if report.epoch == 1:
             raise KeyboardInterrupt
 
