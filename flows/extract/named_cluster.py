@@ -22,7 +22,7 @@ LOST_AFTER_S = 15.0
 """How long a nanny has to bring a worker back before its job counts as lost."""
 
 _LOOK_EVERY_S = 1.0
-_ROUNDS = 3
+_TIMES = 3
 _MOST_LETTERS = 500
 
 
@@ -92,11 +92,11 @@ class LostJobs:
         self._joined: set[Any] = set()
         self._missing_since: dict[Any, float] = {}
         self._looked_at = 0.0
-        self._rounds, self._done_then = 0, -1
+        self._done_then, self._in_vain = -1, 0
         self._asking: threading.Thread | None = None
 
     def keep_up(self) -> None:
-        """Ask for workers in place of the lost; at most three times without a clip that is finished."""
+        """Ask for others in place of lost jobs; three times for each at most until a clip is finished."""
         now = time.monotonic()
         if not self._replaces or now - self._looked_at < _LOOK_EVERY_S:
             return
@@ -106,19 +106,18 @@ class LostJobs:
         lost = self._lost(now)
         if not lost:
             return
-        done = self._done()
-        self._rounds = 0 if done > self._done_then else self._rounds
-        self._done_then = done
         for name in lost:
             self._joined.discard(name)
             del self._missing_since[name]
-        if self._rounds >= _ROUNDS:
+        if (done := self._done()) > self._done_then:
+            self._done_then, self._in_vain = done, 0
+        self._in_vain += len(lost)
+        if self._in_vain > _TIMES * len(self._cluster.worker_spec):
             self._say(
-                f"{_count(lost)} left, and no clip was finished since {_ROUNDS} times others were asked "
-                "for: no more are, look at their logs"
+                f"{_count(lost)} left, and no clip was finished since others were asked for {_TIMES} "
+                "times: no more are, look at their logs"
             )
             return
-        self._rounds += 1
         self._say(f"{_count(lost)} left: others are asked for in their place")
         self._asking = threading.Thread(target=self._replace, args=(lost,), daemon=True)
         self._asking.start()
