@@ -16,7 +16,7 @@ import dask
 import distributed
 from distributed.gc import disable_gc_diagnosis
 
-from flows.extract.named_cluster import named_cluster
+from flows.extract.named_cluster import named_cluster, started
 from flows.extract.worker_checks import workers_of
 from flows.settings.features import FeaturesSettings
 from flows.stopping import on_signals
@@ -38,15 +38,13 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
         require_scheduler(settings.scheduler)
         yield {"address": settings.scheduler}
         return
-    with contextlib.ExitStack() as held:
-        with dask.config.set(cluster_options(_size(settings)[0])), signals_held():
-            cluster = (
-                held.enter_context(named_cluster(settings))
-                if settings.cluster
-                else _taken_over(settings) or _started(settings)
-            )
-        if not settings.cluster:
-            held.enter_context(cluster)
+    with dask.config.set(cluster_options(_size(settings)[0])), signals_held():
+        cluster = (
+            named_cluster(settings)
+            if settings.cluster
+            else _taken_over(settings) or _started(settings)
+        )
+    with started(cluster, settings.cluster) if settings.cluster else cluster:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
         yield {"cluster": cluster}

@@ -26,31 +26,38 @@ _TIMES = 3
 _MOST_LETTERS = 500
 
 
-@contextlib.contextmanager
-def named_cluster(settings: FeaturesSettings) -> Iterator[Any]:
-    """The cluster of a class path with its options; it ends with the block.
+def named_cluster(settings: FeaturesSettings) -> Any:
+    """The cluster of a class path with its options; `started` has it start and end.
 
     Raises `ConfigError` where there is no such class or it does not take its options, and
-    `ServiceUnavailable` where it cannot start its first workers.
+    `ServiceUnavailable` where it cannot be made.
+    """
+    cls = _imported(settings.cluster)
+    try:
+        return cls(**settings.cluster_options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{settings.cluster} does not take its options: {_words(error)}; see "
+            "[features.cluster_options] in the config file"
+        ) from None
+    except Exception as error:  # each kind of cluster raises its own
+        raise _not_started(settings.cluster, error) from error
+
+
+@contextlib.contextmanager
+def started(cluster: Any, path: str) -> Iterator[None]:
+    """The block of a named cluster, which ends with it. Raises `ServiceUnavailable` if it cannot start.
+
+    path: of its class.
     """
     with contextlib.ExitStack() as stack:
-        cls = _imported(settings.cluster)
-        try:
-            cluster = cls(**settings.cluster_options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{settings.cluster} does not take its options: {_words(error)}; see "
-                "[features.cluster_options] in the config file"
-            ) from None
-        except Exception as error:  # each kind of cluster raises its own
-            raise _not_started(settings.cluster, error) from error
         try:
             stack.enter_context(cluster)
         except Exception as error:
             with contextlib.suppress(Exception):
                 cluster.close()
-            raise _not_started(settings.cluster, error) from error
-        yield cluster
+            raise _not_started(path, error) from error
+        yield
 
 
 def _imported(path: str) -> Any:
@@ -101,10 +108,8 @@ class LostJobs:
         if not self._replaces or now - self._looked_at < _LOOK_EVERY_S:
             return
         self._looked_at = now
-        if self._asking is not None and self._asking.is_alive():
-            return
         lost = self._lost(now)
-        if not lost:
+        if not lost or (self._asking is not None and self._asking.is_alive()):
             return
         for name in lost:
             self._joined.discard(name)

@@ -39,7 +39,7 @@ def addresses(cluster: distributed.LocalCluster) -> list[str]:
 
 def leave(cluster: distributed.LocalCluster, client: distributed.Client, jobs: LostJobs) -> None:
     """Every worker leaves, as if its job had been cancelled."""
-    until(lambda: len(addresses(cluster)) == 2)
+    until(lambda: len(cluster.scheduler_info["workers"]) == 2)
     jobs.keep_up()
     client.retire_workers(addresses(cluster))
     until(lambda: not addresses(cluster))
@@ -84,9 +84,24 @@ def test_what_cannot_start_is_one_sentence(
     path: str, options: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     settings = FeaturesSettings(videos=".", cluster=path, cluster_options=options)
-    with (
-        pytest.raises(error, match=said) as refused,
-        named_cluster.named_cluster(settings),
-    ):
-        pass
+    with pytest.raises(error, match=said) as refused:
+        named_cluster.named_cluster(settings)
     assert "\n" not in str(refused.value)
+
+
+class NeverThere:
+    def __enter__(self) -> None:
+        raise RuntimeError("Command exited with 1\nstderr:\nsbatch: error: no such queue\n")
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def close(self) -> None:
+        raise RuntimeError("nothing to close")
+
+
+def test_a_cluster_whose_jobs_are_refused_says_why_in_its_own_words() -> None:
+    path = f"{__name__}.NeverThere"
+    cluster = named_cluster.named_cluster(FeaturesSettings(videos=".", cluster=path))
+    said = "NeverThere does not start .*stderr: sbatch: error: no such queue"
+    with pytest.raises(ServiceUnavailable, match=said), named_cluster.started(cluster, path):
+        pass
