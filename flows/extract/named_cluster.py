@@ -50,14 +50,36 @@ def started(cluster: Any, path: str) -> Iterator[None]:
 
     path: of its class.
     """
+    try:
+        cluster.__enter__()
+        _require_jobs(cluster)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            cluster.close()
+        raise _not_started(path, error) from error
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(cluster)
-        except Exception as error:
-            with contextlib.suppress(Exception):
-                cluster.close()
-            raise _not_started(path, error) from error
+        stack.push(cluster.__exit__)
         yield
+
+
+def _require_jobs(cluster: Any) -> None:
+    """Raise why a job was not taken: Dask forgets it, and the run would wait for its worker for ever."""
+    refused = [
+        job
+        for job in list(getattr(cluster, "workers", {}).values())
+        if getattr(job, "status", None) == distributed.Status.created
+    ]
+    try:
+        for job in refused:
+            cluster.sync(_begun, job)
+    except BaseException:
+        for job in refused:
+            job.status = distributed.Status.failed  # else its cluster does not close
+        raise
+
+
+async def _begun(job: Any) -> None:
+    await job
 
 
 def _imported(path: str) -> Any:

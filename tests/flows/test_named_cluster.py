@@ -8,6 +8,7 @@ from typing import Any
 
 import distributed
 import pytest
+from distributed.deploy.spec import ProcessInterface
 
 from flows.extract import named_cluster
 from flows.extract.named_cluster import LostJobs
@@ -89,19 +90,28 @@ def test_what_cannot_start_is_one_sentence(
     assert "\n" not in str(refused.value)
 
 
-class NeverThere:
-    def __enter__(self) -> None:
+class RefusedJob(ProcessInterface):  # type: ignore[misc]
+    async def start(self) -> None:
         raise RuntimeError("Command exited with 1\nstderr:\nsbatch: error: no such queue\n")
 
-    def __exit__(self, *error: object) -> None: ...
 
-    def close(self) -> None:
-        raise RuntimeError("nothing to close")
+def refusing() -> distributed.SpecCluster:
+    """A real cluster with two jobs, of which none is taken."""
+    options = {"host": "127.0.0.1", "dashboard": False}
+    cluster = distributed.SpecCluster(
+        worker={"cls": RefusedJob},
+        scheduler={"cls": distributed.Scheduler, "options": options},
+        silence_logs=50,
+    )
+    cluster.scale(2)  # as dask_jobqueue does
+    until(lambda: cluster.workers)
+    return cluster
 
 
 def test_a_cluster_whose_jobs_are_refused_says_why_in_its_own_words() -> None:
-    path = f"{__name__}.NeverThere"
+    path = f"{__name__}.refusing"
     cluster = named_cluster.named_cluster(FeaturesSettings(videos=".", cluster=path))
-    said = "NeverThere does not start .*stderr: sbatch: error: no such queue"
+    said = "refusing does not start .*stderr: sbatch: error: no such queue"
     with pytest.raises(ServiceUnavailable, match=said), named_cluster.started(cluster, path):
         pass
+    assert cluster.status == distributed.Status.closed
