@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import threading
@@ -17,6 +16,7 @@ import dask
 import distributed
 from distributed.gc import disable_gc_diagnosis
 
+from flows.extract.named_cluster import named_cluster, started
 from flows.extract.worker_checks import workers_of
 from flows.settings.features import FeaturesSettings
 from flows.stopping import on_signals
@@ -40,11 +40,11 @@ def dask_cluster(settings: FeaturesSettings) -> Iterator[dict[str, Any]]:
         return
     with dask.config.set(cluster_options(_size(settings)[0])), signals_held():
         cluster = (
-            _by_class_path(settings)
+            named_cluster(settings)
             if settings.cluster
             else _taken_over(settings) or _started(settings)
         )
-    with cluster:
+    with started(cluster, settings.cluster) if settings.cluster else cluster:
         if settings.adapt:
             cluster.adapt(**settings.adapt)
         yield {"cluster": cluster}
@@ -255,24 +255,6 @@ class _Scheduler(distributed.Scheduler):  # type: ignore[misc]
         started = await super().start_unsafe()
         disable_gc_diagnosis()
         return started
-
-
-def _by_class_path(settings: FeaturesSettings) -> Any:
-    module, _, name = settings.cluster.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"the cluster class {settings.cluster!r} cannot be imported ({error}): "
-            "give its full path, e.g. distributed.LocalCluster, and install its package"
-        ) from None
-    try:
-        return cls(**settings.cluster_options)
-    except TypeError as error:
-        raise ConfigError(
-            f"{settings.cluster} does not take its options: {error}; see "
-            "[features.cluster_options] in the config file"
-        ) from None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from flows.extract.commit import Totals
 from flows.extract.cutting import BatchCutter
 from flows.extract.joint import JointBatches
 from flows.extract.loop import BatchLoop
+from flows.extract.named_cluster import LostJobs
 from flows.extract.progress import Curve, Progress
 from flows.extract.setup import Target
 from flows.extract.summary import Summary, stage_rows
@@ -64,6 +65,7 @@ def extract(targets: Sequence[Target], settings: FeaturesSettings, page: RunPage
             ),
             wait_s=settings.worker_wait,
             say=progress.note,
+            jobs=LostJobs(arguments.get("cluster"), done=lambda: progress.done, say=progress.note),
         ) as workforce,
         watched_for_cancelling() as cancelled,
     ):

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import distributed
 
+from flows.extract.named_cluster import LostJobs
 from flows.extract.worker_checks import Check, WorkerCheck, answer, ask, within, workers_of
 from pipeline.errors import ConfigError, PixelsError
 
@@ -42,7 +43,8 @@ class Workforce:
     """Which workers take part in a run. A context manager; its block begins once one has answered.
 
     client: of the cluster's scheduler. check: what every worker is asked before it gets a batch.
-    wait_s: how long to wait while no worker answers. say: called with messages about waiting.
+    wait_s: how long to wait while no worker answers. say: called with messages about waiting. jobs: of
+    the cluster that the run has started, if it has.
 
     Entering raises `ConfigError` naming every worker that answers with a problem, and `NoWorkers`
     where workers are there and none answers within `wait_s`. A queue may take its time: while no
@@ -50,9 +52,16 @@ class Workforce:
     """
 
     def __init__(
-        self, client: distributed.Client, check: Check, *, wait_s: float, say: Callable[[str], None]
+        self,
+        client: distributed.Client,
+        check: Check,
+        *,
+        wait_s: float,
+        say: Callable[[str], None],
+        jobs: LostJobs | None = None,
     ) -> None:
         self._client, self._check, self._wait_s, self._say = client, check, wait_s, say
+        self._jobs = jobs
         self._workers: dict[str, dict[str, Any]] = {}
         self._seen: set[str] = set()
         self._beats: dict[str, tuple[float, float]] = {}  # last_seen, and when we saw it move
@@ -116,10 +125,12 @@ class Workforce:
         return worker in self._seen and not self.has_any([worker])
 
     def keep_up(self) -> None:
-        """Report workers that fall silent, admit those that answer now; call it often.
+        """Report workers that fall silent, admit those that answer, replace the lost; call it often.
 
         Raises `NoWorkers` if no worker has been alive for `wait_s` seconds.
         """
+        if self._jobs is not None:
+            self._jobs.keep_up()
         self._ask_workers()
         silent = {name for name in self._taking_part() if not self._is_alive(name)}
         for name in sorted(silent - self._silent):

@@ -1,4 +1,4 @@
-"""A Prefect server on PostgreSQL: any password, and a database that goes away in mid-run."""
+"""A Prefect server on PostgreSQL: any password, and a database that goes away under two runs at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from urllib.parse import quote
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas import TaskRun
 
 import store
-from tests.flows.running import finish, start
+from tests.flows.running import finish, run, start
+from tests.flows.sameness import contents
 from tests.secrets import files_of, search
+from tests.waiting import wait_until
 
 PASSWORD = "p@ss/w%rd:{é}-1f09c2b7"
 BIN = max(glob.glob("/usr/lib/postgresql/*/bin"), default="") or os.path.dirname(
@@ -113,42 +116,64 @@ def ended(ui: subprocess.Popen[str]) -> str:
     return done.out + done.err
 
 
-def test_a_run_outlives_a_database_that_is_away_in_its_middle(
+def test_two_runs_at_once_outlive_a_database_that_is_restarted_in_their_middle(
     database: Database, clips: Path, place: Path
 ) -> None:
     ui, api = served(place, "--database", database.url(PASSWORD))
+    urls = [place / "one.zarr", place / "other.zarr"]
+    printed = b""
     try:
-        url = place / "s.zarr"
-        words = ("--videos", str(clips), "--store", str(url), "--backbone", "frames")
-        # One clip ends after 40 seconds, so that the run is surely in its middle meanwhile.
+        # One clip of each ends after 90 seconds, so that both runs are surely in their middle meanwhile.
         hang = {"PIXELS_ONCE_FAULTS": json.dumps({"*g01_c01.mp4": "hang"})}
-        more = ("--batch", "2", "--timeout", "40", "--json")
-        process = start("features", *words, *more, cwd=place, env=env(place) | hang)
-        deadline = time.monotonic() + 200
-        while not list(url.glob("features/c.*")):
-            assert process.poll() is None, finish(process).err
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        more = ("--batch", "2", "--timeout", "90", "--json")
+        running = [
+            start("features", *words(clips, url), *more, cwd=place, env=env(place) | hang)
+            for url in urls
+        ]
+        for process, url in zip(running, urls, strict=True):
+            wait_until(lambda url=url: list(url.glob("features/c.*")), process, limit_s=400)
         database.control("stop", "-m", "immediate")
-        time.sleep(17)
+        time.sleep(17)  # how long it is away, not a wait for something
+        assert [process.poll() for process in running] == [None, None]
         database.control("start")
-        done = finish(process)
-        assert done.status == 0, done.err
-        assert "Traceback" not in done.err
-        assert done.json["ready"] + done.json["failed"] == 12
-        assert store.verify(str(url)).ok
-        again = finish(start("features", *words, "--json", cwd=place, env=env(place)))
-        assert again.status == 0, again.err  # it settles what the first one owes
+        for process, url in zip(running, urls, strict=True):
+            done = finish(process, timeout_s=400)
+            printed += done.err.encode() + done.out.encode()
+            assert done.status == 0, done.err
+            assert "Traceback" not in done.err
+            assert done.json["ready"] + done.json["failed"] == 12
+            assert store.verify(str(url)).ok
+        for url in urls:  # what a run could not tell the server, the next one does
+            again = run(
+                "features",
+                *words(clips, url),
+                "--retry",
+                "all",
+                "--json",
+                cwd=place,
+                env=env(place),
+            )
+            assert again.status == 0, again.err
+            assert store.open(url).counts()["ready"] == 12
+        assert contents(str(urls[0])) == contents(str(urls[1]))
         with SyncPrefectClient(api) as client:
-            runs = client.read_flow_runs()
-            tasks = client.read_task_runs()
-        assert [run.state_type for run in runs] == ["COMPLETED"] * 2, runs
-        assert all(task.state is not None and task.state.is_final() for task in tasks)
+            states = [run.state_type for run in client.read_flow_runs()]
+            assert states == ["COMPLETED"] * 4
+            # The end of the last run's tasks travels as an event.
+            wait_until(lambda: all(_ended(task) for task in client.read_task_runs()), every_s=1)
     finally:
         said = ended(ui)
-    places = files_of(place) | {"said": said.encode() + done.err.encode() + done.out.encode()}
+    places = files_of(place) | {"said": said.encode() + printed}
     hidden = {"password": PASSWORD, "password as it is sent": quote(PASSWORD, safe="")}
     assert search(places, hidden) == []
+
+
+def _ended(task: TaskRun) -> bool:
+    return task.state is not None and task.state.is_final()
+
+
+def words(clips: Path, url: Path) -> tuple[str, ...]:
+    return ("--videos", str(clips), "--store", str(url), "--backbone", "frames")
 
 
 @pytest.mark.parametrize("name", ["PREFECT_SERVER_DATABASE_PASSWORD", "encoded"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError
 from pipeline.features.catalog.shares import Share
 from pipeline.heads.saved import load_run
-from tests.flows.running import finish, run, run_here, start
+from tests.features.clips import write_numbered_clip
+from tests.flows.running import Finished, run, run_here
 from tests.flows.stores import STEPS, WIDTH, rising_or_falling
 
 FRAMES = ("--backbone", "frames", "--frames", "4", "--batch", "2")
@@ -244,31 +246,48 @@ def test_several_backbones_fill_stores_of_one_shard(
     assert all(each.attributes["shard"] == "2/2" for each in stores)
 
 
-@pytest.fixture
-def whole(clips: Path, tmp_path: Path) -> Path:
-    """One store of all clips."""
-    done = run("features", "--videos", str(clips), "--store", "one.zarr", *FRAMES, cwd=tmp_path)
-    assert done.status == 0, done.err
-    return tmp_path
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 short clips in two classes and six groups; each of sixteen shares has some."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(96):
+        label, within = ("Jump", "Walk")[number % 2], number // 2
+        name = f"v_{label}_g{within // 8 + 1:02d}_c{within % 8 + 1:02d}.mp4"
+        (folder / label).mkdir(exist_ok=True)
+        write_numbered_clip(folder / label / name, frames=4 + number)
+    return folder
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
-def test_shards_that_processes_make_at_once_train_the_head_of_one_store(
-    clips: Path, whole: Path
+@pytest.mark.timeout(1800)
+def test_sixteen_shards_by_sixteen_processes_are_to_the_bit_one_store(
+    many: Path, tmp_path: Path
 ) -> None:
-    refused = run(
-        *("features", "--videos", str(clips), "--store", "one.zarr", *FRAMES, "--shard", "1/4"),
-        cwd=whole,
-    )
+    words = ("features", "--videos", str(many), *FRAMES, "--json")
+    one = run(*words, "--store", "one.zarr", cwd=tmp_path, timeout_s=600)
+    assert (one.status, one.json["ready"]) == (0, 96), one.err
+    refused = run(*words, "--store", "one.zarr", "--shard", "1/16", cwd=tmp_path)
     assert (refused.status, "holds clips of all shards" in refused.err) == (1, True)
-    words = ("features", "--videos", str(clips), "--store", "shards/{shard}.zarr", *FRAMES)
-    running = [start(*words, "--shard", f"{number}/4", cwd=whole) for number in range(1, 5)]
-    for process in running:
-        done = finish(process, timeout_s=600)
-        assert done.status == 0, done.err
+
+    def make(number: int) -> Finished:
+        shard = ("--store", "shards/{shard}.zarr", "--shard", f"{number}/16")
+        return run(*words, *shard, cwd=tmp_path, timeout_s=600)
+
+    with ThreadPoolExecutor(4) as four_at_once:
+        made = list(four_at_once.map(make, range(1, 17)))
+    assert [done.status for done in made] == [0] * 16, [done.err for done in made if done.status]
+    assert min(done.json["ready"] for done in made) > 0
+    assert sum(done.json["ready"] for done in made) == 96
     for name, stores in (("one", "one.zarr"), ("all", "shards/*.zarr")):
         head = ("--head", "early_fusion", "--epochs", "2", "--name", name)
-        done = run("train", "--store", stores, *head, cwd=whole)
+        done = run("train", "--store", stores, *head, cwd=tmp_path, timeout_s=600)
         assert done.status == 0, done.err
-    same_runs(whole / "runs/one", whole / "runs/all")
+    same_runs(tmp_path / "runs/one", tmp_path / "runs/all")
+    asked = ("similar", "--video", "Jump/v_Jump_g03_c05.mp4", "--out", "", "--json")
+    each = [
+        run(*asked, "--store", stores, cwd=tmp_path) for stores in ("one.zarr", "shards/*.zarr")
+    ]
+    assert each[0].json["similar"] == each[1].json["similar"], each[1].err
+    page = run("report", "--store", "shards/*.zarr", "--out", "report.html", "--json", cwd=tmp_path)
+    assert page.status == 0, page.err
+    assert page.json["rows"] == 96
