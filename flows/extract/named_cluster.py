@@ -53,8 +53,8 @@ def started(cluster: Any, path: str) -> Iterator[None]:
     try:
         cluster.__enter__()
         _require_jobs(cluster)
-    except Exception as error:
-        with contextlib.suppress(Exception):
+    except Exception as error:  # each kind of cluster raises its own
+        with contextlib.suppress(Exception):  # what has not started may not close either
             cluster.close()
         raise _not_started(path, error) from error
     with contextlib.ExitStack() as stack:

@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import distributed
@@ -110,3 +110,13 @@ def single(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, o
         == 0
     )
     return contents(str(folder / "s.zarr"))
+
+
+def until(what: Callable[[], object], keep_up: Callable[[], object] = lambda: None) -> None:
+    """Return once `what` is true; `keep_up` is called between the looks. Fails after a minute."""
+
+    def holds() -> object:
+        keep_up()
+        return what()
+
+    wait_until(holds, limit_s=60)

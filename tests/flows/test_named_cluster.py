@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import distributed
@@ -14,6 +13,7 @@ from flows.extract import named_cluster
 from flows.extract.named_cluster import LostJobs
 from flows.settings.features import FeaturesSettings
 from pipeline.errors import ConfigError, ServiceUnavailable
+from tests.flows.clusters import until
 
 
 @pytest.fixture
@@ -24,14 +24,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[distributed.LocalCluste
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
         yield cluster
-
-
-def until(what: Callable[[], object], keep_up: Callable[[], object] = lambda: None) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline, "it never came about"
-        keep_up()
-        time.sleep(0.02)
 
 
 def addresses(cluster: distributed.LocalCluster) -> list[str]:

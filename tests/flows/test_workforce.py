@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import distributed
@@ -14,6 +13,7 @@ import pytest
 from flows.extract import workforce
 from flows.extract.worker_checks import workers_of
 from flows.extract.workforce import NoWorkers, Workforce
+from tests.flows.clusters import until
 
 ANSWERS: dict[str, str] = {}
 """What each worker says when it is asked; one that is not in here does not answer yet."""
@@ -47,14 +47,6 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[distributed.Client]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
-
-
-def until(what: Callable[[], object], keep_up: Callable[[], object] = lambda: None) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline, "it never came about"
-        keep_up()
-        time.sleep(0.02)
 
 
 def test_a_worker_that_turns_out_unfit_is_named_once_and_given_nothing(
