@@ -51,7 +51,8 @@ def build_model(
     try:
         function = getattr(keras.applications, KERAS_MODELS[name].function)
         shape = (size, size, 3)
-        body = function(include_top=False, weights=None, pooling="avg", input_shape=shape)
+        with _kernels_of_zeros():
+            body = function(include_top=False, weights=None, pooling="avg", input_shape=shape)
     finally:
         keras.config.set_dtype_policy(before)
     if weights.kind == "random":
@@ -64,6 +65,24 @@ def build_model(
     features = body(_scaled(keras, frames, KERAS_MODELS[name].scaling))
     # The last layer only casts: products in half precision still leave as float32.
     return keras.Model(frames, keras.layers.Activation("linear", dtype="float32")(features))
+
+
+@contextmanager
+def _kernels_of_zeros() -> Iterator[None]:
+    """Kernels of layers that are built here begin as zeros: every one gets its values afterwards.
+
+    Drawing those of InceptionV3, which nobody would read, takes half of the time that JAX needs to
+    build it: each shape is a function of its own to trace.
+    """
+    import keras
+
+    kind = keras.initializers.VarianceScaling  # of every kernel of `keras.applications`
+    drawn = kind.__call__
+    kind.__call__ = lambda self, shape, dtype=None: np.zeros(shape, dtype or "float32")
+    try:
+        yield
+    finally:
+        kind.__call__ = drawn
 
 
 def _scaled(keras: Any, frames: Any, scaling: Scaling) -> Any:
@@ -164,7 +183,8 @@ def folded(model: Any) -> tuple[Any, int]:
     def call(layer: Any, *inputs: Any, **options: Any) -> Any:
         return inputs[0] if layer.name in norms else layer(*inputs, **options)
 
-    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    with _kernels_of_zeros():
+        copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
         if layer.name in pairs:
             copy.get_layer(layer.name).set_weights(_weights(layer, pairs[layer.name]))
