@@ -21,7 +21,8 @@ from uuid import uuid4
 from prefect_dask import DaskTaskRunner
 
 from flows.extract.cluster import gpu_share
-from flows.extract.tasks import context_of_run, packed, run_as_task, withdraw
+from flows.extract.task_context import context_of_run
+from flows.extract.tasks import packed, run_as_task, withdraw
 from flows.extract.values import Batch, Key, name_of
 from flows.extract.worker_checks import within
 from flows.extract.workforce import Workforce

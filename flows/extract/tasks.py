@@ -12,14 +12,13 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
-import cloudpickle
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import serialize_context
 from prefect.exceptions import MissingContextError
 from prefect.task_engine import run_task_sync
 
 from flows.extract.batches import extract_batch, stop_event, this_worker, topic, worker_name
+from flows.extract.task_context import within_run
 from flows.extract.values import Batch, BatchResult
 
 MOST_BATCHES = 16
@@ -88,21 +87,20 @@ def run_as_task(
     What Prefect's own submission does on a worker. There the flow would serialise all of its settings
     for every task: two thirds of what a task costs it.
     """
-    state = run_task_sync(
-        task=extract_batches,
-        task_run_id=task_run,
-        parameters={"name": name, "number": number, "batches": batches},
-        return_type="state",
-        dependencies={},
-        context=unpacked(context),
-    )
+
+    def run(hydrated: dict[str, Any]) -> Any:
+        return run_task_sync(
+            task=extract_batches,
+            task_run_id=task_run,
+            parameters={"name": name, "number": number, "batches": batches},
+            return_type="state",
+            dependencies={},
+            context=hydrated,
+        )
+
+    state = within_run(context, run)
     assert isinstance(state, State)
     return state
-
-
-def context_of_run() -> bytes:
-    """The flow run that this is in, for its tasks on the workers."""
-    return bytes(cloudpickle.dumps(serialize_context()))
 
 
 _lock = threading.Lock()
