@@ -21,6 +21,7 @@ class NullCnn:
     name = engine = "null"
     shape: tuple[int, ...] = (2048,)
     whole_clips = False
+    block = 0
 
     def __init__(
         self,

@@ -95,6 +95,23 @@ def compiled(model: Any, shape: tuple[int, ...], dtype: str) -> Callable[[np.nda
     return lambda inputs: np.asarray(function(weights, jax.device_put(inputs)))
 
 
+def joined(blocks: Sequence[np.ndarray]) -> Any:
+    """Arrays of one shape, one behind the other, brought together on the device. `compiled` takes it.
+
+    Their memory must stay as it is until what is computed from them is known.
+    """
+    import jax
+
+    return _joining()(jax.device_put(list(blocks)))
+
+
+@functools.cache
+def _joining() -> Any:
+    import jax
+
+    return jax.jit(jax.numpy.concatenate)
+
+
 def scan(
     step: Callable[..., Any],
     state: Any,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.backbones.family import Backbone
-from pipeline.features.jobs import Job, Jobs, Piece, frames_in_place
+from pipeline.features.jobs import Job, Jobs, Piece, blocks_of, frames_in_place
 
 # A partial batch does not wait longer than this for a decoder that is slow or hangs.
 _PATIENCE_S = 2.0
@@ -84,16 +84,21 @@ class CnnThreads:
         buffer = np.empty((self._backbone.batch, size, size, 3), np.uint8)
         while pieces := self._take():
             there = frames_in_place(pieces)
-            frames = self._gather(pieces, buffer) if there is None else there
+            blocks = [] if there is not None else blocks_of(pieces, self._backbone)
+            in_place = there is not None or bool(blocks)
+            frames = there if in_place else self._gather(pieces, buffer)
             started = time.perf_counter()
             features, error = None, None
             try:
-                features = self._features(frames, pieces)
+                if frames is None:
+                    features = self._backbone.features_of_blocks(blocks)
+                else:
+                    features = self._features(frames, pieces)
                 self._require_declared(features, pieces[0].job.features)
             except Exception as caught:
                 features, error = None, caught
             seconds = time.perf_counter() - started
-            if there is not None:
+            if in_place:
                 for piece in pieces:
                     self._frames_read(piece)
             if features is not None:

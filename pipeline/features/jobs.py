@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.features.backbones.family import Backbone
 from pipeline.features.decoding.slots import Place, view
 from pipeline.features.decoding.values import ClipFrames
 
@@ -112,6 +113,16 @@ def frames_in_place(pieces: list[Piece]) -> NDArray[np.uint8] | None:
     assert first.job.frames is not None
     shape = (sum(map(len, pieces)), *first.job.frames.shape[1:])
     return view(first.job.place.memory, first._offset(first.start), shape)
+
+
+def blocks_of(pieces: list[Piece], backbone: Backbone) -> list[NDArray[np.uint8]]:
+    """A batch as blocks of frames where they lie; none where the backbone cannot take it so."""
+    size = backbone.block
+    if not size or sum(map(len, pieces)) != backbone.batch or any(len(p) % size for p in pieces):
+        return []
+    if any(p.job.windows is not None or p.job.gaps_s is not None for p in pieces):
+        return []
+    return [p.frames[at : at + size] for p in pieces for at in range(0, len(p), size)]
 
 
 class Jobs:

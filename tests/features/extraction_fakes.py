@@ -7,7 +7,7 @@ name, and a feature is a fixed function of its frame.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -137,12 +137,14 @@ class SumBackbone:
     batch: int = 4
     concurrency: int = 2
     whole_clips: bool = False
+    block: int = 0
     name: str = "sum"
     engine: str = "none"
     shape: tuple[int, ...] = (3,)
     size: int = SIZE
     software: dict[str, str] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
+    blocks: int = 0
     before: Callable[[np.ndarray], None] | None = None
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
@@ -150,3 +152,8 @@ class SumBackbone:
             self.before(frames)
         self.calls.append(len(frames))
         return feature_of(frames)
+
+    def features_of_blocks(self, blocks: Sequence[np.ndarray]) -> np.ndarray:
+        assert {len(block) for block in blocks} == {self.block}
+        self.blocks += len(blocks)
+        return self(np.concatenate(blocks))

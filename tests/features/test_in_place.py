@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipeline.features.decoders import DecoderPool
 from pipeline.features.decoding import FramePlan
 from pipeline.features.decoding.slots import FrameSlots
 from pipeline.features.extraction import ClipSource, Extractor
-from pipeline.features.jobs import MOST_PASSED, Job, Jobs, Piece, frames_in_place
+from pipeline.features.jobs import MOST_PASSED, Job, Jobs, Piece, blocks_of, frames_in_place
 from pipeline.spec import Sampling
 from tests.features.clips import write_numbered_clip
 from tests.features.extraction_fakes import (
@@ -132,6 +133,44 @@ def test_features_are_those_of_frames_that_were_copied(batch: int, short: bool) 
     assert any(read_in_place)
     assert pool.lent == 0
     pool.close()
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_blocks_that_lie_apart_give_the_same_features_and_are_left_alone_meanwhile(short) -> None:
+    paths = [f"{i}/{1 + i * 5 % STEPS if short else STEPS}" for i in range(60)]
+    pool = SlotDecoders(threads=4)
+
+    class Slow(SumBackbone):
+        def features_of_blocks(self, blocks):
+            time.sleep(0.002)  # a slot that came back too early would be written again
+            return super().features_of_blocks(blocks)
+
+    backbone = Slow(batch=3 * STEPS // 2, concurrency=3, block=STEPS // 2)
+    with Extractor(small_spec(), backbone, pool) as extractor:
+        results = extractor.extract([ClipSource(path) for path in paths])
+    for path, result in zip(paths, results, strict=True):
+        frames = frames_of(path)
+        assert result.features is not None
+        np.testing.assert_array_equal(
+            result.features[: len(frames)], feature_of(frames).astype(np.float16)
+        )
+    assert pool.lent == 0
+    assert short or backbone.blocks, "no batch was taken as blocks"
+    pool.close()
+
+
+@given(filled=orders, most=st.integers(1, 20), block=st.integers(1, 4))
+def test_blocks_are_the_frames_of_their_pieces(filled: Filled, most: int, block: int) -> None:
+    waiting = Jobs()
+    for job in jobs_in(filled, set()):
+        waiting.put(job)
+    pieces = waiting.cut(most)
+    blocks = blocks_of(pieces, SumBackbone(batch=most, block=block))  # type: ignore[arg-type]
+    whole = sum(map(len, pieces)) == most and all(len(piece) % block == 0 for piece in pieces)
+    assert bool(blocks) == whole
+    if blocks:
+        assert {len(each) for each in blocks} == {block}
+        np.testing.assert_array_equal(np.concatenate(blocks), frames_by_pieces(pieces))
 
 
 def test_a_batch_that_cannot_be_filled_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ class PairBackbone:
     """Sums of both frames of a step, and the seconds between them; not bound to whole clips."""
 
     name = engine = "pair"
-    size, shape, batch, concurrency, whole_clips = 4, (3,), 4, 2, False
+    size, shape, batch, concurrency, whole_clips, block = 4, (3,), 4, 2, False, 0
     software: dict[str, str] = {}  # noqa: RUF012
 
     def __call__(self, frames: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:

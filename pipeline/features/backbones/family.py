@@ -7,7 +7,7 @@ loads it, so a family's module imports Keras and other runtimes only inside `loa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,6 +34,8 @@ class Backbone(ABC):
     """
 
     whole_clips = False
+    block = 0
+    """Frames of a block, where it takes a batch as blocks that lie apart (`features_of_blocks`)."""
     digest = ""
     """Of a `Backbone` that a user's code returns: a text that changes with its features."""
 
@@ -67,6 +69,10 @@ class Backbone(ABC):
     @abstractmethod
     def features_of(self, frames: NDArray[np.uint8]) -> NDArray[Any]:
         """(n, *shape), float32 or what the store keeps, of frames that fit."""
+
+    def features_of_blocks(self, blocks: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+        """The same of a whole batch, given as arrays of `block` frames wherever they lie."""
+        return self(np.concatenate(blocks))
 
     def features_in_time(
         self, frames: NDArray[np.uint8], gaps_s: NDArray[np.float64]

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import engine
+from pipeline import engine, engine_jax
 from pipeline.features.backbones.family import Backbone, LoadOptions, Weights, padded
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.homes import cache_folder
@@ -72,6 +73,11 @@ class KerasBackbone(Backbone):
                 whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 return whole[: len(frames)].astype(np.float32, copy=False)
 
+    def features_of_blocks(self, blocks: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        if self.step != self.batch or engine.backend_name() != "jax":
+            return super().features_of_blocks(blocks)
+        return self.features_of(engine_jax.joined(blocks))
+
     def _compiled(self) -> tuple[int, Function]:
         with self._lock:
             if self._ready is None:
@@ -111,6 +117,9 @@ def load_keras(spec: Spec, weights: Weights, options: LoadOptions) -> KerasBackb
     backbone(np.zeros((batch, spec.size, spec.size, 3), np.uint8))
     if gpu:
         # While one caller's frames are computed, another's are copied in or their features out.
+        if engine.backend_name() == "jax":
+            # Every piece of a clip of `steps` frames in a batch is of so many, or a multiple.
+            backbone.block = math.gcd(batch, spec.sampling.steps)
         backbone.concurrency = best_callers(backbone, precision=spec.precision, cache=options.cache)
     return backbone
 
