@@ -39,7 +39,8 @@ WATCHED = {
     "flows.extract.dispatch": [("Dispatch", "submit", "first batch given out", "start")],
     "flows.extract.batches": [("", "_reporter", "a worker works on it", "start")],
     "pipeline.features.backbones": [("", "load", "the CNN is loaded", "end")],
-    "pipeline.features.filling": [("CnnThreads", "_frames_read", "first frames at the CNN", "start"),
+    "pipeline.features.filling": [("CnnThreads", "_take", "first frames at the CNN", "end"),
+                                  ("CnnThreads", "_frames_read", "first frames at the CNN", "start"),
                                   ("", "_frames_of", "first frames at the CNN", "start")],
 }
 
@@ -114,9 +115,7 @@ def main() -> None:
 
 def measured(roots: Mapping[str, Path], folder: Path, rounds: int) -> dict[str, Any]:
     """The rounds of every worktree, in turn; one before them fills the caches."""
-    site = folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(_SITE)
+    site = site_of(folder)
     figures: dict[str, Any] = {"rounds": rounds, **{name: [] for name in roots}}
     for number in range(rounds + 1):
         for name, root in roots.items():
@@ -125,6 +124,23 @@ def measured(roots: Mapping[str, Path], folder: Path, rounds: int) -> dict[str, 
                 figures[name].append(result)
                 print(json.dumps({name: result}), file=sys.stderr, flush=True)
     return figures
+
+
+def site_of(folder: Path) -> Path:
+    """A folder for `PYTHONPATH`, by which every process writes its marks into `STARTUP_MARKS`."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(_SITE)
+    return site
+
+
+def seconds_since(began: float, marks: Path) -> dict[str, float]:
+    """Seconds from then until each mark that was reached."""
+    return {
+        name: round(float(path.read_text()) - began, 3)
+        for name in MARKS
+        if (path := marks / f"{name}.at").exists()
+    }
 
 
 def one_run(root: Path, folder: Path, site: Path) -> dict[str, float]:
@@ -164,12 +180,11 @@ def one_run(root: Path, folder: Path, site: Path) -> dict[str, float]:
     shutil.rmtree(folder / "new.zarr", ignore_errors=True)
     if not last.exists():
         raise SystemExit(f"no frame reached the CNN:\n{(folder / 'log').read_text()[-2000:]}")
-    seconds = {
-        name: round(float(path.read_text()) - began, 3)
-        for name in MARKS
-        if (path := marks / f"{name}.at").exists()
+    return {
+        **seconds_since(began, marks),
+        "load": load,
+        "cpu_s": round(used.ru_utime + used.ru_stime, 2),
     }
-    return {**seconds, "load": load, "cpu_s": round(used.ru_utime + used.ru_stime, 2)}
 
 
 def median_of(rounds: list[dict[str, float]], mark: str) -> float | None:

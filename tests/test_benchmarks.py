@@ -37,8 +37,6 @@ def test_a_runs_rate_is_that_of_its_steady_part() -> None:
     summary = {"throughput": course, "seconds": 15.0, "ready": 9, "failed": 0}
     figures = of_run({**summary, "stage_seconds": {"cnn": 7.04}}, wall=20.0)
     assert figures["steady_fps"] == 100
-    # The command took 5 s before it began to extract; the first frames were seen 5 s after that.
-    assert figures["first_frames_s"] == 10.0
     assert figures["stages"] == {"cnn": 7.0}
 
 
@@ -61,6 +59,8 @@ def test_the_gpu_machines_figures_can_be_made_on_a_cpu(tmp_path: Path) -> None:
     assert not [row for row in rows if row["what"] == "failed" or "error" in row]
     assert {row["part"] for row in rows} == {"cnn", "decode", "run", "heads"}
     assert all(row["fps"] > 0 for row in rows if row["part"] == "decode")
+    reached = [row["reached_s"] for row in rows if row["part"] == "run"]
+    assert all(each["first frames at the CNN"] > 0 for each in reached)
 
 
 @pytest.mark.long
