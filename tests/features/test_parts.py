@@ -138,7 +138,9 @@ def test_every_frame_of_every_span_is_the_right_one(
                 with pytest.raises(UnreadableClip, match="empty_segment"):
                     reader.read(i)
                 continue
-            read = reader.read(i)
+            room = np.zeros(plan().frames_shape, np.uint8)
+            read = reader.read(i, room)
+            assert np.shares_memory(read.frames, room)
             assert numbers(read) == picked(frames), spans[i]
             assert read.frame_index.tolist() == picked(frames)
             np.testing.assert_allclose(
@@ -151,6 +153,7 @@ def test_every_frame_of_every_span_is_the_right_one(
             if spans[i].whole:
                 np.testing.assert_array_equal(read.frames, whole.frames)
                 assert read.facts == whole.facts
+            room[:] = 255  # others write there as soon as a part was read
         assert reader.left == 0
 
 
@@ -257,7 +260,13 @@ def test_plans_that_take_the_same_frames_share_one_pass(
     assert len({each.taking for each in (plan(), *further)}) == 1
     order = sorted(range(len(spans)), key=lambda i: spans[i].order)
     with PartReader(str(clips[name]), plan(), spans, further=further) as reader:
-        read = {i: reader.read_each(i, [None] * 3) for i in order}
+        rooms = [np.empty(each.frames_shape, np.uint8) for each in (plan(), *further)]
+        read: dict[int, list[ClipFrames]] = {}
+        for i in order:
+            clips_read = reader.read_each(i, rooms)
+            read[i] = [replace(clip, frames=clip.frames.copy()) for clip in clips_read]
+            for room in rooms:
+                room[:] = 255  # others write there as soon as a part was read
     if name == "b-frames.mp4":
         assert passes["opened"] == 1
         assert passes["decoded"] <= FRAMES

@@ -19,9 +19,8 @@ class Fitted:
     def __init__(self, plan: FramePlan) -> None:
         self.plan = plan
         self._pictures: dict[int, Picture] = {}
-        self._spare: list[
-            Picture
-        ] = []  # of pictures that are dropped: fresh memory costs page faults
+        # Memory of pictures that were dropped: fresh memory costs page faults.
+        self._spare: list[Picture] = []
         self._shape: tuple[int, ...] = () if plan.fit == "whole" else (plan.size, plan.size, 3)
         self._room: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -67,6 +66,15 @@ class Fitted:
             picture = self._pictures.pop(index, None)
             if picture is not None and picture.base is None:  # not a place in the room
                 self._spare.append(picture)
+
+    def leave_room(self, *, copied: bool) -> None:
+        """Copy the pictures that lie in the room, which is the caller's from now on, or forget them."""
+        inside = [index for index, picture in self._pictures.items() if picture.base is not None]
+        for index in inside:
+            picture = self._pictures.pop(index)
+            if copied:
+                self._pictures[index] = self._spare.pop() if self._spare else np.empty_like(picture)
+                self._pictures[index][:] = picture
 
     def clear(self) -> None:
         """Forget all pictures."""

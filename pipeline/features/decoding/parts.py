@@ -60,7 +60,7 @@ class PartReader:
         check_file(self._path)
         self._unread = set(range(len(spans)))
         self._fitted = [Fitted(each) for each in (plan, *further)]
-        self._places: dict[int, int] = {}  # of the frames that are fitted into the room at once
+        self._places: dict[int, int] = {}  # in the room, of the part that is read
         self._times: list[float] | NDArray[np.float64] = []
         self._ended = False
         self._sought: Sought | None = None
@@ -160,7 +160,7 @@ class PartReader:
         began, self._began = self._began or time.thread_time(), 0.0
         for fitted, room in zip(self._fitted, rooms, strict=True):
             fitted.begin(room)
-        self._leave_room()  # of a part that failed
+        self._leave_room(copied=False)  # of a part that failed: others write there by now
         if self._sought is not None:
             self._seek_on(self._sought, number)
         else:
@@ -206,14 +206,13 @@ class PartReader:
         """Decode every frame that is wanted, by whichever part, up to this part's last."""
         if not (mine := self._frames_of[number]):
             return
-        self._places = {index: i for i, index in enumerate(mine) if self._due[index] == 1}
-        own = set(mine)
+        self._places = {index: place for place, index in enumerate(mine)}
         stop = int(np.searchsorted(self._order, mine[-1], side="right"))
         for index in self._order[self._next : stop].tolist():
             self._next += 1
             if self._due[index]:
                 frame = Frame(index, float(self._times[index]), sought.frame(index))
-                self._keep(frame, self._video, always=index in own)
+                self._keep(frame, self._video, always=index in self._places)
 
     def _read_on(self, number: int) -> None:
         """Read until a frame that lies behind the part, or the end of the file."""
@@ -262,15 +261,15 @@ class PartReader:
         if number in self._unread:
             self._unread.discard(number)
             self._due.subtract(self._frames_of[number])
-        self._leave_room()
         over = [index for index in self._fitted[0].indices if self._due[index] <= 0]
         for fitted in self._fitted:
             fitted.drop(over)
+        self._leave_room(copied=True)
 
-    def _leave_room(self) -> None:
-        """Forget the pictures that lie in the room, which is the caller's from now on."""
+    def _leave_room(self, *, copied: bool) -> None:
+        """Copy the pictures that lie in the room, which is the caller's from now on, or forget them."""
         for fitted in self._fitted:
-            fitted.drop(self._places)
+            fitted.leave_room(copied=copied)
         self._places = {}
 
     def _nothing(self, number: int) -> UnreadableClip:
