@@ -174,6 +174,7 @@ CHAPTERS = {
         "feed",
         "decoding",
         "seeking",
+        "parts",
         "isolation",
         "worker",
         "scheduling",
