@@ -151,6 +151,7 @@ def test_stored_features_equal_a_plain_reference(stage: Stage, references: list[
     assert cosine.mean() >= 0.999
 
 
+@pytest.mark.long
 def test_order_company_and_caller_change_no_bit(stage: Stage) -> None:
     together = stage.extractor.extract(sources(CLIPS))
     with ThreadPoolExecutor(2) as callers:
@@ -160,6 +161,7 @@ def test_order_company_and_caller_change_no_bit(stage: Stage) -> None:
         np.testing.assert_array_equal(result.frame_index, single.frame_index)
 
 
+@pytest.mark.long
 def test_a_mirrored_view_is_the_mirrored_picture(
     stage: Stage, weights: Weights, cache: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_mirrored_view_is_the_mirrored_picture(
     np.testing.assert_allclose(valid(result)[0], expected, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_run_told_to_stop_ends_without_its_unread_clips(stage: Stage) -> None:
     stop = threading.Event()
     paths = sorted((SHARED / "clips" / "tennis").glob("*/*"))[:40]

@@ -74,6 +74,7 @@ def test_a_second_run_has_nothing_to_do_by_name_or_without(work: Path) -> None:
         assert again.json["outcome"] == "nothing to do"
 
 
+@pytest.mark.long
 def test_another_model_or_another_input_is_another_spec(work: Path, tmp_path: Path) -> None:
     existing = store.open(str(work / "s.zarr"))
     other = toml(own_models.numbers(tmp_path / "m.onnx", window=WINDOW), "scale = 1\ngap = 2\n")

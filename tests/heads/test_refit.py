@@ -17,6 +17,7 @@ from pipeline.heads.run_folder import read_metrics
 from pipeline.heads.training import train
 from tests.heads.sources import rising_or_falling
 from tests.heads.test_identity import result_of
+from tests.sharing import others_long
 
 DRAWS = False
 CONFIG = TrainConfig(
@@ -37,7 +38,7 @@ def clips():
     return load_clips(rising_or_falling())
 
 
-@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("ensemble", others_long([1, 2], 1))
 def test_it_is_the_head_that_all_but_the_test_clips_give_in_as_many_epochs(clips, ensemble):
     [split] = make_splits(clips, CONFIG)
     settings, plain = (
@@ -59,7 +60,7 @@ def test_it_is_the_head_that_all_but_the_test_clips_give_in_as_many_epochs(clips
     assert not np.array_equal(fitted.parts["test"][1], before.parts["test"][1])
 
 
-@pytest.mark.parametrize("at", [(False, 2), (True, 1)])
+@pytest.mark.parametrize("at", [pytest.param((False, 2), marks=pytest.mark.long), (True, 1)])
 def test_stopped_in_either_training_it_keeps_a_head_and_resumes_to_the_same_bits(tmp_path, at):
     source = rising_or_falling()
     config = dataclasses.replace(CONFIG, stopping="fixed")

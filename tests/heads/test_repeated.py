@@ -158,6 +158,7 @@ def test_repeats_of_a_clip_are_no_further_chance():
     assert clips[1] - clips[0] < (once[1] - once[0]) / 4  # what resampling clips would claim
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_with_the_fold_that_was_interrupted(clips, runs, tmp_path):
     stop = threading.Event()
     seen = []

@@ -126,7 +126,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", others_long(KINDS, "convlstm"))
+@pytest.mark.parametrize("head", others_long(KINDS, "pyramid"))
 def test_a_head_of_each_kind_of_layer_is_loaded_where_no_head_was_built_before(
     tmp_path: Path, head: str
 ) -> None:

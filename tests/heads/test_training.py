@@ -385,6 +385,7 @@ def test_small_sets_get_small_batches():
     assert auto_batch(20_000, wide=True) == 128
 
 
+@pytest.mark.long
 def test_training_in_a_fresh_process_loads_no_pixels_and_no_store(tmp_path):
     code = (
         "import sys\n"
