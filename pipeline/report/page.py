@@ -232,7 +232,7 @@ def _cell(name: str, value: Any) -> Any:
 
 def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
     test = run.metrics["test"]
-    strips, colours = drawings(run.strips)
+    strips, colours = drawings(run.strips, run.classes)
     steps = run.metrics.get("labels") == "steps"
     words = _step_words(test) if steps else _clip_words(run)
     curves = None

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.drawing import label_colours
 from pipeline.features.previews import jpeg
 from pipeline.report.contents import (
     ClipCard,
@@ -134,12 +135,14 @@ def test_a_long_video_is_a_strip_of_time_with_truth_above_prediction() -> None:
         prediction=[(0, 24, "run")],
     )
     run = RunView(
+    classes = ["background", "jump", "run", NASTY]
         name="seg",
         metrics={"labels": "steps", "test": {"frame_accuracy": 0.5, "f1@50": 0.25, "map": None}},
         history=pd.DataFrame({"epoch": [1, 2], "top1": [0.4, 0.6], "val_top1": [0.3, 0.5]}),
         confusion=None,
         strips=[strip],
     )
+        classes=classes,
     text = render(dataclasses.replace(contents(), runs=[run]))
     page = Page(text)
     bars = [
@@ -151,6 +154,10 @@ def test_a_long_video_is_a_strip_of_time_with_truth_above_prediction() -> None:
     assert bars == [(0, 0, 250), (500, 0, 250), (0, 25, 300)]
     colours = {(a["fill"], a["y"]) for a in page.all("rect") if "fill" in a}
     assert len({colour for colour, _ in colours}) == 2
+    # Those of the run's other pictures, whichever of its labels are in the strip.
+    red, green, blue = label_colours(classes)["run"]
+    run_colour = "#" + "".join(f"{round(255 * channel):02x}" for channel in (red, green, blue))
+    assert {y for colour, y in colours if colour == run_colour} == {"0", "25"}
     (drawing,) = page.all("svg")
     assert drawing["aria-label"] == "long.mp4: 2 segments in truth and 1 predicted, over 1:20.0."
     assert "<title>true: run, 0:00.0 to 0:20.0</title>" in text
