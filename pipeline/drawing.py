@@ -1,7 +1,12 @@
-"""matplotlib figures without a display or global state, in which text is never parsed as a formula."""
+"""matplotlib figures without a display or global state, and the colours of labels.
+
+Text in them is never parsed as a formula.
+"""
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +20,18 @@ def new_figure(width: float, height: float, **options: Any) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained", **options)
     FigureCanvasAgg(figure)
     return figure
+
+
+def label_colours(classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """RGB from 0 to 1 of every label but `background`, the same in every picture of a head.
+
+    Hues go around the circle, lighter and darker by turns.
+    """
+    labels = [name for name in classes if name != "background"]
+    return {
+        name: colorsys.hsv_to_rgb((0.58 + i / len(labels)) % 1, 0.55, 0.9 if i % 2 else 0.7)
+        for i, name in enumerate(labels)
+    }
 
 
 def save_figure(figure: Any, to: Path | IO[bytes], *, dpi: float) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.timeline import overlap
+from pipeline.drawing import label_colours
 from pipeline.heads.lean import keras
+from pipeline.predict.overlay import Painter
 from pipeline.predict.stepping import make_step_timeline
 from pipeline.predict.subtitles import write_results, write_srt, write_vtt
 from pipeline.predict.timeline import Segment, Timeline, labelled, write_timeline
@@ -82,6 +84,22 @@ def test_background_is_no_segment() -> None:
     ]
     longer = labelled(timeline(p, ("background", "run")), multi_label=False, least_s=1.5)
     assert [(part.start_s, part.end_s) for part in longer] == [(1, 3)]
+
+
+def test_a_label_has_one_colour_in_the_strip_and_the_bars_and_background_none() -> None:
+    classes = ("background", "Run", "Walk")
+    colours = label_colours(classes)
+    assert set(colours) == {"Run", "Walk"}
+    video_timeline = timeline(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), classes)
+    parts = labelled(video_timeline, multi_label=False)
+    painter = Painter(timeline=video_timeline, parts=parts, width=480)
+    band = painter.band(0.5)
+    run = np.array([round(255 * channel) for channel in colours["Run"]])
+    np.testing.assert_array_equal(band[-3, 60], run)
+    np.testing.assert_allclose(band[painter.height // 10, 200], 0.75 * run, atol=1)
+    quiet = painter.band(1.5)
+    np.testing.assert_array_equal(quiet[-3, 460], (120, 125, 135))
+    np.testing.assert_allclose(quiet[painter.height // 10, 200], (90, 94, 101), atol=1)
 
 
 def test_labels_that_may_apply_at_a_time_have_segments_of_their_own() -> None:

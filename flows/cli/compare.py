@@ -118,35 +118,32 @@ def _frame_average(table: pd.DataFrame) -> str:
     return str(chosen["run"].iloc[0]) if len(chosen) else ""
 
 
+_CLIP_FIGURES = {"top1": "top-1", "spread": "±", "top5": "top-5", "macro_f1": "macro-F1"}
+
+
 def _print(lines: list[dict[str, Any]], number: int, boards: int) -> None:
     import pandas as pd
+
+    from pipeline.heads.steps.measures import STEP_FIGURES
 
     first = lines[0]
     several = len({line["features"] for line in lines}) > 1
     which = f"board {number} of {boards} · " if boards > 1 else ""
+    per_step = "frame_accuracy" in first
+    figures = STEP_FIGURES if per_step else _CLIP_FIGURES
+    tested = f"{first['clips']} test {'video' if per_step else 'clip'}{'s' * (first['clips'] != 1)}"
     print_table(
-        f"{which}{first['clips']} test clips · split {first['split']} · spec "
+        f"{which}{tested} · split {first['split']} · spec "
         f"{', '.join(dict.fromkeys(line['fingerprint'] for line in lines))}",
         (
-            "run",
-            "features",
-            "top-1",
-            "±",
-            "top-5",
-            "macro-F1",
-            "against",
-            "parameters",
-            "train s",
-            "clips/s",
+            *("run", "features", *figures.values()),
+            *("against", "parameters", "train s", "steps/s" if per_step else "clips/s"),
         ),
         [
             (
                 line["run"],
                 line["features"] if several else "",
-                f"{line['top1']:.3f}",
-                "" if pd.isna(line["spread"]) else f"{line['spread']:.3f}",
-                f"{line['top5']:.3f}",
-                f"{line['macro_f1']:.3f}",
+                *("" if pd.isna(line[name]) else f"{line[name]:.3f}" for name in figures),
                 _difference(line.get("against")),
                 line["parameters"],
                 f"{line['train_seconds']:.0f}",

@@ -130,4 +130,14 @@ def _print_store(summary: Summary) -> None:
         print(sentence)
     headline(summary.headline())
     if summary.outcome == "done" and summary.ready:
-        suggest("train", "--store", summary.store, "--head", "gru")
+        suggest(*_next_words(summary))
+
+
+def _next_words(summary: Summary) -> tuple[str, ...]:
+    """The command that comes next: clips without labels can only be trained on by annotations."""
+    store = ("--store", summary.store)
+    if summary.classes:
+        return ("train", *store, "--head", "gru")
+    if summary.files:
+        return ("train", *store, "--head", "segmenter", "--annotations", "FILE")
+    return ("report", *store)

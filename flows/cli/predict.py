@@ -239,6 +239,7 @@ def _run_timeline(
             (_clock(part.start_s), _clock(part.end_s), part.label, f"{part.probability:.1%}")
             for part in parts
         ],
+        rest=f"{folder}/segments.csv",
     )
     headline(f"next: look at {folder}/overlay.mp4")
     return 0

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pipeline.heads.repeats import Repeats
 
 
+_MOST_ROWS = 40
+
+
 def console(*, quiet: bool = False) -> Console:
     """Standard output. Rich leaves colour out where it is no terminal, or NO_COLOR is set."""
     return Console(highlight=False, soft_wrap=False, quiet=quiet)
@@ -38,9 +41,16 @@ def print_json(values: Mapping[str, Any] | None = None, **more: Any) -> None:
     print(json_text({**(values or {}), **more}))
 
 
-def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table: text to the left, numbers to the right, columns with nothing in them left out."""
+def print_table(
+    title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, rest: str = ""
+) -> None:
+    """A table: text to the left, numbers to the right, columns with nothing in them left out.
+
+    rest: a file with all rows; where it is named, 40 of them are shown
+    """
     rows = [list(row) for row in rows]
+    more = max(0, len(rows) - _MOST_ROWS) if rest else 0
+    rows = rows[: len(rows) - more]
     shown = [i for i in range(len(head)) if not rows or any(_cell(row[i]) for row in rows)]
     head, rows = [head[i] for i in shown], [[row[i] for i in shown] for row in rows]
     table = Table(header_style="bold")
@@ -55,6 +65,8 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) 
         out.width = 160  # a pipe has no width of its own
     out.print(Text(title, style="bold"))
     out.print(table)
+    if more:
+        print(f"and {more:,} more in {rest}")
 
 
 def print_over_seeds(repeats: Sequence[Repeats]) -> None:

@@ -255,7 +255,7 @@ class _Export:
             yield Clip(
                 row=row, id=id_, label=label, split=split, group=group, features=features[i, :steps],
                 frames=frames[i, :steps], times=times[i, :steps], fps=float(fps),
-                frames_declared=int(declared), stored=stored[i], is_whole=steps == self._source.steps,
+                frames_declared=int(declared), stored=stored[i], row_steps=self._source.steps,
             )  # fmt: skip
 
 

@@ -28,8 +28,8 @@ PARTIAL = ".partial"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """One ready row: its real steps only. features (n, *shape), frames (n,) int32, times (n,) float32
-    seconds; `stored` is the digest of its row in the store, which the reader compared; `is_whole`: it
-    has as many steps as the row.
+    seconds; `stored` is the digest of its row in the store, which the reader compared; `row_steps` are
+    the row's steps, padding included.
     """
 
     row: int
@@ -43,7 +43,7 @@ class Clip:
     fps: float
     frames_declared: int
     stored: int
-    is_whole: bool
+    row_steps: int
 
     def line(self) -> dict[str, Any]:
         """The clip in the manifest, but for its file."""
@@ -51,8 +51,8 @@ class Clip:
 
     def digest(self) -> int:
         """The CRC-32C of its features' bytes, (n, *shape)."""
-        if self.is_whole:
-            return self.stored  # of all steps of the row, of which none is padding
+        if len(self.features) == self.row_steps:
+            return self.stored  # none of the row's steps is padding
         data = np.ascontiguousarray(self.features).reshape(-1).view(np.uint8)
         return int(google_crc32c.value(data))
 
@@ -121,18 +121,18 @@ def write_npy(file: IO[bytes], values: NDArray[Any]) -> int:
 
 
 def _write_hdf5(folder: Path, clips: Named, *, transpose: bool) -> list[str]:
-    import h5py
-
-    from flows.exchange.hdf5 import write_dataset
+    from flows.exchange.hdf5 import dataset_writer
 
     keys: list[str] = []
-    # By its name: h5py would go through Python for every byte of a Python file.
-    with _shard(folder, clips) as (target, rest), h5py.File(target.name, "w") as file:
+    first = next(clips)
+    with (
+        _shard(folder, itertools.chain([first], clips)) as (file, rest),
+        dataset_writer(file, first[1].row_steps) as write,
+    ):
         for _, clip in rest:
             keys.append(f"{clip.row:09d}")
             texts = {name: getattr(clip, name) for name in _TEXTS}
-            steps = {"times": clip.times, "frames": clip.frames}
-            write_dataset(file, keys[-1], clip.features, texts, steps)
+            write(keys[-1], clip.features, texts, {"times": clip.times, "frames": clip.frames})
     return keys
 
 

@@ -6,21 +6,27 @@ has.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5p, h5s, h5t
+from h5py import h5d, h5l, h5t
 from numpy.typing import NDArray
 
 from flows.exchange import arrays
 from flows.exchange.arrays import Foreign, array_of, raw_array
+from flows.exchange.hdf5_file import MOST_ATTRIBUTE, ContiguousWriter
 from pipeline.errors import UnreadableClip
+
+Write = Callable[[str, NDArray[Any], Mapping[str, str], Mapping[str, NDArray[Any]]], None]
+"""Writes a data set: its name, values, and the attributes that are texts and those that are numbers."""
 
 
 def datasets_in(path: Path, attributes: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -93,48 +99,44 @@ def _is_inside(dataset: Any) -> bool:
     return not (dataset.is_virtual or dataset.external)
 
 
-def write_dataset(
+@contextmanager
+def dataset_writer(file: BinaryIO, steps: int) -> Iterator[Write]:
+    """What writes the data sets of an empty open file; at the end the file is whole.
+
+    steps: of the longest data set, each of which has attributes of as many numbers of four bytes.
+    """
+    if 4 * steps > MOST_ATTRIBUTE:
+        # By its name: h5py would go through Python for every byte of a Python file.
+        with h5py.File(file.name, "w") as other:
+            yield functools.partial(_write_dataset, other)
+        return
+    writer = ContiguousWriter(file)
+    yield lambda key, values, texts, numbers: writer.add(
+        key, values, {name: _text(text) for name, text in texts.items()}, numbers
+    )
+    writer.close()
+
+
+def _write_dataset(
     file: h5py.File,
     key: str,
     values: NDArray[Any],
     texts: Mapping[str, str],
     numbers: Mapping[str, NDArray[Any]],
 ) -> None:
-    """A data set with attributes, as h5py writes it, in half the time: by HDF5's own calls."""
-    if max(len(each) * each.itemsize for each in numbers.values()) > _MOST_ATTRIBUTE:
-        # A large attribute fits only where attributes are not kept in the data set's header.
-        made = file.create_dataset(key, data=values, track_order=True)
-        for name, text in texts.items():
-            made.attrs[name] = _text(text)
-        for name, each in numbers.items():
-            made.attrs[name] = each
-        return
-    kind = h5t.py_create(values.dtype, logical=True)
-    dataset = h5d.create(file.id, key.encode(), kind, h5s.create_simple(values.shape), _unfilled())
-    dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), kind)
+    # A large attribute fits only where attributes are not kept in the data set's header.
+    made = file.create_dataset(key, data=values, track_order=True)
     for name, text in texts.items():
-        attribute = h5a.create(dataset, name.encode(), _TEXT, h5s.create(h5s.SCALAR))
-        attribute.write(np.array(_text(text), h5py.string_dtype()))
+        made.attrs[name] = _text(text)
     for name, each in numbers.items():
-        space = h5s.create_simple(each.shape)
-        attribute = h5a.create(dataset, name.encode(), h5t.py_create(each.dtype), space)
-        attribute.write(np.ascontiguousarray(each))
+        made.attrs[name] = each
 
 
 _PLAIN = [(np.dtype(name), h5t.py_create(np.dtype(name))) for name in ("f2", "f4", "u1", "f8")]
-_MOST_ATTRIBUTE = 60_000  # bytes, of the 64 KiB that a header has
-_TEXT = h5t.py_create(h5py.string_dtype(), logical=True)
 
 
 def _text(value: str) -> str:
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")  # where a text would end
-
-
-def _unfilled() -> Any:
-    how = h5p.create(h5p.DATASET_CREATE)
-    how.set_fill_time(h5d.FILL_TIME_NEVER)  # every byte is written anyway
-    how.set_obj_track_times(False)  # the same rows make the same file
-    return how
 
 
 _MOST_RATIO = 1032  # of deflate

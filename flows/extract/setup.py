@@ -172,6 +172,8 @@ def prepare(
         store=settings.store,
         outcome="nothing to do",
         clips=len(catalog),
+        files=len(set(catalog["file"]) - {""}),
+        classes=len(set(catalog["label"]) - {""}),
         wanted=int(wanted.sum()),
         planned=len(rows),
         gone=len(plan.gone),

@@ -26,15 +26,17 @@ def shown(label: str = "", sentence: str = "") -> dict[str, Any]:
 class Summary:
     """The outcome of one `features` run.
 
-    clips: in the catalog · wanted: of those, what the settings let through · planned: to be made ·
-    ready, failed: of those · reasons, warnings: of failed and of ready clips · left: not made, for the
-    next run · unknown: unchanged rows whose clip could not be looked up · stage_seconds: where the
-    workers' time went.
+    clips: in the catalog · files: of which they are parts, 0 where each is a file · classes: of labels ·
+    wanted: of the clips, what the settings let through · planned: to be made · ready, failed: of those ·
+    reasons, warnings: of failed and of ready clips · left: not made, for the next run · unknown:
+    unchanged rows whose clip could not be looked up · stage_seconds: where the workers' time went.
     """
 
     store: str = field(metadata=shown("Store"))
     outcome: str  # done | nothing to do | interrupted | skipped | dry run
     clips: int
+    files: int = field(default=0, metadata=shown("files with parts", "clips are parts of {} files"))
+    classes: int = 0
     wanted: int = 0
     planned: int = field(default=0, metadata=shown("to make"))
     ready: int = field(default=0, metadata=shown("ready"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.heads.run_folder import read_config
 from pipeline.heads.steps.segments import PREDICTION, STEPS, TRUTH, read_segments
 from pipeline.plain import read_table
 from pipeline.report.contents import RunView, Strip
@@ -44,4 +45,5 @@ def step_view(folder: Path, metrics: dict[str, Any]) -> RunView:
         if confusion.exists()
         else None,
         strips=strips,
+        classes=read_config(folder)["classes"],
     )

@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.heads import run_folder
 from pipeline.heads.measures import bootstrap_interval
 from pipeline.heads.source import Array, group_names
+from pipeline.heads.steps.measures import STEP_FIGURES
 from pipeline.plain import json_digest, write_table
 
 
@@ -212,6 +213,7 @@ def _line(folder: Path) -> dict[str, Any]:
     test = metrics["test"]
     config = run_folder.read_config(folder)
     streams = [str(each["name"]) for each in config.get("streams", ())]
+    per_step = metrics.get("labels") == "steps"
     return {
         "run": folder.name,
         "head": metrics["head"],
@@ -228,6 +230,7 @@ def _line(folder: Path) -> dict[str, Any]:
         "split": metrics["split"],
         "fingerprint": config["fingerprint"][:12],
         "clips": test["clips"],
+        **({name: test.get(name, np.nan) for name in STEP_FIGURES} if per_step else {}),
     }
 
 

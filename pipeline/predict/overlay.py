@@ -6,7 +6,6 @@ video's segments of one label with the present moment on it.
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.drawing import label_colours
 from pipeline.features.decoding.video import Video
 from pipeline.predict.timeline import Segment, Timeline
 
@@ -61,7 +61,7 @@ class Painter:
             y = row * self._line + self._line * 0.12
             bar = (self.width - 2 * edge) * float(probabilities[index])
             box = (edge, y, edge + max(bar, 1), y + self._line * 0.8)
-            draw.rectangle(box, fill=self._colour(int(index), 0.55))
+            draw.rectangle(box, fill=self._colour(self.timeline.classes[index], 0.75))
             text = f"{self.timeline.classes[index]}  {probabilities[index]:.0%}"
             ink = _INK if row == 0 else (200, 200, 205)
             draw.text((edge * 2, y + self._line * 0.02), text, fill=ink, font=font)
@@ -82,12 +82,19 @@ class Painter:
         scale = self.width / max(self.timeline.duration_s, 1e-9)
         for part in self.parts:
             left, right = round(part.start_s * scale), round(part.end_s * scale)
-            strip[:, left:right] = self._colour(self.timeline.classes.index(part.label), 0.8)
+            strip[:, left:right] = self._colour(part.label)
         return strip
 
-    def _colour(self, index: int, value: float) -> tuple[int, int, int]:
-        hue = (0.58 + index / max(len(self.timeline.classes), 1)) % 1
-        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.62, value))
+    @cached_property
+    def _colours(self) -> dict[str, tuple[float, float, float]]:
+        return label_colours(self.timeline.classes)
+
+    def _colour(self, label: str, value: float = 1.0) -> tuple[int, int, int]:
+        """A label's colour, darker where `value` is below 1; of `background` that of the bare strip."""
+        if label not in self._colours:
+            red, green, blue = (round(value * channel) for channel in _QUIET)
+        else:
+            red, green, blue = (round(255 * value * channel) for channel in self._colours[label])
         return red, green, blue
 
 

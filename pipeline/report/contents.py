@@ -93,7 +93,7 @@ class RunView:
     metrics: as in metrics.json
     history: one line per epoch
     confusion: true label × predicted label; None of a head of several labels at a time
-    strips: test videos of a head that labels every step
+    strips: test videos of a head that labels every step · classes: its labels, in order
     """
 
     name: str
@@ -103,6 +103,7 @@ class RunView:
     mistakes: Sequence[ClipCard] = ()
     confused: Sequence[ConfusedPair] = ()
     strips: Sequence[Strip] = ()
+    classes: Sequence[str] = ()
 
     def __repr__(self) -> str:
         return f"RunView({self.name}, {len(self.history)} epochs, {len(self.mistakes)} mistakes)"

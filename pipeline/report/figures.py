@@ -156,8 +156,11 @@ def confusion_chart(confusion: pd.DataFrame) -> go.Figure:
     )
 
 
-def board_chart(board: pd.DataFrame) -> go.Figure:
-    """Test accuracy of each run, the best above; the highest frame average as a dotted line."""
+def board_chart(board: pd.DataFrame, what: str) -> go.Figure:
+    """Test accuracy of each run, the best above; the highest frame average as a dotted line.
+
+    what: the words below the bars
+    """
     lines = board.iloc[::-1]
     spread = lines["spread"].fillna(0).tolist()
     bars = go.Bar(
@@ -177,7 +180,7 @@ def board_chart(board: pd.DataFrame) -> go.Figure:
             annotation={"text": "frame average", "y": 1, "yanchor": "bottom"},
             line_color="#888",
         )
-    xaxis = {"title": "top-1 on test clips", "tickformat": ".0%", "range": [0, 1]}
+    xaxis = {"title": what, "tickformat": ".0%", "range": [0, 1]}
     return finished(figure, height=130 + 28 * len(board), xaxis=xaxis, yaxis=CATEGORIES)
 
 

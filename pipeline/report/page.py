@@ -15,25 +15,13 @@ import plotly.offline
 from markupsafe import Markup
 
 from pipeline.heads.measures import LEAST_GROUPS
+from pipeline.heads.spans import whole_files
 from pipeline.heads.steps.measures import STEP_FIGURES
 from pipeline.plain import json_text
 from pipeline.report import figures
+from pipeline.report.boards import board_of
 from pipeline.report.contents import Contents, RunView, data_url
 from pipeline.report.strips import drawings
-
-_BOARD = {
-    "run": "run",
-    "head": "head",
-    "top1": "top-1",
-    "spread": "± over folds",
-    "top5": "top-5",
-    "macro_f1": "macro F1",
-    "validation_top1": "validation top-1",
-    "frame_average": "frame average",
-    "parameters": "parameters",
-    "train_seconds": "training, s",
-    "clips": "test clips",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +68,9 @@ def render(contents: Contents) -> str:
         "pictures": lambda card: [data_url(data) for data in card.pictures],
         "pictured": any(card.pictures for card in contents.wall),
         "tiles": _tiles(table),
-        "classes": charts.add(figures.class_chart(table), _class_words(table)),
+        "classes": charts.add(figures.class_chart(table), _class_words(table))
+        if (table["label"] != "").any()
+        else None,
         "class_rows": _class_rows(table),
         "spreads": _spreads(table, charts),
         "reasons": _reasons(contents),
@@ -133,13 +123,17 @@ def _tiles(table: pd.DataFrame) -> list[tuple[str, str]]:
         if state == "ready" or states.get(state, 0)
     ]
     labels, groups = set(ready["label"]) - {""}, set(ready["group"]) - {""}
-    tiles.append((f"{len(labels):,}", "classes"))
+    files = whole_files(ready)
+    if (files != ready["video_id"].to_numpy()).any():  # some are parts of files
+        tiles.append((f"{len(set(files)):,}", "files"))
+    if labels:
+        tiles.append((f"{len(labels):,}", "classes"))
     if groups:
         tiles.append((f"{len(groups):,}", "groups"))
     if np.isfinite(seconds) and seconds > 0:
         words = f"{seconds / 3600:,.1f} h" if seconds >= 5400 else f"{seconds / 60:,.1f} min"
         tiles.append((words, "of video"))
-    size = ready["size_bytes"].clip(lower=0).sum()
+    size = ready.loc[~pd.Series(files, ready.index).duplicated(), "size_bytes"].clip(lower=0).sum()
     if size:
         words = f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
         tiles.append((words, "of clips"))
@@ -153,8 +147,6 @@ def _durations(table: pd.DataFrame) -> pd.Series:
 
 def _class_words(table: pd.DataFrame) -> str:
     counts = table.loc[table["label"] != "", "label"].value_counts()
-    if not len(counts):
-        return "Clips per class: no clip has a label."
     return (
         f"Clips per class: {len(counts)} classes, from {counts.iloc[-1]} ({counts.index[-1]}) "
         f"to {counts.iloc[0]} clips ({counts.index[0]})."
@@ -206,33 +198,18 @@ def _pair_groups(contents: Contents) -> list[tuple[str, list[Any]]]:
 
 
 def _board(board: pd.DataFrame, number: int, charts: _Figures) -> dict[str, Any]:
-    names = [name for name in _BOARD if name in board and not board[name].isna().all()]
-    best = board.iloc[0]
-    words = (
-        f"{len(board)} runs; the best is {best['run']} with {best['top1']:.1%} of its test clips."
-    )
-    clips = int(best["clips"])
+    lines = board_of(board)
     return {
-        "title": f"Leaderboard{f' {number + 1}' if number else ''}: tested on the same {clips:,} clips",
-        "figure": charts.add(figures.board_chart(board), words),
-        "head": [_BOARD[name] for name in names],
-        "rows": [[_cell(name, row[name]) for name in names] for _, row in board.iterrows()],
+        "title": f"Leaderboard{f' {number + 1}' if number else ''}: tested on the same {lines.tested}",
+        "figure": charts.add(figures.board_chart(board, lines.what), lines.words),
+        "head": lines.head,
+        "rows": lines.rows,
     }
-
-
-def _cell(name: str, value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return "–"
-    if name in ("parameters", "clips"):
-        return f"{int(value):,}"
-    return f"{value:.1f}" if name == "train_seconds" else f"{value:.3f}"
 
 
 def _run(run: RunView, charts: _Figures) -> dict[str, Any]:
     test = run.metrics["test"]
-    strips, colours = drawings(run.strips)
+    strips, colours = drawings(run.strips, run.classes)
     steps = run.metrics.get("labels") == "steps"
     words = _step_words(test) if steps else _clip_words(run)
     curves = None

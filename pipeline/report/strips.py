@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.drawing import label_colours
 from pipeline.report.contents import Strip
 
 WIDTH = 1000
@@ -33,19 +33,18 @@ class Drawing:
     words: str
 
 
-def drawings(strips: Sequence[Strip]) -> tuple[list[Drawing], list[tuple[str, str]]]:
-    """(the strips as drawings, (label, colour) of every label in them)."""
-    labels = sorted({span[2] for strip in strips for span in (*strip.truth, *strip.prediction)})
-    colours = {label: colour(number, len(labels)) for number, label in enumerate(labels)}
-    return [_drawing(strip, colours) for strip in strips], list(colours.items())
+def drawings(
+    strips: Sequence[Strip], classes: Sequence[str]
+) -> tuple[list[Drawing], list[tuple[str, str]]]:
+    """(the strips as drawings, (label, CSS colour) of every label in them). classes: of the head."""
+    colours = {label: _css(colour) for label, colour in label_colours(classes).items()}
+    there = {span[2] for strip in strips for span in (*strip.truth, *strip.prediction)}
+    legend = [(label, colour) for label, colour in colours.items() if label in there]
+    return [_drawing(strip, colours) for strip in strips], legend
 
 
-def colour(number: int, of: int) -> str:
-    """A CSS colour: hues around the circle, lighter and darker by turns."""
-    channels = colorsys.hsv_to_rgb(
-        (0.58 + number / max(of, 1)) % 1, 0.55, 0.9 if number % 2 else 0.7
-    )
-    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
+def _css(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in colour)
 
 
 def _drawing(strip: Strip, colours: dict[str, str]) -> Drawing:

@@ -23,7 +23,7 @@ import store
 from flows.cli.main import main
 from flows.exchange import arrays, rows
 from flows.exchange.exporting import export_store
-from flows.exchange.hdf5 import write_dataset
+from flows.exchange.hdf5 import dataset_writer
 from flows.exchange.importing import import_clips
 from flows.exchange.rows import Rules
 from pipeline.errors import ConfigError
@@ -409,8 +409,8 @@ def test_urls_are_refused_where_files_are_needed(tmp_path: Path, capsys, monkeyp
 
 def test_texts_that_hdf5_does_not_know_and_long_rows_go_out(tmp_path: Path):
     times = np.arange(20_000, dtype=np.float32)  # more bytes than a header of HDF5 has
-    with h5py.File(tmp_path / "long.h5", "w") as file:
-        write_dataset(file, "x", times[:, None], {"label": "z" * 70_000}, {"times": times})
+    with (tmp_path / "long.h5").open("x+b") as file, dataset_writer(file, len(times)) as write:
+        write("x", times[:, None], {"label": "z" * 70_000}, {"times": times})
     with h5py.File(tmp_path / "long.h5") as file:
         assert file["x"][:, 0].tolist() == file["x"].attrs["times"].tolist() == times.tolist()
         assert file["x"].attrs["label"] == "z" * 70_000

@@ -23,7 +23,7 @@ def written(path: Path, values: np.ndarray) -> Path:
     clip = Clip(
         row=0, id="a", label="", split="", group="", features=values, fps=25.0, frames_declared=-1,
         frames=np.arange(count, dtype=np.int32) * 3, times=np.arange(count, dtype=np.float32) / 8,
-        stored=0, is_whole=True,
+        stored=0, row_steps=count,
     )  # fmt: skip
     with path.open("wb") as file:
         _write_npz(file, clip, values)

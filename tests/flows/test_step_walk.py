@@ -45,6 +45,10 @@ def test_a_users_walk_from_long_videos_and_annotations_to_a_timeline(
     words = ("--backbone", "motion", "--sampling", "fps=6", "--frames", "16", "--long", "split")
     done = run_here("features", "--videos", "videos", "--store", "v.zarr", *words)
     assert done.status == 0, done.err
+    assert "clips are parts of 8 files" in done.out
+    # The rows have no labels: only annotations can be trained on.
+    hint = "next: pixels-once train --store v.zarr --head segmenter --annotations FILE"
+    assert hint in done.out
     train = ("train", "--store", "v.zarr", "--runs", "runs", "--epochs", "12")
     without = run_here(*train, "--head", "segmenter")
     assert without.status == 1
@@ -83,6 +87,13 @@ def test_a_users_walk_from_long_videos_and_annotations_to_a_timeline(
     cues = re.findall(r"-->", Path("out/timeline.srt").read_text())
     results = json.loads(Path("out/results.json").read_text())["results"]["new"]
     assert len(segments) == len(cues) == len(results)
+    shown = run_here(*ask, "--timeline", "--out", "out")
+    assert shown.status == 0, shown.err
+    assert "more in out/segments.csv" not in shown.out
+    compared = run_here("compare", "--runs", "runs")
+    assert compared.status == 0, compared.err
+    assert "1 test video ·" in compared.out
+    assert "F1@50" in compared.out
     report = run_here("report", "--store", "v.zarr", "--runs", "runs", "--out", "r.html")
     assert report.status == 0, report.err
     assert "Strips of time" in Path("r.html").read_text()

@@ -87,7 +87,7 @@ def test_classes_named_by_numbers_are_names_in_the_report():
     assert class_chart(table).layout.yaxis.type == "category"
     assert confusion_chart(confusion).layout.xaxis.type == "category"
     assert confusion_chart(confusion).layout.yaxis.type == "category"
-    assert board_chart(board).layout.yaxis.type == "category"
+    assert board_chart(board, "top-1").layout.yaxis.type == "category"
 
 
 def test_a_suggested_command_can_be_pasted_into_a_shell(capsys):

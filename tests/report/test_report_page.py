@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.drawing import label_colours
 from pipeline.features.previews import jpeg
+from pipeline.report.boards import board_of
 from pipeline.report.contents import (
     ClipCard,
     ConfusedPair,
@@ -133,12 +135,14 @@ def test_a_long_video_is_a_strip_of_time_with_truth_above_prediction() -> None:
         truth=[(0, 20, "run"), (40, 60, NASTY)],
         prediction=[(0, 24, "run")],
     )
+    classes = ["background", "jump", "run", NASTY]
     run = RunView(
         name="seg",
         metrics={"labels": "steps", "test": {"frame_accuracy": 0.5, "f1@50": 0.25, "map": None}},
         history=pd.DataFrame({"epoch": [1, 2], "top1": [0.4, 0.6], "val_top1": [0.3, 0.5]}),
         confusion=None,
         strips=[strip],
+        classes=classes,
     )
     text = render(dataclasses.replace(contents(), runs=[run]))
     page = Page(text)
@@ -150,7 +154,13 @@ def test_a_long_video_is_a_strip_of_time_with_truth_above_prediction() -> None:
     # Of 80 seconds on 1000: the truth at the top, the prediction below.
     assert bars == [(0, 0, 250), (500, 0, 250), (0, 25, 300)]
     colours = {(a["fill"], a["y"]) for a in page.all("rect") if "fill" in a}
+    # Those of the run's other pictures, whichever of its labels are in the strip.
+    red, green, blue = label_colours(classes)["run"]
+    run_colour = "#" + "".join(f"{round(255 * channel):02x}" for channel in (red, green, blue))
+    assert {y for colour, y in colours if colour == run_colour} == {"0", "25"}
     assert len({colour for colour, _ in colours}) == 2
+    assert "background</li>" not in text
+    assert "jump</li>" not in text
     (drawing,) = page.all("svg")
     assert drawing["aria-label"] == "long.mp4: 2 segments in truth and 1 predicted, over 1:20.0."
     assert "<title>true: run, 0:00.0 to 0:20.0</title>" in text
@@ -188,7 +198,44 @@ def test_a_store_without_runs_pictures_or_labels_has_a_page_too() -> None:
     table = contents().table.assign(label="", group="", reason="", state="pending")
     text = render(Contents(name="new.zarr", made="today", facts=[], table=table))
     assert "Trained heads" not in text
-    assert 'aria-label="Clips per class: no clip has a label."' in text
+    assert "Clips per class" not in text
+    assert "no label" not in text
+    assert "<b>0</b> classes" not in text
+
+
+def test_the_bytes_of_a_file_count_once_however_many_rows_are_parts_of_it() -> None:
+    table = contents().table.assign(size_bytes=2**20, state="ready", file="")
+    whole = render(Contents(name="a.zarr", made="today", facts=[], table=table))
+    assert "<b>12.0 MiB</b> of clips" in whole
+    assert "</b> files" not in whole
+    parts = table.assign(file=["a.mp4"] * 5 + ["b.mp4"] * 6 + [""])
+    text = render(Contents(name="a.zarr", made="today", facts=[], table=parts))
+    assert "<b>3.0 MiB</b> of clips" in text
+    assert "<b>3</b> files" in text
+
+
+def test_heads_of_steps_are_ranked_by_the_published_figures_on_videos() -> None:
+    line = {
+        "run": "seg",
+        "head": "segmenter",
+        "top1": 0.5,
+        "spread": np.nan,
+        "top5": 1.0,
+        "macro_f1": 0.4,
+        "frame_average": np.nan,
+        "parameters": 1234,
+        "clips": 1,
+    }
+    board = pd.DataFrame([{**line, "frame_accuracy": 0.5, "f1@50": 0.25, "step_map": np.nan}])
+    lines = board_of(board)
+    assert list(lines.head) == [
+        *("run", "head", "frame accuracy", "F1@50", "parameters", "test videos"),
+    ]
+    assert lines.rows == [["seg", "segmenter", "0.500", "0.250", "1,234", "1"]]
+    assert (lines.tested, lines.what) == ("1 video", "frame accuracy on test videos")
+    clips = board_of(pd.DataFrame([line]))
+    assert (clips.tested, clips.what) == ("1 clip", "top-1 on test clips")
+    assert clips.rows == [["seg", "segmenter", "0.500", "1.000", "0.400", "1,234", "1"]]
 
 
 def test_the_grid_is_a_picture_file(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pipeline.drawing import new_figure, save_figure
+from pipeline.drawing import label_colours, new_figure, save_figure
 from pipeline.heads.steps.segments import PREDICTION, TRUTH
 
 MOST = 12
+_TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
 def draw_strips(segments: pd.DataFrame, path: Path, classes: Sequence[str]) -> None:
@@ -20,7 +22,7 @@ def draw_strips(segments: pd.DataFrame, path: Path, classes: Sequence[str]) -> N
     videos = list(dict.fromkeys(tested["video_id"]))[:MOST]
     figure = new_figure(11, 1.2 + 0.75 * max(1, len(videos)))
     axes: Any = figure.subplots(max(1, len(videos)), 1, squeeze=False)[:, 0]
-    colours = {name: colour(i, len(classes)) for i, name in enumerate(classes)}
+    colours = label_colours(classes)
     for axis, video in zip(axes, videos, strict=False):
         mine = tested[tested["video_id"] == video]
         for level, source in ((1, TRUTH), (0, PREDICTION)):
@@ -33,10 +35,9 @@ def draw_strips(segments: pd.DataFrame, path: Path, classes: Sequence[str]) -> N
             axis.broken_barh(spans, (level + 0.06, 0.88), facecolors=faces)
         axis.set_yticks([0.5, 1.5], ["predicted", "true"], fontsize=8)
         axis.set_ylim(0, 2)
-        axis.set_xlim(0, float(mine["end_s"].max()) if len(mine) else 1)
+        _time_axis(axis, float(mine["end_s"].max()) if len(mine) else 1.0)
         axis.tick_params(axis="x", labelsize=8)
         axis.set_title(video, fontsize=8, loc="left", parse_math=False)
-    axes[-1].set_xlabel("seconds", fontsize=8)
     handles = [axes[0].barh(0, 0, color=face, label=name) for name, face in colours.items()]
     legend = figure.legend(
         handles,
@@ -51,8 +52,9 @@ def draw_strips(segments: pd.DataFrame, path: Path, classes: Sequence[str]) -> N
     save_figure(figure, path, dpi=110)
 
 
-def colour(number: int, of: int) -> tuple[float, float, float]:
-    """RGB from 0 to 1 of a label: hues around the circle, light and dark by turns."""
-    import colorsys
-
-    return colorsys.hsv_to_rgb((0.58 + number / max(of, 1)) % 1, 0.55, 0.9 if number % 2 else 0.7)
+def _time_axis(axis: Any, end_s: float) -> None:
+    """From 0 to the video's end, with a dozen ticks at most, in minutes and seconds."""
+    step_s = next((step for step in _TICKS_S if step * 12 >= end_s), end_s / 12)
+    ticks = np.arange(0, end_s, step_s)
+    axis.set_xlim(0, end_s)
+    axis.set_xticks(ticks, [f"{int(tick) // 60}:{int(tick) % 60:02d}" for tick in ticks])
