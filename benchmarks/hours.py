@@ -16,6 +16,7 @@ import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -58,6 +59,16 @@ def main() -> int:
     grown = ", ".join(f"{name} {share - 1:+.1%}" for name, share in shares.items())
     print(f"memory at the last row, beside row {settled['clips']:.0f}: {grown}")
     return 0 if max(shares["flow"], shares["worker"]) <= ALLOWED else 1
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """One sentence."""
+    grown = ", ".join(f"{who} {share - 1:+.1%}" for who, share in figures["shares"].items())
+    rows = math.ceil(figures["seconds"] * FPS / STEPS)
+    return (
+        f"{figures['seconds'] / 3600:g} hours are {rows} rows; memory at the last of them, beside that "
+        f"after a fifth: {grown}"
+    )
 
 
 def check(source: store.Store, name: str, length_s: float, path: Path) -> None:

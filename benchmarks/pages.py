@@ -181,6 +181,7 @@ CHAPTERS = {
         "startup",
         "fixed",
         "memory",
+        "hours",
     ),
     "Stage two": (
         *("epoch", "training", "joined", "retrain", "first_epoch", "losses", "timeline", "steps"),
