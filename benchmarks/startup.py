@@ -37,7 +37,7 @@ WATCHED = {
     "flows.extract.flow": [("", "_features", "flow begun", "start")],
     "flows.extract.passes": [("", "extract", "cluster asked for", "start")],
     "flows.extract.dispatch": [("Dispatch", "submit", "first batch given out", "start")],
-    "flows.extract.batches": [("", "_reporter", "a worker works on it", "start")],
+    "flows.extract.batches": [("", "extract_batch", "a worker works on it", "start")],
     "pipeline.features.backbones": [("", "load", "the CNN is loaded", "end")],
     "pipeline.features.filling": [("CnnThreads", "_take", "first frames at the CNN", "end"),
                                   ("CnnThreads", "_frames_read", "first frames at the CNN", "start"),
