@@ -43,6 +43,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "memory": ("memory over 1,000 clips", []),
     "hours": ("a video of two hours as rows, and the memory of its run", []),
     "report": ("the report of 10,000 rows", []),
+    "ray_data": ("`features` beside the same job in Ray Data", []),
     "scale": ("what clips and rows cost, for the plan in docs/scale.md", ["--measure"]),
 }
 ROUNDS = {

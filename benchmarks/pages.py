@@ -1,10 +1,10 @@
-"""Writes what follows from other files: two pages of the documentation, one table of the README.
+"""Writes what follows from other files: three pages of the documentation, two tables of the README.
 
     python -m benchmarks.pages
 
-`docs/cli.md` from the settings of every command; `docs/performance.md` and the README's table from
-`benchmarks/results/*.json`, with the words at the head of each benchmark. MkDocs has the pages written
-before every build, and leaves the README alone.
+`docs/cli.md` from the settings of every command; `docs/performance.md` and the README's tables from
+`benchmarks/results/*.json`, with the words at the head of each benchmark; `docs/beside-others.md` from
+`results/ray_data.json`. MkDocs has the pages written before every build, and leaves the README alone.
 """
 
 from __future__ import annotations
@@ -45,8 +45,17 @@ def with_figures(readme: str) -> str:
 
 
 def write_pages() -> None:
-    """The two pages of the documentation, where they have changed."""
-    for name, text in {"cli.md": cli_page(), "performance.md": performance_page()}.items():
+    """The pages of the documentation, where they have changed."""
+    from benchmarks import beside_others
+
+    texts = {
+        "cli.md": cli_page(),
+        "performance.md": performance_page(),
+        "beside-others.md": beside_others.with_figures(
+            (ROOT / "docs" / "beside-others.md").read_text(encoding="utf-8")
+        ),
+    }
+    for name, text in texts.items():
         page = ROOT / "docs" / name
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
@@ -67,6 +76,7 @@ NAVIGATION = {
         "gpu",
         "scale",
         "performance",
+        "beside-others",
     ),
     "Understand": (
         "architecture",

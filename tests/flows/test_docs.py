@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import store
-from benchmarks import pages
+from benchmarks import beside_others, pages
 from flows.cli import COMMANDS, module_of
 from flows.settings import resolve
 from pipeline.features.backbones import DEFAULT_BACKBONE, backbone_names
@@ -153,8 +153,14 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 def test_the_performance_page_has_every_kept_figure() -> None:
     page = pages.performance_page()
-    kept = {path.stem for path in pages.RESULTS.glob("*.json")} - {"heads", "scale", "streams"}
-    assert page.count("\n### ") == len(kept)  # these have pages of their own
+    elsewhere = {"heads", "ray_data", "scale", "streams"}  # these have pages of their own
+    kept = {path.stem for path in pages.RESULTS.glob("*.json")} - elsewhere
+    assert page.count("\n### ") == len(kept)
+
+
+def test_the_page_beside_others_is_what_was_measured() -> None:
+    page = (ROOT / "docs" / "beside-others.md").read_text(encoding="utf-8")
+    assert page == beside_others.with_figures(page)
 
 
 def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
