@@ -27,20 +27,19 @@ PART = r"(?<=<!-- {} -->\n).*?(?=<!-- end -->)"
 
 
 def with_figures(page: str) -> str:
-    """The page with its figures written again; as it is where nothing was measured."""
+    """The page with the plain job, and its figures where they were measured, written again."""
     figures = kept("ray_data")
-    if not figures.get("events"):
-        return page
-    killed, command, broken = event_tables(figures)
-    parts = {
-        "rates": rate_table(figures),
-        "killed": killed,
-        "command": command,
-        "broken": broken,
-        "again": again(figures),
-        "plain job": f"```python\n{plain_job()}\n```",
-        "machine": _machine(figures),
-    }
+    parts = {"plain job": f"```python\n{plain_job()}\n```"}
+    if figures.get("events"):
+        killed, command, broken = event_tables(figures)
+        parts |= {
+            "rates": rate_table(figures),
+            "killed": killed,
+            "command": command,
+            "broken": broken,
+            "again": again(figures),
+            "machine": _machine(figures),
+        }
     for name, text in parts.items():
         between = re.compile(PART.format(name), re.DOTALL)
         page = between.sub(lambda _, text=text: f"{text}\n", page, count=1)
