@@ -242,6 +242,15 @@ def keras_policy(precision: str) -> str:
     return precision if precision == "float32" else f"mixed_{precision}"
 
 
+def joined(blocks: Sequence[np.ndarray]) -> Any:
+    """Arrays of one shape, one behind the other, as what `compiled` gives takes them.
+
+    On JAX they are brought together on the device: their memory must stay as it is until what is
+    computed from them is known. Elsewhere they are copied into one array.
+    """
+    return engine_jax.joined(blocks) if backend_name() == "jax" else np.concatenate(blocks)
+
+
 def compiled(
     model: Any, shape: tuple[int, ...], *, dtype: str = "float32"
 ) -> Callable[[np.ndarray], np.ndarray]:

@@ -96,10 +96,7 @@ def compiled(model: Any, shape: tuple[int, ...], dtype: str) -> Callable[[np.nda
 
 
 def joined(blocks: Sequence[np.ndarray]) -> Any:
-    """Arrays of one shape, one behind the other, brought together on the device. `compiled` takes it.
-
-    Their memory must stay as it is until what is computed from them is known.
-    """
+    """As `pipeline.engine.joined`."""
     import jax
 
     return _joining()(jax.device_put(list(blocks)))

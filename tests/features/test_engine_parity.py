@@ -35,11 +35,29 @@ frames = np.load(frames_file)
 features = np.concatenate([cnn(frames[at : at + 16]) for at in range(0, len(frames), 16)])
 facts = {"engine": cnn.engine, "tensorflow": "tensorflow" in sys.modules}
 if engine == "keras":
+    import jax
+
     cnn.block = 4
+    step, function = cnn._ready
+    given = []
+
+    def watched(inputs):
+        given.append(isinstance(inputs, jax.Array))
+        return function(inputs)
+
     apart = [np.array(frames[at : at + 4]) for at in (12, 0, 8, 4)]
-    facts["blocks_equal"] = bool(
-        np.array_equal(cnn.features_of_blocks(apart), cnn(np.concatenate(apart)))
-    )
+    whole = cnn(np.concatenate(apart))
+    cnn._ready = step, watched
+    facts["blocks_equal"] = bool(np.array_equal(cnn.features_of_blocks(apart), whole))
+    facts["on_device"] = given
+
+    def full(inputs):
+        if isinstance(inputs, jax.Array):
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return function(inputs)
+
+    cnn._ready = step, full
+    facts["full_equal"] = bool(np.array_equal(cnn.features_of_blocks(apart), whole))
 np.save(out, features)
 print(json.dumps(facts))
 """
@@ -74,6 +92,8 @@ def test_jax_and_openvino_agree_in_float32(tmp_path: Path) -> None:
     )
     assert its["engine"] == "jax"
     assert its["blocks_equal"]
+    assert its["on_device"] == [True], "blocks go to the device as they are, and stay there"
+    assert its["full_equal"], "a device without room for them takes the batch as ever"
     assert jax.shape == openvino.shape == (len(frames), 2048)
     lengths = np.linalg.norm(jax, axis=1) * np.linalg.norm(openvino, axis=1)
     cosine = (jax * openvino).sum(1) / lengths

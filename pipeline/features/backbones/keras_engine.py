@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import engine, engine_jax
+from pipeline import engine
 from pipeline.features.backbones.family import Backbone, LoadOptions, Weights, padded
 from pipeline.features.backbones.keras_model import build_model
 from pipeline.homes import cache_folder
@@ -74,9 +74,15 @@ class KerasBackbone(Backbone):
                 return whole[: len(frames)].astype(np.float32, copy=False)
 
     def features_of_blocks(self, blocks: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        if self.step != self.batch or engine.backend_name() != "jax":
-            return super().features_of_blocks(blocks)
-        return self.features_of(engine_jax.joined(blocks))
+        """As `Backbone` has it; on JAX the blocks are brought together on the device."""
+        if self.step == self.batch:
+            try:
+                _, function = self._ready or self._compiled()
+                return function(engine.joined(blocks)).astype(np.float32, copy=False)
+            except Exception as error:  # whatever the backend raises where its memory is full
+                if not engine.is_out_of_memory(error):
+                    raise
+        return super().features_of_blocks(blocks)  # in parts, if it must be
 
     def _compiled(self) -> tuple[int, Function]:
         with self._lock:
