@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,22 +68,33 @@ def build_model(
     return keras.Model(frames, keras.layers.Activation("linear", dtype="float32")(features))
 
 
+_building = threading.Lock()
+
+
 @contextmanager
 def _kernels_of_zeros() -> Iterator[None]:
     """Kernels of layers that are built here begin as zeros: every one gets its values afterwards.
 
     Drawing those of InceptionV3, which nobody would read, takes half of the time that JAX needs to
-    build it: each shape is a function of its own to trace.
+    build it: each shape is a function of its own to trace. What other threads build is drawn as ever.
     """
     import keras
 
     kind = keras.initializers.VarianceScaling  # of every kernel of `keras.applications`
-    drawn = kind.__call__
-    kind.__call__ = lambda self, shape, dtype=None: np.zeros(shape, dtype or "float32")
-    try:
-        yield
-    finally:
-        kind.__call__ = drawn
+    builder = threading.get_ident()
+    with _building:  # two at once would put back each other's
+        drawn = kind.__call__
+
+        def values(self: Any, shape: Any, dtype: Any = None, **more: Any) -> Any:
+            if threading.get_ident() == builder:
+                return np.zeros(shape, dtype or "float32")
+            return drawn(self, shape, dtype=dtype, **more)
+
+        kind.__call__ = values
+        try:
+            yield
+        finally:
+            kind.__call__ = drawn
 
 
 def _scaled(keras: Any, frames: Any, scaling: Scaling) -> Any:
