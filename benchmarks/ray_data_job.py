@@ -105,7 +105,7 @@ def decode_one(row: dict[str, Any]) -> dict[str, Any]:
         found = read_frames(row["path"])
         count = len(found)
         frames[:count] = found
-    except Exception as problem:
+    except Exception as problem:  # whatever a decoder raises becomes the row's error
         error = str(problem)
     return {"path": row["path"], "frames": frames, "count": count, "error": error}
 

@@ -193,8 +193,9 @@ def worker_name() -> str:
     return f"process {os.getpid()}" if worker is None else str(worker.address)
 
 
-# A decoder that has read a clip waits for the interpreter several times before it is given the next one:
-# 27 ms a clip of 47 on an H100's machine, with the 5 ms that Python lets a thread go on.
+# A decoder that has read a clip waits for the interpreter several times before it is given the next one,
+# each time for up to the 5 ms that Python lets a thread go on: an H200 was fed 7,295 frames/s so, and
+# 7,414 and 7,573 with this.
 _SWITCH_S = 0.0005
 
 _lock = threading.Lock()

@@ -135,3 +135,24 @@ def test_an_error_of_a_task_leaves_the_thread_to_the_next(two_runs) -> None:
         return run_task(two_runs[0][1])
 
     assert in_a_thread(tasks)[0] == two_runs[0][0]
+
+
+def test_a_context_that_cannot_be_read_leaves_the_thread_to_the_next(two_runs, monkeypatch) -> None:
+    made = []
+    make = ssl.create_default_context
+    monkeypatch.setattr(
+        ssl, "create_default_context", lambda *a, **k: made.append(a) or make(*a, **k)
+    )
+
+    def tasks() -> list[int]:
+        run_task(two_runs[0][1])
+        with pytest.raises(pickle.UnpicklingError):
+            run_task(b"no context")
+        counts = []
+        for _ in range(2):
+            assert run_task(two_runs[0][1])[0] == two_runs[0][0]
+            counts.append(len(made))
+        return counts
+
+    first, second = in_a_thread(tasks)
+    assert first == second, "a client that is closed is not kept"
