@@ -100,6 +100,7 @@ class Opened:
 
         rooms: of those plans
         """
+        from pipeline.errors import UnreadableClip
         from pipeline.features.decoding.reading import read_streams
 
         plans = [self._plans[number] for number in request["plans"]]
@@ -111,6 +112,11 @@ class Opened:
                 its = reader.read_each(request["number"], [rooms[i] for i in members])
                 clips |= dict(zip(members, its, strict=True))
             return [clips[i] for i in range(len(plans))]
+        except UnreadableClip:
+            raise  # of this part alone
+        except BaseException:  # whoever reads on from there cannot know where that is
+            self._close()
+            raise
         finally:
             if self._readers and not self._readers[0][1].left:
                 self._close()

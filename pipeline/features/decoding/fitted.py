@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,14 +67,17 @@ class Fitted:
             if picture is not None and picture.base is None:  # not a place in the room
                 self._spare.append(picture)
 
-    def leave_room(self, *, copied: bool) -> None:
-        """Copy the pictures that lie in the room, which is the caller's from now on, or forget them."""
-        inside = [index for index, picture in self._pictures.items() if picture.base is not None]
-        for index in inside:
-            picture = self._pictures.pop(index)
-            if copied:
-                self._pictures[index] = self._spare.pop() if self._spare else np.empty_like(picture)
-                self._pictures[index][:] = picture
+    @property
+    def in_room(self) -> list[int]:
+        """Of the frames whose pictures lie in the room."""
+        return [index for index, picture in self._pictures.items() if picture.base is not None]
+
+    def leave_room(self) -> None:
+        """Copy the pictures that lie in the room, which is the caller's from now on."""
+        for index in self.in_room:
+            picture = self._pictures[index]
+            self._pictures[index] = self._spare.pop() if self._spare else np.empty_like(picture)
+            self._pictures[index][:] = picture
 
     def clear(self) -> None:
         """Forget all pictures."""
@@ -84,3 +87,19 @@ class Fitted:
         """The first of the room's memory as so many pictures."""
         size = math.prod(self._shape)
         return self._room.reshape(-1)[: count * size].reshape(count, *self._shape)
+
+
+def keep_in_each(each: Sequence[Fitted], frame: Frame, video: Video, place: int | None) -> None:
+    """Fit and keep a frame's picture as every plan has it; where one cannot, none keeps it."""
+    try:
+        for fitted in each:
+            fitted.keep(frame, video, place)
+    except BaseException:  # whatever it was, the next part finds the frame in all or in none
+        drop_from_each(each, [frame.index])
+        raise
+
+
+def drop_from_each(each: Sequence[Fitted], indices: Collection[int]) -> None:
+    """Forget these frames' pictures as every plan has them."""
+    for fitted in each:
+        fitted.drop(indices)

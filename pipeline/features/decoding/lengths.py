@@ -7,12 +7,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-import av.error
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding.clock import NEW_BEGINNING_S
+from pipeline.features.decoding.opening import DAMAGED
 from pipeline.features.decoding.packets import MOST_REORDERED
 from pipeline.features.decoding.reading import check_file
 from pipeline.features.decoding.video import Video
@@ -71,7 +71,7 @@ def _stamps(
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:
+        except DAMAGED:
             return  # damaged from here on
         if packet is None:
             return

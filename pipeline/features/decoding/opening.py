@@ -35,6 +35,9 @@ _NO_CLIP = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition
 _READING: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
+DAMAGED = (av.error.FFmpegError, IndexError)
+"""What reading on raises in a damaged file. PyAV's demuxer knows no stream that begins in mid-file
+(IndexError): flipped bits of an MPEG-TS look like one."""
 _OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
-import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.features.decoding.opening import DAMAGED
 from pipeline.features.decoding.video import Video
 
 MOST_REORDERED = 16
@@ -176,7 +176,7 @@ def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes |
             before[-1] += parser.leading(packet)
             if packet.dts is not None:
                 decode_times.append(packet.dts)
-    except av.error.FFmpegError:
+    except DAMAGED:
         return None
     order = np.argsort(shown, kind="stable")
     times = np.array(shown, dtype=np.int64)[order]

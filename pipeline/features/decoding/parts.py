@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
-from pipeline.features.decoding.fitted import Fitted
+from pipeline.features.decoding.fitted import Fitted, drop_from_each, keep_in_each
 from pipeline.features.decoding.lengths import packet_times, times_by_rate
 from pipeline.features.decoding.packets import may_be_sought, packets_of
 from pipeline.features.decoding.reading import check_file
@@ -158,9 +158,11 @@ class PartReader:
 
     def _read(self, number: int, rooms: Sequence[NDArray[np.uint8] | None]) -> list[ClipFrames]:
         began, self._began = self._began or time.thread_time(), 0.0
+        failed = {index for fitted in self._fitted for index in fitted.in_room}
+        drop_from_each(self._fitted, failed)  # others write there by now
+        self._places = {}
         for fitted, room in zip(self._fitted, rooms, strict=True):
             fitted.begin(room)
-        self._leave_room(copied=False)  # of a part that failed: others write there by now
         if self._sought is not None:
             self._seek_on(self._sought, number)
         else:
@@ -253,8 +255,11 @@ class PartReader:
         kept_bytes = sum(fitted.kept_bytes for fitted in self._fitted)
         if frame.index in self._fitted[0] or not (always or kept_bytes < MOST_KEPT_BYTES):
             return
-        for fitted in self._fitted:
-            fitted.keep(frame, video, self._places.get(frame.index))
+        try:
+            keep_in_each(self._fitted, frame, video, self._places.get(frame.index))
+        except UnreadableClip:
+            if always:  # else it is another part's, which will be told of it
+                raise
 
     def _done(self, number: int) -> None:
         """Drop the pictures that no other part is expected to want."""
@@ -262,14 +267,9 @@ class PartReader:
             self._unread.discard(number)
             self._due.subtract(self._frames_of[number])
         over = [index for index in self._fitted[0].indices if self._due[index] <= 0]
+        drop_from_each(self._fitted, over)
         for fitted in self._fitted:
-            fitted.drop(over)
-        self._leave_room(copied=True)
-
-    def _leave_room(self, *, copied: bool) -> None:
-        """Copy the pictures that lie in the room, which is the caller's from now on, or forget them."""
-        for fitted in self._fitted:
-            fitted.leave_room(copied=copied)
+            fitted.leave_room()
         self._places = {}
 
     def _nothing(self, number: int) -> UnreadableClip:

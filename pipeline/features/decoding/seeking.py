@@ -21,10 +21,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.features.decoding.opening import DAMAGED
 from pipeline.features.decoding.packets import PacketTimes, list_packets
 from pipeline.features.decoding.through import Kept, OnProgress
 from pipeline.features.decoding.video import Frame, Video
@@ -81,7 +81,7 @@ class _NotExact(Exception):
     """A frame did not come where the packet times say it must."""
 
 
-NOT_EXACT = (av.error.FFmpegError, _NotExact)
+NOT_EXACT = (*DAMAGED, _NotExact)
 """What `Sought.frame` raises: the clip is to be read through."""
 
 

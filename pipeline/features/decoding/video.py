@@ -16,7 +16,7 @@ import av.error
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import pictures
 from pipeline.features.decoding.clock import Clock
-from pipeline.features.decoding.opening import open_video
+from pipeline.features.decoding.opening import DAMAGED, open_video
 from pipeline.features.decoding.values import MAX_PIXELS, DecoderFacts, FramePlan
 from pipeline.features.sampling import ASSUMED_FPS
 
@@ -241,7 +241,7 @@ class Video:
                 packet = next(packets, None)
             except MemoryError:
                 raise
-            except av.error.FFmpegError:
+            except DAMAGED:
                 packet = None  # damaged from here on; what came before is good
             if _shows(packet):
                 self._read.append(self.stamp_s(packet))
