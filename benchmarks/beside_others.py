@@ -139,8 +139,8 @@ def _killed(figures: Figures, events: Figures) -> str:
 def _command(figures: Figures, found: Figures) -> str:
     lines = [
         "| way | good clips when it was killed | after the next run | rows of clips twice "
-        "| frames computed again | CPU time of both × |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| frames computed again | CPU time of both × | processes left 30 s later |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, pair in found.items():
         first, after = pair["first"], pair["next"]
@@ -148,7 +148,7 @@ def _command(figures: Figures, found: Figures) -> str:
         lines.append(
             f"| {NAMES[name]} | {first['rows']['good']} | {_clips(after, figures)} | {twice} "
             f"| {after['frames']} of {_frames(figures)} "
-            f"| {_cost([first, after], name, figures, 'cpu_s'):.2f} |"
+            f"| {_cost([first, after], name, figures, 'cpu_s'):.2f} | {len(first['left_behind'])} |"
         )
     return "\n".join(lines)
 

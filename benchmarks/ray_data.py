@@ -9,7 +9,7 @@ CNN has spent half of the CPU time that it takes undisturbed, and broken clips l
 Ray Data lives in an environment of its own: name its Python, or have one made in the cache folder
 (1.1 GB). Without, nothing is measured, and this says so.
 
-    python -m benchmarks.ray_data [--ray-python FILE | --make-environment] [--rounds 3] [--clips 48]
+    python -m benchmarks.ray_data [--ray-python FILE | --make-environment] [--rounds 3] [--clips 32]
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--ray-python", default=os.environ.get(ways.VARIABLE, ""), metavar="FILE")
     parser.add_argument("--make-environment", action="store_true", help="install Ray if missing")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=48)
+    parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--only", choices=("rates", "events"), default="")
     arguments = parser.parse_args()
     python = ways.ray_python(arguments.ray_python, make=arguments.make_environment)

@@ -163,14 +163,12 @@ def _end_all() -> list[str]:
 
 
 def _alive() -> list[psutil.Process]:
-    """Living processes below this one; those that have ended are waited for."""
-    for one in psutil.Process().children():
-        with contextlib.suppress(psutil.Error, ChildProcessError):
-            if one.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(one.pid, os.WNOHANG)
+    """Living processes below this one; of those that have ended, its own children are waited for."""
     found = []
     for one in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, ChildProcessError):
             if one.status() != psutil.STATUS_ZOMBIE:
                 found.append(one)
+            elif one.ppid() == os.getpid():
+                os.waitpid(one.pid, os.WNOHANG)
     return found
