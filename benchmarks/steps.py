@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,12 @@ GOALS = {"overlap": 0.80, "f1@50": 0.85}
 FIGURES = (*GOALS, "frame_accuracy", "edit", "f1@10", "f1@25", "map")
 CANDIDATES = {
     "segmenter": ("",),
-    "mstcn": ("", "input_dropout=0.2", "input_dropout=0.6", "input_dropout=0", "preset=published"),
+    "mstcn": (
+        *("", "epochs=100,patience=40", "epochs=100,patience=40,input_dropout=0"),
+        *("epochs=100,patience=40,input_dropout=0.6", "epochs=100,patience=40,preset=published"),
+    ),
 }
-"""Head → options among which the validation videos choose; "" are its defaults."""
+"""Head → options and training settings among which the validation videos choose; "" are its defaults."""
 
 
 def main() -> None:
@@ -122,14 +126,17 @@ def trained(clips: Any, head: str, options: str, seed: int, runs: Path) -> dict[
     """The figures of one training, from its run where that is finished."""
     from flows.train.shared import parse_options
     from pipeline.heads.config import TrainConfig
+    from pipeline.heads.run_folder import read_metrics
     from pipeline.heads.training import train
-    from pipeline.plain import read_json
 
     folder = runs / f"{head}-{options or 'defaults'}-{seed}"
     if (folder / "metrics.json").exists():
-        metrics = read_json(folder / "metrics.json")
+        metrics = read_metrics(folder)
     else:
-        config = TrainConfig(head=head, seed=seed, split="given", options=parse_options(options))
+        own = parse_options(options)
+        settings = {name: int(own.pop(name)) for name in ("epochs", "patience") if name in own}
+        config = TrainConfig(head=head, seed=seed, split="given", options=own)
+        config = replace(config, **settings)
         metrics = train(clips, config, folder, overwrite=True, on_epoch=_print)
     return {
         **{
