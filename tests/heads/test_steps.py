@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from pipeline.heads.saved import load_run
 from pipeline.heads.steps import measures
 from pipeline.heads.steps.annotations import BACKGROUND
 from pipeline.heads.steps.compiling import TRUNCATED, step_loss
-from pipeline.heads.steps.feeding import batched, padded_length, sequences, stretches
+from pipeline.heads.steps.feeding import (
+    batched,
+    padded_length,
+    sequences,
+    stretches,
+    training_batches,
+)
 from pipeline.heads.steps.inference import predict_steps, predict_videos
 from pipeline.heads.steps.measures import Span
 from pipeline.heads.steps.segments import borders, predicted_spans
@@ -242,6 +249,24 @@ def test_videos_lie_in_rows_of_their_own_and_nothing_of_one_reaches_another(clip
     assert features.shape[1] == padded_length(84) == 96
     np.testing.assert_array_equal(features[1, :82], clips.features_of(1))
     assert not features[~mask].any()
+
+
+@pytest.mark.parametrize(("videos", "updates"), [(1, 6), (2, 6), (4, 8), (6, 6), (12, 12)])
+def test_an_epoch_of_few_videos_has_several_updates_and_every_video_as_often(
+    clips: Any, videos: int, updates: int
+) -> None:
+    def epoch(number: int) -> list[bytes]:
+        batches = training_batches(
+            clips, np.arange(videos), 1, (0, number), fill=True,
+            weights=np.ones(len(clips.classes), np.float32), label_smoothing=0.0,
+        )  # fmt: skip
+        return [features.tobytes() for features, *_ in batches]
+
+    batches = epoch(1)
+    assert len(batches) == updates
+    assert set(Counter(batches).values()) == {updates // videos}
+    assert epoch(1) == batches
+    assert videos < 4 or epoch(2) != batches
 
 
 @pytest.mark.parametrize("name", [pytest.param("segmenter", marks=pytest.mark.long), "mstcn"])

@@ -12,6 +12,8 @@ from pipeline.heads.source import Array, Float32, Mask, Rows
 from pipeline.heads.steps.videos import StepClips
 
 SHORTEST = 16
+LEAST_SEQUENCES = 6
+"""Of an epoch: with one training video it would be a single update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,12 @@ def padded_length(steps: int) -> int:
 
 
 def batched(
-    parts: Sequence[Stretch], size: int, seed: tuple[int, int] | None = None
+    parts: Sequence[Stretch], size: int, seed: tuple[int, ...] | None = None
 ) -> list[list[Stretch]]:
     """The sequences, at most `size` of one padded length together, each once.
 
-    seed: of (run, epoch), the order they are shuffled by; without one they stay in order within a length
+    seed: of (run, epoch) or (run, epoch, turn), the order they are shuffled by; without one they stay in
+        order within a length
     """
     by_length: dict[int, list[Stretch]] = {}
     rng = None if seed is None else np.random.default_rng(seed)
@@ -93,10 +96,15 @@ def training_batches(
 ) -> Iterator[tuple[Array, Mask, Float32, int]]:
     """(features, mask, targets (rows, steps, classes + 1), real steps) of one epoch.
 
+    Every sequence is in it once; fewer than `LEAST_SEQUENCES` are in it as often as makes so many.
     fill: whether every batch has `size` rows; copies count nothing. weights: (classes,) what a step of
     each class counts
     """
-    for batch in batched(stretches(clips, positions), size, seed):
+    parts = stretches(clips, positions)
+    batches = batched(parts, size, seed)
+    for turn in range(1, -(-LEAST_SEQUENCES // max(1, len(parts)))):
+        batches += batched(parts, size, (*seed, turn))
+    for batch in batches:
         rows = filled_up(len(batch), size)[0] if fill else np.arange(len(batch))
         features, mask = sequences(clips, batch, len(rows))
         targets = np.zeros((*mask.shape, len(clips.classes) + 1), np.float32)

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.heads.config import AUTO, DEFAULTS, TrainConfig
 from pipeline.heads.splits import Split
+from pipeline.heads.steps.feeding import LEAST_SEQUENCES
 from pipeline.heads.steps.splitting import untrained
 from pipeline.heads.steps.videos import StepClips
 from pipeline.heads.zoo import head_kind, require_labels
@@ -19,7 +20,6 @@ OF_CLIPS = (
 )
 """Settings of a training that have a meaning for heads of clips only."""
 MOST_VIDEOS = 8
-LEAST_BATCHES = 6
 
 
 def require_fit(clips: Any, config: TrainConfig) -> None:
@@ -63,7 +63,7 @@ def settled(config: TrainConfig, splits: Sequence[Split]) -> TrainConfig:
     thousands of steps.
     """
     videos = min(len(split.train) for split in splits)
-    batch = min(MOST_VIDEOS, max(1, videos // LEAST_BATCHES))
+    batch = min(MOST_VIDEOS, max(1, videos // LEAST_SEQUENCES))
     return replace(
         config,
         train_batch=config.train_batch or batch,
