@@ -7,6 +7,7 @@ no three levels of folders per chunk.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, Endian, ZstdCodec
 
 from store.errors import StoreDamaged, StoreMismatch, StoreNotFound, StoreTooNew, translated
 from store.layout import (
@@ -152,6 +153,15 @@ def layout_of(features: zarr.Array[Any]) -> Layout:
     return Layout(
         steps=steps, shape=tuple(shape), dtype=str(features.dtype), batch=features.chunks[0]
     )
+
+
+def is_plain(array: zarr.Array[Any]) -> bool:
+    """Whether a chunk's bytes are those of its rows in memory, one after the other."""
+    codecs = array.metadata.codecs
+    if sys.byteorder != "little" or len(codecs) != 1 or not isinstance(codecs[0], BytesCodec):
+        return False
+    whole_rows = tuple(array.chunks[1:]) == tuple(array.shape[1:])
+    return whole_rows and (array.dtype.itemsize == 1 or codecs[0].endian == Endian.little)
 
 
 def chunk_key(array: zarr.Array[Any], chunk: int) -> str:

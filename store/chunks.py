@@ -7,6 +7,7 @@ them, or with damaged ones, is complete.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,8 +16,10 @@ import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
+from zarr.storage import LocalStore, StorePath
 
-from store.arrays import by_chunk, chunk_key, open_arrays, open_group, span
+from store.arrays import by_chunk, chunk_key, is_plain, open_arrays, open_group, span
+from store.durable import write_durably
 from store.errors import LeaseLost, StoreDamaged, decoding, translated, vanished
 from store.layout import PREVIEW
 from store.lease import check_token
@@ -78,8 +81,7 @@ def write_batch(
     """
     place = Place(url)
     with translated(place.url):
-        # Zarr leaves out a chunk of zeros, and looks for one slowly.
-        array = _open(place, read_only=False, whole=bool(features.view(np.uint8).any()))
+        array = _open(place, read_only=False)
         start, stop = _bounds(array, batch, place)
         if features.shape != (stop - start, *array.shape[1:]):
             raise ValueError(
@@ -144,14 +146,19 @@ def erase(place: Place, rows: NDArray[np.int64], *, token: str | None) -> None:
             _set_rows(place, array, rows, lambda row: 0, token)
 
 
-def _open(place: Place, *, read_only: bool, whole: bool = False) -> zarr.Array[Any]:
+def _open(place: Place, *, read_only: bool) -> zarr.Array[Any]:
     store = place.zarr(read_only=read_only)
-    if place.local is not None and not place.has("features/zarr.json"):
+    if isinstance(store, LocalStore):
+        # Zarr opens an array, reads and writes in a thread of its own: whoever waits for it waits for the
+        # interpreter's lock at each step, beside a busy thread for longer than the bytes take.
+        data = place.read("features/zarr.json")
+        if data is None:
+            raise vanished(place.url)
+        with suppress(ValueError, KeyError, TypeError):  # Zarr says what is wrong with it
+            return zarr.Array.from_dict(StorePath(store, "features"), json.loads(data))
+    elif place.local is not None and not place.has("features/zarr.json"):
         raise vanished(place.url)
-    mode = "r" if read_only else "r+"
-    array = zarr.open_array(store, path="features", mode=mode)
-    # `open_array` takes a config too, and ignores it for an array that is there.
-    return array.with_config({"write_empty_chunks": True}) if whole else array
+    return zarr.open_array(store, path="features", mode="r" if read_only else "r+")
 
 
 def _bounds(features: zarr.Array[Any], batch: int, place: Place) -> tuple[int, int]:
@@ -192,8 +199,17 @@ def _write_chunk(
     if token is not None:
         check_token(place, token)
     start, stop = span(array, chunk)
-    array[start:stop] = values
-    place.sync([chunk_key(array, chunk)])
+    key, local = chunk_key(array, chunk), place.local
+    # Zarr leaves out a chunk of zeros, and looks for one slowly.
+    if not values.view(np.uint8).any():
+        array[start:stop] = values
+    elif local is not None and is_plain(array):
+        size = array.chunks[0] * values[0].nbytes
+        write_durably(local / key, np.ascontiguousarray(values).view(np.uint8), size=size)
+        return
+    else:  # `open_array` takes a config too, and ignores it for an array that is there
+        array.with_config({"write_empty_chunks": True})[start:stop] = values
+    place.sync([key])
 
 
 def _packed(pictures: Sequence[bytes], shape: tuple[int, ...]) -> NDArray[np.uint8]:

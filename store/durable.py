@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 def sync_files(paths: Iterable[Path]) -> None:
@@ -30,11 +31,28 @@ def sync_files(paths: Iterable[Path]) -> None:
             _sync(path)
 
 
+def write_durably(path: Path, data: Any, *, size: int) -> None:
+    """Write a file of this buffer and zeros up to `size` bytes, on the disk before it has its name."""
+    making = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with open(making, "xb", buffering=0) as file:
+            left = memoryview(data).cast("B")
+            while left:
+                left = left[file.write(left) :]
+            file.truncate(size)
+            os.fsync(file.fileno())
+        making.replace(path)
+    except BaseException:
+        making.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
 def sweep_partials(root: Path) -> None:
     """Remove temporary files that a killed writer left in the store.
 
-    Zarr writes a chunk as `NAME.<hex>.partial` and renames it. Only for the holder of the lease:
-    no other process is writing then.
+    Zarr writes a chunk as `NAME.<hex>.partial` and renames it, and so do we. Only for the holder of the
+    lease: no other process is writing then.
     """
     for folder in (root, *(p for p in root.iterdir() if p.is_dir()), root / "status" / ".lease"):
         for path in folder.glob("*.partial"):

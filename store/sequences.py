@@ -8,7 +8,6 @@ into place. Everything else (object stores, a store that others have compressed)
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,9 @@ import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Endian
 from zarr.core.buffer.cpu import NDBuffer
 
-from store.arrays import by_chunk, chunk_key
+from store.arrays import by_chunk, chunk_key, is_plain
 from store.errors import decoding
 from store.place import Place
 
@@ -121,7 +119,7 @@ class FeatureRows:
         self._array = features
         self._size: int = features.chunks[0]
         self._row_bytes = int(np.prod(features.shape[1:])) * features.dtype.itemsize
-        self._plain = _is_plain(features)
+        self._plain = is_plain(features)
 
     def read(
         self, rows: NDArray[np.int64], out: NDArray[Any], at: NDArray[np.int64]
@@ -197,15 +195,6 @@ def decode_into(array: zarr.Array[Any], start: int, out: NDArray[Any]) -> None:
         array.get_basic_selection(
             slice(start, start + len(out)), out=NDBuffer.from_numpy_array(out)
         )
-
-
-def _is_plain(array: zarr.Array[Any]) -> bool:
-    """Whether a chunk's bytes are those of its rows in memory, one after the other."""
-    codecs = array.metadata.codecs
-    if sys.byteorder != "little" or len(codecs) != 1 or not isinstance(codecs[0], BytesCodec):
-        return False
-    whole_rows = tuple(array.chunks[1:]) == tuple(array.shape[1:])
-    return whole_rows and (array.dtype.itemsize == 1 or codecs[0].endian == Endian.little)
 
 
 def _runs(rows: NDArray[np.int64], at: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

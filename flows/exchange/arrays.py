@@ -72,19 +72,6 @@ def open_npy(path: Path, *, offset: int = 0, size: int = -1, transpose: bool = F
     return _npy(stream, size, transpose=transpose)
 
 
-def raw_array(
-    file: IO[bytes], offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Foreign:
-    """An array that lies as it is in an open file, from `offset` on, in C order."""
-
-    @contextmanager
-    def stream() -> Iterator[IO[bytes]]:
-        file.seek(offset)
-        yield file  # it stays open: the system then reads ahead
-
-    return _rows(stream, 0, shape, dtype)
-
-
 def open_npz(path: Path, *, transpose: bool = False) -> Foreign:
     """A `.npz` file: its array `features`, or the only one of two axes or more."""
     found = _as_exported(path, transpose=transpose)

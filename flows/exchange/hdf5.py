@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -21,8 +20,9 @@ from h5py import h5d, h5l, h5t
 from numpy.typing import NDArray
 
 from flows.exchange import arrays
-from flows.exchange.arrays import Foreign, array_of, raw_array
+from flows.exchange.arrays import Foreign, array_of
 from flows.exchange.hdf5_file import MOST_ATTRIBUTE, ContiguousWriter
+from flows.exchange.raw import RawFile
 from pipeline.errors import UnreadableClip
 
 Write = Callable[[str, NDArray[Any], Mapping[str, str], Mapping[str, NDArray[Any]]], None]
@@ -44,55 +44,61 @@ def datasets_in(path: Path, attributes: tuple[str, ...]) -> Iterator[tuple[str, 
             yield key, {name: str(values[name]) for name in attributes if name in values}
 
 
-def open_dataset(
-    file: h5py.File, key: str, *, raw: IO[bytes], transpose: bool, checked: set[str]
-) -> Foreign:
-    """One data set of an open file. raw: the same file, for what lies in it as it is.
+class Hdf5File:
+    """An open file, whose data sets are read one after the other."""
 
-    checked: names whose chunks were looked at before. Raises `UnreadableClip` for what lies in another
-    file, which a manifest can name.
-    """
-    if not _is_linked_inside(file, key):
-        raise UnreadableClip("unreadable", "its data are in another file")
-    found = None if transpose else _in_place(file, h5d.open(file.id, key.encode()), raw)
-    if found is not None:
-        return found
-    dataset = file[key]
-    if not _is_inside(dataset):
-        raise UnreadableClip("unreadable", "its data are in another file")
-    if dataset.size and not dataset.id.get_storage_size():  # a claim that costs its file nothing
-        raise UnreadableClip("unreadable", "its values were never written")
-    if key not in checked:
-        require_bounded_chunks(dataset)
-        checked.add(key)
-    return array_of(dataset, transpose=transpose)
+    def __init__(self, path: Path) -> None:
+        self._file = h5py.File(path)
+        self._raw = RawFile(path)
+        self._is_bare = not self._file.id.get_create_plist().get_userblock()
+        self._bounded: set[str] = set()  # whose chunks were looked at before
 
+    def close(self) -> None:
+        self._raw.close()
+        self._file.close()
 
-def _is_linked_inside(file: h5py.File, key: str) -> bool:
-    """Whether no part of the path to a data set is a link that could lead to another file."""
-    if "/" not in key:
-        return bool(file.id.links.get_info(key.encode()).type == h5l.TYPE_HARD)
-    parts = key.strip("/").split("/")
-    paths = ("/".join(parts[: i + 1]) for i in range(len(parts)))
-    return all(file.id.links.get_info(path.encode()).type == h5l.TYPE_HARD for path in paths)
+    def open(self, key: str, *, transpose: bool) -> Foreign:
+        """One data set. Raises `UnreadableClip` for one in another file, which a manifest can name."""
+        if not self._is_linked_inside(key):
+            raise UnreadableClip("unreadable", "its data are in another file")
+        found = None if transpose else self._in_place(h5d.open(self._file.id, key.encode()))
+        if found is not None:
+            return found
+        dataset = self._file[key]
+        if not _is_inside(dataset):
+            raise UnreadableClip("unreadable", "its data are in another file")
+        if (
+            dataset.size and not dataset.id.get_storage_size()
+        ):  # a claim that costs its file nothing
+            raise UnreadableClip("unreadable", "its values were never written")
+        if key not in self._bounded:
+            require_bounded_chunks(dataset)
+            self._bounded.add(key)
+        return array_of(dataset, transpose=transpose)
 
+    def _is_linked_inside(self, key: str) -> bool:
+        """Whether no part of the path to a data set is a link that could lead to another file."""
+        links = self._file.id.links
+        if "/" not in key:
+            return bool(links.get_info(key.encode()).type == h5l.TYPE_HARD)
+        parts = key.strip("/").split("/")
+        paths = ("/".join(parts[: i + 1]) for i in range(len(parts)))
+        return all(links.get_info(path.encode()).type == h5l.TYPE_HARD for path in paths)
 
-def _in_place(file: h5py.File, dataset: Any, raw: IO[bytes]) -> Foreign | None:
-    """The data set read past HDF5, whose every call costs more than a row: one span of the file.
+    def _in_place(self, dataset: Any) -> Foreign | None:
+        """The data set read past HDF5, whose every call costs more than a row: one span of the file.
 
-    None where it is not that: in chunks or another file, converted, cut short, behind a user block.
-    """
-    offset = dataset.get_offset()  # None for chunks, other files, and what was never written
-    kind, shape = dataset.get_type(), dataset.shape
-    dtype = next((dtype for dtype, known in _PLAIN if kind.equal(known)), None)
-    if offset is None or dtype is None or not shape or file.id.get_create_plist().get_userblock():
-        return None
-    size = math.prod(shape) * dtype.itemsize
-    if not size or dataset.get_storage_size() != size:
-        return None
-    if offset + size > os.fstat(raw.fileno()).st_size:
-        return None
-    return raw_array(raw, offset, shape, dtype)
+        None where it is not that: in chunks or another file, converted, cut short, behind a user block.
+        """
+        offset = dataset.get_offset()  # None for chunks, other files, and what was never written
+        kind, shape = dataset.get_type(), dataset.shape
+        dtype = next((dtype for dtype, known in _PLAIN if kind.equal(known)), None)
+        if offset is None or dtype is None or not shape or not self._is_bare:
+            return None
+        size = math.prod(shape) * dtype.itemsize
+        if not size or dataset.get_storage_size() != size or offset + size > self._raw.size:
+            return None
+        return self._raw.array(offset, shape, dtype)
 
 
 def _is_inside(dataset: Any) -> bool:

@@ -37,6 +37,7 @@ from pipeline.spec import IMPORTED, Spec
 
 COMMIT_EVERY_S = 5.0
 _WRITERS = 2  # chunks that are written at once, beside the one that is read
+_TOLD_AT_ONCE = 8  # chunks that the lease says may be written
 _AHEAD_BYTES = 1 << 28  # of chunks that are written while the next is read
 _TOLD_FAILURES = 1000
 
@@ -142,12 +143,15 @@ class _Import:
         try:
             with closing(reader), ThreadPoolExecutor(max(1, ahead)) as threads:
                 batches = sorted({row // size for row in todo})
-                for batch, following in zip_longest(batches, batches[1:], fillvalue=-1):
+                for i, (batch, following) in enumerate(
+                    zip_longest(batches, batches[1:], fillvalue=-1)
+                ):
                     reader.announce(list(self._pieces(following, todo).values()))
                     pieces = self._pieces(batch, todo)
                     chunk = reader.read(writer, batch, list(pieces), list(pieces.values()))
                     begun.append(batch)
-                    writer.in_flight(begun)
+                    if not i % _TOLD_AT_ONCE:
+                        writer.in_flight([*begun, *batches[i + 1 : i + _TOLD_AT_ONCE]])
                     write = threads.submit(
                         store.write_batch, writer.url, batch, chunk.features, token=writer.token
                     )

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.exchange import arrays
-from flows.exchange.arrays import Foreign, array_of, raw_array
+from flows.exchange.arrays import Foreign, array_of
 from flows.exchange.parquet_pages import Place, find_pages
+from flows.exchange.raw import RawFile
 from pipeline.errors import ConfigError, UnreadableClip
 
 
@@ -69,7 +70,7 @@ class ParquetRows:
         self._group = self._first = -1
         self._part: Any = ()
         self._rest: Iterator[Any] = iter(())
-        self._raw = path.open("rb", buffering=0)
+        self._raw = RawFile(path)
         self._pages: tuple[int, list[Place] | None] = (-1, None)
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ class ParquetRows:
             return array_of(values.reshape(steps), transpose=transpose)
         page = pages[row - int(self._starts[group])]
         steps = (page.steps, *_step(shape, page.width))
-        return raw_array(self._raw, page.offset, steps, page.dtype)
+        return self._raw.array(page.offset, steps, page.dtype)
 
     def read(self, row: int) -> NDArray[Any]:
         """One row's embedding, (steps, width). Raises `UnreadableClip`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -18,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.exchange.raw import RawFile
 from flows.exchange.thrift import i32, i64, listed, struct, text, varint, zigzag
 
 Column = tuple[str, Sequence[str]]
@@ -118,7 +118,7 @@ class PageWriter:
         return struct({2: i64(begin), 3: (12, struct(about))}), size
 
 
-def find_pages(file: Any, group: int, raw: IO[bytes]) -> list[Place] | None:
+def find_pages(file: Any, group: int, raw: RawFile) -> list[Place] | None:
     """Where the embeddings of a row group lie in `raw`, None if they are not pages as written here.
 
     file: `pyarrow.parquet.ParquetFile` of the same file. Nothing it claims is believed: every page begins
@@ -137,13 +137,12 @@ def find_pages(file: Any, group: int, raw: IO[bytes]) -> list[Place] | None:
         return None
     if column.compression != "UNCOMPRESSED" or column.has_dictionary_page or column.file_path:
         return None
-    size = os.fstat(raw.fileno()).st_size
     at, end = column.data_page_offset, column.data_page_offset + column.total_compressed_size
-    if not 0 < at <= end <= size or told.num_rows > end - at:
+    if not 0 < at <= end <= raw.size or told.num_rows > end - at:
         return None
     places = []
     for _ in range(told.num_rows):
-        found = _find_page(raw.fileno(), at, end, width, dtype)
+        found = _find_page(raw, at, end, width, dtype)
         if found is None:
             return None
         places.append(found)
@@ -151,21 +150,25 @@ def find_pages(file: Any, group: int, raw: IO[bytes]) -> list[Place] | None:
     return places if at == end else None
 
 
-def _find_page(
-    descriptor: int, at: int, end: int, width: int, dtype: np.dtype[Any]
-) -> Place | None:
-    count = _values_claimed(os.pread(descriptor, _HEAD, at))
+def _find_page(raw: RawFile, at: int, end: int, width: int, dtype: np.dtype[Any]) -> Place | None:
+    begin = raw.head(at, _HEAD)
+    count = _values_claimed(begin)
     steps, rest = divmod(count, width)
     if rest or not 0 < steps <= _MOST_STEPS or count * dtype.itemsize > end - at:
         return None
     head = _embedding_head(steps, width, dtype.itemsize)
     offset = at + len(head)
-    if offset + count * dtype.itemsize > end or os.pread(descriptor, len(head), at) != head:
+    if offset + count * dtype.itemsize > end or not _begins(raw, at, begin, head):
         return None
     return Place(offset, steps, width, dtype)
 
 
-_HEAD = 32
+_HEAD = 1 << 10
+
+
+def _begins(raw: RawFile, at: int, begin: bytes, head: bytes) -> bool:
+    """Whether the bytes at `at`, of which `begin` are the first, begin with `head`."""
+    return begin.startswith(head) or (len(head) > len(begin) and raw.head(at, len(head)) == head)
 
 
 def _values_claimed(head: bytes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,47 +26,49 @@ class Source:
     entries: list[Entry]
     transpose: bool = False
     about: dict[str, Any] = field(default_factory=dict)
-    _open: dict[tuple[str, Any], Any] = field(default_factory=dict)
-    _bounded: dict[str, set[str]] = field(default_factory=dict)
+    _open: dict[str, Any] = field(default_factory=dict)
 
     def read(self, entry: Entry) -> Foreign:
         """The clip's array, not read yet. Raises `UnreadableClip` with the reason."""
-        path, name = self.root / entry.file, entry.file
+        name = entry.file
         ending = _ending(name)
         if ending in PICKLES:
             raise UnreadableClip("pickled", f"{name} is a pickle")
         with readable():
-            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-                raise UnreadableClip("unreadable", f"{name} is no regular file")
+            if ending in _SHARDS:
+                return self._from_shard(entry, ending)
+            path = self._regular(name)
             if ending == ".npz":
-                found = open_npz(path, transpose=self.transpose)
-            elif ending == ".tar":
-                if entry.key.startswith(UNSAID):
-                    raise UnreadableClip("unreadable", f"which of {entry.key[1:]} is not said")
-                offset, size = (int(n) for n in entry.key.split(":"))
-                found = open_npy(path, offset=offset, size=size, transpose=self.transpose)
-            elif ending in (".h5", ".hdf5"):
-                import h5py
+                return open_npz(path, transpose=self.transpose)
+            if ending != ".tar":
+                return open_npy(path, transpose=self.transpose)
+            if entry.key.startswith(UNSAID):
+                raise UnreadableClip("unreadable", f"which of {entry.key[1:]} is not said")
+            offset, size = (int(n) for n in entry.key.split(":"))
+            return open_npy(path, offset=offset, size=size, transpose=self.transpose)
 
-                from flows.exchange.hdf5 import open_dataset
+    def _from_shard(self, entry: Entry, ending: str) -> Foreign:
+        if ending == ".parquet":
+            rows: ParquetRows = self._cached(entry.file, ParquetRows)
+            shape = self.about.get("shape", ())
+            return rows.open(int(entry.key), shape, transpose=self.transpose)
+        from flows.exchange.hdf5 import Hdf5File
 
-                file, raw = self._cached(path, h5py.File), self._cached(path, _opened)
-                seen = self._bounded.setdefault(name, set())
-                found = open_dataset(
-                    file, entry.key, raw=raw, transpose=self.transpose, checked=seen
-                )
-            elif ending == ".parquet":
-                rows, shape = self._cached(path, ParquetRows), self.about.get("shape", ())
-                found = rows.open(int(entry.key), shape, transpose=self.transpose)
-            else:
-                found = open_npy(path, transpose=self.transpose)
-        return found
+        file: Hdf5File = self._cached(entry.file, Hdf5File)
+        return file.open(entry.key, transpose=self.transpose)
+
+    def _regular(self, name: str) -> Path:
+        """The path of a file. Raises `UnreadableClip` for what is none: a pipe would be waited for."""
+        path = self.root / name
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UnreadableClip("unreadable", f"{name} is no regular file")
+        return path
 
     def told(self, entry: Entry) -> Told:
         """The clip's line in the manifest, nothing without one."""
         if entry.line < 0:
             return Told()
-        file = self._cached(self.root / MANIFEST, _opened)
+        file = self._cached(MANIFEST, _opened)
         file.seek(entry.line)
         return told_of(json.loads(file.readline()))
 
@@ -87,7 +90,7 @@ class Source:
 
     def in_order(self, entry: Entry) -> bool:
         """Whether the clip's file is read by one thread at a time, from its first row to its last."""
-        return _ending(entry.file) in (".h5", ".hdf5", ".parquet")
+        return _ending(entry.file) in _SHARDS
 
     def close(self) -> None:
         """Close the files that were kept open."""
@@ -96,14 +99,14 @@ class Source:
                 file.close()
         self._open.clear()
 
-    def _cached(self, path: Path, opener: Any) -> Any:
-        name = (str(path), opener)
-        if name not in self._open:
+    def _cached(self, name: str, opener: Callable[[Path], Any]) -> Any:
+        found = self._open.get(name)
+        if found is None:
             while len(self._open) > _MOST_OPEN:
                 with suppress(Exception):
                     self._open.pop(next(iter(self._open))).close()
-            self._open[name] = opener(path)
-        return self._open[name]
+            found = self._open[name] = opener(self._regular(name))
+        return found
 
 
 def _ending(name: str) -> str:
@@ -112,6 +115,7 @@ def _ending(name: str) -> str:
 
 _MOST_OPEN = 16
 _MOST_AHEAD = 1 << 24  # bytes of one clip that the system is asked to read ahead
+_SHARDS = (".h5", ".hdf5", ".parquet")
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.exchange.hdf5 import open_dataset
+from flows.exchange.hdf5 import Hdf5File
 from flows.exchange.hdf5_file import ContiguousWriter
 
 TEXTS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=30)
@@ -40,7 +41,7 @@ def test_h5py_reads_what_was_written(tmp_path_factory, shapes, dtype, texts):
     }
     told = [{"id": a, "label 🏃": b} for a, b in texts[: len(sets)]]
     path = written(tmp_path_factory.mktemp("h5") / "a.h5", sets, told)
-    with h5py.File(path) as file, path.open("rb") as raw:
+    with h5py.File(path) as file, closing(Hdf5File(path)) as ours:
         assert list(file) == sorted(sets)
         for (name, values), texts_ in zip(sets.items(), told, strict=True):
             attributes = dict(file[name].attrs)
@@ -51,7 +52,7 @@ def test_h5py_reads_what_was_written(tmp_path_factory, shapes, dtype, texts):
             assert file[name].dtype == values.dtype
             np.testing.assert_array_equal(file[name][...], values)
             if values.size:
-                found = open_dataset(file, name, raw=raw, transpose=False, checked=set())
+                found = ours.open(name, transpose=False)
                 np.testing.assert_array_equal(found.read(0, len(values)), values)
 
 

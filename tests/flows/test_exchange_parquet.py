@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from flows.exchange.formats import _arrow_schema
 from flows.exchange.parquet import ParquetRows
 from flows.exchange.parquet_pages import PageWriter, find_pages
+from flows.exchange.raw import RawFile
 
 TEXTS = ("id", "label")
 
@@ -73,9 +75,9 @@ def test_pages_are_found_where_they_are_and_read_as_arrow_does(tmp_path: Path, d
     ours = written(tmp_path / "ours.parquet", groups)
     theirs = tmp_path / "theirs.parquet"
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(ours), theirs, row_group_size=3)
-    with ours.open("rb") as raw:
+    with closing(RawFile(ours)) as raw:
         assert find_pages(pyarrow.parquet.ParquetFile(ours), 0, raw) is not None
-    with theirs.open("rb") as raw:
+    with closing(RawFile(theirs)) as raw:
         assert find_pages(pyarrow.parquet.ParquetFile(theirs), 0, raw) is None
     for path in (ours, theirs):
         rows = ParquetRows(path)
@@ -90,10 +92,10 @@ def test_pages_are_found_where_they_are_and_read_as_arrow_does(tmp_path: Path, d
 def test_a_page_that_is_damaged_is_not_taken_for_another(tmp_path: Path):
     path = written(tmp_path / "x.parquet", [arrays([2, 3], 5, "float16")])
     whole = path.read_bytes()
-    with path.open("rb") as raw:
+    with closing(RawFile(path)) as raw:
         pages = find_pages(pyarrow.parquet.ParquetFile(path), 0, raw)
     begin = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(2).data_page_offset
     for at in range(begin, pages[0].offset):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
-        with path.open("rb") as raw:
+        with closing(RawFile(path)) as raw:
             assert find_pages(pyarrow.parquet.ParquetFile(path), 0, raw) is None

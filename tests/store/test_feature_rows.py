@@ -135,3 +135,34 @@ def test_zarr_does_not_look_for_zeros_in_a_chunk_that_has_none(tmp_path, monkeyp
     store.write_batch(url, 1, np.zeros_like(features_of(rows[4:])), token=None)
     assert looked
     assert [path.name for path in (tmp_path / "clips.zarr" / "features").glob("c.*")] == ["c.0.0.0"]
+
+
+def test_a_chunk_on_a_local_disk_is_written_whole_without_zarr(tmp_path: Path, monkeypatch):
+    url = create(str(tmp_path / "clips.zarr"))
+    with store.Writer.acquire(url, owner="test") as writer:
+        writer.append(clips(6))
+    folder = Path(url) / "features"
+    with monkeypatch.context() as patched:
+        patched.setattr(zarr.Array, "__setitem__", None)
+        digests = store.write_batch(url, 1, features_of(np.arange(4, 6)), token=None)
+    padded = np.concatenate(
+        [features_of(np.arange(4, 6)), np.zeros_like(features_of(np.arange(2)))]
+    )
+    assert (folder / "c.1.0.0").read_bytes() == padded.tobytes()
+    assert digests.tolist() == chunks.row_digests(padded[:2]).tolist()
+    np.testing.assert_array_equal(zarr.open_group(url)["features"][4:6], padded[:2])
+
+
+def test_a_chunk_that_cannot_be_synced_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
+    url = filled(str(tmp_path / "clips.zarr"), rows=4)
+    folder = Path(url) / "features"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(store.StoreUnwritable, match="full"):
+            store.write_batch(url, 0, features_of(np.arange(4)) + 1, token=None)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
