@@ -36,8 +36,8 @@ FIGURES = (*GOALS, "frame_accuracy", "edit", "f1@10", "f1@25", "map")
 CANDIDATES = {
     "segmenter": ("",),
     "mstcn": (
-        *("", "epochs=100,patience=40", "epochs=100,patience=40,input_dropout=0"),
-        *("epochs=100,patience=40,input_dropout=0.6", "epochs=100,patience=40,preset=published"),
+        *("", "patience=15", "input_dropout=0", "input_dropout=0.6"),
+        "epochs=100,patience=40,preset=published",
     ),
 }
 """Head → options and training settings among which the validation videos choose; "" are its defaults."""

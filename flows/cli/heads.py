@@ -50,7 +50,8 @@ def run(settings: Settings, *, json: bool) -> int:
         )
         for preset, recipe in kind.recipes.items():
             training = " ".join(f"{name}={value}" for name, value in recipe.items())
-            print(f"the preset {preset} brings its training: {training}")
+            owner = f"the preset {preset}" if preset else "the default"
+            print(f"{owner} brings its training: {training}")
         if kind.few:
             print(
                 f"without options or a preset: the preset {kind.few} with fewer than {FEW_TRAINED:,} "

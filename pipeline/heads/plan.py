@@ -72,7 +72,7 @@ def plan_training(clips: Clips, config: TrainConfig, resumed: Path | None = None
     begun = _as_begun(config, recorded)
     if isinstance(clips, StepClips):
         begun, how = settled(begun, splits), splits[0].how
-    settings = resolve(begun, splits, how=how)
+    settings = resolve(begun, splits, how=how, recorded=recorded)
     settings = replace(settings, skeleton=_skeleton(clips, config))
     if recorded is not None and config.precision == "auto":
         # A resumed run keeps its own, whatever `auto` meant in the version that began it.
@@ -106,10 +106,17 @@ def _as_begun(config: TrainConfig, recorded: Identity | None) -> TrainConfig:
     return config
 
 
-def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> TrainConfig:
+def resolve(
+    config: TrainConfig,
+    splits: Sequence[Split],
+    *,
+    how: str = "",
+    recorded: Identity | None = None,
+) -> TrainConfig:
     """The settings with every 0 and `auto` replaced by the value used on this machine for these splits.
 
     how: the way to split, if it is not that of `splits`: a resumed run may be asked for another
+    recorded: what a run that is resumed was begun with
 
     The folds of a cross-validation and the last fit on all clips share one batch, that of the
     smallest fold, so that their mean is a figure of one setting.
@@ -118,7 +125,7 @@ def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> T
     clips = min(len(split.train) for split in splits)
     if kind.few and not config.options and clips < FEW_TRAINED:
         config = replace(config, options={"preset": kind.few})
-    config = _with_recipe(config, kind)
+    config = _with_recipe(config, kind, recorded)
     configured = kind.configure(config.options)
     wide = getattr(configured, "units", 0) >= WIDE
     stopping = config.stopping
@@ -139,9 +146,15 @@ def resolve(config: TrainConfig, splits: Sequence[Split], *, how: str = "") -> T
     )
 
 
-def _with_recipe(config: TrainConfig, kind: HeadKind) -> TrainConfig:
-    """The settings with those that the head's preset brings, where they have their defaults."""
+def _with_recipe(config: TrainConfig, kind: HeadKind, recorded: Identity | None) -> TrainConfig:
+    """The settings with those that the head's preset brings, where they have their defaults.
+
+    A resumed run keeps those that it was begun with: the version that began it may have brought others.
+    """
     recipe = kind.recipes.get(str(config.options.get("preset", "")), {})
+    if recorded is not None:
+        begun = DEFAULTS.to_dict(whole=True) | dict(recorded.settings)
+        recipe = {name: begun[name] for name in recipe}
     left = [name for name in recipe if getattr(config, name) == getattr(DEFAULTS, name)]
     return replace(config, **{name: recipe[name] for name in left})
 

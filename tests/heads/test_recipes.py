@@ -100,6 +100,25 @@ def test_a_presets_recipe_takes_the_place_of_defaults_only():
     assert resolve(standard, [split]).stopping == "validation"
 
 
+def test_a_resumed_run_keeps_the_recipe_that_it_was_begun_with():
+    clips = load_clips(rising_or_falling())
+    split = make_split(clips.table)
+    asked = TrainConfig(head="gru", options={"preset": "regularised"})
+    now = resolve(asked, [split])
+    former = dataclasses.replace(now, schedule="constant", weight_decay=0.0)
+    again = resolve(asked, [split], recorded=Identity.of(clips, [split], former))
+    assert again == former
+    assert again != now
+
+
+def test_mstcn_waits_longer_for_its_validation_loss_and_its_published_preset_does_not():
+    split = make_split(load_clips(rising_or_falling()).table)
+    own = resolve(TrainConfig(head="mstcn"), [split])
+    assert (own.epochs, own.patience, own.lr) == (100, 40, 2e-3)
+    published = resolve(TrainConfig(head="mstcn", options={"preset": "published"}), [split])
+    assert (published.epochs, published.patience, published.lr) == (60, 12, 5e-4)
+
+
 @pytest.mark.parametrize("head", ["lstm", "gru", "bilstm", "tcn"])
 def test_few_clips_have_the_preset_for_few_unless_an_option_is_given(head):
     kind = head_kind(head)

@@ -80,7 +80,8 @@ class HeadKind:
 
     `reads` names the kinds of step it takes: `features` (a vector per step; poses are such) or
     `frames` (height, width, channel). `presets` are named changes to the config's defaults.
-    `recipes` are settings of the training that go with a preset: they take the place of defaults.
+    `recipes` are settings of the training that go with a preset ("": with none): they take the place of
+    defaults.
     `few` is the preset that a training of few clips takes if neither a preset nor an option is given.
     `lr` is the learning rate that suits it, `source` where the idea comes from. `per_step`: it labels
     every step of a video, (batch, steps, classes), and is trained with annotations.
