@@ -41,6 +41,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "joined": ("the wide LSTM on joined streams", []),
     "similar": ("the nearest of a million clips", ["--rounds", "3"]),
     "memory": ("memory over 1,000 clips", []),
+    "many": ("a run of very many clips, killed and resumed", ["--clips", "20000"]),
     "hours": ("a video of two hours as rows, and the memory of its run", []),
     "report": ("the report of 10,000 rows", []),
     "ray_data": ("`features` beside the same job in Ray Data", []),

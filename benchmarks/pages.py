@@ -191,6 +191,7 @@ CHAPTERS = {
         "startup",
         "fixed",
         "memory",
+        "many",
         "hours",
     ),
     "Stage two": (

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.gpu import shown
 from benchmarks.gpu_parts import of_run
+from benchmarks.many import judged
 from tests.flows.running import CLIPS
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,17 @@ def test_a_runs_rate_is_that_of_its_steady_part() -> None:
 def test_rows_become_a_table() -> None:
     rows = [{"part": "cnn", "what": "ours", "fps": 5, "device": "a card"}]
     assert shown({"rows": rows}).splitlines()[-1] == "| cnn | ours | fps 5 |"
+
+
+def test_a_run_that_grows_or_slows_down_does_not_hold() -> None:
+    even: list[dict[str, float]] = [
+        {"clips": n * 1000, "cpu_s": 20.0 + n * 5, "flow": 300, "worker": 400} for n in range(1, 11)
+    ]
+    found = judged(even)
+    assert found["holds"]
+    assert found["cpu_ms_a_clip"] == pytest.approx(5)
+    assert not judged([*even[:-1], even[-1] | {"worker": 441}])["holds"]
+    assert not judged([*even[:-1], even[-1] | {"cpu_s": even[-1]["cpu_s"] + 1}])["holds"]
 
 
 @pytest.mark.long
