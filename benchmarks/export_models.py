@@ -46,6 +46,10 @@ MODELS: dict[str, tuple[str, tuple[int, ...], str, str]] = {
     "swin3d_t": ("video transformer", (3, 8, 224, 224), VIDEO, "head"),
 }
 
+TRACED = ("swin3d_t",)
+"""Written by PyTorch's former exporter: the present one keeps writes into empty slices of the mask of
+shifted windows, of a rank that OpenVINO refuses."""
+
 
 def main(folder: Path, names: list[str]) -> None:
     """Write the models of these names, or all."""
@@ -73,9 +77,12 @@ def write(name: str, shape: tuple[int, ...], top: str, path: Path) -> None:
     steps = torch.rand(2, *shape)
     names: dict[str, Any] = {"input_names": ["frames"], "output_names": ["features"]}
     making = path.with_name(f"making-{path.name}")
-    torch.onnx.export(
-        model.eval(), (steps,), str(making), dynamo=True, external_data=False, **names
-    )
+    if name in TRACED:
+        torch.onnx.export(model.eval(), (steps,), str(making), dynamo=False, **names)
+    else:
+        torch.onnx.export(
+            model.eval(), (steps,), str(making), dynamo=True, external_data=False, **names
+        )
     making.replace(path)
 
 

@@ -248,7 +248,7 @@ def shown(figures: dict[str, Any]) -> str:
         f"{figures['clips']:,} clips in {figures['wall_s']:.0f} s. Memory at most, beside that after a "
         f"tenth: {grown}. A clip costs {figures['cpu_ms_a_clip']:.2f} ms of CPU in all, the tenths "
         f"{low:.2f} to {high:.2f} times that. Prefect's database: {figures['database_mib']:.1f} MiB. "
-        f"Killed at {figures['killed_at']:,} and run again: {same}.",
+        f"Killed at {figures['killed_at']:,} and run again: {same}",
     ]
     return "\n".join(lines)
 

@@ -247,6 +247,18 @@ def test_bfloat16_is_chosen_only_where_it_agrees(
     assert (other.precision, other.cosine) == ("float32", None)
 
 
+def test_what_openvino_refuses_is_named_with_its_reason(tmp_path: Path) -> None:
+    nodes = [
+        node("ReduceMean", "image", "means", axes=[2, 3], keepdims=0),
+        node("ScatterND", "means places nothing", "features"),
+    ]
+    constants = {"places": np.zeros((1, 1), np.int64), "nothing": np.float32(0).reshape(())}
+    path = save(tmp_path / "scatter.onnx", nodes, [2, 3, SIZE, SIZE], constants=constants)
+    with pytest.raises(ConfigError, match=r"\(ScatterND.*[Rr]ank of updates") as raised:
+        _run(str(path), ModelConfig(scale=1 / 255), "openvino", "")
+    assert "--engine onnxruntime" in str(raised.value)
+
+
 class Corners(Backbone):
     """The four corners' red, as a user's code computes it."""
 

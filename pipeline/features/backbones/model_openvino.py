@@ -170,6 +170,8 @@ def _refused(file: Path, error: BaseException) -> ConfigError:
     lines = [line.strip(" -") for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(_WHERE)]
     why = telling[0] if telling else first_line(error)
+    if why.endswith(":") and len(telling) > 1:  # the operator; what is wrong with it comes next
+        why = f"{why} {telling[1]}"
     return ConfigError(
         f"OpenVINO cannot run {str(file)!r} ({why[:200].rstrip('.:')}): export the model with another "
         "opset, or use --engine onnxruntime"
