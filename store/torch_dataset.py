@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from store.labelled import LabelledBatches
+from store.torch_blocks import Blocks
 
 
 class TorchDataset(IterableDataset):  # type: ignore[misc]
@@ -20,6 +21,7 @@ class TorchDataset(IterableDataset):  # type: ignore[misc]
         self._batches = batches
         # In shared memory: workers that live on from epoch to epoch see what `set_epoch` sets.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._blocks: Blocks | None = None  # of the worker that this is in
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next epoch."""
@@ -28,5 +30,11 @@ class TorchDataset(IterableDataset):  # type: ignore[misc]
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         worker = get_worker_info()
         share = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for batch in self._batches.epoch(int(self._epoch), share=share):
-            yield {name: torch.from_numpy(values) for name, values in batch.items()}
+        batches = self._batches.epoch(int(self._epoch), share=share)
+        if worker is None:
+            for batch in batches:
+                yield {name: torch.from_numpy(values) for name, values in batch.items()}
+        else:
+            self._blocks = self._blocks or Blocks()  # kept from epoch to epoch
+            for batch in batches:
+                yield self._blocks.batch(batch)
