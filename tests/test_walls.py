@@ -87,7 +87,11 @@ WALLS = {
     "flows/cli": {"keras", "tensorflow", "torch", "jax"},
 }
 # The one file of a room that is for what its room may not import.
-DOORS = {"store/tf_dataset.py": {"tensorflow"}, "store/torch_dataset.py": {"torch"}}
+DOORS = {
+    "store/tf_dataset.py": {"tensorflow"},
+    "store/torch_blocks.py": {"torch"},
+    "store/torch_dataset.py": {"torch"},
+}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 PACKAGES = ("pipeline", "store", "flows")
 
