@@ -205,6 +205,8 @@ def cluster_options(processes: int, *variables: str) -> dict[str, Any]:
         | {"MALLOC_TRIM_THRESHOLD_": 65536},
         "distributed.comm.timeouts.connect": "60s",
         "distributed.admin.log-length": 100,
+        # The last messages, which Dask keeps to be looked at: a task of many clips is one, of 50 kB.
+        "distributed.admin.low-level-log-length": 10,
         # Dask's sampling of every thread's stack, 100 times a second, for a page that is not served.
         "distributed.worker.profile.enabled": False,
     }

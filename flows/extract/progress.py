@@ -51,7 +51,7 @@ class Progress:
         self.done = self.failed = self.frames = 0
         self._console = console or Console(stderr=True, highlight=False)
         self._on_change = on_change
-        self._rows: dict[int, set[int]] = {}
+        self._seen: dict[int, bytearray] = {}  # by store, a byte a row: a set of numbers takes sixty
         self._lock = threading.Lock()
         self._started = self._reported = self._printed = time.monotonic()
         self._first: float | None = None
@@ -82,10 +82,11 @@ class Progress:
         store: whose row it is, where a run fills several.
         """
         with self._lock:
-            rows = self._rows.setdefault(store, set())
-            if row in rows:
+            seen = self._seen.setdefault(store, bytearray())
+            seen.extend(bytes(max(0, row + 1 - len(seen))))
+            if seen[row]:
                 return
-            rows.add(row)
+            seen[row] = True
             self._first = self._first or time.monotonic()
             self.done += 1
             self.failed += status == "failed"
