@@ -51,7 +51,8 @@ class Progress:
         self.done = self.failed = self.frames = 0
         self._console = console or Console(stderr=True, highlight=False)
         self._on_change = on_change
-        self._seen: dict[int, bytearray] = {}  # by store, a byte a row: a set of numbers takes sixty
+        # By store, a byte a row: a set of numbers takes sixty.
+        self._seen: dict[int, bytearray] = {}
         self._lock = threading.Lock()
         self._started = self._reported = self._printed = time.monotonic()
         self._first: float | None = None
