@@ -150,6 +150,8 @@ def run(bench: Bench, job: Job, strike: Strike | None = None) -> dict[str, Any]:
     )
     if os.environ.get("BENCH_VERBOSE"):
         print(ended.out, ended.err, sep="\n", file=sys.stderr)
+    elif ended.status:
+        print(ended.err[-2000:], file=sys.stderr)
     curve = _our_course(ended) if job.way == "ours" else _their_course(ended, course)
     return {
         "status": ended.status,

@@ -54,7 +54,8 @@ def test_a_run_that_grows_or_slows_down_does_not_hold() -> None:
     assert found["holds"]
     assert found["cpu_ms_a_clip"] == pytest.approx(5)
     assert not judged([*even[:-1], even[-1] | {"worker": 441}])["holds"]
-    assert not judged([*even[:-1], even[-1] | {"cpu_s": even[-1]["cpu_s"] + 1}])["holds"]
+    slower = [point | {"cpu_s": point["cpu_s"] + n**2 / 20} for n, point in enumerate(even)]
+    assert not judged(slower)["holds"]
 
 
 @pytest.mark.long
