@@ -249,7 +249,8 @@ def shown(figures: dict[str, Any]) -> str:
         f"{figures['clips']:,} clips in {figures['wall_s']:.0f} s. Memory at most, beside that after a "
         f"tenth: {grown}. A clip costs {figures['cpu_ms_a_clip']:.2f} ms of CPU in all, the tenths "
         f"{low:.2f} to {high:.2f} times that, the last third {figures['drift']:+.1%} beside the first. "
-        f"Prefect's database: {figures['database_mib']:.1f} MiB. Killed at {figures['killed_at']:,} and run again: {same}",
+        f"Prefect's database: {figures['database_mib']:.1f} MiB. "
+        f"Killed at {figures['killed_at']:,} and run again: {same}",
     ]
     return "\n".join(lines)
 
