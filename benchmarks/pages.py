@@ -217,7 +217,7 @@ def _section(name: str) -> list[str]:
     lines += [line for part in paragraphs[1:] for line in (_cell(part), "")]
     for part in module.shown(figures).split("\n\n"):
         # What a terminal shows without a capital and a full stop is a sentence on a page.
-        lines += [part if part.startswith("|") else f"{part[0].upper()}{part[1:]}.", ""]
+        lines += [part if part.startswith("|") else f"{part[0].upper()}{part[1:].rstrip('.')}.", ""]
     if machine := figures.get("machine"):
         words = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in machine.items())
         lines += [f"Measured with: {words}.", ""]
