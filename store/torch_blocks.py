@@ -14,6 +14,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Self
 
 import numpy as np
@@ -67,7 +68,9 @@ class _Block:
         self.size = size
         self._file = os.memfd_create("pixels-once-batch", os.MFD_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
-        os.ftruncate(self._file, size)
+        os.posix_fallocate(
+            self._file, 0, size
+        )  # now: no page that is missing later ends the worker
         self._memory = mmap.mmap(self._file, size)
         self.place = (os.getpid(), self._file, os.stat(_path(os.getpid(), self._file)).st_ino)
         self._use: weakref.ref[_Use] | None = None
@@ -96,7 +99,10 @@ class _Block:
 
 
 class SharedBatch(dict[str, torch.Tensor]):
-    """A batch whose tensors lie in a block; it is pickled as the place of the block, once."""
+    """A batch whose tensors lie in a block; it is sent to another process as the block's place, once.
+
+    Copied deeply or saved, it is a dictionary of its own tensors.
+    """
 
     def __init__(
         self,
@@ -112,7 +118,11 @@ class SharedBatch(dict[str, torch.Tensor]):
     def __copy__(self) -> Self:  # a loader copies before it sends
         return type(self)(self, own=self._own, block=self._block, layout=self._layout)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: Any) -> Any:  # of a class that `torch.load` takes
+        return OrderedDict, (), None, None, iter(self.items())
+
+    def sent(self) -> Any:
+        """What `ForkingPickler` writes, which is for a living process alone."""
         block, self._block = self._block, None
         own = self._own
         changed = self.keys() != own.keys() or any(self[name] is not own[name] for name in own)
@@ -120,6 +130,9 @@ class SharedBatch(dict[str, torch.Tensor]):
             return dict, (dict(self),)
         block.lend()
         return received, (*block.place, block.size, self._layout)
+
+
+ForkingPickler.register(SharedBatch, SharedBatch.sent)
 
 
 def received(process: int, file: int, inode: int, size: int, layout: Layout) -> Any:

@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import pickle
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def same(batch: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 def sent(batch: dict[str, Any]) -> dict[str, Any]:
     """What the other process has of it; here both are one."""
-    got = pickle.loads(pickle.dumps(copy.copy(batch)))
+    got = pickle.loads(ForkingPickler.dumps(copy.copy(batch)))
     assert type(got) is dict
     return got
 
@@ -83,11 +84,22 @@ def test_a_batch_that_was_changed_or_is_sent_twice_goes_as_plain_tensors():
     assert blocks._blocks[0]._memory[0] == 0  # the other process has nothing of the block
     batch = blocks.batch(values(1))
     batch["features"].mul_(2)  # in place is in the block
-    first, second = pickle.loads(pickle.dumps(batch)), pickle.loads(pickle.dumps(batch))
+    words = [bytes(ForkingPickler.dumps(batch)) for _ in range(2)]
+    first, second = map(pickle.loads, words)
     assert (first["features"].numpy() == values(1)["features"] * 2).all()
     del first
     gc.collect()
     assert (second["features"].numpy() == values(1)["features"] * 2).all()
+
+
+def test_a_copy_and_what_is_saved_are_values_of_their_own(tmp_path):
+    batch = Blocks().batch(values(0))
+    copied, saved = copy.deepcopy(batch), pickle.dumps(batch)
+    torch.save(batch, tmp_path / "batch.pt")
+    batch["features"].zero_()
+    assert same(copied, values(0))
+    assert same(pickle.loads(saved), values(0))
+    assert same(torch.load(tmp_path / "batch.pt"), values(0))
 
 
 def test_a_larger_batch_has_a_larger_block_and_the_smaller_one_goes():
@@ -116,7 +128,7 @@ def test_the_end_of_a_fork_frees_no_block_of_its_parent():
 
 
 def test_a_worker_that_has_ended_is_named():
-    words = pickle.dumps(Blocks().batch(values(0)))
+    words = bytes(ForkingPickler.dumps(Blocks().batch(values(0))))
     gc.collect()  # with the blocks
     with pytest.raises((RuntimeError, OSError)):
         pickle.loads(words)
