@@ -67,9 +67,8 @@ class Hdf5File:
         dataset = self._file[key]
         if not _is_inside(dataset):
             raise UnreadableClip("unreadable", "its data are in another file")
-        if (
-            dataset.size and not dataset.id.get_storage_size()
-        ):  # a claim that costs its file nothing
+        # A claim that costs its file nothing.
+        if dataset.size and not dataset.id.get_storage_size():
             raise UnreadableClip("unreadable", "its values were never written")
         if key not in self._bounded:
             require_bounded_chunks(dataset)
