@@ -3,7 +3,8 @@
 40 frames of every clip, as squares of 299 pixels in RGB, decoded by as many processes as there are
 cores with one thread each: our decoders alone, our extractor before a CNN that costs nothing, and bare
 OpenCV, bare PyAV and torchcodec, which read the same frames and drop them. The ways take turns, a size
-per turn. Clips are H.264 of 3 seconds, a moving test picture with noise.
+per turn. Clips are H.264 of 3 seconds, a moving test picture with noise, in which the encoder uses no
+B-frames; and, where the shared clips are, of 10 seconds of these, joined and scaled, with B-frames.
 
 torchcodec needs an environment of its own, as PyTorch does not go with ours: name its Python, or have
 it made (this downloads PyTorch). Without either it is listed as not measured.
@@ -17,6 +18,7 @@ times that.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import queue
@@ -28,17 +30,18 @@ import tempfile
 import threading
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import readers
 from benchmarks.alternating import compare, cpu_ratio, rates, ratio, save, serve
-from benchmarks.decoding import encode, moving_picture
+from benchmarks.decoding import RATE, encode, moving_picture
 from pipeline import engine
 
 SIZES = {"240p": (426, 240), "480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
-CLIPS = {"240p": 48, "480p": 16, "720p": 8, "1080p": 4}
+REAL = {"240p-long": (426, 240), "720p-long": (1280, 720)}
+CLIPS = {"240p": 48, "480p": 16, "720p": 8, "1080p": 4, "240p-long": 48, "720p-long": 8}
 """Clips per turn and core: about as many seconds for every size."""
 
 WAYS = {
@@ -50,6 +53,11 @@ WAYS = {
 }
 OURS = ("decoders", "extractor")
 VARIABLE = "BENCH_TORCHCODEC_PYTHON"
+SHARED = Path(
+    os.environ.get("PIXELS_ONCE_SHARED") or Path(__file__).resolve().parents[2] / "shared"
+)
+REAL_CLIPS = SHARED / "clips" / "tennis"
+REAL_FRAMES = 10 * RATE
 
 ReadAll = Callable[[list[str]], int]
 """Reads the clips at these paths; returns the number of frames."""
@@ -58,7 +66,8 @@ ReadAll = Callable[[list[str]], int]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", default=",".join(SIZES))
+    known = {**SIZES, **(REAL if REAL_CLIPS.is_dir() else {})}
+    parser.add_argument("--sizes", default=",".join(known))
     parser.add_argument("--scale", type=float, default=1.0, help="of the clips per turn")
     parser.add_argument("--torchcodec-python", default=os.environ.get(VARIABLE, ""), metavar="FILE")
     parser.add_argument("--make-torchcodec", default="", metavar="FOLDER")
@@ -74,7 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-feed-") as folder:
         for size in sizes:
             clip = Path(folder) / f"{size}.mp4"
-            encode(clip, moving_picture(*SIZES[size]), *SIZES[size])
+            shape = known[size]
+            encode(clip, real_picture() if size in REAL else moving_picture(*shape), *shape)
             for number in range(_clips(size, arguments.scale)):
                 os.link(clip, _path(folder, size, number))
         words = ["--folder", folder, "--sizes", arguments.sizes, "--scale", str(arguments.scale)]
@@ -90,6 +100,20 @@ def main() -> None:
         save(arguments.out, figures)
     print(shown(figures))
     print(json.dumps({size: summary(ways) for size, ways in figures["sizes"].items()}))
+
+
+def real_picture() -> Iterator[Any]:
+    """The frames of the shared clips, one after the other, 10 seconds of them."""
+    import av
+
+    files = sorted(REAL_CLIPS.rglob("*.mp4"))
+
+    def frames() -> Iterator[Any]:
+        for file in files:
+            with av.open(str(file)) as container:
+                yield from container.decode(video=0)
+
+    return itertools.islice(frames(), REAL_FRAMES)
 
 
 def _clips(size: str, scale: float) -> int:

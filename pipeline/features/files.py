@@ -1,7 +1,7 @@
 """File access with time limits; only regular files are opened.
 
 A network mount whose server is gone blocks `stat`, `open` and `read` inside the kernel, and opening
-a FIFO waits for a writer that may never come. So every access runs in a thread of its own, which is
+a FIFO waits for a writer that may never come. So every access runs in another thread, which is
 abandoned when it blocks; until it returns, other accesses to the same folder fail at once.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import queue
 import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 LIMIT_S = 20.0
 """Seconds without an answer after which a file counts as unreachable."""
@@ -60,21 +60,49 @@ def answered(path: str, touch: Callable[[], _T]) -> _T:
     folder = os.path.dirname(path)
     if _is_blocked(folder):
         raise NoAnswer(path)
-    result: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(touch())
-        except BaseException as error:  # raised again in the caller's thread
-            result.set_exception(error)
-
-    thread = threading.Thread(target=run, name=f"touch {path}", daemon=True)
-    thread.start()
-    thread.join(LIMIT_S)
-    if not result.done():
+    try:
+        thread = _idle.pop()
+    except IndexError:
+        thread = _Toucher()
+    thread.asked.put(touch)
+    try:
+        value, error = thread.answers.get(timeout=LIMIT_S)
+    except BaseException as ended:
+        thread.asked.put(None)
+        if not isinstance(ended, queue.Empty):
+            raise
         _blocked[folder] = thread
-        raise NoAnswer(path)
-    return result.result()
+        raise NoAnswer(path) from None
+    _idle.append(thread)
+    if error is not None:
+        raise error
+    answer: _T = value
+    return answer
+
+
+class _Toucher(threading.Thread):
+    """A thread that makes one call after the other, until it is asked for None.
+
+    It is used again: to start one takes as long as to read a small file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="touching files", daemon=True)
+        self.asked: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self.start()
+
+    def run(self) -> None:
+        while (touch := self.asked.get()) is not None:
+            try:
+                self.answers.put((touch(), None))
+            except BaseException as error:  # raised again in the caller's thread
+                self.answers.put((None, error))
+            del touch
+
+
+_idle: list[_Toucher] = []
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 def stat_all(paths: Sequence[str]) -> list[State]:

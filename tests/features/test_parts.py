@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -161,14 +161,14 @@ def test_every_frame_of_every_span_is_the_right_one(
 def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a file was opened, and how many frames were decoded."""
     counted: Counter[str] = Counter()
-    init, frames = video.Video.__init__, video.Video._decoded
+    init, frames = video.Video.__init__, video.Video.decoded
 
     def opened(self: video.Video, *arguments: object) -> None:
         counted["opened"] += 1
         init(self, *arguments)  # type: ignore[arg-type]
 
-    def counting(self: video.Video) -> Iterator[object]:
-        for raw in frames(self):
+    def counting(self: video.Video, packets: Iterable[object]) -> Iterator[object]:
+        for raw in frames(self, packets):
             counted["decoded"] += 1
             yield raw
 
@@ -182,7 +182,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             yield raw
 
     monkeypatch.setattr(video.Video, "__init__", opened)
-    monkeypatch.setattr(video.Video, "_decoded", counting)
+    monkeypatch.setattr(video.Video, "decoded", counting)
     monkeypatch.setattr(seeking, "_decoded_from", seeking_on)
     return counted
 

@@ -90,5 +90,23 @@ def the_clip(container: Any) -> Any:
     return max(clips, key=rank)
 
 
+def left_by_edits(container: Any, stream: Any, declared: int, frame_s: float) -> int:
+    """The declared frames of the clip, less those that an edit list cuts away.
+
+    FFmpeg applies the list to the index: it leaves out what lies beyond the nearest keyframes,
+    and marks as discarded what is decoded and not shown. An index that ends early for want of
+    data is no edit: it is shorter than the stated duration.
+    """
+    entries = list(stream.index_entries) if "mov" in container.format.name else []
+    shown = sum(not entry.is_discard for entry in entries)
+    if shown < len(entries):
+        return shown
+    if 0 < shown < declared and stream.duration:
+        ticks = entries[-1].timestamp - entries[0].timestamp
+        if float((stream.duration - ticks) * stream.time_base) < 1.5 * frame_s:
+            return shown
+    return declared
+
+
 def _plain(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

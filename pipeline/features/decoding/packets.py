@@ -32,6 +32,18 @@ _NAL_TYPES = {
 }
 _HEVC_LEADING = {6, 7, 8, 9}  # RADL and RASL
 
+# First bytes of H.264's NAL units: a slice of a picture that none refers to; a delimiter, filler.
+_DISPOSABLE_SLICE = 1
+_NO_PICTURE = {9, 12}
+
+
+class NotExact(Exception):
+    """A frame did not come where the packets say that it must."""
+
+
+NOT_EXACT = (*DAMAGED, NotExact)
+"""What ends a way of reading that relies on the packets: the clip is to be read through whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packets:
@@ -52,6 +64,11 @@ class Packets:
         if at is None or len(extra) <= at or extra[0] != 1:
             return cls(context.name)
         return cls(context.name, (extra[at] & 3) + 1)
+
+    @property
+    def tells_disposable(self) -> bool:
+        """Whether the packets say which pictures no other is decoded from: H.264's slices do."""
+        return self.codec == "h264" and self.prefix > 0
 
     def whole(self, packet: Any) -> bool:
         """Whether the packet is intact: the lengths of its NAL units add up to its size."""
@@ -78,34 +95,53 @@ class Packets:
         shift = 3 if profile < 3 else 2
         return not head[0] >> (shift - 1) & 3
 
+    def disposable(self, packet: Any) -> bool:
+        """Whether no other picture is decoded from the packet's, and it is intact and holds no more."""
+        if not self.tells_disposable or packet.has_sidedata("new_extradata"):
+            return False
+        data = memoryview(packet)
+        if int.from_bytes(data[: self.prefix], "big") == len(data) - self.prefix:  # as in most
+            return data[self.prefix] == _DISPOSABLE_SLICE
+        heads = [head for head in self._heads(packet) or [] if head not in _NO_PICTURE]
+        return bool(heads) and set(heads) == {_DISPOSABLE_SLICE}
+
     def leading(self, packet: Any) -> bool:
         """Whether the picture is shown before the keyframe that it is decoded after."""
         return self.codec == "hevc" and not _HEVC_LEADING.isdisjoint(self._kinds(packet) or [])
 
     def _kinds(self, packet: Any) -> list[int] | None:
         """The types of the packet's NAL units, None where their lengths do not add up."""
+        heads = self._heads(packet)
+        if heads is None:
+            return None
+        return [head & 31 if self.codec == "h264" else head >> 1 & 63 for head in heads]
+
+    def _heads(self, packet: Any) -> list[int] | None:
+        """The first byte of each of the packet's NAL units, None where their lengths do not add up."""
         data = memoryview(packet)
-        kinds: list[int] = []
+        heads: list[int] = []
         at = 0
         while at < len(data):
             size = int.from_bytes(data[at : at + self.prefix], "big")
             at += self.prefix
             if not size or at + size > len(data):
                 return None
-            kinds.append(data[at] & 31 if self.codec == "h264" else data[at] >> 1 & 63)
+            heads.append(data[at])
             at += size
-        return kinds
+        return heads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketTimes:
     """A clip's packets: times in presentation order, and where decoding can begin.
 
-    times: (n,) int64, ascending, in the stream's time base. keys: the times of keyframes.
+    times: (n,) int64, ascending, in the stream's time base. keys: the times of keyframes. disposable:
+    (n,), the frames that are known to be; none where the times are not regular.
     """
 
     times: NDArray[np.int64]
     keys: NDArray[np.int64]
+    disposable: NDArray[np.bool_]
 
     def seconds(self, video: Video) -> NDArray[np.float64]:
         """(n,) seconds of every frame from the first."""
@@ -117,6 +153,18 @@ class PacketTimes:
         """(n,) for every frame the number of the keyframe from which it decodes."""
         keys = np.searchsorted(self.times, self.keys)
         return keys[np.searchsorted(self.keys, self.times, side="right") - 1]
+
+
+def are_regular(times: NDArray[np.int64]) -> bool:
+    """Whether frames at these times, ascending, follow each other as at a constant rate.
+
+    Then no stamp is so wrong that the frame would have another number: it would leave a gap.
+    """
+    gaps = np.diff(times)
+    if not len(gaps):
+        return False
+    usual = int(np.median(gaps))
+    return bool(usual < 2 * gaps.min() and 2 * gaps.max() < 3 * usual)
 
 
 def may_be_sought(video: Video) -> bool:
@@ -158,6 +206,7 @@ def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes |
     keys: list[int] = []
     before: list[int] = []  # how many frames are shown before each of the keys
     decode_times: list[int] = []
+    disposable: list[bool] = []
     try:
         for packet in video.container.demux(video.stream):
             if packet.size == 0 and packet.pts is None:  # the flush packet at the end
@@ -173,6 +222,7 @@ def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes |
             if not keys:
                 return None
             shown.append(packet.pts)
+            disposable.append(parser.disposable(packet))
             before[-1] += parser.leading(packet)
             if packet.dts is not None:
                 decode_times.append(packet.dts)
@@ -188,4 +238,5 @@ def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes |
         return None
     if np.searchsorted(times, keys).tolist() != before:
         return None
-    return PacketTimes(times=times, keys=np.array(keys, dtype=np.int64))
+    spare = np.array(disposable)[order] & are_regular(times)
+    return PacketTimes(times=times, keys=np.array(keys, dtype=np.int64), disposable=spare)

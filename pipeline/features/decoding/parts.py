@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding.fitted import Fitted, drop_from_each, keep_in_each
 from pipeline.features.decoding.lengths import packet_times, times_by_rate
-from pipeline.features.decoding.packets import may_be_sought, packets_of
+from pipeline.features.decoding.packets import NOT_EXACT, may_be_sought, packets_of
 from pipeline.features.decoding.reading import check_file
-from pipeline.features.decoding.seeking import LONG_FRAMES, NOT_EXACT, Sought
+from pipeline.features.decoding.seeking import LONG_FRAMES, Sought
 from pipeline.features.decoding.through import OnProgress
 from pipeline.features.decoding.values import ClipFrames, FramePlan
 from pipeline.features.decoding.video import Frame, Video
@@ -108,9 +108,9 @@ class PartReader:
     def _open(self) -> None:
         if self._video.expected() >= LONG_FRAMES and may_be_sought(self._video):
             if (packets := packets_of(self._path, self._video, self._on_progress)) is not None:
-                self._sought = Sought(self._video, packets, self._on_progress)
                 self._times, self._ended = packets.seconds(self._video), True
                 self._expect(self._times)
+                self._sought = Sought(self._video, packets, self._on_progress, self._order)
                 return
             self._reopen()
         self._frames, self._by_rate = self._video.__iter__(), True

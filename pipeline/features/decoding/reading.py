@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import seeking
+from pipeline.features.decoding.packets import NOT_EXACT
 from pipeline.features.decoding.through import Kept, OnProgress, read_through
 from pipeline.features.decoding.values import ClipFrames, DecoderFacts, FramePlan
 from pipeline.features.decoding.video import Video
@@ -44,7 +45,7 @@ def read_clip(
     """The sampled frames of the clip at `path`, read in this process.
 
     Long clips whose wanted frames can be sought exactly are sought through, all others are read
-    from front to back.
+    from front to back, without decoding the disposable frames that are not wanted.
 
     path: a local file. out: `plan.frames_shape` uint8 to write the frames into, else fresh.
     on_progress: called for every frame that is decoded.
@@ -70,22 +71,24 @@ def read_streams(
     check_file(path)
     most = min(plan.max_pixels for plan in plans)
 
-    def keepers() -> list[Kept]:
-        pairs = zip(plans, rooms, strict=True)
-        return [Kept(plan, room, on_progress) for plan, room in pairs]
-
     with contextlib.ExitStack() as opened:
-        video = opened.enter_context(Video(path, most))
-        video.is_shared = len(plans) > 1
-        each, wanted = keepers(), None
+
+        def begun() -> tuple[Video, list[Kept]]:
+            video = opened.enter_context(Video(path, most))
+            video.is_shared = len(plans) > 1
+            return video, [Kept(*pair, on_progress) for pair in zip(plans, rooms, strict=True)]
+
+        (video, each), wanted = begun(), None
         if video.expected() >= seeking.LONG_FRAMES:
             wanted = seeking.read_by_seeking(video, each)
             if wanted is None:  # listing its packets has used it up
-                video = opened.enter_context(Video(path, most))
-                video.is_shared = len(plans) > 1
-                each = keepers()
+                video, each = begun()
         if wanted is None:
-            wanted = read_through(video, each, path)
+            try:
+                wanted = read_through(video, each, path, whole=False)
+            except NOT_EXACT:
+                video, each = begun()
+                wanted = read_through(video, each, path)
         pairs = list(zip(each, wanted, strict=True))
         # While the file is open.
         all_times = functools.cache(lambda: _all_times(video, each))

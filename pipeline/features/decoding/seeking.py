@@ -18,14 +18,13 @@ the stamps, the first for every keyframe, the second for every frame that is dec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.decoding.opening import DAMAGED
-from pipeline.features.decoding.packets import PacketTimes, list_packets
+from pipeline.features.decoding.packets import NOT_EXACT, NotExact, PacketTimes, list_packets
 from pipeline.features.decoding.through import Kept, OnProgress
 from pipeline.features.decoding.video import Frame, Video
 from pipeline.features.sampling import needs_length, rule_of, sample_indices
@@ -65,7 +64,7 @@ def read_by_seeking(video: Video, each: Sequence[Kept]) -> list[Windows] | None:
     if _frames_to_decode(packets, indices) > LARGEST_SHARE * reading:
         return None
     keepers = [(kept, set(its.frames.tolist())) for kept, its in zip(each, wanted, strict=True)]
-    sought = Sought(video, packets, each[0].on_progress)
+    sought = Sought(video, packets, each[0].on_progress, indices)
     try:
         for index in indices.tolist():
             frame = Frame(index, times[index], sought.frame(index))
@@ -77,20 +76,24 @@ def read_by_seeking(video: Video, each: Sequence[Kept]) -> list[Windows] | None:
     return wanted
 
 
-class _NotExact(Exception):
-    """A frame did not come where the packet times say it must."""
-
-
-NOT_EXACT = (*DAMAGED, _NotExact)
-"""What `Sought.frame` raises: the clip is to be read through."""
-
-
 class Sought:
-    """The frames of a clip by their numbers, decoded from the keyframe before, or on from the last."""
+    """The frames of a clip by their numbers, decoded from the keyframe before, or on from the last.
 
-    def __init__(self, video: Video, packets: PacketTimes, on_progress: OnProgress) -> None:
+    wanted: the numbers that will be asked for; other frames that are disposable are not decoded.
+    """
+
+    def __init__(
+        self,
+        video: Video,
+        packets: PacketTimes,
+        on_progress: OnProgress,
+        wanted: NDArray[np.int64],
+    ) -> None:
         self._video, self._packets, self._on_progress = video, packets, on_progress
         self._begins = packets.begins()
+        spare = packets.disposable.copy()
+        spare[wanted] = False
+        self._left_out = set(packets.times[spare].tolist())
         self._frames: Iterator[Any] = iter(())
         self._reached: int | None = None  # the number of the last frame that came
 
@@ -99,20 +102,23 @@ class Sought:
         video, packets = self._video, self._packets
         context = video.stream.codec_context
         target = int(packets.times[index])
+        if target in self._left_out:  # it was not expected to be wanted, and may have gone by
+            self._left_out.discard(target)
+            self._reached = None
         begin = int(self._begins[index])
         if self._reached is None or not begin - FEW_SKIPPED <= self._reached + 1 <= index:
             key = int(packets.times[begin])
             video.container.seek(key, stream=video.stream, backward=True, any_frame=False)
-            self._frames = _frames_from(video, packets, key)
+            self._frames = _frames_from(video, packets, key, self._left_out)
         for raw in self._frames:
             self._on_progress()
             if raw.pts == target:
                 break
         else:
-            raise _NotExact
+            raise NotExact
         self._reached = index
         if raw.is_corrupt or (raw.width, raw.height) != (context.width, context.height):
-            raise _NotExact
+            raise NotExact
         video.turn_size(raw)
         return raw
 
@@ -138,33 +144,36 @@ def _frames_to_decode(packets: PacketTimes, indices: NDArray[np.int64]) -> int:
     return total
 
 
-def _frames_from(video: Video, packets: PacketTimes, key: int) -> Iterator[Any]:
-    """The frame of `key` and all that follow it, in order of presentation.
+def _frames_from(video: Video, packets: PacketTimes, key: int, left_out: Set[int]) -> Iterator[Any]:
+    """The frame of `key` and all that follow it but those left out, in order of presentation.
 
-    Raises `_NotExact` at the first frame that is not the one whose turn it is by the packet times.
+    Raises `NotExact` at the first frame that is not the one whose turn it is by the packet times.
     """
-    due = iter(packets.times[np.searchsorted(packets.times, key) :].tolist())
+    times = packets.times[np.searchsorted(packets.times, key) :].tolist()
+    due = (time for time in times if time not in left_out)
     begun = False
-    for raw in _decoded_from(video, key):
+    for raw in _decoded_from(video, key, left_out):
         if not begun and raw.pts is not None and raw.pts < key:
             yield raw  # a leading picture
             continue
         begun = True
         if raw.pts != next(due, None):
-            raise _NotExact
+            raise NotExact
         yield raw
 
 
-def _decoded_from(video: Video, key: int) -> Iterator[Any]:
+def _decoded_from(video: Video, key: int, left_out: Set[int]) -> Iterator[Any]:
     """What the decoder gives from the packet of `key` on."""
     first = True
     for packet in video.container.demux(video.stream):
         # A seek may land on a point before the key that does not decode cleanly.
         if first and packet.pts != key:
             if packet.pts is None or packet.pts > key:
-                raise _NotExact
+                raise NotExact
             continue
         first = False
+        if packet.pts in left_out:
+            continue
         for raw in video.stream.decode(packet):
             video.note_matrix(raw)
             yield raw

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.features.decoding import disposable
 from pipeline.features.decoding.pictures import Picture
 from pipeline.features.decoding.values import FramePlan
 from pipeline.features.decoding.video import Frame, Video
@@ -70,15 +71,25 @@ class Kept:
         return windows_of(self.plan, sampled, n_frames, fps=video.fps or 1 / video.frame_s)
 
 
-def read_through(video: Video, each: Sequence[Kept], path: str) -> list[Windows]:
+def read_through(
+    video: Video, each: Sequence[Kept], path: str, *, whole: bool = True
+) -> list[Windows]:
     """Keep the wanted frames of an open clip for each plan, in one decoding; returns what they are.
+
+    whole: every frame is decoded. Otherwise disposable ones are left out where each plan looks at the
+    whole clip, as `disposable.frames_of` does, which raises `NOT_EXACT` where that turns out wrong.
 
     A header's count only decides which frames the first pass keeps. The rule is then applied to
     the frames that came, and a second pass fetches those that it asks for and the first did not
     keep. Where the rule does not depend on the clip's length, reading stops at the last wanted
     frame.
     """
-    _read(video, [_taker(video, kept) for kept in each])
+    takers = [_taker(video, kept) for kept in each]
+    frames: Iterable[Frame] = video
+    by_index = [t for t in takers if isinstance(t, _ByIndex) and needs_length(t.kept.plan.sampling)]
+    if not whole and len(by_index) == len(takers):
+        frames = disposable.frames_of(video, set().union(*(taker.wanted for taker in by_index)))
+    _read(frames, takers)
     wanted = [kept.wanted(video) for kept in each]
     again: dict[int, _ByIndex] = {}
     with contextlib.ExitStack() as opened:
@@ -115,10 +126,10 @@ def _taker(video: Video, kept: Kept) -> _ByIndex | _ByTime:
     return _ByIndex(video, kept, guessed.frames.tolist(), stop_early=stop_early)
 
 
-def _read(video: Video, takers: Sequence[_ByIndex | _ByTime]) -> None:
+def _read(frames: Iterable[Frame], takers: Sequence[_ByIndex | _ByTime]) -> None:
     """Show each frame to every taker that is not done; until all are, or to the clip's end."""
     going = list(takers)
-    for frame in video:
+    for frame in frames:
         done = [taker for taker in going if taker.see(frame)]
         if done:
             going = [taker for taker in going if taker not in done]
@@ -135,13 +146,13 @@ class _ByIndex:
         self, video: Video, kept: Kept, indices: Iterable[int], *, stop_early: bool
     ) -> None:
         self.kept, self._video = kept, video
-        self._wanted = set(indices)
-        self._last = max(self._wanted, default=-1) if stop_early else _ENDLESS
+        self.wanted = set(indices)
+        self._last = max(self.wanted, default=-1) if stop_early else _ENDLESS
 
     def see(self, frame: Frame) -> bool:
         """Keep the frame if it is wanted; whether no later one is."""
         self.kept.passed(frame)
-        if frame.index in self._wanted:
+        if frame.index in self.wanted:
             self.kept.keep(self._video, frame)
         return frame.index >= self._last
 

@@ -89,8 +89,9 @@ class DecoderFacts:
         0.0 where the container states no rate.
     pixel_aspect: how many times wider than high its pixels are to be shown; 1.0 for square ones.
     frames_declared: the container's claim; 0 where it makes none.
-    frames_decoded: how many frames the clip gave. Where the clip was sought through instead of
-        read through it is the number of its video packets; where reading could stop early
+    frames_decoded: how many frames the clip gave, with those that were left out because no wanted one
+        is decoded from them. Where the clip was sought through instead of read through it is the number
+        of its video packets; where reading could stop early
         (rules `stride`, `first`, `fps`) it counts up to the last frame that was looked at. Of a part
         of a file: the frames in it, while `frames_declared`, which the container does not claim, is 0.
     decoder: "pyav" (rows of older versions may say "opencv").

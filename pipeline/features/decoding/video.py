@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ import av.error
 from pipeline.errors import UnreadableClip
 from pipeline.features.decoding import pictures
 from pipeline.features.decoding.clock import Clock
-from pipeline.features.decoding.opening import DAMAGED, open_video
+from pipeline.features.decoding.opening import DAMAGED, left_by_edits, open_video
 from pipeline.features.decoding.values import MAX_PIXELS, DecoderFacts, FramePlan
 from pipeline.features.sampling import ASSUMED_FPS
 
@@ -39,7 +39,7 @@ class Frame:
 
     `raw` is FFmpeg's frame, given back to the decoder when the next one is asked for: a buffer that
     is free is used again while it is in the cache, which is worth 2 % of decoding. A copy of this
-    value keeps it.
+    value keeps it. None where it was not decoded.
     """
 
     index: int
@@ -101,7 +101,7 @@ class Video:
         """How many frames to expect: the declared ones, less those that an edit list cuts away; else
         what the duration and the rate make. A hint, 0 where there is none."""
         if self.declared:
-            return self._left_by_edits()
+            return left_by_edits(self.container, self.stream, self.declared, self.frame_s)
         count = round(self._container_s * self.fps)
         return count if 0 < count <= MOST_FRAMES else 0
 
@@ -129,19 +129,29 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames that decode, in order of presentation."""
-        decoded, index = self._decoded(), 0
+        return self.frames_of(self.decoded(self.packets()))
+
+    def frames_of(self, decoded: Iterator[Any]) -> Iterator[Frame]:
+        """FFmpeg's frames in order of presentation, numbered and timed.
+
+        A packet among them stands for the frame that it holds and that was not decoded.
+        """
+        index = 0
         ahead: list[Any] = []
         while (raw := ahead.pop() if ahead else next(decoded, None)) is not None:
             stamp_s, following_s = self.stamp_s(raw), None
             if self.clock.doubts(stamp_s):
                 ahead = list(itertools.islice(decoded, 1))
                 following_s = self.stamp_s(ahead[0]) if ahead else None
-            self.note_matrix(raw)
+            is_decoded = isinstance(raw, av.VideoFrame)
+            if is_decoded:
+                self.note_matrix(raw)
             if index == 0:
                 self.turn_size(raw)
                 self._first_s = stamp_s or 0.0
             self._lasts = raw.duration
-            frame = Frame(index, self.clock.tick(stamp_s, following_s), raw)
+            time_s = self.clock.tick(stamp_s, following_s)
+            frame = Frame(index, time_s, raw if is_decoded else None)
             index += 1
             del raw
             yield frame
@@ -154,7 +164,7 @@ class Video:
         """
         stamps = list(self._read)
         with contextlib.suppress(av.error.FFmpegError):
-            stamps += [self.stamp_s(p) for p in self.container.demux(self.stream) if _shows(p)]
+            stamps += [self.stamp_s(p) for p in self.container.demux(self.stream) if shows(p)]
         last = self.clock.last or 0.0
         known = {self.clock.at(stamp) for stamp in stamps if stamp is not None}
         # Without stamps one frame follows the other; of those that were read the decoder holds some.
@@ -234,7 +244,8 @@ class Video:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _decoded(self) -> Iterator[Any]:
+    def packets(self) -> Iterator[Any]:
+        """The packets in the order of decoding, up to the end or to where the file is damaged."""
         packets = self.container.demux(self.stream)
         while True:
             try:
@@ -242,9 +253,16 @@ class Video:
             except MemoryError:
                 raise
             except DAMAGED:
-                packet = None  # damaged from here on; what came before is good
-            if _shows(packet):
+                return  # what came before is good
+            if packet is None:
+                return
+            if shows(packet):
                 self._read.append(self.stamp_s(packet))
+            yield packet
+
+    def decoded(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """FFmpeg's frames of the packets from the clip's first on, in order of presentation."""
+        for packet in itertools.chain(packets, [None]):
             try:
                 frames = self.stream.decode(packet)
             except MemoryError:
@@ -253,8 +271,6 @@ class Video:
                 frames = []
             while frames:
                 yield frames.pop(0)
-            if packet is None:
-                return
 
     def stamp_s(self, raw: Any) -> float | None:
         """The time stamp of a decoded frame, or of a packet, in seconds; None without one."""
@@ -270,27 +286,10 @@ class Video:
         # As the file has it: FFmpeg takes an earlier recording that was joined on for a wrap, too.
         return (stamp % self._wrap if self._wrap else stamp) * self.tick_s
 
-    def _left_by_edits(self) -> int:
-        """The declared frames, less those that an edit list cuts away.
 
-        FFmpeg applies the list to the index: it leaves out what lies beyond the nearest keyframes,
-        and marks as discarded what is decoded and not shown. An index that ends early for want of
-        data is no edit: it is shorter than the stated duration.
-        """
-        entries = list(self.stream.index_entries) if "mov" in self.container.format.name else []
-        shown = sum(not entry.is_discard for entry in entries)
-        if shown < len(entries):
-            return shown
-        if 0 < shown < self.declared and self.stream.duration:
-            ticks = entries[-1].timestamp - entries[0].timestamp
-            if (self.stream.duration - ticks) * self.tick_s < 1.5 * self.frame_s:
-                return shown
-        return self.declared
-
-
-def _shows(packet: Any) -> bool:
+def shows(packet: Any) -> bool:
     """Whether a packet holds a frame that is shown."""
-    return packet is not None and packet.size > 0 and not packet.is_discard
+    return packet.size > 0 and not packet.is_discard
 
 
 def _sane(value: Any) -> float:
