@@ -19,7 +19,12 @@ from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 from pipeline.errors import UnreadableClip
-from pipeline.features.decoding.process import ChildProcess, DecoderUnavailable, Limits
+from pipeline.features.decoding.process import (
+    ChildProcess,
+    DecoderKilled,
+    DecoderUnavailable,
+    Limits,
+)
 from pipeline.features.decoding.slots import FrameSlots
 from pipeline.features.decoding.values import ClipFrames, FileParts, FramePlan, Part
 
@@ -202,7 +207,7 @@ class DecoderPool:
                 self._slots.take_back(slot)
                 continue
             try:
-                result = job.run(self._child(number), slot)
+                result = self._run(job, number, slot)
             except BaseException as error:  # set on the clip's future
                 self._slots.take_back(slot)
                 self._drop_unusable(number)
@@ -214,6 +219,16 @@ class DecoderPool:
                 del result
             del job  # while this thread waits for the next, what it holds must be free to go
         self._drop_unusable(number)
+
+    def _run(self, job: _Job, number: int, slot: int) -> Any:
+        """What the job gives, once more where the child was killed: that is no fault of the clip."""
+        try:
+            return job.run(self._child(number), slot)
+        except DecoderKilled:
+            if self._closed:
+                raise
+        self._drop_unusable(number)
+        return job.run(self._child(number), slot)
 
     def _child(self, number: int) -> ChildProcess:
         child = self._children.get(number)

@@ -40,7 +40,7 @@ LIMITS = Limits(stall_s=1.0, memory_bytes=256 << 20)
 
 def pids(pool: DecoderPool) -> list[int]:
     """Process ids of the children that run now."""
-    return [child._process.pid for child in pool._children.values()]
+    return [child._process.pid for child in list(pool._children.values())]
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,39 @@ def test_children_die_with_a_parent_that_was_killed(clip: Path, state: str) -> N
     parent.wait()
     parent.stdout.close()
     wait_until(lambda: not alive(child))
+
+
+def test_a_clip_whose_child_is_killed_is_read_once_more(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, json.dumps({"*": "hang"}))
+    with DecoderPool(PLAN, processes=1) as pool:
+        first, second = (pool.submit(str(clip), 1) for _ in range(2))
+        wait_until(lambda: pids(pool) and first.running())
+        time.sleep(0.2)  # it hangs by then
+        monkeypatch.delenv(VARIABLE)
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        for future in (first, second):
+            assert len(future.result(30)) == PLAN.sampling.steps
+            future.result().release()
+
+
+def test_a_clip_whose_child_is_killed_twice_says_so(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, json.dumps({"*": "hang"}))
+    with DecoderPool(PLAN, processes=1) as pool:
+        future = pool.submit(str(clip), 1)
+        killed: set[int] = set()
+        while not future.done():
+            for pid in set(pids(pool)) - killed:
+                time.sleep(0.2)
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        with pytest.raises(UnreadableClip, match="SIGKILL") as failure:
+            future.result()
+        assert failure.value.reason == "out_of_memory"
+        assert len(killed) == 2
 
 
 def test_a_child_killed_from_outside_is_replaced(clip: Path) -> None:

@@ -41,8 +41,8 @@ def frames_of(video: Video, wanted: Set[int]) -> Iterator[Frame]:
     needed = {packet.pts for i, packet in enumerate(shown) if i in wanted or not i}
     if not needed:
         return video.frames_of(video.decoded(itertools.chain(held, packets)))
-    while held[-1].pts not in needed:
-        held.pop()  # what is decoded after the last that is wanted
+    while held[-1].pts not in needed and (not held[-1].size or parser.whole(held[-1])):
+        held.pop()  # what is decoded after the last that is wanted, and would give its frame
     held = [packet for packet in held if packet.pts in needed or not parser.disposable(packet)]
     return video.frames_of(_decoded(video, held, shown))
 

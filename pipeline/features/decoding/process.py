@@ -39,6 +39,10 @@ class DecoderUnavailable(PixelsError, RuntimeError):
     """Decoder processes cannot be started here at all: no fault of a clip."""
 
 
+class DecoderKilled(UnreadableClip):
+    """The process that read the clip was killed by the system or a person: it may be read again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What decoding one clip may cost before it is given up.
@@ -153,6 +157,8 @@ class ChildProcess:
             crashed = gone.reason == "decoder_crashed"
             full = crashed and any(sign in words for sign in _FULL)
             reply = {"reason": "out_of_memory" if full else gone.reason, "detail": str(gone)}
+            if gone.was_killed:
+                raise DecoderKilled(reply["reason"], reply["detail"]) from None
         else:
             if "detail" not in reply:
                 return reply
@@ -223,7 +229,8 @@ class ChildProcess:
         code = self._process.wait()
         # Only the system (short of memory) or a person sends SIGKILL to a decoder.
         killed = code == -signal.SIGKILL
-        return _Gone(_ending(code), "out_of_memory" if killed else "decoder_crashed")
+        reason = "out_of_memory" if killed else "decoder_crashed"
+        return _Gone(_ending(code), reason, was_killed=killed)
 
     def _last_words(self) -> str:
         size = os.fstat(self._log_fd).st_size
@@ -247,9 +254,9 @@ def _asked(part: Part | None) -> dict[str, Any]:
 class _Gone(Exception):
     """The process ended, or was ended, before it answered; `reason` is the clip's."""
 
-    def __init__(self, what: str, reason: str) -> None:
+    def __init__(self, what: str, reason: str, *, was_killed: bool = False) -> None:
         super().__init__(what)
-        self.reason = reason
+        self.reason, self.was_killed = reason, was_killed
 
 
 def _ending(code: int) -> str:
