@@ -64,6 +64,12 @@ def _added(mine: Any, more: Any) -> Any:
     return mine + more
 
 
+COMMIT_EVERY_S = 5.0
+"""Also where nothing is new, since the batches in flight are noted with it."""
+_LEAST_S = 0.5
+_SHARE = 0.02  # of the time, for commits that are sooner
+
+
 class Committer:
     """Takes in the results of batches and commits them. `totals` adds them up."""
 
@@ -71,11 +77,21 @@ class Committer:
         self._writer = writer
         self._seconds: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
         self.totals = Totals()
-        self.committed_at = time.monotonic()
+        self._committed_at = time.monotonic()
+        self._took_s = 0.0
+        self._has_news = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to commit: at once what is new, unless that would take too much time."""
+        since_s = time.monotonic() - self._committed_at
+        soon_s = max(_LEAST_S, self._took_s / _SHARE)
+        return since_s >= COMMIT_EVERY_S or (self._has_news and since_s >= soon_s)
 
     def accept(self, result: BatchResult) -> None:
         """Take a batch's result into the writer's columns and the totals; `flush` commits it."""
         writer, totals = self._writer, self.totals
+        self._has_news = True
         # Batches share a worker: from its first batch's beginning to its last one's end.
         began, ended = result.worker_seconds
         first, last = self._seconds.setdefault(result.worker, (began, ended))
@@ -124,8 +140,9 @@ class Committer:
         started = time.monotonic()
         self._writer.flush()
         self._writer.in_flight(in_flight)
-        self.committed_at = time.monotonic()
-        self.totals.commit_s += self.committed_at - started
+        self._has_news, self._committed_at = False, time.monotonic()
+        self._took_s = self._committed_at - started
+        self.totals.commit_s += self._took_s
 
     def close(self) -> Totals:
         """The totals, with the seconds that the workers spent by stage."""

@@ -31,7 +31,6 @@ from flows.server.lifetime import RunCancelled
 from flows.stopping import on_signals, signals_of_a_run
 from store import Writer
 
-COMMIT_EVERY_S = 5.0
 _RESULT_S = 5.0  # to fetch what a worker has ended, from it
 _ATTEMPTS = 3
 _STOP_WITHOUT_WORKERS_S = 10.0
@@ -164,7 +163,7 @@ class BatchLoop:
         for lost in self._dispatch.take_back_lost():
             self._resubmit(lost, "the workers that it was given to have left")
         self._require_movement()
-        if time.monotonic() - self._committers[0].committed_at >= COMMIT_EVERY_S:
+        if any(committer.is_due for committer in self._committers):
             self._flush()
 
     def _take_reports(self) -> None:

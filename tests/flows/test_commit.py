@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -98,6 +99,26 @@ def test_clips_count_once_whether_their_events_come_before_their_batch_after_it_
         loop._accept(Task(number=0, batches=[], workers=None, left={(0, 0): Any}), made)
         loop._on_event(late)
         assert (progress.done, progress.failed, progress.frames) == (3, 1, 4)
+
+
+def test_what_is_new_is_committed_soon_and_nothing_rarely(url: str) -> None:
+    with store.Writer.acquire(url, owner="test") as writer:
+        committer = Committer(writer)
+
+        def is_due_after(seconds: float) -> bool:
+            committer._committed_at = time.monotonic() - seconds
+            return committer.is_due
+
+        assert not is_due_after(4.5)
+        assert is_due_after(5.0)
+        committer.accept(result([0], ["ready"]))
+        assert not is_due_after(0.2)
+        assert is_due_after(0.5)
+        committer._took_s = 0.04  # a fiftieth of two seconds
+        assert not is_due_after(1.5)
+        assert is_due_after(2.0)
+        committer.flush([])
+        assert not is_due_after(4.5)
 
 
 def test_nothing_is_committed_before_the_flush(url: str) -> None:
