@@ -1,21 +1,22 @@
 """Reading through a clip without decoding what nobody wants and nothing else is decoded from.
 
 An encoder marks such frames, most of its B-frames: they are disposable. Left out, all others decode to
-the same pixels, by the rules of the codec. What counts is which frame a packet holds, and that is known
-by its time stamp alone: so all packets are met before the first is decoded, and where their stamps are
-not as regular as a frame rate makes them, or a packet is damaged, every frame is decoded. A wrong stamp
-cannot shift the count: it would leave a gap. Every frame that is decoded must be the one that is due.
+the same pixels, by the rules of the codec. What counts is which frame a packet holds. So all packets are
+met before the first is decoded; and where the stream itself does not show its pictures in the order of
+their time stamps, or says anything that is not understood here, every frame is decoded. So it is where
+a frame that comes is not the one that is due.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
 
-from pipeline.features.decoding.packets import NotExact, Packets, are_regular, may_be_sought
+from pipeline.features.decoding.h264 import PictureOrder
+from pipeline.features.decoding.packets import NotExact, may_be_sought
 from pipeline.features.decoding.video import Frame, Video, shows
 
 _LARGEST_SHARE = 0.9
@@ -25,25 +26,37 @@ _MOST_BYTES = 64 << 20
 """Of the packets that are held in memory: clips with more are decoded whole."""
 
 
-def frames_of(video: Video, wanted: Set[int]) -> Iterator[Frame]:
+def frames_of(video: Video, wanted: Set[int], on_progress: Callable[[], None]) -> Iterator[Frame]:
     """All frames of an open clip, of which those that are not wanted may lack their `raw`.
 
+    on_progress: called for every packet that is met before the first frame.
     Raises `NOT_EXACT` where a frame is not the one that its packet says it is.
     """
-    parser = Packets.of(video.stream.codec_context)
+    order = PictureOrder.of(video.stream.codec_context)
     few = len(wanted) <= _LARGEST_SHARE * video.expected()
-    if not few or not parser.tells_disposable or not may_be_sought(video):
+    if order is None or not few or not may_be_sought(video):
         return iter(video)
     packets = video.packets()
-    held = list(_first_of(packets))
-    shown = _in_order(held)
+    held = []
+    for packet in _first_of(packets):
+        on_progress()
+        order.meet(packet, shown=shows(packet))
+        held.append(packet)
+    met = [packet for packet in held if shows(packet)]
+    # The last one is empty, unless there are more, or the file is damaged.
+    is_whole = bool(met) and not held[-1].size and all(packet.pts is not None for packet in met)
+    if not is_whole or not order.is_that_of(np.array([packet.pts for packet in met])):
+        return video.frames_of(video.decoded(itertools.chain(held, packets)))
+    spare = {
+        packet.pts for packet, none_refers in zip(met, order.disposable, strict=True) if none_refers
+    }
+    shown = sorted(met, key=lambda packet: int(packet.pts))
     # The first frame says the clip's size.
     needed = {packet.pts for i, packet in enumerate(shown) if i in wanted or not i}
-    if not needed:
-        return video.frames_of(video.decoded(itertools.chain(held, packets)))
-    while held[-1].pts not in needed and (not held[-1].size or parser.whole(held[-1])):
-        held.pop()  # what is decoded after the last that is wanted, and would give its frame
-    held = [packet for packet in held if packet.pts in needed or not parser.disposable(packet)]
+    while held[-1].pts not in needed or not shows(held[-1]):
+        held.pop()  # what is decoded after the last that is wanted
+    left_out = spare - needed
+    held = [packet for packet in held if packet.pts not in left_out or not shows(packet)]
     return video.frames_of(_decoded(video, held, shown))
 
 
@@ -56,19 +69,9 @@ def _first_of(packets: Iterator[Any]) -> Iterator[Any]:
             return
 
 
-def _in_order(packets: Sequence[Any]) -> list[Any]:
-    """The packets in order of presentation; none where that, or that these are all, is not certain."""
-    shown = [packet for packet in packets if shows(packet)]
-    # The last one is empty, unless there are more, or the file is damaged.
-    if not shown or packets[-1].size or any(p.pts is None or p.is_corrupt for p in shown):
-        return []
-    shown.sort(key=lambda packet: int(packet.pts))
-    return shown if are_regular(np.array([packet.pts for packet in shown])) else []
-
-
 def _decoded(video: Video, packets: Sequence[Any], shown: Sequence[Any]) -> Iterator[Any]:
     """FFmpeg's frames of these packets, and in the place of each of the others that is shown itself."""
-    decoded = {packet.pts for packet in packets}
+    decoded = {packet.pts for packet in packets if shows(packet)}
     rest = iter(shown)
     for packet in (*packets, None):
         frames = video.stream.decode(packet)

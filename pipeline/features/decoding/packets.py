@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.features.decoding.h264 import PictureOrder
 from pipeline.features.decoding.opening import DAMAGED
 from pipeline.features.decoding.video import Video
 
@@ -31,10 +32,6 @@ _NAL_TYPES = {
     "hevc": (set(range(32)), set(range(16, 24))),  # IRAP
 }
 _HEVC_LEADING = {6, 7, 8, 9}  # RADL and RASL
-
-# First bytes of H.264's NAL units: a slice of a picture that none refers to; a delimiter, filler.
-_DISPOSABLE_SLICE = 1
-_NO_PICTURE = {9, 12}
 
 
 class NotExact(Exception):
@@ -65,11 +62,6 @@ class Packets:
             return cls(context.name)
         return cls(context.name, (extra[at] & 3) + 1)
 
-    @property
-    def tells_disposable(self) -> bool:
-        """Whether the packets say which pictures no other is decoded from: H.264's slices do."""
-        return self.codec == "h264" and self.prefix > 0
-
     def whole(self, packet: Any) -> bool:
         """Whether the packet is intact: the lengths of its NAL units add up to its size."""
         if self.codec not in _NAL_TYPES:
@@ -95,40 +87,23 @@ class Packets:
         shift = 3 if profile < 3 else 2
         return not head[0] >> (shift - 1) & 3
 
-    def disposable(self, packet: Any) -> bool:
-        """Whether no other picture is decoded from the packet's, and it is intact and holds no more."""
-        if not self.tells_disposable or packet.has_sidedata("new_extradata"):
-            return False
-        data = memoryview(packet)
-        if int.from_bytes(data[: self.prefix], "big") == len(data) - self.prefix:  # as in most
-            return data[self.prefix] == _DISPOSABLE_SLICE
-        heads = [head for head in self._heads(packet) or [] if head not in _NO_PICTURE]
-        return bool(heads) and set(heads) == {_DISPOSABLE_SLICE}
-
     def leading(self, packet: Any) -> bool:
         """Whether the picture is shown before the keyframe that it is decoded after."""
         return self.codec == "hevc" and not _HEVC_LEADING.isdisjoint(self._kinds(packet) or [])
 
     def _kinds(self, packet: Any) -> list[int] | None:
         """The types of the packet's NAL units, None where their lengths do not add up."""
-        heads = self._heads(packet)
-        if heads is None:
-            return None
-        return [head & 31 if self.codec == "h264" else head >> 1 & 63 for head in heads]
-
-    def _heads(self, packet: Any) -> list[int] | None:
-        """The first byte of each of the packet's NAL units, None where their lengths do not add up."""
         data = memoryview(packet)
-        heads: list[int] = []
+        kinds: list[int] = []
         at = 0
         while at < len(data):
             size = int.from_bytes(data[at : at + self.prefix], "big")
             at += self.prefix
             if not size or at + size > len(data):
                 return None
-            heads.append(data[at])
+            kinds.append(data[at] & 31 if self.codec == "h264" else data[at] >> 1 & 63)
             at += size
-        return heads
+        return kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +111,8 @@ class PacketTimes:
     """A clip's packets: times in presentation order, and where decoding can begin.
 
     times: (n,) int64, ascending, in the stream's time base. keys: the times of keyframes. disposable:
-    (n,), the frames that are known to be; none where the times are not regular.
+    (n,), the frames that no other is decoded from; none where the stream does not say, or not what the
+    times say.
     """
 
     times: NDArray[np.int64]
@@ -153,18 +129,6 @@ class PacketTimes:
         """(n,) for every frame the number of the keyframe from which it decodes."""
         keys = np.searchsorted(self.times, self.keys)
         return keys[np.searchsorted(self.keys, self.times, side="right") - 1]
-
-
-def are_regular(times: NDArray[np.int64]) -> bool:
-    """Whether frames at these times, ascending, follow each other as at a constant rate.
-
-    Then no stamp is so wrong that the frame would have another number: it would leave a gap.
-    """
-    gaps = np.diff(times)
-    if not len(gaps):
-        return False
-    usual = int(np.median(gaps))
-    return bool(usual < 2 * gaps.min() and 2 * gaps.max() < 3 * usual)
 
 
 def may_be_sought(video: Video) -> bool:
@@ -206,12 +170,14 @@ def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes |
     keys: list[int] = []
     before: list[int] = []  # how many frames are shown before each of the keys
     decode_times: list[int] = []
-    disposable: list[bool] = []
+    order = PictureOrder.of(context)
     try:
         for packet in video.container.demux(video.stream):
             if packet.size == 0 and packet.pts is None:  # the flush packet at the end
                 continue
             on_progress()
+            if order is not None:
+                order.meet(packet, shown=not packet.is_discard)
             if packet.is_discard:
                 continue
             if packet.pts is None or packet.is_corrupt or not parser.whole(packet):
@@ -222,21 +188,23 @@ def list_packets(video: Video, on_progress: Callable[[], None]) -> PacketTimes |
             if not keys:
                 return None
             shown.append(packet.pts)
-            disposable.append(parser.disposable(packet))
             before[-1] += parser.leading(packet)
             if packet.dts is not None:
                 decode_times.append(packet.dts)
     except DAMAGED:
         return None
-    order = np.argsort(shown, kind="stable")
-    times = np.array(shown, dtype=np.int64)[order]
+    stamps = np.array(shown, dtype=np.int64)
+    by_time = np.argsort(stamps, kind="stable")
+    times = stamps[by_time]
     # The first packet is shown first, or frames before it would depend on missing ones.
     sane = len(times) > 0 and times[0] == shown[0] and bool(np.all(np.diff(times) > 0))
-    moved = np.abs(order - np.arange(len(order))).max(initial=0)
+    moved = np.abs(by_time - np.arange(len(times))).max(initial=0)
     most = MOST_REORDERED if context.has_b_frames else 0
     if not sane or moved > most or any(b < a for a, b in pairwise(decode_times)):
         return None
     if np.searchsorted(times, keys).tolist() != before:
         return None
-    spare = np.array(disposable)[order] & are_regular(times)
+    spare = np.zeros(len(times), bool)
+    if order is not None and order.is_that_of(stamps):
+        spare = np.array(order.disposable)[by_time]
     return PacketTimes(times=times, keys=np.array(keys, dtype=np.int64), disposable=spare)

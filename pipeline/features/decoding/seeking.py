@@ -172,7 +172,7 @@ def _decoded_from(video: Video, key: int, left_out: Set[int]) -> Iterator[Any]:
                 raise NotExact
             continue
         first = False
-        if packet.pts in left_out:
+        if packet.pts in left_out and not packet.is_discard:
             continue
         for raw in video.stream.decode(packet):
             video.note_matrix(raw)

@@ -88,7 +88,8 @@ def read_through(
     frames: Iterable[Frame] = video
     by_index = [t for t in takers if isinstance(t, _ByIndex) and needs_length(t.kept.plan.sampling)]
     if not whole and len(by_index) == len(takers):
-        frames = disposable.frames_of(video, set().union(*(taker.wanted for taker in by_index)))
+        wanted_by_any = set().union(*(taker.wanted for taker in by_index))
+        frames = disposable.frames_of(video, wanted_by_any, each[0].on_progress)
     _read(frames, takers)
     wanted = [kept.wanted(video) for kept in each]
     again: dict[int, _ByIndex] = {}

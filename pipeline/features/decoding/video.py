@@ -199,10 +199,11 @@ class Video:
         held = self._held.of(frame.index)
         if square not in held:
             held[square] = self.picture(frame, square_aspect=square)
-        if (fitted := held.get(plan.fitting)) is None:
-            return held.setdefault(
-                plan.fitting, pictures.fit_picture(held[square], plan, aspect, out)
-            )
+        fitted = held.get(plan.fitting)
+        # Of the fit "whole", the room has the shape of the clip's first picture.
+        if fitted is None or (out is not None and out.shape != fitted.shape):
+            fitted = pictures.fit_picture(held[square], plan, aspect, out)
+            return held.setdefault(plan.fitting, fitted)
         if out is None:
             return fitted.copy()
         out[:] = fitted
