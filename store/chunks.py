@@ -20,7 +20,7 @@ from zarr.storage import LocalStore, StorePath
 
 from store.arrays import by_chunk, chunk_key, is_plain, open_arrays, open_group, span
 from store.durable import write_durably
-from store.errors import LeaseLost, StoreDamaged, decoding, translated, vanished
+from store.errors import LeaseLost, StoreDamaged, StoreError, decoding, translated, vanished
 from store.layout import PREVIEW
 from store.lease import check_token
 from store.place import Place
@@ -90,6 +90,7 @@ def write_batch(
             )
         if features.dtype != array.dtype:
             raise ValueError(f"features are {features.dtype}, the store's are {array.dtype}")
+        features = np.ascontiguousarray(features)
         digests = row_digests(features)
         _write_chunk(place, array, batch, features, token)
     return digests
@@ -147,6 +148,18 @@ def erase(place: Place, rows: NDArray[np.int64], *, token: str | None) -> None:
 
 
 def _open(place: Place, *, read_only: bool) -> zarr.Array[Any]:
+    try:
+        return _opened(place, read_only=read_only)
+    except (OSError, StoreError):
+        raise
+    except Exception as error:  # Zarr raises what its code comes across in metadata that make no sense
+        raise StoreDamaged(
+            f"{place.url}/features/zarr.json is damaged ({type(error).__name__}): restore it from a "
+            "copy of the store"
+        ) from error
+
+
+def _opened(place: Place, *, read_only: bool) -> zarr.Array[Any]:
     store = place.zarr(read_only=read_only)
     if isinstance(store, LocalStore):
         # Zarr opens an array, reads and writes in a thread of its own: whoever waits for it waits for the

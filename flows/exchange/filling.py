@@ -90,7 +90,7 @@ class ChunkReader:
             declared=np.full(count, -1, np.int32),
         )
         _keep_others(writer, chunk)
-        told = [self._source.told(piece.entry) for piece in pieces]
+        told = [self._told(piece) for piece in pieces]
 
         def read_some(positions: Sequence[int]) -> None:
             for i in positions:
@@ -102,8 +102,18 @@ class ChunkReader:
             list(self._threads.map(read_some, (range(n, count, READERS) for n in range(READERS))))
         return chunk
 
-    def _read_row(self, chunk: Chunk, i: int, out: NDArray[Any], piece: Piece, told: Told) -> None:
+    def _told(self, piece: Piece) -> Told | UnreadableClip:
         try:
+            return self._source.told(piece.entry)
+        except UnreadableClip as error:
+            return error
+
+    def _read_row(
+        self, chunk: Chunk, i: int, out: NDArray[Any], piece: Piece, told: Told | UnreadableClip
+    ) -> None:
+        try:
+            if isinstance(told, UnreadableClip):
+                raise told
             frames, times = read_piece(self._source, piece, told, self._rules, out)
         except UnreadableClip as error:
             out[:] = 0

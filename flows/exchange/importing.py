@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -74,6 +73,7 @@ def import_clips(
         )
     if existing is not None:
         _require_same(existing, spec)
+        _require_way(existing, source)
     batch = rules.batch if existing is None else existing.batch
     require_small(spec, batch)
     pieces = list(pieces_of(source, spec.sampling.steps, split=rules.long == "split"))
@@ -126,7 +126,8 @@ class _Import:
         self._result.kept = int((status[same] == store.READY).sum())
         new = np.flatnonzero(at < 0)
         at[new] = writer.append(table.iloc[new])
-        writer.set_attributes(classes=sorted(set(writer.column("label").tolist()) - {""}))
+        classes = sorted(set(writer.column("label").tolist()) - {""})
+        writer.set_attributes(**{"classes": classes, TRANSPOSED: self._source.transpose})
         todo = {int(at[i]): pieces[i] for i in sorted({*new.tolist(), *known[~same].tolist()})}
         self._make(todo)
         return self._result
@@ -187,21 +188,27 @@ class _Import:
         self._on_progress(result.ready + sum(result.failed.values()), total)
 
     def _catalog(self, pieces: list[Piece]) -> pd.DataFrame:
-        @functools.lru_cache(maxsize=1)  # neighbours share a file, or none does
-        def size_and_time(file: str) -> tuple[int, int]:
-            try:
-                found = (self._source.root / file).stat()
-            except (OSError, ValueError):  # a path with a NUL in it
-                return -1, 0
-            return found.st_size, found.st_mtime_ns
-
-        stats = [size_and_time(piece.entry.file) for piece in pieces]
+        stats = [self._source.state(piece.entry.file) for piece in pieces]
         sizes = np.array(stats, np.int64).reshape(-1, 2)
         names = {n: [getattr(piece.entry, n) for piece in pieces] for n in FOLLOWED}
         ids = [row_id(piece) for piece in pieces]
         return pd.DataFrame(
             {"video_id": ids, **names, "size_bytes": sizes[:, 0], "mtime_ns": sizes[:, 1]}
         )
+
+
+def _require_way(existing: store.Store, source: Source) -> None:
+    """Raise `StoreMismatch` where arrays would lie the other way round than those that are there."""
+    if existing.attributes.get(TRANSPOSED) not in (None, source.transpose):
+        given = "without" if source.transpose else "with"
+        raise store.StoreMismatch(
+            f"the store {existing.url} was imported {given} --transpose: do the same, or name another "
+            "STORE"
+        )
+
+
+TRANSPOSED = "import_transposed"
+"""The store's attribute that says whether arrays were turned; stores of older versions lack it."""
 
 
 def _require_same(existing: store.Store, spec: Spec) -> None:

@@ -150,6 +150,7 @@ def read_piece(
         raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {out.dtype}")
     whole = not piece.start and stop == shape[0]
     _read_values(foreign, start, stop, out[: stop - start], told.digest if whole else None)
+    source.require_same(piece.entry.file)
     out[stop - start :] = 0
     if not is_finite(out[: stop - start]):
         raise UnreadableClip("not_finite")

@@ -17,20 +17,41 @@ from flows.exchange.manifest import MANIFEST, Told, about_export, entries_of_man
 from flows.exchange.parquet import ParquetRows
 from pipeline.errors import ConfigError, UnreadableClip
 
+State = tuple[int, int]
+"""Bytes and nanoseconds: whether a file is as it was."""
+
 
 @dataclass(slots=True)
 class Source:
-    """A folder or a file of arrays. `about` is what an export of ours says of itself, else empty."""
+    """A folder or a file of arrays. `about` is what an export of ours says of itself, else empty.
+
+    states: of files, as they were before their clips were listed.
+    """
 
     root: Path
     entries: list[Entry]
     transpose: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
     _open: dict[str, Any] = field(default_factory=dict)
+
+    def state(self, name: str) -> State:
+        """Of a file of clips, or of the manifest: before anything was read of it."""
+        if name not in self.states:
+            self.states[name] = state_of(self.root / name)
+        return self.states[name]
+
+    def require_same(self, name: str) -> None:
+        """Raise `UnreadableClip` where a file is not the one that was listed: places in it are others."""
+        if self.state(name) != state_of(self.root / name):
+            raise UnreadableClip(
+                "unreadable", f"{name} was changed during the import: import again"
+            )
 
     def read(self, entry: Entry) -> Foreign:
         """The clip's array, not read yet. Raises `UnreadableClip` with the reason."""
         name = entry.file
+        self.state(name)
         ending = _ending(name)
         if ending in PICKLES:
             raise UnreadableClip("pickled", f"{name} is a pickle")
@@ -65,23 +86,25 @@ class Source:
         return path
 
     def told(self, entry: Entry) -> Told:
-        """The clip's line in the manifest, nothing without one."""
+        """The clip's line in the manifest, nothing without one. Raises `UnreadableClip`."""
         if entry.line < 0:
             return Told()
         file = self._cached(MANIFEST, _opened)
         file.seek(entry.line)
-        return told_of(json.loads(file.readline()))
+        line = file.readline()
+        self.require_same(MANIFEST)
+        return told_of(json.loads(line))
 
     def announce(self, entry: Entry) -> None:
         """Have the system read the clip's bytes, if it lies in them alone, while others are used."""
         ending = _ending(entry.file)
         span = (0, _MOST_AHEAD)
-        if ending == ".tar" and not entry.key.startswith(UNSAID):
-            offset, _, size = entry.key.partition(":")
-            span = (int(offset), min(int(size), _MOST_AHEAD))
-        elif ending not in (".npy", ".npz"):
-            return
-        with suppress(OSError, ValueError):  # it is told where the clip is read
+        with suppress(OSError, ValueError, OverflowError):  # it is told where the clip is read
+            if ending == ".tar":
+                offset, _, size = entry.key.partition(":")
+                span = (int(offset), min(int(size), _MOST_AHEAD))
+            elif ending not in (".npy", ".npz"):
+                return
             descriptor = os.open(f"{self.root}/{entry.file}", os.O_RDONLY | os.O_NONBLOCK)
             try:
                 os.posix_fadvise(descriptor, *span, os.POSIX_FADV_WILLNEED)
@@ -132,16 +155,38 @@ def find_source(path: str, *, transpose: bool = False) -> Source:
     if not root.exists():
         raise ConfigError(f"there is no file or folder {path!r}: check the path")
     if root.is_file():
-        return Source(root.parent, list(entries_in(root, root.name, whole=True)), transpose)
+        states = {root.name: state_of(root)}
+        entries = list(entries_in(root, root.name, whole=True))
+        return _not_empty(Source(root.parent, entries, transpose, states=states), path)
     if (root / MANIFEST).is_file():
+        states = {MANIFEST: state_of(root / MANIFEST)}
         about = about_export(root)
         flag = bool(about.get("transpose", transpose))
-        return Source(root, list(entries_of_manifest(root)), flag, about)
-    entries = [entry for name in array_files(root) for entry in entries_in(root / name, name)]
+        entries = list(entries_of_manifest(root))
+        return _not_empty(Source(root, entries, flag, about, states), path)
+    states, entries = {}, []
+    for name in array_files(root):
+        states[name] = state_of(root / name)
+        entries += entries_in(root / name, name)
     if not entries or all(Path(e.file).suffix.lower() in PICKLES for e in entries):
         if entries:
             refuse_pickle(entries[0].file)
         raise ConfigError(
             f"{path} holds no .npy, .npz, .h5, .parquet or .tar file: name the folder that does"
         )
-    return Source(root, entries, transpose)
+    return Source(root, entries, transpose, states=states)
+
+
+def state_of(path: Path) -> State:
+    """Size and time of a file, (−1, 0) where it cannot be asked."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # a path with a NUL in it
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _not_empty(source: Source, path: str) -> Source:
+    if not source.entries:
+        raise ConfigError(f"{path} holds no clip: look at what wrote it")
+    return source

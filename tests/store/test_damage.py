@@ -197,3 +197,32 @@ def test_damaged_metadata_is_named_in_one_sentence_by_whoever_opens_the_store(lo
             call()
         assert "\n" not in str(caught.value)
     assert list((Path(local) / FOLDER).glob("*.json")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "1", "{}", '{"zarr_format": 3, "node_type": "group"}', "[" * 100_000]
+    + ['{"zarr_format": 3, "node_type": "array", "shape": "abc", "codecs": 3}'],
+)
+def test_damaged_metadata_of_features_are_named_by_whoever_reads_or_writes_a_chunk(local, text):
+    filled(local)
+    (Path(local) / "features" / "zarr.json").write_text(text)
+    for call in (
+        lambda: store.read_batch(local, 0),
+        lambda: store.write_batch(local, 0, features_of(range(4)), token=None),
+    ):
+        with pytest.raises(store.StoreError, match="features"):
+            call()
+
+
+def test_a_chunk_is_written_whatever_the_order_of_its_values_in_memory(local):
+    filled(local)
+    right = features_of(range(4))
+    for given in (
+        np.asfortranarray(right),
+        right[::-1].copy()[::-1],
+        right[..., ::-1].copy()[..., ::-1],
+    ):
+        digests = store.write_batch(local, 0, given, token=None)
+        assert np.array_equal(store.read_batch(local, 0), right)
+        assert np.array_equal(digests, store.row_digests(right))
