@@ -201,8 +201,12 @@ def test_damaged_metadata_is_named_in_one_sentence_by_whoever_opens_the_store(lo
 
 @pytest.mark.parametrize(
     "text",
-    ["", "null", "[]", "1", "{}", '{"zarr_format": 3, "node_type": "group"}', "[" * 100_000]
-    + ['{"zarr_format": 3, "node_type": "array", "shape": "abc", "codecs": 3}'],
+    [
+        *("", "null", "[]", "1", "{}", "[" * 100_000),
+        '{"zarr_format": 3, "node_type": "group"}',
+        '{"zarr_format": 3, "node_type": "array", "shape": "abc", "codecs": 3}',
+    ],
+    ids=range(8),
 )
 def test_damaged_metadata_of_features_are_named_by_whoever_reads_or_writes_a_chunk(local, text):
     filled(local)
