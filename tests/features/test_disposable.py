@@ -147,18 +147,33 @@ PLAN = FramePlan(sampling=Sampling(steps=STEPS), size=96)
 EVERY = FramePlan(sampling=Sampling(steps=FRAMES), size=96)
 
 
-def test_a_reference_that_is_marked_as_none_changes_nothing_else(
+def test_a_reference_that_is_marked_as_none_has_the_clip_decoded_whole(
     clips: dict[str, Path], tmp_path: Path, left_out: list[int]
 ) -> None:
+    """The numbers of the frames after it say that one is missing."""
+
     def unmark(number: int, packet: Any) -> bytes:
         data = bytearray(packet)
         if data[4] & 31 == 1 and number % 3 == 0:
             data[4] &= 0b10011111
         return bytes(data)
 
-    path = rewritten(clips["none.mp4"], tmp_path / "lies.mp4", unmark)
-    assert same(path, PLAN)
-    assert left_out
+    assert same(rewritten(clips["none.mp4"], tmp_path / "lies.mp4", unmark), PLAN)
+    assert not left_out
+
+
+def test_a_picture_that_is_hidden_in_anothers_unit_is_not_left_out(
+    clips: dict[str, Path], tmp_path: Path, left_out: list[int]
+) -> None:
+    def hide(number: int, packet: Any) -> bytes:
+        data = bytes(packet)
+        if data[4] != 1:
+            return data
+        data = data[4:] + b"\0\0\1" + data[4:]
+        return len(data).to_bytes(4, "big") + data
+
+    assert same(rewritten(clips["b.mp4"], tmp_path / "hidden.mp4", hide), PLAN)
+    assert not left_out
 
 
 @pytest.mark.parametrize("number", [20, 21, 22, 23, 60])
@@ -274,6 +289,23 @@ def test_the_streams_order_is_that_in_which_ffmpeg_gives_frames_out(
     assert order.is_that_of(np.array(stamps))
     two = [*stamps[:100], stamps[101], stamps[100], *stamps[102:]]
     assert not order.is_that_of(np.array(two))
+
+
+def test_parameters_that_say_what_no_stream_has_are_not_believed(clips: dict[str, Path]) -> None:
+    with av.open(str(clips["b.mp4"])) as container:
+        data = container.streams.video[0].codec_context.extradata or b""
+    assert h264.parameter_sets(data) is not None
+    size = int.from_bytes(data[6:8], "big")
+    at = 8 + size  # the count of pictures' sets
+    twice = (
+        data[:at] + b"\2" + 2 * data[at + 1 : at + 3 + int.from_bytes(data[at + 1 : at + 3], "big")]
+    )
+    assert h264.parameter_sets(twice) is None
+    # In Exp-Golomb, 2^40 - 2 bits of an order.
+    ones = "".join(f"{byte:08b}" for byte in data[9:12]) + "1" * 2 + "1" + "0" * 40 + "1" * 60
+    unit = b"\x67" + int(ones.ljust(160, "1"), 2).to_bytes(20, "big")
+    huge = data[:6] + len(unit).to_bytes(2, "big") + unit + data[at:]
+    assert h264.parameter_sets(huge) is None
 
 
 @pytest.mark.parametrize("seed", range(200))

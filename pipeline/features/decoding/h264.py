@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right, insort
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ _NO_PICTURE = {9, 12}  # a delimiter, filler
 _MESSAGE = 6
 _SLICE_BYTES = 32  # in which the part of a slice's header that is read here lies
 _WITH_CHROMA = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
+_MOST_BITS = 16  # of a number in a slice's header
 _RESETS = 1 << 40  # more than any order within one group
 
 
@@ -26,8 +28,8 @@ _RESETS = 1 << 40  # more than any order within one group
 class ParameterSets:
     """The one sequence parameter set of a stream, and which pictures' sets go with it.
 
-    order_bits: of the order in a slice; 0 where pictures are shown as they are decoded. held_back: how
-    many pictures a decoder holds back, None where the stream does not say. units: the sets' bytes.
+    order_bits: of the order in a slice; 0: pictures are shown as they are decoded. held_back: how many
+    pictures a decoder holds back, None if it is not said. units: the sets' bytes.
     """
 
     prefix: int
@@ -43,10 +45,9 @@ class ParameterSets:
 @functools.lru_cache(maxsize=64)
 def parameter_sets(extradata: bytes) -> ParameterSets | None:
     """Of an `avcC` box (ISO/IEC 14496-15, 5.3.3.1); None if it is none, or has not just one sequence."""
-    try:
+    with suppress(IndexError, ValueError):
         return _parameter_sets(extradata)
-    except (IndexError, ValueError):
-        return None
+    return None
 
 
 def _parameter_sets(extradata: bytes) -> ParameterSets | None:
@@ -61,9 +62,9 @@ def _parameter_sets(extradata: bytes) -> ParameterSets | None:
             units.append(extradata[at + 2 : at + 2 + size])
             at += 2 + size
     sequence, *pictures = units
-    if not pictures or not all(units):
-        return None
     numbers = frozenset(_Bits(unit[1:]).ue() for unit in pictures)
+    if not 0 < len(numbers) == len(pictures):
+        return None
     return _sequence((extradata[4] & 3) + 1, sequence[1:], numbers, frozenset(units))
 
 
@@ -86,7 +87,7 @@ def _sequence(
     frame_bits, order_bits = bits.ue() + 4, 0
     if (kind := bits.ue()) == 0:
         order_bits = bits.ue() + 4
-    elif kind != 2:
+    if kind not in (0, 2) or max(frame_bits, order_bits) > _MOST_BITS:
         return None
     bits.ue(), bits.u(1), bits.ue(), bits.ue()
     has_fields = not bits.u(1)
@@ -131,21 +132,20 @@ def _held_back(bits: _Bits) -> int | None:
 
 
 def _pass_timing(bits: _Bits) -> bool:
-    if not bits.u(1):
-        return False
-    count = bits.ue() + 1
-    bits.u(8)
-    for _ in range(count):
-        bits.ue(), bits.ue(), bits.u(1)
-    bits.u(20)
-    return True
+    if has_it := bool(bits.u(1)):
+        count = bits.ue() + 1
+        bits.u(8)
+        for _ in range(count):
+            bits.ue(), bits.ue(), bits.u(1)
+        bits.u(20)
+    return has_it
 
 
 class PictureOrder:
     """The order in which a stream's pictures are shown, of packets that are met as they are decoded.
 
-    is_known: whether nothing was met that this does not understand. disposable: for every packet that is
-    shown whether no other picture is decoded from it.
+    is_known: whether all that was met was understood. disposable: for every packet that is shown whether
+    no other picture is decoded from it.
     """
 
     def __init__(self, sets: ParameterSets) -> None:
@@ -153,6 +153,7 @@ class PictureOrder:
         self._orders: list[int] = []
         self._group = -1  # pictures from one IDR on
         self._reference = 0  # the order of the last picture that others refer to
+        self._frame = -1  # and its number
         self.is_known = True
         self.disposable: list[bool] = []
 
@@ -162,7 +163,7 @@ class PictureOrder:
         if context.name != "h264" or not context.extradata:
             return None
         sets = parameter_sets(bytes(context.extradata))
-        return None if sets is None else cls(sets)
+        return cls(sets) if sets else None
 
     def meet(self, packet: Any, *, shown: bool) -> None:
         """Take in the next packet."""
@@ -175,33 +176,42 @@ class PictureOrder:
         self.is_known &= not packet.is_corrupt and not packet.has_sidedata("new_extradata")
 
     def _meet(self, data: memoryview, *, shown: bool) -> None:
-        sets, at, heads, order = self._sets, 0, 0, None
-        alone = True
-        while at < len(data):
-            size = int.from_bytes(data[at : at + sets.prefix], "big")
-            at += sets.prefix
-            if not 0 < size <= len(data) - at:
-                raise ValueError("its units do not add up")
-            head, kind = data[at], data[at] & 31
+        units, heads, order, alone = self._units(data), 0, None, True
+        for unit in units:
+            kind = unit[0] & 31
             if kind in (_SLICE, _IDR):
                 if order is None:
-                    order = self._order(bytes(data[at : at + _SLICE_BYTES]))
-                elif data[at + 1] & 0x80:  # it begins with the first macroblock
+                    order = self._order(unit[:_SLICE_BYTES])
+                elif unit[1] & 0x80:  # it begins with the first macroblock
                     raise ValueError("two pictures")
-                heads |= head & 0x60
-            elif kind in (_SPS, _PPS):
-                if bytes(data[at : at + size]) not in sets.units:
+                heads |= unit[0] & 0x60
+            elif kind in (_SPS, _PPS, _MESSAGE):
+                if kind != _MESSAGE and unit not in self._sets.units:
                     raise ValueError("its parameters change")
-            elif kind == _MESSAGE:
                 alone = False
             elif kind not in _NO_PICTURE:
                 raise ValueError("a unit of an extension, or of data partitions")
-            at += size
         if order is None or self._group < 0:
             raise ValueError("no picture, or none to begin with")
+        alone &= not heads
+        # To FFmpeg a start code ends a unit, whatever its length is said to be.
+        if alone and any(b"\0\0\1" in unit for unit in units):
+            raise ValueError("a unit inside of another")
         if shown:
             self._orders.append(order)
-            self.disposable.append(alone and not heads)
+            self.disposable.append(alone)
+
+    def _units(self, data: memoryview) -> list[bytes]:
+        """The units of a packet."""
+        units, at, prefix = [], 0, self._sets.prefix
+        while at < len(data):
+            size = int.from_bytes(data[at : at + prefix], "big")
+            at += prefix
+            if not 0 < size <= len(data) - at:
+                raise ValueError("its units do not add up")
+            units.append(bytes(data[at : at + size]))
+            at += size
+        return units
 
     def _order(self, unit: bytes) -> int:
         """8.2.1, of a frame: the later it is shown the greater."""
@@ -212,19 +222,22 @@ class PictureOrder:
             raise ValueError("it is of other parameters")
         if sets.has_planes:
             bits.u(2)
-        bits.u(sets.frame_bits)
+        # FFmpeg takes a number that is not due for frames that are missing, by what it has decoded.
+        if bits.u(sets.frame_bits) != (0 if is_idr else (self._frame + 1) % (1 << sets.frame_bits)):
+            raise ValueError("frames are missing")
         if sets.has_fields and bits.u(1):
             raise ValueError("a field")
         if is_idr:
             bits.ue()
-            self._group, self._reference = self._group + 1, 0
+            self._group, self._reference, self._frame = self._group + 1, 0, -1
+        if unit[0] & 0x60:
+            self._frame += 1
         if not sets.order_bits:
             self._reference += 1
             return self._group * _RESETS + self._reference
         whole = 1 << sets.order_bits
         # The nearest to the last reference that ends like this.
-        low = bits.u(sets.order_bits)
-        order = self._reference - self._reference % whole + low
+        order = self._reference - self._reference % whole + bits.u(sets.order_bits)
         if order - self._reference > whole // 2:
             order -= whole
         elif self._reference - order >= whole // 2:
