@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from store import columns
 from store.arrays import create_array, layout_of, level, open_group, row_numbers
 from store.chunks import erase, mismatched
 from store.durable import sweep_partials
-from store.errors import StoreMismatch, translated
+from store.errors import LeaseLost, StoreMismatch, translated
 from store.layout import COLUMNS, GONE, PENDING, PREVIEW, STEP_COLUMNS, STEP_FILLS
 from store.lease import Heartbeat, Lease
 from store.place import Options, Place
@@ -265,8 +266,13 @@ class Writer:
     def release(self) -> None:
         """Stop the heartbeat and release the lease. Never raises: the lease would expire anyway.
 
-        Batches still in flight (and suspects not yet checked) stay recorded for the next writer.
+        Batches still in flight (and suspects not yet checked) stay recorded for the next writer. Where
+        there are none, what a worker left that was killed is removed: nobody writes any more.
         """
+        if self._place.local is not None and not self._in_flight:
+            with suppress(LeaseLost, OSError):
+                self._heart.check()
+                sweep_partials(self._place.local)
         self._heart.stop({*self._in_flight, *self.suspects})
 
     def __enter__(self) -> Self:

@@ -109,7 +109,7 @@ def test_one_sigterm_ends_a_run_that_has_no_worker_left(
     running.send_signal(signal.SIGTERM)
     done = finish(running, timeout_s=120)
     assert done.status == 143, done.err
-    assert "their clips are left to the next run" in done.err
+    assert "clips are left to the next run" in done.err
     assert store.verify(str(tmp_path / "s.zarr")).ok
 
 

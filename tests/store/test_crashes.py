@@ -139,6 +139,28 @@ def test_leftover_temporary_files_are_swept(local):
         assert not any(path.exists() for path in left)
 
 
+def test_what_a_killed_worker_left_goes_with_the_run_unless_others_may_be_writing(local):
+    filled(local)
+    left = Path(local) / "features" / "c.0.0.abc.partial"
+    for in_flight, stays in (([1], True), ([], False)):
+        with store.Writer.acquire(local, owner="me") as writer:
+            writer.in_flight(in_flight)
+            left.write_bytes(b"half")
+        assert left.exists() == stays
+
+
+def test_a_run_that_has_lost_its_lease_removes_nothing(local):
+    filled(local)
+    writer = store.Writer.acquire(local, owner="me")
+    shutil.rmtree(Path(local) / "status" / ".lease")
+    with store.Writer.acquire(local, owner="other"):
+        writer._heart._lost = store.LeaseLost("another holds it")
+        left = Path(local) / "features" / "c.0.0.abc.partial"
+        left.write_bytes(b"half")
+        writer.release()
+        assert left.exists()
+
+
 def test_a_column_of_a_later_format_is_added_to_an_older_store(local):
     filled(local)
     shutil.rmtree(Path(local) / "decoder")
