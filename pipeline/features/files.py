@@ -67,7 +67,7 @@ def answered(path: str, touch: Callable[[], _T]) -> _T:
     thread.asked.put(touch)
     try:
         value, error = thread.answers.get(timeout=LIMIT_S)
-    except BaseException as ended:
+    except BaseException as ended:  # Ctrl-C too: the thread's answer would be taken for the next
         thread.asked.put(None)
         if not isinstance(ended, queue.Empty):
             raise

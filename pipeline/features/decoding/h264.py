@@ -181,12 +181,12 @@ class PictureOrder:
             kind = unit[0] & 31
             if kind in (_SLICE, _IDR):
                 if order is None:
-                    order = self._order(unit[:_SLICE_BYTES])
+                    order = self._order(bytes(unit[:_SLICE_BYTES]))
                 elif unit[1] & 0x80:  # it begins with the first macroblock
                     raise ValueError("two pictures")
                 heads |= unit[0] & 0x60
             elif kind in (_SPS, _PPS, _MESSAGE):
-                if kind != _MESSAGE and unit not in self._sets.units:
+                if kind != _MESSAGE and bytes(unit) not in self._sets.units:
                     raise ValueError("its parameters change")
                 alone = False
             elif kind not in _NO_PICTURE:
@@ -195,21 +195,21 @@ class PictureOrder:
             raise ValueError("no picture, or none to begin with")
         alone &= not heads
         # To FFmpeg a start code ends a unit, whatever its length is said to be.
-        if alone and any(b"\0\0\1" in unit for unit in units):
+        if alone and any(b"\0\0\1" in bytes(unit) for unit in units):
             raise ValueError("a unit inside of another")
         if shown:
             self._orders.append(order)
             self.disposable.append(alone)
 
-    def _units(self, data: memoryview) -> list[bytes]:
-        """The units of a packet."""
+    def _units(self, data: memoryview) -> list[memoryview]:
+        """The units of a packet, which are not copied: most are large, and their heads say enough."""
         units, at, prefix = [], 0, self._sets.prefix
         while at < len(data):
             size = int.from_bytes(data[at : at + prefix], "big")
             at += prefix
             if not 0 < size <= len(data) - at:
                 raise ValueError("its units do not add up")
-            units.append(bytes(data[at : at + size]))
+            units.append(data[at : at + size])
             at += size
         return units
 

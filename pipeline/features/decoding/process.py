@@ -142,9 +142,8 @@ class ChildProcess:
 
     def rows(self, path: str, size_bytes: int, row_s: float, first_s: float) -> list[int]:
         """The rows that a file makes: see `lengths.rows_of_file`. Raises `UnreadableClip`."""
-        rows_of = {"rows": [row_s, first_s], "plans": [], "offsets": []}
-        request = {"path": path, **rows_of, **_asked(None)}
-        rows: list[int] = self._answer(request, size_bytes)["rows"]
+        asked = {"path": path, "rows": [row_s, first_s], "plans": [], "offsets": []}
+        rows: list[int] = self._answer({**asked, **_asked(None)}, size_bytes)["rows"]
         return rows
 
     def _answer(self, request: dict[str, Any], size_bytes: int) -> dict[str, Any]:
@@ -153,12 +152,11 @@ class ChildProcess:
             self._send(json.dumps(request).encode() + b"\n")
             reply = self._receive(self._limits.seconds(size_bytes), self._limits.stall_s)
         except _Gone as gone:
-            words = self._last_words()
-            crashed = gone.reason == "decoder_crashed"
-            full = crashed and any(sign in words for sign in _FULL)
-            reply = {"reason": "out_of_memory" if full else gone.reason, "detail": str(gone)}
             if gone.was_killed:
-                raise DecoderKilled(reply["reason"], reply["detail"]) from None
+                raise DecoderKilled(gone.reason, str(gone)) from None
+            words = self._last_words()
+            full = gone.reason == "decoder_crashed" and any(sign in words for sign in _FULL)
+            reply = {"reason": "out_of_memory" if full else gone.reason, "detail": str(gone)}
         else:
             if "detail" not in reply:
                 return reply
@@ -226,11 +224,10 @@ class ChildProcess:
         return json.loads(line)  # type: ignore[no-any-return]
 
     def _gone(self) -> _Gone:
-        code = self._process.wait()
-        # Only the system (short of memory) or a person sends SIGKILL to a decoder.
-        killed = code == -signal.SIGKILL
-        reason = "out_of_memory" if killed else "decoder_crashed"
-        return _Gone(_ending(code), reason, was_killed=killed)
+        code = self._process.wait()  # only the system, short of memory, or a person sends SIGKILL
+        if code == -signal.SIGKILL:
+            return _Gone(_ending(code), "out_of_memory", was_killed=True)
+        return _Gone(_ending(code), "decoder_crashed")
 
     def _last_words(self) -> str:
         size = os.fstat(self._log_fd).st_size
@@ -254,7 +251,7 @@ def _asked(part: Part | None) -> dict[str, Any]:
 class _Gone(Exception):
     """The process ended, or was ended, before it answered; `reason` is the clip's."""
 
-    def __init__(self, what: str, reason: str, *, was_killed: bool = False) -> None:
+    def __init__(self, what: str, reason: str, was_killed: bool = False) -> None:
         super().__init__(what)
         self.reason, self.was_killed = reason, was_killed
 
