@@ -123,6 +123,15 @@ def test_a_clip_whose_frames_are_wanted_is_decoded_whole(
     assert not left_out
 
 
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])
+def test_a_clip_that_is_too_large_to_be_held_is_decoded_whole(
+    clips: dict[str, Path], left_out: list[int], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(disposable, "_MOST_BYTES", clips[name].stat().st_size // 2)
+    assert same(clips[name], FramePlan(sampling=Sampling(steps=STEPS), size=96))
+    assert not left_out
+
+
 def rewritten(path: Path, out: Path, change: Any) -> Path:
     """The clip with the packets that `change` makes of its own, (number, packet) → None or bytes.
 
