@@ -60,7 +60,8 @@ def main() -> None:
             for name in list(LAYOUTS) if number % 2 == 0 else list(LAYOUTS)[::-1]:
                 layouts[name].append(measured(folder / "array.zarr", features, LAYOUTS[name]))
             print(f"  round {number + 1} of {arguments.rounds}", file=sys.stderr)
-        threads = readers(folder, features, made.mask[chosen], arguments.rounds)
+        # A load takes milliseconds, and now and then the kernel clears huge pages first.
+        threads = readers(folder, features, made.mask[chosen], 5 * arguments.rounds)
     figures = {"rows": arguments.rows, "layouts": layouts, "reader_threads": threads}
     save("store", figures)
     print(shown(figures))

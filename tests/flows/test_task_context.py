@@ -60,7 +60,7 @@ def with_context() -> tuple[str, bytes]:
     return str(run.flow_run.id), context_of_run()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_runs(prefect_api: str) -> list[tuple[str, bytes]]:
     """Ids and contexts of two runs, each with a setting of its own."""
     runs = []

@@ -21,7 +21,7 @@ from store.creation import _upload
 from store.lease import FOLDER, Heartbeat, Lease, current
 from store.liveness import Holder, Watch
 from store.place import Place
-from tests.store.conftest import EVERYWHERE
+from tests.store.conftest import EVERYWHERE, SHARED_BY_THREADS
 from tests.store.stores import LAYOUT, child, clips, create, features_of, filled, put_batch
 
 HOLD = """
@@ -213,6 +213,7 @@ def test_the_heartbeat_finds_out_by_itself(local, monkeypatch):
         heart.check()
 
 
+@pytest.mark.parametrize("url", SHARED_BY_THREADS, indirect=True)
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_of_many_at_once_one_gets_it(url, left_behind):
     create(url)
