@@ -41,7 +41,7 @@ _SEAWEEDFS = pytest.param("seaweedfs", marks=pytest.mark.long)
 EVERYWHERE = ("local", "memory", "s3", _SEAWEEDFS)
 """For `parametrize("url", EVERYWHERE, indirect=True)`: a bucket too in every run."""
 SHARED_BY_THREADS = ("local", pytest.param("s3", marks=pytest.mark.long), _SEAWEEDFS)
-"""Where several write at once: fsspec's memory lists what another thread removes, and creates it twice."""
+"""Where several write at once: fsspec's memory lists what is gone, and creates twice."""
 
 
 @pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.long), _SEAWEEDFS])
