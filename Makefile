@@ -85,7 +85,7 @@ demo: $(VENV)/.ready ## features, train and predict on the built-in clips
 test: $(VENV)/.ready-dev ## lint, types, and the tests but for those that take minutes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "$(BIN)/mypy, and beside it the tests"; $(BIN)/mypy & types=$$!; \
-	  $(BIN)/python -m pytest $(XDIST) -n 3 --no-loadscope-reorder $(ARGS); tests=$$?; \
+	  $(BIN)/python -m pytest $(XDIST) -n 4 --no-loadscope-reorder $(ARGS); tests=$$?; \
 	  wait $$types && exit $$tests
 test-all: $(VENV)/.ready-dev ## every test, those that take minutes too
 	$(BIN)/python -m pytest $(XDIST) -n 2 -m "" $(ARGS)
