@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import store
 from benchmarks.results_cells import CELLS, REPEATS, STREAM_SETS, Cell, Stream, StreamSet
 from flows.checks.leaks import Asked, checked_leaks
@@ -189,7 +191,14 @@ def _figures(folder: Path) -> dict[str, Any]:
         "seconds": metrics["seconds"],
         "parameters": metrics["parameters"],
         "training_clips": _training_clips(folder),
+        "recall": _recall(folder),
     }
+
+
+def _recall(folder: Path) -> dict[str, float]:
+    """Class → the share of its test clips that were told, all folds and repeats together."""
+    table = pd.read_csv(folder / "classes.csv")
+    return dict(zip(table["class"].astype(str), table["recall"].round(4).tolist(), strict=True))
 
 
 def _training_clips(folder: Path) -> int:

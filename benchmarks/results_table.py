@@ -43,7 +43,7 @@ def _section(group: StreamSet, of_set: Mapping[str, Any]) -> list[str]:
     ]
     order = _order(group, of_set)
     learning = _learning(group, of_set)
-    return [*lines, *order, *learning]
+    return [*lines, *_recalls(group, of_set), *order, *learning]
 
 
 def _heads(part: str) -> list[Cell]:
@@ -121,6 +121,31 @@ def difference(gap: Mapping[str, Any]) -> str:
         return f"{gap['difference']:+.3f} (no interval: {gap['groups']} groups)"
     words = f"{gap['difference']:+.3f} ({low:+.2f} to {high:+.2f})"
     return f"**{words}**" if low > 0 or high < 0 else words
+
+
+def _recalls(group: StreamSet, of_set: Mapping[str, Any]) -> list[str]:
+    """A row per class, a column per stream: the share that its pyramid tells."""
+    first = group.streams[0]
+    told = [(f"frame average of {first.title}", first.name, "frame_average")]
+    told += [(stream.title, stream.name, "pyramid") for stream in group.streams]
+    columns = {
+        title: of_set["cells"].get(stream, {}).get(head, {}).get("recall")
+        for title, stream, head in told
+    }
+    columns = {title: recall for title, recall in columns.items() if recall}
+    if not columns:
+        return []
+    return [
+        "",
+        results_words.RECALL,
+        "",
+        f"| class | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+        *(
+            f"| {name} | {' | '.join(f'{recall[name]:.2f}' for recall in columns.values())} |"
+            for name in next(iter(columns.values()))
+        ),
+    ]
 
 
 def _order(group: StreamSet, of_set: Mapping[str, Any]) -> list[str]:

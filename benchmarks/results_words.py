@@ -30,6 +30,10 @@ STREAMS = [
         they are defined, was decided with these clips in sight: a fresh set should confirm it."""
     ),
 ]
+RECALL = paragraph(
+    """The share of each class's test clips that is told, by the pyramid of each stream, beside the
+    frame average of the first:"""
+)
 ORDER = paragraph(
     """Does the order of time matter? The pyramid, and the pyramid trained and tested on clips with
     their steps in random order (`--shuffle-steps`); what is lost:"""

@@ -59,6 +59,17 @@ def test_a_cell_that_was_not_run_says_so_and_no_other_does(figures) -> None:
     assert "all facts of the file not checked (unknown)" in text
 
 
+def test_each_class_has_its_share_told_by_each_stream_that_has_one(figures) -> None:
+    cells = figures["tennis"]["cells"]
+    assert "| class |" not in "\n".join(results_table.stream_sections(figures))
+    cells["inception_v3"]["frame_average"]["recall"] = {"a": 0.25, "b": 0.5}
+    cells["skeleton"]["pyramid"]["recall"] = {"a": 0.7, "b": 1.0}
+    text = "\n".join(results_table.stream_sections(figures))
+    assert "| class | frame average of InceptionV3 | skeleton |" in text
+    assert "| a | 0.25 | 0.70 |" in text
+    assert "| b | 0.50 | 1.00 |" in text
+
+
 def test_the_readmes_table_says_where_two_heads_are_not_told_apart(figures) -> None:
     cells = figures["tennis"]["cells"]
     cells["skeleton"]["frame_average"] = cell(0.72)
