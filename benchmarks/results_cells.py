@@ -98,7 +98,7 @@ def _trained(name: str, head: str, settings: Mapping[str, Any] = GRADIENT, **opt
 CELLS = (
     _solved("frame_average", "frame_average"),
     _solved("pyramid", "pyramid"),
-    _trained("gru regularised", "gru", {}, preset="regularised"),
+    _trained("gru few", "gru", {}, preset="few"),
     _trained("lstm 512", "lstm", units="512"),
     _trained("gru 512 → 256", "gru", preset="wide"),
     _trained("attention", "attention"),
