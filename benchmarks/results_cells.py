@@ -63,25 +63,18 @@ def joined(*streams: Stream) -> Stream:
     )
 
 
+STREAMS = (
+    INCEPTION,
+    MOTION,
+    SKELETON,
+    joined(INCEPTION, MOTION),
+    joined(INCEPTION, SKELETON),
+    joined(MOTION, SKELETON),
+    joined(INCEPTION, MOTION, SKELETON),
+)
 STREAM_SETS = (
-    StreamSet(
-        name="tennis",
-        title="Tennis strokes",
-        streams=(
-            INCEPTION,
-            MOTION,
-            SKELETON,
-            joined(INCEPTION, MOTION),
-            joined(INCEPTION, SKELETON),
-            joined(MOTION, SKELETON),
-            joined(INCEPTION, MOTION, SKELETON),
-        ),
-    ),
-    StreamSet(
-        name="fight",
-        title="Fight or no fight",
-        streams=(INCEPTION, MOTION, joined(INCEPTION, MOTION)),
-    ),
+    StreamSet(name="tennis", title="Tennis strokes", streams=STREAMS),
+    StreamSet(name="fight", title="Fight or no fight", streams=STREAMS),
 )
 
 GRADIENT: Mapping[str, Any] = {"epochs": 30, "patience": 8}
