@@ -2,10 +2,9 @@
 
 Features of real clips, repeated to fill the batches: their values do not change the cost. Every way
 has a process of its own with all cores; they alternate. Start-up (building, tracing, one step) is
-apart, and Keras' QR decomposition for the start weights is left out of it. `products` is what no way of
-training can pass on a machine: the matrix products of our step alone, in the type that `auto` has. It
-is what bounds the ratio: an EPYC that multiplies bfloat16 without AMX had products for 5.8 × `fit`, and
-ours was 5.1 × it, where a Xeon with AMX has the figures below.
+apart, and Keras' QR decomposition for the start weights is left out of it. `products` are the matrix
+products of our step alone, by TensorFlow as in the head and in the type that `auto` has: they bound what
+training can reach. An EPYC without AMX had them at 5.8 × `fit`, and ours at 5.1 ×.
 
     python -m benchmarks.training [--rounds 5] [--units 4096] [--batch 128]
 """

@@ -152,9 +152,7 @@ def _open(place: Place, *, read_only: bool) -> zarr.Array[Any]:
         return _opened(place, read_only=read_only)
     except (OSError, StoreError):
         raise
-    except (
-        Exception
-    ) as error:  # Zarr raises what its code comes across in metadata that make no sense
+    except Exception as error:  # whatever Zarr's code meets in metadata that make no sense
         raise StoreDamaged(
             f"{place.url}/features/zarr.json is damaged ({type(error).__name__}): restore it from a "
             "copy of the store"

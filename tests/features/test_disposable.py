@@ -236,7 +236,7 @@ def test_frames_that_an_edit_begins_with_and_does_not_show_are_decoded(tmp_path:
     path.write_bytes(edits(path.read_bytes(), 1.28, 26.76, 20.76, 26.56))
     with av.open(str(path)) as container:
         right = [number_in(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
-    for offset in np.linspace(0, 1, 16, endpoint=False):
+    for offset in np.linspace(0, 1, 40, endpoint=False):
         plan = FramePlan(sampling=Sampling(steps=4, offset=float(offset)), size=160, fit="pad")
         clip = read_clip(str(path), plan)
         numbers = [number_in(picture[32:128]) for picture in clip.frames]
