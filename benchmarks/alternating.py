@@ -53,6 +53,12 @@ def cpu_s() -> float:
     return total
 
 
+def peak_mib() -> float:
+    """This program's peak; `ru_maxrss` would begin with that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def compare(
     script: str,
     ways: Mapping[str, str],

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 import store
-from benchmarks.alternating import ROOT, save
+from benchmarks.alternating import ROOT, peak_mib, save
 from flows.exchange.exporting import export_store
 from flows.exchange.formats import FORMATS
 from flows.exchange.importing import import_clips
@@ -165,7 +165,7 @@ def _one(way: str, kind: str, source: str, target: str) -> dict[str, float]:
     assert done, f"nothing was {way}ed"
     spent = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = spent.ru_utime + spent.ru_stime - started
-    return {"seconds": seconds, "cpu_s": cpu_s, "mib": spent.ru_maxrss / 1024}
+    return {"seconds": seconds, "cpu_s": cpu_s, "mib": peak_mib()}
 
 
 def _copied(source: Path, target: Path) -> tuple[float, float]:

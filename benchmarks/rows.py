@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 import store
-from benchmarks.alternating import cpu_s, save
+from benchmarks.alternating import cpu_s, peak_mib, save
 
 STEPS = {
     "open": "open the store",
@@ -129,14 +129,8 @@ def _measured(step: Callable[[Path], None], folder: Path) -> dict[str, float]:
     return {
         "wall_s": time.perf_counter() - began,
         "cpu_s": cpu_s() - cpu,
-        "peak_mib": _peak_mib(),
+        "peak_mib": peak_mib(),
     }
-
-
-def _peak_mib() -> float:
-    """This program's peak; `ru_maxrss` would begin with that of the process that started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _open(folder: Path) -> None:

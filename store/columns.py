@@ -38,12 +38,16 @@ def read_column(arrays: Arrays, name: str, rows: int) -> NDArray[Any]:
     if FILLS[name][0] == "string":
         values = values.astype(object)
     if name in _REPEATED:
-        # One object per distinct value, not per row: 60 MB less per column and million rows.
-        known: dict[str, str] = {}
-        values[:] = [known.setdefault(value, value) for value in values]
+        values[:] = _shared(values)
     if stop < rows:
         values = np.concatenate([values, fill_column(name, rows - stop)])
     return values
+
+
+def _shared(values: Iterable[str]) -> list[str]:
+    """The same texts as one object per distinct value: 60 MB less per column and million rows."""
+    known: dict[str, str] = {}
+    return [known.setdefault(value, value) for value in values]
 
 
 def read_columns(arrays: Arrays, rows: int, names: Iterable[str] = COLUMNS) -> Columns:
@@ -72,9 +76,26 @@ def cast(name: str, values: Any, rows: int) -> NDArray[Any]:
         raw = np.broadcast_to(np.asarray(values, dtype=object), (rows,))
         pairs = zip(raw.tolist(), pd.isna(raw).tolist(), strict=True)
         out = np.empty(rows, dtype=object)
-        out[:] = ["" if missing else str(value) for value, missing in pairs]
+        texts = ("" if missing else str(value) for value, missing in pairs)
+        out[:] = _shared(texts) if name in _REPEATED else list(texts)
         return out
     return np.broadcast_to(np.asarray(values).astype(dtype), (rows,)).copy()
+
+
+def named(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """The numbers of the rows that exist: those with an id."""
+    return np.flatnonzero(columns["video_id"] != "")
+
+
+def require_new(ids: NDArray[Any], there: NDArray[Any]) -> None:
+    """Raise `ValueError` for an id that is empty, given twice, or there already."""
+    index = pd.Index(ids)
+    twice = index[index.duplicated() | index.isin(there) | (index == "")]
+    if len(twice):
+        raise ValueError(
+            f"{len(twice)} ids cannot be appended, {str(twice[0])!r} for one: every row needs "
+            "an id that no other row has"
+        )
 
 
 def named_rows(columns: Columns, url: str) -> int:

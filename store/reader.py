@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import NEEDED, by_chunk, layout_of, open_arrays, open_group, row_numbers, span
 from store.chunks import decode, read_previews
-from store.columns import frame, read_column, read_columns
+from store.columns import frame, named, read_column, read_columns
 from store.errors import StoreDamaged, StoreWarning, translated
 from store.files import FileSequence, sequence_of
 from store.labelled import LabelledBatches
@@ -82,12 +82,16 @@ class Store:
         """Rows that exist: those with an id."""
         return len(self._rows)
 
-    def table(self) -> pd.DataFrame:
-        """All per-clip columns; the index `row` is the row's number.
+    def table(self, names: Sequence[str] = ()) -> pd.DataFrame:
+        """The per-clip columns, or only those named; the index `row` is the row's number.
 
-        `status` is the format's number, `state` its name. A new frame at each call.
+        `status` is the format's number, `state` its name. A new frame at each call. All columns are kept
+        for the next call, about 400 bytes a row; those that are named are not.
         """
-        return frame(self._columns, self._rows)
+        if not names:
+            return frame(self._columns, self._rows)
+        some = self._read({*names, "video_id", "status"} - {"state"})
+        return frame(some, named(some))[list(names)]
 
     def counts(self) -> dict[str, int]:
         """How many rows have each status, by its name."""
@@ -183,15 +187,18 @@ class Store:
 
     @cached_property
     def _columns(self) -> dict[str, NDArray[Any]]:
+        return self._read(COLUMNS)
+
+    def _read(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        known = {"status": self._status, "digest": self._digest}
         with translated(self.url):
-            names = [name for name in COLUMNS if name not in ("status", "digest")]
-            others = read_columns(self._arrays, self._size, names)
-        everything = {**others, "status": self._status, "digest": self._digest}
-        return {name: everything[name] for name in COLUMNS}
+            others = read_columns(self._arrays, self._size, set(names) - set(known))
+        everything = {**others, **known}
+        return {name: everything[name] for name in COLUMNS if name in names}
 
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self._columns["video_id"] != "")
+        return named(self._columns)
 
     def _index(self, rows: ArrayLike) -> NDArray[np.int64]:
         return row_numbers(rows, self._size, self.url)

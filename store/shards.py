@@ -104,9 +104,9 @@ class Shards:
         """Rows of all stores."""
         return len(self._table)
 
-    def table(self) -> pd.DataFrame:
-        """All per-clip columns, as of one store. A new frame at each call."""
-        return self._table.copy()
+    def table(self, names: Sequence[str] = ()) -> pd.DataFrame:
+        """The per-clip columns, or only those named, as of one store. A new frame at each call."""
+        return self._table[list(names)].copy() if names else self._table.copy()
 
     def counts(self) -> dict[str, int]:
         """How many rows have each status, by its name."""

@@ -15,7 +15,7 @@ from flows.exchange.parquet import is_list, parquet_module
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.features.catalog.table import SPLIT_NAMES
 
-_FILES = (".npy", ".npz")
+ONE_CLIP = (".npy", ".npz")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _CONTAINERS = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".tar": "tar"}
 UNSAID = "?"
@@ -55,7 +55,7 @@ def array_files(root: Path) -> Iterator[str]:
     As `features` looks for clips: hidden files are left out, links are followed. Raises `ConfigError`
     for a folder that cannot be listed.
     """
-    endings = (*_FILES, *PICKLES, *_CONTAINERS)
+    endings = (*ONE_CLIP, *PICKLES, *_CONTAINERS)
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
         folder, above = pending.pop()
@@ -89,7 +89,7 @@ def entries_in(path: Path, name: str, *, whole: bool = False) -> Iterator[Entry]
     if kind is None:
         if whole and ending in PICKLES:
             refuse_pickle(name)
-        if ending not in (*_FILES, *PICKLES):
+        if ending not in (*ONE_CLIP, *PICKLES):
             raise ConfigError(f"{path} is no .npy, .npz, .h5, .parquet or .tar file: name one")
         stem = name[: -len(ending)]
         label, split = _of_folders(stem)

@@ -22,13 +22,14 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 import store
 from flows.exchange.annotations import write_annotations
 from flows.exchange.entries import Entry
 from flows.exchange.formats import FORMATS, Clip, Format
-from flows.exchange.manifest import ABOUT, MANIFEST, Notes, file_names
+from flows.exchange.manifest import ABOUT, MANIFEST, FileNames, Notes
 from flows.exchange.sources import Source
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.plain import whole, write_json
@@ -133,32 +134,33 @@ class _Export:
     """One run: what is noted and still holds is kept, all else is written and read back."""
 
     def __init__(self, source: store.Store, folder: Path, writer: Format, transpose: bool) -> None:
-        self._source, self._folder, self._writer = source, folder, writer
-        self._transpose = transpose
-        self._table = source.table()
+        self._folder, self._writer, self._transpose = folder, writer, transpose
+        self._source = source
+        self._table = source.table((*_TOLD, "status"))
+        self._every = self._table.index.to_numpy()
+        self._rows = self._every[self._table["status"].to_numpy() == store.READY]
         shape = (source.steps, *source.shape)
         self._row_bytes = int(np.prod(shape)) * source.dtype.itemsize
         self._notes = Notes(folder / MANIFEST, writer)
-        self._rows = self._table.index[self._table["state"] == "ready"].to_numpy()
-        rows, ids = self._table.index.tolist(), self._table["video_id"].tolist()
-        named = dict(zip(rows, ids, strict=True))
-        other = [n.id for row, n in self._notes.rows.items() if named.get(row) != n.id]
-        if other:
+        ids = self._table["video_id"]
+        told = pd.Series({row: note.id for row, note in self._notes.rows.items()}, dtype="str")
+        other = told[told != ids.reindex(told.index)]
+        if len(other):
             raise ConfigError(
-                f"{folder} holds an export of another store, with {other[0]!r}: name another OUT"
+                f"{folder} holds an export of another store, with {other.iloc[0]!r}: name another OUT"
             )
-        self._files: dict[int, str] = {}
-        if writer.per_clip:
-            self._files = dict(zip(rows, file_names(ids, writer.ending), strict=True))
+        self._names = FileNames(ids, writer.ending) if writer.per_clip else None
 
-    def _file(self, row: int) -> str:
+    def _file(self, row: int, id_: str) -> str:
         # By the row's number: which rows are ready changes from run to run.
-        return self._files.get(row) or f"features-{row // UNIT:06d}{self._writer.ending}"
+        if self._names is None:
+            return f"features-{row // UNIT:06d}{self._writer.ending}"
+        return self._names.of(int(np.searchsorted(self._every, row)), id_)
 
     def run(self, on_progress: Callable[[int, int], None]) -> Exported:
         rows, kept, written = self._rows, 0, 0
         # First, since a file may be where a folder is needed now.
-        for name in self._notes.files - {self._file(row) for row in rows.tolist()}:
+        for name in self._outdated():
             (self._folder / name).unlink(missing_ok=True)
         units = np.split(rows, np.flatnonzero(np.diff(rows // UNIT)) + 1) if len(rows) else []
         path = self._folder / MANIFEST
@@ -177,6 +179,14 @@ class _Export:
                 anew.write(text)
                 on_progress(int(np.searchsorted(rows, unit[-1])) + 1, len(rows))
         return Exported(written=written, kept=kept, out=str(self._folder))
+
+    def _outdated(self) -> set[str]:
+        """Files that were written and that no ready row has now."""
+        found = self._notes.files
+        if found:
+            ids = self._table["video_id"].loc[self._rows]
+            found.difference_update(map(self._file, self._rows.tolist(), ids))
+        return found
 
     def _made(
         self, units: list[NDArray[np.int64]]
@@ -209,7 +219,7 @@ class _Export:
         counts = np.array([note.steps if note else 0 for note in notes])
         nothing = np.zeros((len(unit), self._source.steps, 0))
         lines = [
-            {**clip.facts(), "file": self._file(clip.row)}
+            {**clip.facts(), "file": self._file(clip.row, clip.id)}
             for clip in self._clips(unit, nothing, counts)
         ]
         return [
@@ -227,7 +237,7 @@ class _Export:
             for start in range(0, len(rows), at_once):
                 part = self._source.load(rows[start : start + at_once])
                 for clip in self._clips(part.rows, part.features, part.mask.sum(axis=1)):
-                    file = self._file(clip.row)
+                    file = self._file(clip.row, clip.id)
                     lines.append({**clip.facts(), "file": file, "digest": clip.digest()})
                     yield file, clip
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import store
 from flows.exchange.manifest import Told
 from flows.exchange.rows import Piece, Rules, read_piece
-from flows.exchange.sources import Source
+from flows.exchange.sources import Source, State
 from pipeline.errors import UnreadableClip
 from pipeline.spec import IMPORTED
 
@@ -91,10 +91,12 @@ class ChunkReader:
         )
         _keep_others(writer, chunk)
         told = [self._told(piece) for piece in pieces]
+        states = [writer.column(name)[index].tolist() for name in ("size_bytes", "mtime_ns")]
 
         def read_some(positions: Sequence[int]) -> None:
             for i in positions:
-                self._read_row(chunk, i, chunk.features[rows[i] - every[0]], pieces[i], told[i])
+                out, state = chunk.features[rows[i] - every[0]], (states[0][i], states[1][i])
+                self._read_row(chunk, i, out, pieces[i], told[i], state)
 
         if any(self._source.in_order(piece.entry) for piece in pieces):
             read_some(range(count))
@@ -109,12 +111,13 @@ class ChunkReader:
             return error
 
     def _read_row(
-        self, chunk: Chunk, i: int, out: NDArray[Any], piece: Piece, told: Told | UnreadableClip
-    ) -> None:
+        self, chunk: Chunk, i: int, out: NDArray[Any], piece: Piece, told: Told | UnreadableClip,
+        state: State,
+    ) -> None:  # fmt: skip
         try:
             if isinstance(told, UnreadableClip):
                 raise told
-            frames, times = read_piece(self._source, piece, told, self._rules, out)
+            frames, times = read_piece(self._source, piece, told, state, self._rules, out)
         except UnreadableClip as error:
             out[:] = 0
             chunk.failed[i] = error

@@ -64,6 +64,8 @@ def import_clips(
     if labels:
         source.entries = _with_labels(source.entries, labels)
     _require_text(path, source.entries)
+    # Before anything of them is read: one that changes during the import is not taken for what it was.
+    states = np.fromiter((source.state(e.file) for e in source.entries), np.dtype((np.int64, 2)))
     spec = spec_of(source, rules, Path(path).name)
     existing = store.open(rules.store) if store.exists(rules.store) else None
     if existing is not None and existing.spec.get("backbone") != IMPORTED:
@@ -77,10 +79,7 @@ def import_clips(
     batch = rules.batch if existing is None else existing.batch
     require_small(spec, batch)
     pieces = list(pieces_of(source, spec.sampling.steps, split=rules.long == "split"))
-    ids = pd.Series([row_id(piece) for piece in pieces])
-    twice = ids[ids.duplicated() | (ids == "")]
-    if len(twice):
-        raise ConfigError(f"{path} has two arrays of the id {twice.iloc[0]!r}: rename one")
+    _require_different(path, pieces)
     steps = spec.sampling.steps
     store.create(
         rules.store,
@@ -91,7 +90,8 @@ def import_clips(
         lease=rules.lease,
     )
     with store.Writer.acquire(rules.store, owner="import", lease=rules.lease) as writer:
-        return _Import(writer, source, rules, spec, on_progress).run(pieces)
+        entry = np.cumsum([not piece.start for piece in pieces]) - 1
+        return _Import(writer, source, rules, spec, on_progress).run(pieces, states[entry])
 
 
 class _Import:
@@ -102,15 +102,22 @@ class _Import:
         self._on_progress = on_progress or (lambda done, total: None)
         self._result = Imported()
 
-    def run(self, pieces: list[Piece]) -> Imported:
+    def run(self, pieces: list[Piece], states: NDArray[np.int64]) -> Imported:
+        self._make(*self._plan(pieces, states))
+        return self._result
+
+    def _plan(
+        self, pieces: list[Piece], states: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], list[Piece]]:
+        """Commit the rows of these pieces; returns those to be made, ascending, and their pieces.
+
+        states: (n, 2), bytes and nanoseconds of the pieces' files.
+        """
         writer = self._writer
-        table = self._catalog(pieces)
-        at = pd.Index(writer.column("video_id")).get_indexer(pd.Index(table["video_id"]))
         writer.unmake(writer.check_batches(writer.suspects))
-        # Rows of these clips that are not made of them any more: they were split otherwise before.
-        names, clips = set(table["video_id"]), {piece.entry.id for piece in pieces}
-        rows = enumerate(writer.column("video_id").tolist())
-        outdated = [row for row, name in rows if name not in names and clip_of(name) in clips]
+        table = _catalog(pieces, states)
+        at = pd.Index(writer.column("video_id")).get_indexer(pd.Index(table["video_id"]))
+        outdated = self._outdated(pieces, table["video_id"])
         writer.mark(outdated, store.GONE)
         writer.unmake(outdated)
         known = np.flatnonzero(at >= 0)
@@ -125,15 +132,27 @@ class _Import:
         writer.flush()
         self._result.kept = int((status[same] == store.READY).sum())
         new = np.flatnonzero(at < 0)
-        at[new] = writer.append(table.iloc[new])
+        at[new] = writer.append(table.iloc[new] if len(known) else table)
         classes = sorted(set(writer.column("label").tolist()) - {""})
         writer.set_attributes(**{"classes": classes, TRANSPOSED: self._source.transpose})
-        todo = {int(at[i]): pieces[i] for i in sorted({*new.tolist(), *known[~same].tolist()})}
-        self._make(todo)
-        return self._result
+        todo = np.concatenate([new, known[~same]])
+        todo = todo[np.argsort(at[todo])]
+        return at[todo], [pieces[i] for i in todo.tolist()]
 
-    def _make(self, todo: dict[int, Piece]) -> None:
+    def _outdated(self, pieces: list[Piece], ids: pd.Series) -> NDArray[np.int64]:
+        """Rows of these clips that are not made of them any more: they were split otherwise before."""
+        names = self._writer.column("video_id")
+        others = np.flatnonzero(~pd.Index(names).isin(ids))
+        clips = {piece.entry.id for piece in pieces} if len(others) else set()
+        return others[[clip_of(name) in clips for name in names[others].tolist()]]
+
+    def _make(self, todo: NDArray[np.int64], pieces: list[Piece]) -> None:
         """Read, write and commit the chunks of these rows: while some are written, the next is read."""
+
+        def of(batch: int) -> tuple[list[int], list[Piece]]:
+            first, last = np.searchsorted(todo, (batch * size, (batch + 1) * size))
+            return todo[first:last].tolist(), pieces[first:last]
+
         writer, spec = self._writer, self._spec
         size = int(writer.attributes["batch"])
         shape = (spec.sampling.steps, *spec.shape)
@@ -143,13 +162,12 @@ class _Import:
         flushed, begun = time.monotonic(), list[int]()
         try:
             with closing(reader), ThreadPoolExecutor(max(1, ahead)) as threads:
-                batches = sorted({row // size for row in todo})
+                batches = np.unique(todo // size).tolist()
                 for i, (batch, following) in enumerate(
                     zip_longest(batches, batches[1:], fillvalue=-1)
                 ):
-                    reader.announce(list(self._pieces(following, todo).values()))
-                    pieces = self._pieces(batch, todo)
-                    chunk = reader.read(writer, batch, list(pieces), list(pieces.values()))
+                    reader.announce(of(following)[1])
+                    chunk = reader.read(writer, batch, *of(batch))
                     begun.append(batch)
                     if not i % _TOLD_AT_ONCE:
                         writer.in_flight([*begun, *batches[i + 1 : i + _TOLD_AT_ONCE]])
@@ -169,11 +187,6 @@ class _Import:
             writer.flush()
             writer.in_flight([])
 
-    def _pieces(self, batch: int, todo: dict[int, Piece]) -> dict[int, Piece]:
-        """The rows of a chunk that are to be made, with their pieces; none for a number below 0."""
-        rows = self._writer.rows_of(batch) if batch >= 0 else ()
-        return {row: todo[row] for row in rows if row in todo}
-
     def _finish(self, chunk: Chunk, write: Future[NDArray[np.uint32]], *, total: int) -> None:
         """Set what is to be committed of a chunk, once it is written."""
         chunk.commit(self._writer, write.result())
@@ -187,14 +200,21 @@ class _Import:
         result.ready += len(chunk.rows) - len(chunk.failed)
         self._on_progress(result.ready + sum(result.failed.values()), total)
 
-    def _catalog(self, pieces: list[Piece]) -> pd.DataFrame:
-        stats = [self._source.state(piece.entry.file) for piece in pieces]
-        sizes = np.array(stats, np.int64).reshape(-1, 2)
-        names = {n: [getattr(piece.entry, n) for piece in pieces] for n in FOLLOWED}
-        ids = [row_id(piece) for piece in pieces]
-        return pd.DataFrame(
-            {"video_id": ids, **names, "size_bytes": sizes[:, 0], "mtime_ns": sizes[:, 1]}
-        )
+
+def _catalog(pieces: list[Piece], states: NDArray[np.int64]) -> pd.DataFrame:
+    texts = {n: [getattr(piece.entry, n) for piece in pieces] for n in FOLLOWED}
+    texts["video_id"] = [row_id(piece) for piece in pieces]
+    # As objects, they are not copied.
+    frame = pd.DataFrame({name: pd.Series(texts[name], dtype=object) for name in texts})
+    return frame.assign(size_bytes=states[:, 0], mtime_ns=states[:, 1])
+
+
+def _require_different(path: str, pieces: list[Piece]) -> None:
+    """Raise `ConfigError` where two rows would have one id, or one has none."""
+    ids = pd.Index([row_id(piece) for piece in pieces], dtype=object)
+    twice = ids[ids.duplicated() | (ids == "")]
+    if len(twice):
+        raise ConfigError(f"{path} has two arrays of the id {twice[0]!r}: rename one")
 
 
 def _require_way(existing: store.Store, source: Source) -> None:

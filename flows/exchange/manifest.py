@@ -11,12 +11,13 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from flows.exchange.entries import Entry
@@ -114,13 +115,14 @@ def entries_of_manifest(root: Path) -> Iterator[Entry]:
     """The last line of every id counts; a line that was cut short does not."""
     at: dict[str, Entry] = {}
     known: dict[str, str] = {}
-    start = 0
+    start, name = 0, ""
     with (root / MANIFEST).open("rb") as file:
         for number, line in enumerate(file):
             begin, start = start, start + len(line)
             try:
                 said = json.loads(line)
-                name = str(said["file"])
+                if name != said["file"]:  # else it is the same object: a shard holds many clips
+                    name = str(said["file"])
                 entry = Entry(
                     id=str(said["id"]), file=name, key=str(said.get("key", "")), line=begin,
                     **{n: known.setdefault(v, v) for n in ("label", "split", "group")
@@ -138,28 +140,46 @@ def entries_of_manifest(root: Path) -> Iterator[Entry]:
     yield from at.values()
 
 
-def file_names(ids: Iterable[str], ending: str) -> list[str]:
+class FileNames:
     """A relative path for every id, all different, none leading out of the folder.
 
     Different on any disk: where case does not count, or where two spellings of one accent are one name.
+    Most ids are their own path, so only the others' are kept.
 
-    >>> file_names(["run/a.mp4", "../b.mp4"], ".npy")
-    ['run/a.mp4.npy', '_/b.mp4-5f2e78aa00.npy']
+    >>> names = FileNames(["run/a.mp4", "../b.mp4"], ".npy")
+    >>> names.of(0, "run/a.mp4"), names.of(1, "../b.mp4")
+    ('run/a.mp4.npy', '_/b.mp4-5f2e78aa00.npy')
     """
-    ids = list(ids)
-    # A file may not be another's folder, nor its twin.
-    seen: set[str] = set()
-    folders = {_folded("/".join(n.split("/")[:i])) for n in ids for i in range(1, n.count("/") + 1)}
-    names = []
-    for name in ids:
-        path = f"{name}{ending}"
-        if not _is_plain(name) or _folded(path) in seen or _folded(path) in folders:
-            stem = _RESERVED.sub("_", name.rsplit("/", 1)[-1]).strip(". ")
-            stem = stem.encode()[:120].decode(errors="ignore")
-            path = f"_/{stem}-{hashlib.sha256(name.encode()).hexdigest()[:10]}{ending}"
-        seen.add(_folded(path))
-        names.append(path)
-    return names
+
+    def __init__(self, ids: Collection[str], ending: str) -> None:
+        self._ending = ending
+        paths = pd.Series((_number(_folded(f"{name}{ending}")) for name in ids), dtype="uint64")
+        # A file may not be another's folder, nor its twin: the first of twins keeps its path.
+        folders = {
+            _folded("/".join(name.split("/")[:i]))
+            for name in ids
+            for i in range(1, name.count("/") + 1)
+        }
+        taken = paths.duplicated() | paths.isin(np.fromiter(map(_number, folders), np.uint64))
+        self._others = {
+            at: self._stand_in(name)
+            for at, (name, is_taken) in enumerate(zip(ids, taken, strict=True))
+            if is_taken or not _is_plain(name)
+        }
+
+    def of(self, at: int, name: str) -> str:
+        """The path of the id that was given at position `at`."""
+        return self._others.get(at) or f"{name}{self._ending}"
+
+    def _stand_in(self, name: str) -> str:
+        stem = _RESERVED.sub("_", name.rsplit("/", 1)[-1]).strip(". ")
+        stem = stem.encode()[:120].decode(errors="ignore")
+        return f"_/{stem}-{hashlib.sha256(name.encode()).hexdigest()[:10]}{self._ending}"
+
+
+def _number(path: str) -> int:
+    """Eight bytes that stand for a path, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest())
 
 
 def _folded(path: str) -> str:

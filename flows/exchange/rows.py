@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flows.exchange.arrays import Foreign, readable
 from flows.exchange.entries import Entry
 from flows.exchange.manifest import Told
-from flows.exchange.sources import Source
+from flows.exchange.sources import Source, State
 from flows.settings.features import parse_sampling
 from pipeline.errors import ConfigError, UnreadableClip
 from pipeline.spec import IMPORTED, Sampling, Spec
@@ -123,12 +123,13 @@ def _stored_dtype(dtype: np.dtype[Any]) -> str:
 
 
 def read_piece(
-    source: Source, piece: Piece, told: Told, rules: Rules, out: NDArray[Any]
+    source: Source, piece: Piece, told: Told, state: State, rules: Rules, out: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read a row's real steps into `out`, (steps, *shape), zero behind them; (frames (n,), times (n,)).
 
     told: what the source says of the entry; a step's number stands for the frame and the time that it
-    does not say. Raises `UnreadableClip` with the reason; `out` is to be cleared then.
+    does not say. state: of the entry's file when it was listed. Raises `UnreadableClip` with the reason;
+    `out` is to be cleared then.
     """
     steps = len(out)
     foreign = source.read(piece.entry)
@@ -150,7 +151,7 @@ def read_piece(
         raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {out.dtype}")
     whole = not piece.start and stop == shape[0]
     _read_values(foreign, start, stop, out[: stop - start], told.digest if whole else None)
-    source.require_same(piece.entry.file)
+    source.require_same(piece.entry.file, state)
     out[stop - start :] = 0
     if not is_finite(out[: stop - start]):
         raise UnreadableClip("not_finite")

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.exchange.arrays import Foreign, open_npy, open_npz, readable
-from flows.exchange.entries import PICKLES, UNSAID, Entry, array_files, entries_in, refuse_pickle
+from flows.exchange.entries import (
+    ONE_CLIP,
+    PICKLES,
+    UNSAID,
+    Entry,
+    array_files,
+    entries_in,
+    refuse_pickle,
+)
 from flows.exchange.manifest import MANIFEST, Told, about_export, entries_of_manifest, told_of
 from flows.exchange.parquet import ParquetRows
 from pipeline.errors import ConfigError, UnreadableClip
@@ -25,7 +33,7 @@ State = tuple[int, int]
 class Source:
     """A folder or a file of arrays. `about` is what an export of ours says of itself, else empty.
 
-    states: of files, as they were before their clips were listed.
+    states: of the files of many clips, as they were before those were listed.
     """
 
     root: Path
@@ -36,14 +44,16 @@ class Source:
     _open: dict[str, Any] = field(default_factory=dict)
 
     def state(self, name: str) -> State:
-        """Of a file of clips, or of the manifest: before anything was read of it."""
+        """Of a file of one clip, as it is now; of the manifest and a file of many, as it was at first."""
+        if _ending(name) in ONE_CLIP:
+            return state_of(self.root / name)
         if name not in self.states:
             self.states[name] = state_of(self.root / name)
         return self.states[name]
 
-    def require_same(self, name: str) -> None:
+    def require_same(self, name: str, state: State) -> None:
         """Raise `UnreadableClip` where a file is not the one that was listed: places in it are others."""
-        if self.state(name) != state_of(self.root / name):
+        if state != state_of(self.root / name):
             raise UnreadableClip(
                 "unreadable", f"{name} was changed during the import: import again"
             )
@@ -51,8 +61,9 @@ class Source:
     def read(self, entry: Entry) -> Foreign:
         """The clip's array, not read yet. Raises `UnreadableClip` with the reason."""
         name = entry.file
-        self.state(name)
         ending = _ending(name)
+        if ending not in ONE_CLIP:
+            self.state(name)
         if ending in PICKLES:
             raise UnreadableClip("pickled", f"{name} is a pickle")
         with readable():
@@ -92,7 +103,7 @@ class Source:
         file = self._cached(MANIFEST, _opened)
         file.seek(entry.line)
         line = file.readline()
-        self.require_same(MANIFEST)
+        self.require_same(MANIFEST, self.state(MANIFEST))
         return told_of(json.loads(line))
 
     def announce(self, entry: Entry) -> None:
@@ -103,7 +114,7 @@ class Source:
             if ending == ".tar":
                 offset, _, size = entry.key.partition(":")
                 span = (int(offset), min(int(size), _MOST_AHEAD))
-            elif ending not in (".npy", ".npz"):
+            elif ending not in ONE_CLIP:
                 return
             descriptor = os.open(f"{self.root}/{entry.file}", os.O_RDONLY | os.O_NONBLOCK)
             try:
@@ -166,7 +177,8 @@ def find_source(path: str, *, transpose: bool = False) -> Source:
         return _not_empty(Source(root, entries, flag, about, states), path)
     states, entries = {}, []
     for name in array_files(root):
-        states[name] = state_of(root / name)
+        if _ending(name) not in ONE_CLIP:
+            states[name] = state_of(root / name)
         entries += entries_in(root / name, name)
     if not entries or all(Path(e.file).suffix.lower() in PICKLES for e in entries):
         if entries:

@@ -23,7 +23,7 @@ from flows.cli.export import STORE_FORMATS
 from flows.cli.main import main
 from flows.exchange.exporting import export_store
 from flows.exchange.importing import import_clips
-from flows.exchange.manifest import file_names
+from flows.exchange.manifest import FileNames
 from flows.exchange.rows import Rules
 from tests.store.stores import FINGERPRINT, SPEC
 
@@ -128,7 +128,8 @@ names = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_siz
 
 @given(st.lists(names, unique=True, max_size=12))
 def test_names_of_files_are_different_and_inside(ids: list[str]):
-    paths = file_names(ids, ".npy")
+    named = FileNames(ids, ".npy")
+    paths = [named.of(at, name) for at, name in enumerate(ids)]
     assert len({path.lower() for path in paths}) == len(ids)
     for path in paths:
         assert not path.startswith("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,12 @@ def test_batches_carry_the_rows_they_name(sixty, size, shuffle, rows):
     for part in got:
         np.testing.assert_array_equal(part.features, features_of(part.rows))
         assert part.mask.tolist() == [[True, True, False]] * len(part)
+
+
+def test_a_table_of_some_columns_has_those_of_the_whole(sixty):
+    whole = store.open(sixty).table()
+    for names in (["label"], ["state", "video_id"], ["digest", "fps", "status"]):
+        pd.testing.assert_frame_equal(store.open(sixty).table(names), whole[names])
 
 
 def test_load_keeps_the_order_asked_for_and_repeats(sixty):

@@ -146,6 +146,7 @@ def test_what_is_no_pattern_and_what_matches_nothing(tmp_path: Path) -> None:
     one = store.open_all(tmp_path / "clip*.zarr")
     assert isinstance(one, store.Shards)
     assert one.table()["video_id"].tolist() == sorted(clips(10)["video_id"])
+    assert one.table(["label", "state"]).equals(one.table()[["label", "state"]])
 
 
 def test_test_sets_of_all_shards_stay_apart(tmp_path: Path) -> None:
