@@ -36,7 +36,7 @@ BENCHES: dict[str, tuple[str, list[str]]] = {
     "commands": ("how soon small commands answer", []),
     "fixed": ("what a run costs besides its clips", []),
     "epoch": ("a GRU's epoch", ["--clips", "512"]),
-    "first_epoch": ("a first epoch's overhead, head by head", ["--epochs", "3", "--limit", "60"]),
+    "first_epoch": ("a first epoch's overhead, head by head", ["--epochs", "3", "--limit", "180"]),
     "training": ("the wide LSTM", []),
     "joined": ("the wide LSTM on joined streams", []),
     "similar": ("the nearest of a million clips", ["--rounds", "3"]),

@@ -8,6 +8,8 @@ beside: on a busy machine they say more than the clock.
 With `--against FOLDER` (the worktree of an earlier commit) every head is measured there as well, in
 turn, as `before`.
 
+The figures of heads that are not measured now stay as they were.
+
     python -m benchmarks.first_epoch [--backends jax,tensorflow] [--heads lstm,gru:wide] [--warm]
         [--rounds 1] [--against FOLDER]
 """
@@ -27,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import ROOT, save
+from benchmarks.alternating import ROOT, kept, save
 from pipeline import engine
 
 CLASSES = 10
@@ -84,8 +86,17 @@ def main() -> None:
             print(json.dumps(row), file=sys.stderr, flush=True)
     figures = {"clips": arguments.clips, "rounds": arguments.rounds, "heads": rows}
     if arguments.out:
-        save(arguments.out, figures)
+        save(
+            arguments.out, figures | {"heads": _beside(rows, kept(arguments.out).get("heads", []))}
+        )
     print(shown(figures))
+
+
+def _beside(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows among those of heads that were measured before, in the order of the zoo."""
+    known = {(row["backend"], row["head"]): row for row in [*others, *rows]}
+    order = {head: number for number, head in enumerate(HEADS)}
+    return sorted(known.values(), key=lambda row: (row["backend"], order.get(row["head"], 99)))
 
 
 COLUMNS = ("first_s", "later_s", "overhead_s", "overhead_cpu_s", "clips_per_second")
