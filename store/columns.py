@@ -17,6 +17,9 @@ from store.errors import StoreDamaged, decoding
 from store.layout import COLUMNS, FILLS, GONE, READY, STATUS_NAMES, STEP_FILLS
 from store.place import Place
 
+TABLE = (*COLUMNS, "state")
+"""The columns of the table that users see."""
+
 Arrays = Mapping[str, zarr.Array[Any]]
 Columns = dict[str, NDArray[Any]]
 
@@ -64,13 +67,19 @@ def fill_column(name: str, rows: int) -> NDArray[Any]:
     return np.full(rows, fill, dtype=object if dtype == "string" else dtype)
 
 
+def require_columns(names: Iterable[str], known: Iterable[str] = COLUMNS) -> None:
+    """Raise `ValueError` for a name that no per-clip column has."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name} is no column of the store: it has {', '.join(COLUMNS)}")
+
+
 def cast(name: str, values: Any, rows: int) -> NDArray[Any]:
     """Values for `rows` rows of a column (one for all, or one each), in the column's type.
 
     Missing strings (None, NaN) are empty. Raises `ValueError` on a wrong length or type.
     """
-    if name not in FILLS:
-        raise ValueError(f"{name} is no column of the store: it has {', '.join(COLUMNS)}")
+    require_columns([name])
     dtype = FILLS[name][0]
     if dtype == "string":
         raw = np.broadcast_to(np.asarray(values, dtype=object), (rows,))

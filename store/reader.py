@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import NEEDED, by_chunk, layout_of, open_arrays, open_group, row_numbers, span
 from store.chunks import decode, read_previews
-from store.columns import frame, named, read_column, read_columns
+from store.columns import TABLE, frame, named, read_column, read_columns, require_columns
 from store.errors import StoreDamaged, StoreWarning, translated
 from store.files import FileSequence, sequence_of
 from store.labelled import LabelledBatches
@@ -82,14 +82,16 @@ class Store:
         """Rows that exist: those with an id."""
         return len(self._rows)
 
-    def table(self, names: Sequence[str] = ()) -> pd.DataFrame:
+    def table(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """The per-clip columns, or only those named; the index `row` is the row's number.
 
         `status` is the format's number, `state` its name. A new frame at each call. All columns are kept
         for the next call, about 400 bytes a row; those that are named are not.
+        Raises `ValueError` for a name that no column has.
         """
-        if not names:
+        if names is None:
             return frame(self._columns, self._rows)
+        require_columns(names, TABLE)
         some = self._read({*names, "video_id", "status"} - {"state"})
         return frame(some, named(some))[list(names)]
 

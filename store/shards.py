@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from store.arrays import exists, row_numbers
+from store.columns import TABLE, require_columns
 from store.errors import StoreMismatch, StoreNotFound
 from store.files import FileSequence, sequence_of
 from store.layout import READY
@@ -104,9 +105,12 @@ class Shards:
         """Rows of all stores."""
         return len(self._table)
 
-    def table(self, names: Sequence[str] = ()) -> pd.DataFrame:
+    def table(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """The per-clip columns, or only those named, as of one store. A new frame at each call."""
-        return self._table[list(names)].copy() if names else self._table.copy()
+        if names is None:
+            return self._table.copy()
+        require_columns(names, TABLE)
+        return self._table[list(names)].copy()
 
     def counts(self) -> dict[str, int]:
         """How many rows have each status, by its name."""

@@ -143,8 +143,8 @@ class _Export:
         self._row_bytes = int(np.prod(shape)) * source.dtype.itemsize
         self._notes = Notes(folder / MANIFEST, writer)
         ids = self._table["video_id"]
-        told = pd.Series({row: note.id for row, note in self._notes.rows.items()}, dtype="str")
-        other = told[told != ids.reindex(told.index)]
+        told = pd.Series({row: note.id for row, note in self._notes.rows.items()}, dtype=object)
+        other = told[told != ids.reindex(told.index).astype(object)]
         if len(other):
             raise ConfigError(
                 f"{folder} holds an export of another store, with {other.iloc[0]!r}: name another OUT"

@@ -116,8 +116,10 @@ class _Import:
         writer = self._writer
         writer.unmake(writer.check_batches(writer.suspects))
         table = _catalog(pieces, states)
-        at = pd.Index(writer.column("video_id")).get_indexer(pd.Index(table["video_id"]))
-        outdated = self._outdated(pieces, table["video_id"])
+        # As objects: pandas would make another text of each.
+        ids = pd.Index(table["video_id"], dtype=object)
+        at = pd.Index(writer.column("video_id"), dtype=object).get_indexer(ids)
+        outdated = self._outdated(pieces, ids)
         writer.mark(outdated, store.GONE)
         writer.unmake(outdated)
         known = np.flatnonzero(at >= 0)
@@ -139,10 +141,10 @@ class _Import:
         todo = todo[np.argsort(at[todo])]
         return at[todo], [pieces[i] for i in todo.tolist()]
 
-    def _outdated(self, pieces: list[Piece], ids: pd.Series) -> NDArray[np.int64]:
+    def _outdated(self, pieces: list[Piece], ids: pd.Index) -> NDArray[np.int64]:
         """Rows of these clips that are not made of them any more: they were split otherwise before."""
         names = self._writer.column("video_id")
-        others = np.flatnonzero(~pd.Index(names).isin(ids))
+        others = np.flatnonzero(~pd.Index(names, dtype=object).isin(ids))
         clips = {piece.entry.id for piece in pieces} if len(others) else set()
         return others[[clip_of(name) in clips for name in names[others].tolist()]]
 

@@ -234,7 +234,7 @@ class Notes:
                     said["stored"], embedded(said, writer),
                 )  # fmt: skip
                 row = said["row"]
-                if type(row) is not int or not is_inside(note.file):
+                if type(row) is not int or type(note.id) is not str or not is_inside(note.file):
                     continue
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue

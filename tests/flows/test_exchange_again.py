@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -233,6 +234,15 @@ def test_an_export_killed_before_its_folder_was_claimed_goes_on(tmp_path: Path):
     with (tmp_path / "out" / "manifest.jsonl").open("a") as file:
         file.write('nonsense\n[]\n{"row": "x"}\n')
     assert export_store(url, str(tmp_path / "out"), format="npy").kept == 9
+    line = next(iter(lines_of(tmp_path / "out").values()))
+    with (tmp_path / "out" / "manifest.jsonl").open("a") as file:
+        for id_, row in itertools.product((5, None, [1]), (0, 77, 2**70, -1)):
+            file.write(json.dumps({**line, "id": id_, "row": row}) + "\n")
+    assert export_store(url, str(tmp_path / "out"), format="npy").kept == 9
+    with (tmp_path / "out" / "manifest.jsonl").open("a") as file:
+        file.write(json.dumps({**line, "id": "\ud800"}) + "\n")
+    with pytest.raises(ConfigError, match=r"another store, with '\\ud800'"):
+        export_store(url, str(tmp_path / "out"), format="npy")
 
 
 def test_two_exports_do_not_write_into_one_folder(tmp_path: Path):

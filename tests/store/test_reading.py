@@ -66,6 +66,10 @@ def test_a_table_of_some_columns_has_those_of_the_whole(sixty):
     whole = store.open(sixty).table()
     for names in (["label"], ["state", "video_id"], ["digest", "fps", "status"]):
         pd.testing.assert_frame_equal(store.open(sixty).table(names), whole[names])
+    assert store.open(sixty).table([]).index.equals(whole.index)
+    for unknown in (["label", "colour"], ["features"], "label"):
+        with pytest.raises(ValueError, match="is no column of the store: it has video_id"):
+            store.open(sixty).table(unknown)
 
 
 def test_load_keeps_the_order_asked_for_and_repeats(sixty):
