@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipeline import engine
@@ -29,6 +32,7 @@ def compiled_ensemble(
     clips: Clips, settings: TrainConfig, statistics: Statistics, seeds: Sequence[int]
 ) -> tuple[Any, list[Any]]:
     """(the average of the heads of these seeds, compiled; each of these heads), with fresh weights."""
+    _give_back_memory()
     model, members = build_ensemble(
         settings.head,
         clips.steps,
@@ -49,6 +53,17 @@ def compiled_ensemble(
         class_weights=settings.class_weights,
     )
     return model, members
+
+
+def _give_back_memory() -> None:
+    """Give the system what ended trainings held: a hundred of a wide head would come to gigabytes.
+
+    A Keras model and its compiled step hold each other until Python looks for such circles, which it
+    does seldom; and glibc keeps freed memory wherever something behind it is still used.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library has no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def compile_head(

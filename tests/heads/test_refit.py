@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -110,3 +112,15 @@ def test_it_belongs_to_a_runs_identity_and_what_is_solved_for_needs_none(clips):
     [split] = make_splits(clips, solved)
     fitted = fit_single(clips, split, resolve(solved, [split]))
     assert not fitted.fit.refit
+
+
+def test_a_training_lets_the_head_of_the_one_before_go(clips):
+    [split] = make_splits(clips, PLAIN)
+    settings = resolve(dataclasses.replace(PLAIN, epochs=2), [split])
+    gc.disable()  # Python looks for circles seldom: in a large process hardly ever
+    try:
+        ended = weakref.ref(fit_single(clips, split, settings).fit.model)
+        fit_single(clips, split, settings)
+        assert ended() is None
+    finally:
+        gc.enable()
