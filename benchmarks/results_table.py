@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -195,33 +196,47 @@ def _learning(group: StreamSet, of_set: Mapping[str, Any]) -> list[str]:
 
 
 def which_head(figures: Mapping[str, Any]) -> list[str]:
-    """The README's table: the head to begin with, by how many clips there are to train on."""
+    """The README's table: the head to begin with, by how many clips there are to train on.
+
+    Of each single stream and of all joined; numbers of clips of which the same is to be said are one
+    line, with the figures of the largest.
+    """
     lines = [
         "| clips to train on | stream | begin with | frame average | pyramid | pyramid's lead |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for group in STREAM_SETS:
+        singles = sum(not stream.joins for stream in group.streams)
         for stream in group.streams:
+            if len(stream.joins) not in (0, singles):
+                continue
             own = figures.get(group.name, {}).get("cells", {}).get(stream.name, {})
-            for share in SHARES:
-                average, pyramid = (
-                    own.get(f"{h} {share}".strip()) for h in ("frame_average", "pyramid")
-                )
-                if average and pyramid and pyramid.get("over_average"):
-                    lines.append(_advice(group, stream, average, pyramid))
+            pairs = [
+                tuple(own.get(f"{head} {share}".strip()) for head in ("frame_average", "pyramid"))
+                for share in SHARES
+            ]
+            told = [pair for pair in pairs if all(pair) and pair[1].get("over_average")]
+            for begin, alike in itertools.groupby(told, lambda pair: _begin_with(pair[1])):
+                lines.append(_advice(group, stream, begin, list(alike)))
     return lines
 
 
-def _advice(group: StreamSet, stream: Stream, average: Found, pyramid: Found) -> str:
-    gap = pyramid["over_average"]
-    low, high = gap["low"], gap["high"]
-    begin = "either (no significant difference)"
+def _begin_with(pyramid: Found) -> str:
+    low, high = pyramid["over_average"]["low"], pyramid["over_average"]["high"]
     if low is not None and low > 0:
-        begin = "**pyramid**"
-    elif high is not None and high < 0:
-        begin = "**frame average**"
+        return "**pyramid**"
+    if high is not None and high < 0:
+        return "**frame average**"
+    return "either (no significant difference)"
+
+
+def _advice(group: StreamSet, stream: Stream, begin: str, pairs: Sequence[Any]) -> str:
+    average, pyramid = pairs[-1]
+    gap = pyramid["over_average"]
+    fewest, most = pairs[0][1]["training_clips"], pyramid["training_clips"]
+    clips = f"{most}" if fewest == most else f"{fewest} to {most}"
     return (
-        f"| {pyramid['training_clips']} ({group.name}) | {stream.title} | {begin} | "
+        f"| {clips} ({group.name}) | {stream.title} | {begin} | "
         f"{average['top1']:.3f} | {pyramid['top1']:.3f} | "
-        f"{gap['difference']:+.3f} ({low:+.2f} to {high:+.2f}) |"
+        f"{gap['difference']:+.3f} ({gap['low']:+.2f} to {gap['high']:+.2f}) |"
     )

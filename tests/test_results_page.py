@@ -76,6 +76,14 @@ def test_the_readmes_table_says_where_two_heads_are_not_told_apart(figures) -> N
     lines = results_table.which_head(figures)
     assert "| 80 (tennis) | InceptionV3 | **pyramid** |" in "\n".join(lines)
     assert "| 80 (tennis) | skeleton | either (no significant difference) |" in "\n".join(lines)
+    for share, clips in (("25%", 20), ("50%", 40)):
+        for head, top1 in (("frame_average", 0.3), ("pyramid", 0.5)):
+            cells["skeleton"][f"{head} {share}"] = cell(top1) | {"training_clips": clips}
+        gap = {"difference": 0.2, "low": 0.1, "high": 0.3}
+        cells["skeleton"][f"pyramid {share}"] |= {"over_average": gap}
+    text = "\n".join(results_table.which_head(figures))
+    assert "| 20 to 40 (tennis) | skeleton | **pyramid** |" in text  # the same of both
+    assert "| 80 (tennis) | skeleton | either (no significant difference) |" in text
 
 
 def test_the_time_left_is_by_what_cells_took_before_at_the_pace_of_now(figures) -> None:
