@@ -5,7 +5,8 @@ beside each `cp -r` copies the exported files. Neither finds its source in memor
 page cache before), and both end with the disk's `sync`. A rate is the features' bytes a second, the
 ratio that of the plain copy's seconds to ours in the same round. Memory is the peak of the process with
 all rows and with a fifth of them: flat where both are alike. Processor seconds are of the processes, the
-kernel's included.
+kernel's included. `--rounds 0` measures memory alone, beside which other programs may run, and leaves
+the rates of these rows as they were, as the figures of formats that are not measured are left.
 
     python -m benchmarks.exchange [--rows 50000] [--steps 40] [--width 2048] [--formats npy,npz]
 """
@@ -29,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 import store
-from benchmarks.alternating import ROOT, peak_mib, save
+from benchmarks.alternating import ROOT, kept, peak_mib, save
 from flows.exchange.exporting import export_store
 from flows.exchange.formats import FORMATS
 from flows.exchange.importing import import_clips
@@ -50,31 +51,42 @@ def main() -> None:
     if arguments.way:
         print(json.dumps(_one(*arguments.way.split("|"))))
         return
-    report: dict[str, Any] = {
-        "rows": arguments.rows,
-        "row_bytes": 2 * arguments.steps * arguments.width,
-    }
-    report["formats"] = {}
+    size = {"rows": arguments.rows, "row_bytes": 2 * arguments.steps * arguments.width}
+    before = kept("exchange")
+    of_size = before.get("formats", {}) if {n: before.get(n) for n in size} == size else {}
+    report: dict[str, Any] = {**size, "formats": of_size}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few, many = folder / "few.zarr", folder / "many.zarr"
         make_store(few, arguments.rows // 5, arguments.steps, arguments.width)
         make_store(many, arguments.rows, arguments.steps, arguments.width)
         for kind in arguments.formats.split(","):
-            rounds = []
-            for number in range(arguments.rounds):
-                rounds.append(_round(many, kind, folder / "work", ours_first=number % 2 == 0))
-                done = ", ".join(
-                    f"{way} {one['copy_s'] / one['seconds']:.2f} × a copy"
-                    for way, one in rounds[-1].items()
-                )
-                print(
-                    f"  {kind}: round {number + 1} of {arguments.rounds}: {done}", file=sys.stderr
-                )
-            small = _round(few, kind, folder / "work", ours_first=True)
-            report["formats"][kind] = _summary(rounds, small)
+            if arguments.rounds:
+                of_size[kind] = _rates(kind, few, many, folder / "work", arguments.rounds)
+            else:
+                _memory(of_size[kind], kind, few, many, folder / "work")
     save("exchange", report)
     print(shown(report))
+
+
+def _rates(kind: str, few: Path, many: Path, work: Path, count: int) -> dict[str, Any]:
+    rounds = []
+    for number in range(count):
+        rounds.append(_round(many, kind, work, ours_first=number % 2 == 0))
+        done = ", ".join(
+            f"{way} {one['copy_s'] / one['seconds']:.2f} × a copy"
+            for way, one in rounds[-1].items()
+        )
+        print(f"  {kind}: round {number + 1} of {count}: {done}", file=sys.stderr)
+    return _summary(rounds, _round(few, kind, work, copied=False))
+
+
+def _memory(figures: dict[str, Any], kind: str, few: Path, many: Path, work: Path) -> None:
+    """Set the memory in a format's figures, and nothing else."""
+    small, large = (_round(source, kind, work, copied=False) for source in (few, many))
+    for way, of in figures.items():
+        of |= {"mib": large[way]["mib"], "mib_of_a_fifth": small[way]["mib"]}
+        print(f"  {kind}: {way} {of['mib_of_a_fifth']:.0f} → {of['mib']:.0f} MiB", file=sys.stderr)
 
 
 def shown(report: dict[str, Any]) -> str:
@@ -112,8 +124,10 @@ def _summary(rounds: list[dict[str, Any]], small: dict[str, Any]) -> dict[str, A
     return summary
 
 
-def _round(source: Path, kind: str, work: Path, *, ours_first: bool) -> dict[str, Any]:
-    """Export and import once, each beside a copy of the exported files."""
+def _round(
+    source: Path, kind: str, work: Path, *, ours_first: bool = True, copied: bool = True
+) -> dict[str, Any]:
+    """Export and import once, each beside a copy of the exported files, if `copied`."""
     work.mkdir()
     out, again = work / "out", work / "again.zarr"
     answers: dict[str, Any] = {}
@@ -122,14 +136,16 @@ def _round(source: Path, kind: str, work: Path, *, ours_first: bool) -> dict[str
         if not ours_first:
             if not out.exists():  # something to copy, not timed
                 _child(command)
-            copied = _copied(out, work / "copy")
+            took = _copied(out, work / "copy")
             if way == "export":
                 shutil.rmtree(out)
         _forget(read)
         answers[way] = _child(command)
+        if not copied:
+            continue
         if ours_first:
-            copied = _copied(out, work / "copy")
-        answers[way] |= {"copy_s": copied[0], "copy_cpu_s": copied[1]}
+            took = _copied(out, work / "copy")
+        answers[way] |= {"copy_s": took[0], "copy_cpu_s": took[1]}
     shutil.rmtree(work)
     return answers
 
