@@ -26,10 +26,11 @@ _SAID = ("id", "label", "split", "group")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One clip of a source: where its array is, and what is said of it.
+    """One clip of a source, or a piece of one: where its array is, and what is said of it.
 
     file: path below the source's folder · key: data set, row number or offset in it · line: where its
-    line begins in the manifest, −1 without one.
+    line begins in the manifest, −1 without one · start, stop: the steps that a row takes of it; −1 is
+    the last, whichever that is.
     """
 
     id: str
@@ -39,6 +40,8 @@ class Entry:
     split: str = ""
     group: str = ""
     line: int = -1
+    start: int = 0
+    stop: int = -1
 
 
 def refuse_pickle(name: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import store
+from flows.exchange.entries import Entry
 from flows.exchange.manifest import Told
-from flows.exchange.rows import Piece, Rules, read_piece
+from flows.exchange.rows import Rules, read_piece
 from flows.exchange.sources import Source, State
 from pipeline.errors import UnreadableClip
 from pipeline.spec import IMPORTED
@@ -64,14 +65,14 @@ class ChunkReader:
         self._threads.shutdown()
         self._source.close()
 
-    def announce(self, pieces: Sequence[Piece]) -> None:
+    def announce(self, pieces: Sequence[Entry]) -> None:
         """Say which are read next, so that the system has them by then."""
         if hasattr(os, "posix_fadvise"):
             for piece in pieces:
-                self._source.announce(piece.entry)
+                self._source.announce(piece)
 
     def read(
-        self, writer: store.Writer, batch: int, rows: Sequence[int], pieces: Sequence[Piece]
+        self, writer: store.Writer, batch: int, rows: Sequence[int], pieces: Sequence[Entry]
     ) -> Chunk:
         """A chunk with these rows as the source has them, and the other ready rows as they are.
 
@@ -98,20 +99,20 @@ class ChunkReader:
                 out, state = chunk.features[rows[i] - every[0]], (states[0][i], states[1][i])
                 self._read_row(chunk, i, out, pieces[i], told[i], state)
 
-        if any(self._source.in_order(piece.entry) for piece in pieces):
+        if any(self._source.in_order(piece) for piece in pieces):
             read_some(range(count))
         else:
             list(self._threads.map(read_some, (range(n, count, READERS) for n in range(READERS))))
         return chunk
 
-    def _told(self, piece: Piece) -> Told | UnreadableClip:
+    def _told(self, piece: Entry) -> Told | UnreadableClip:
         try:
-            return self._source.told(piece.entry)
+            return self._source.told(piece)
         except UnreadableClip as error:
             return error
 
     def _read_row(
-        self, chunk: Chunk, i: int, out: NDArray[Any], piece: Piece, told: Told | UnreadableClip,
+        self, chunk: Chunk, i: int, out: NDArray[Any], piece: Entry, told: Told | UnreadableClip,
         state: State,
     ) -> None:  # fmt: skip
         try:

@@ -22,7 +22,6 @@ from flows.exchange.entries import Entry
 from flows.exchange.filling import Chunk, ChunkReader
 from flows.exchange.labels import FOLLOWED, read_labels
 from flows.exchange.rows import (
-    Piece,
     Rules,
     clip_of,
     pieces_of,
@@ -78,7 +77,9 @@ def import_clips(
         _require_way(existing, source)
     batch = rules.batch if existing is None else existing.batch
     require_small(spec, batch)
-    pieces = list(pieces_of(source, spec.sampling.steps, split=rules.long == "split"))
+    pieces = source.entries
+    if rules.long == "split":
+        pieces = list(pieces_of(source, spec.sampling.steps))
     _require_different(path, pieces)
     steps = spec.sampling.steps
     store.create(
@@ -102,13 +103,13 @@ class _Import:
         self._on_progress = on_progress or (lambda done, total: None)
         self._result = Imported()
 
-    def run(self, pieces: list[Piece], states: NDArray[np.int64]) -> Imported:
+    def run(self, pieces: list[Entry], states: NDArray[np.int64]) -> Imported:
         self._make(*self._plan(pieces, states))
         return self._result
 
     def _plan(
-        self, pieces: list[Piece], states: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], list[Piece]]:
+        self, pieces: list[Entry], states: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], list[Entry]]:
         """Commit the rows of these pieces; returns those to be made, ascending, and their pieces.
 
         states: (n, 2), bytes and nanoseconds of the pieces' files.
@@ -141,17 +142,17 @@ class _Import:
         todo = todo[np.argsort(at[todo])]
         return at[todo], [pieces[i] for i in todo.tolist()]
 
-    def _outdated(self, pieces: list[Piece], ids: pd.Index) -> NDArray[np.int64]:
+    def _outdated(self, pieces: list[Entry], ids: pd.Index) -> NDArray[np.int64]:
         """Rows of these clips that are not made of them any more: they were split otherwise before."""
         names = self._writer.column("video_id")
         others = np.flatnonzero(~pd.Index(names, dtype=object).isin(ids))
-        clips = {piece.entry.id for piece in pieces} if len(others) else set()
+        clips = {piece.id for piece in pieces} if len(others) else set()
         return others[[clip_of(name) in clips for name in names[others].tolist()]]
 
-    def _make(self, todo: NDArray[np.int64], pieces: list[Piece]) -> None:
+    def _make(self, todo: NDArray[np.int64], pieces: list[Entry]) -> None:
         """Read, write and commit the chunks of these rows: while some are written, the next is read."""
 
-        def of(batch: int) -> tuple[list[int], list[Piece]]:
+        def of(batch: int) -> tuple[list[int], list[Entry]]:
             first, last = np.searchsorted(todo, (batch * size, (batch + 1) * size))
             return todo[first:last].tolist(), pieces[first:last]
 
@@ -203,15 +204,15 @@ class _Import:
         self._on_progress(result.ready + sum(result.failed.values()), total)
 
 
-def _catalog(pieces: list[Piece], states: NDArray[np.int64]) -> pd.DataFrame:
-    texts = {n: [getattr(piece.entry, n) for piece in pieces] for n in FOLLOWED}
+def _catalog(pieces: list[Entry], states: NDArray[np.int64]) -> pd.DataFrame:
+    texts = {n: [getattr(piece, n) for piece in pieces] for n in FOLLOWED}
     texts["video_id"] = [row_id(piece) for piece in pieces]
     # As objects, they are not copied.
     frame = pd.DataFrame({name: pd.Series(texts[name], dtype=object) for name in texts})
     return frame.assign(size_bytes=states[:, 0], mtime_ns=states[:, 1])
 
 
-def _require_different(path: str, pieces: list[Piece]) -> None:
+def _require_different(path: str, pieces: list[Entry]) -> None:
     """Raise `ConfigError` where two rows would have one id, or one has none."""
     ids = pd.Index([row_id(piece) for piece in pieces], dtype=object)
     twice = ids[ids.duplicated() | (ids == "")]

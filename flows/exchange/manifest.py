@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from flows.exchange.entries import Entry
 from flows.exchange.formats import Format
+from flows.exchange.labels import FOLLOWED
 from pipeline.errors import ConfigError
 
 MANIFEST, ABOUT = "manifest.jsonl", "export.json"
@@ -123,11 +124,10 @@ def entries_of_manifest(root: Path) -> Iterator[Entry]:
                 said = json.loads(line)
                 if name != said["file"]:  # else it is the same object: a shard holds many clips
                     name = str(said["file"])
-                entry = Entry(
-                    id=str(said["id"]), file=name, key=str(said.get("key", "")), line=begin,
-                    **{n: known.setdefault(v, v) for n in ("label", "split", "group")
-                       for v in ["" if said.get(n) is None else str(said[n])]},
-                )  # fmt: skip
+                texts = {n: "" if said.get(n) is None else str(said[n]) for n in FOLLOWED}
+                shared: dict[str, Any] = {n: known.setdefault(v, v) for n, v in texts.items()}
+                key = str(said.get("key", ""))
+                entry = Entry(id=str(said["id"]), file=name, key=key, line=begin, **shared)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ConfigError(
                     f"line {number + 1} of {root / MANIFEST} cannot be read: export again"

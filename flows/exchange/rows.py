@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import google_crc32c
@@ -38,15 +38,6 @@ class Rules:
     sampling: str = ""
     batch: int = 64
     lease: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The steps of an entry that one row takes; `stop` is −1 where that is not known before."""
-
-    entry: Entry
-    start: int = 0
-    stop: int = -1
 
 
 def spec_of(source: Source, rules: Rules, name: str) -> Spec:
@@ -86,23 +77,23 @@ def require_small(spec: Spec, batch: int) -> None:
         )
 
 
-def pieces_of(source: Source, steps: int, *, split: bool) -> Iterator[Piece]:
+def pieces_of(source: Source, steps: int) -> Iterator[Entry]:
+    """The entries of a source, those that have more steps in pieces of as many as a row has."""
     for entry in source.entries:
         length = 0
-        if split:
-            with suppress(UnreadableClip):  # told where it is read
-                length = _clip_shape(source.read(entry))[0]
+        with suppress(UnreadableClip):  # told where it is read
+            length = _clip_shape(source.read(entry))[0]
         if length <= steps or length > _MOST_STEPS:  # read as one, it is `too_long`
-            yield Piece(entry)
+            yield entry
             continue
         for start in range(0, length, steps):
-            yield Piece(entry, start, min(start + steps, length))
+            yield replace(entry, start=start, stop=min(start + steps, length))
 
 
-def row_id(piece: Piece) -> str:
+def row_id(piece: Entry) -> str:
     if piece.stop < 0:
-        return piece.entry.id
-    return f"{piece.entry.id}#steps={piece.start},{piece.stop}"
+        return piece.id
+    return f"{piece.id}#steps={piece.start},{piece.stop}"
 
 
 def clip_of(row_id: str) -> str:
@@ -123,7 +114,7 @@ def _stored_dtype(dtype: np.dtype[Any]) -> str:
 
 
 def read_piece(
-    source: Source, piece: Piece, told: Told, state: State, rules: Rules, out: NDArray[Any]
+    source: Source, piece: Entry, told: Told, state: State, rules: Rules, out: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read a row's real steps into `out`, (steps, *shape), zero behind them; (frames (n,), times (n,)).
 
@@ -132,7 +123,7 @@ def read_piece(
     `out` is to be cleared then.
     """
     steps = len(out)
-    foreign = source.read(piece.entry)
+    foreign = source.read(piece)
     shape = _clip_shape(foreign)
     if shape[1:] != out.shape[1:]:
         raise UnreadableClip(
@@ -151,7 +142,7 @@ def read_piece(
         raise UnreadableClip("wrong_dtype", f"it is {foreign.dtype}, the store {out.dtype}")
     whole = not piece.start and stop == shape[0]
     _read_values(foreign, start, stop, out[: stop - start], told.digest if whole else None)
-    source.require_same(piece.entry.file, state)
+    source.require_same(piece.file, state)
     out[stop - start :] = 0
     if not is_finite(out[: stop - start]):
         raise UnreadableClip("not_finite")
