@@ -296,6 +296,12 @@ def compile_sooner(model: Any) -> None:
         engine_jax.compile_sooner(model)
 
 
+def forget_compiled() -> None:
+    """Let go of what was compiled for models that are gone, where the backend keeps it."""
+    if backend_name() == "jax":
+        engine_jax.forget_compiled()
+
+
 def kernel_gradient(x: Any, kernel: Any, upstream: Any) -> Any:
     """The gradient of a kernel (h, w, in, out) from that of what it made of `x`, padded to "same"."""
     return _part().kernel_gradient(x, kernel, upstream)

@@ -51,6 +51,13 @@ def compile_sooner(model: Any) -> None:
     model.train_function = model._make_function(step)
 
 
+def forget_compiled() -> None:
+    """As `pipeline.engine.forget_compiled`; what is used again is made again, by the cache on disk."""
+    import jax
+
+    jax.clear_caches()
+
+
 @functools.cache
 def _knows(options: tuple[tuple[str, Any], ...]) -> bool:
     """Whether XLA takes these options."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,9 @@ from pipeline.heads.statistics import Statistics
 from pipeline.heads.streams import streams_in
 from pipeline.heads.zoo import build_ensemble, head_kind
 from pipeline.heads.zoo.kinds import FITS
+
+_FORGET_EVERY = 8  # trainings: building a head anew takes a second longer then
+_begun = itertools.count(1)
 
 
 def way_to_fit(settings: TrainConfig) -> str:
@@ -59,8 +63,11 @@ def _give_back_memory() -> None:
     """Give the system what ended trainings held: a hundred of a wide head would come to gigabytes.
 
     A Keras model and its compiled step hold each other until Python looks for such circles, which it
-    does seldom; and glibc keeps freed memory wherever something behind it is still used.
+    does seldom; JAX keeps what it has compiled; and glibc keeps freed memory wherever something behind it
+    is still used.
     """
+    if next(_begun) % _FORGET_EVERY == 0:
+        engine.forget_compiled()
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library has no such function
         ctypes.CDLL(None).malloc_trim(0)
