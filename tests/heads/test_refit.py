@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.heads import compiling
 from pipeline.heads.clips import load_clips
 from pipeline.heads.config import TrainConfig
 from pipeline.heads.fitting import fit_single
@@ -114,7 +115,8 @@ def test_it_belongs_to_a_runs_identity_and_what_is_solved_for_needs_none(clips):
     assert not fitted.fit.refit
 
 
-def test_a_training_lets_the_head_of_the_one_before_go(clips):
+def test_trainings_let_the_heads_of_those_before_go(clips, monkeypatch):
+    monkeypatch.setattr(compiling, "_GIVE_BACK_EVERY", 1)
     [split] = make_splits(clips, PLAIN)
     settings = resolve(dataclasses.replace(PLAIN, epochs=2), [split])
     gc.disable()  # Python looks for circles seldom: in a large process hardly ever
