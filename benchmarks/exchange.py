@@ -54,13 +54,17 @@ def main() -> None:
     size = {"rows": arguments.rows, "row_bytes": 2 * arguments.steps * arguments.width}
     before = kept("exchange")
     of_size = before.get("formats", {}) if {n: before.get(n) for n in size} == size else {}
+    kinds = arguments.formats.split(",")
+    unknown = [] if arguments.rounds else [kind for kind in kinds if kind not in of_size]
+    if unknown:
+        parser.error(f"there are no rates of {', '.join(unknown)} yet: give --rounds 1 first")
     report: dict[str, Any] = {**size, "formats": of_size}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         few, many = folder / "few.zarr", folder / "many.zarr"
         make_store(few, arguments.rows // 5, arguments.steps, arguments.width)
         make_store(many, arguments.rows, arguments.steps, arguments.width)
-        for kind in arguments.formats.split(","):
+        for kind in kinds:
             if arguments.rounds:
                 of_size[kind] = _rates(kind, few, many, folder / "work", arguments.rounds)
             else:
